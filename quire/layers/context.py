@@ -1,0 +1,39 @@
+"""What a layer sees of a step: packed tokens, attention plans, cache views, scratch memory.
+
+Made by `worker.batch` once per step; nothing here knows requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quire.ops.arena import Arena
+
+
+@dataclass(kw_only=True)
+class ForwardContext:
+    """One step's inputs of the decoder. The tensors are worker buffers whose addresses do not move.
+
+    ids          [T] int64, packed tokens of all rows in plan order.
+    positions    [P, T] int64, P = 1 (3 for M-RoPE).
+    plans        by cache group: what the provider of attention made of the step.
+    caches       by decoder layer: the provider's view of that layer's blocks; None without a cache.
+    group_of     by decoder layer: its cache group, or None.
+    embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there are none.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    plans: list[Any]
+    caches: list[Any]
+    group_of: list[int | None]
+    arena: Arena
+    embeds: torch.Tensor | None = None
+    embed_rows: torch.Tensor | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return self.ids.shape[0]

@@ -1,0 +1,62 @@
+"""What the engine tells the front after a step.
+
+What the user gets (`RequestOutput` and friends) is made of it in `frontend.outputs`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from quire.protocol.step import PositionLogprobs
+
+FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
+
+
+class SequenceUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """News of one sequence: tokens since the last update, and how it ended if it did.
+
+    stop_reason        the stop token id that ended it; None for EOS or length.
+    num_cached_tokens  prompt tokens found in the prefix cache; sent with the first update.
+    prompt_logprobs    the slice computed in this step; position 0 of the prompt has none.
+    queued_s, scheduled_s  monotonic times of arrival in the queue and of first scheduling.
+    error              a sentence, with finish_reason "error".
+    """
+
+    request_id: str
+    index: int = 0
+    token_ids: list[int] = []
+    logprobs: list[PositionLogprobs] | None = None
+    prompt_logprobs: list[PositionLogprobs] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    num_cached_tokens: int | None = None
+    queued_s: float | None = None
+    scheduled_s: float | None = None
+    error: str | None = None
+
+
+class EngineStats(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Counters since start and gauges of now; tokens unless said."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    cache_usage: float = 0.0
+    blocks_in_use: int = 0
+    num_preemptions: int = 0
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    prompt_tokens_computed: int = 0
+    generation_tokens: int = 0
+    steps: int = 0
+    step_tokens: int = 0
+    step_s: float = 0.0
+
+
+class EngineOutputs(msgspec.Struct, frozen=True, kw_only=True):
+    """All news of one step; `at_s` is the engine's monotonic clock."""
+
+    updates: list[SequenceUpdate]
+    stats: EngineStats
+    at_s: float

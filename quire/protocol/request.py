@@ -1,0 +1,86 @@
+"""What the front hands to the engine: one request whole, checked and tokenised.
+
+Everything a later feature needs is declared and round-trips; the front refuses what is not served yet.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quire.protocol.params import PoolingParams, SamplingParams
+
+
+class TensorRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A tensor sent out of band: raw little-endian bytes, row-major."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class MediaItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One image, clip or video: where its placeholder tokens stand and what the encoder gets."""
+
+    modality: str
+    offset: int
+    length: int
+    digest: bytes
+    tensors: dict[str, TensorRef] = {}
+
+
+class AdapterRef(msgspec.Struct, frozen=True, kw_only=True):
+    """A LoRA adapter; `generation` grows when its weights are replaced, and is part of block keys."""
+
+    id: int
+    generation: int = 0
+
+
+class GrammarSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An output constraint; `kind` is json, json_object, regex, choice, grammar or structural_tag."""
+
+    kind: str
+    text: str
+    options: dict[str, bool | str] = {}
+    starts_after_ids: tuple[int, ...] = ()
+
+
+class EncoderInput(msgspec.Struct, frozen=True, kw_only=True):
+    """The encoder's part of an encoder-decoder request."""
+
+    token_ids: list[int]
+    tensors: dict[str, TensorRef] = {}
+
+
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request as the engine sees it; its `params.n` sequences have indices 0 to n-1.
+
+    seed           fixed in the front, so that any answer can be replayed.
+    eos_token_ids  end a sequence unless `params.ignore_eos`; empty when there is none.
+    resume_ids     output already sent, one list per sequence; it re-enters as output.
+    positions      [3][prompt tokens] for M-RoPE, else None.
+    spans          (start, length) of prompt tokens that attend to each other both ways.
+    arrival_time   Unix seconds.
+    """
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams | PoolingParams
+    seed: int = 0
+    eos_token_ids: tuple[int, ...] = ()
+    arrival_time: float = 0.0
+    priority: int = 0
+    client_index: int = 0
+    cache_salt: str | None = None
+    adapter: AdapterRef | None = None
+    media: tuple[MediaItem, ...] = ()
+    positions: list[list[int]] | None = None
+    embeds: TensorRef | None = None
+    embed_rows: tuple[int, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
+    encoder: EncoderInput | None = None
+    grammar: GrammarSpec | None = None
+    end_of_thinking_ids: tuple[int, ...] = ()
+    resume_ids: list[list[int]] | None = None
+    transfer: dict[str, str | int | float | bool | None] | None = None
+    data_parallel_rank: int | None = None
+    trace_headers: dict[str, str] | None = None
