@@ -10,12 +10,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def setting(default: Any, help: str, *, flag: str | None = None, choices: tuple[str, ...] | None = None) -> Any:
+def setting(
+    default: Any,
+    help: str,
+    *,
+    flag: str | None = None,
+    choices: tuple[str, ...] | None = None,
+    short: str | None = None,
+    env: str | None = None,
+) -> Any:
     """A dataclass field with its help line. Mutable defaults are copied for each object.
 
-    flag  the long name on the command line when it is not the field's own.
+    flag   the long name on the command line when it is not the field's own.
+    short  a second, short spelling, with its one dash.
+    env    the variable of `config.env.VARIABLES` that gives the value when flag and file do not.
     """
-    metadata = {"help": help, "flag": flag, "choices": choices}
+    metadata = {"help": help, "flag": flag, "choices": choices, "short": short, "env": env}
     if isinstance(default, (list, dict)):
         kind = type(default)
         return field(default_factory=lambda: kind(default), metadata=metadata)
@@ -90,7 +100,9 @@ class ParallelConfig:
     threads: int | None = setting(None, "arithmetic threads of a CPU worker; default: physical cores")
     kernel_overrides: dict[str, str] = setting({}, "JSON object: operation (or all) to provider")
     fast_math: bool = setting(False, "admit providers whose rows depend on their batch")
-    tensor_parallel_size: int = setting(1, "devices that share one copy of the model")
+    tensor_parallel_size: int = setting(
+        1, "devices that share one copy of the model", short="-tp"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,19 +115,64 @@ class ObservabilityConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """The HTTP server."""
+    """The HTTP server: where it listens, whom it answers, what it says."""
 
     host: str = setting("127.0.0.1", "address to bind")
     port: int = setting(8000, "port to bind; 0 picks a free one")
-    api_key: list[str] = setting([], "accepted bearer keys; none: open")
+    uds: str | None = setting(None, "path of a Unix socket to bind instead of host and port")
+    api_key: list[str] = setting([], "accepted bearer keys; none: open", env="QUIRE_API_KEY")
     root_path: str = setting("", "path prefix behind a proxy")
-    uvicorn_log_level: str = setting("info", "log level of the HTTP server")
+    allowed_hosts: list[str] = setting(
+        [], "Host names answered beside the bind address; * answers all"
+    )
+    allowed_origins: list[str] = setting([], "origins that browsers may call from (CORS)")
+    allowed_methods: list[str] = setting(["*"], "methods that those origins may use")
+    allowed_headers: list[str] = setting(["*"], "headers that those origins may send")
+    allow_credentials: bool = setting(False, "let those origins send cookies and keys")
+    ssl_keyfile: str | None = setting(None, "private key, PEM; with it the server speaks TLS")
+    ssl_certfile: str | None = setting(None, "certificate chain, PEM")
+    ssl_ca_certs: str | None = setting(None, "certificates that client certificates must chain to")
+    ssl_cert_reqs: int = setting(0, "client certificates: 0 none, 1 optional, 2 required")
+    ssl_ciphers: str | None = setting(None, "cipher list for TLS 1.2 and below")
+    uvicorn_log_level: str = setting(
+        "info",
+        "log level of the HTTP server",
+        choices=("critical", "error", "warning", "info", "debug", "trace"),
+    )
     disable_uvicorn_access_log: bool = setting(False, "no line per request")
-    max_body_bytes: int = setting(32 << 20, "largest request body, in bytes")
-    shutdown_timeout: float = setting(30.0, "seconds that running streams get to finish after SIGTERM")
+    disable_access_log_for_endpoints: list[str] = setting([], "paths without a line per request")
+    disable_fastapi_docs: bool = setting(False, "no /openapi.json, /docs and /redoc")
+    enable_request_id_headers: bool = setting(False, "X-Request-Id in every response")
     enable_prompt_tokens_details: bool = setting(False, "report cached tokens in usage")
     enable_force_include_usage: bool = setting(False, "usage in every stream")
-    enable_request_id_headers: bool = setting(False, "X-Request-Id in every response")
+    enable_server_load_tracking: bool = setting(False, "count requests in flight for /load")
+    return_tokens_as_token_ids: bool = setting(False, "tokens of logprobs as token_id:N")
+    fingerprint_mode: Literal["full", "hash", "custom", "none"] = setting(
+        "full", "what system_fingerprint holds"
+    )
+    fingerprint_value: str | None = setting(None, "system_fingerprint in custom mode")
+    strict: bool = setting(False, "refuse unknown request fields instead of naming them in a header")
+    max_body_bytes: int = setting(32 << 20, "largest request body, in bytes")
+    max_header_bytes: int = setting(64 << 10, "largest request head, in bytes")
+    header_timeout: float = setting(10.0, "seconds a client gets to send a request head")
+    body_timeout: float = setting(30.0, "seconds of silence inside a request body before 408")
+    keep_alive_timeout: float = setting(
+        5.0, "seconds an idle connection is kept", env="VLLM_HTTP_TIMEOUT_KEEP_ALIVE"
+    )
+    max_num_choices: int = setting(
+        128, "largest n and best_of of a request", env="VLLM_MAX_N_SEQUENCES"
+    )
+    max_num_prompts: int = setting(
+        1024, "most prompts in one completions request", env="VLLM_MAX_COMPLETION_PROMPTS"
+    )
+    shutdown_timeout: float = setting(
+        30.0, "seconds that running requests get to finish after SIGTERM"
+    )
+    keep_alive_on_engine_death: bool = setting(
+        False,
+        "go on answering with errors when the engine is dead",
+        env="VLLM_KEEP_ALIVE_ON_ENGINE_DEATH",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

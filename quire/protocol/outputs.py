@@ -60,3 +60,25 @@ class EngineOutputs(msgspec.Struct, frozen=True, kw_only=True):
     updates: list[SequenceUpdate]
     stats: EngineStats
     at_s: float
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a started engine says of itself.
+
+    num_blocks   blocks of the first cache group; capacity_tokens is what the whole cache holds at most.
+    fingerprint  names everything that fixes the bits of an answer; equal fingerprints give equal answers.
+    table        (setting, value, reason) lines as printed at start.
+    """
+
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    num_blocks: int
+    capacity_tokens: int
+    cache_bytes: int
+    vocab_size: int
+    dtype: str
+    fingerprint: str
+    enable_prefix_caching: bool
+    table: list[tuple[str, str, str]] = []

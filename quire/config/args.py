@@ -1,0 +1,128 @@
+"""`EngineArgs`: every setting of an engine as one flat set of keyword arguments.
+
+The settings themselves stand in `config.schema`, the flags without effect here in `known_flags`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import logging
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from quire.config.known_flags import KNOWN_FLAGS
+from quire.config.schema import Settings
+from quire.protocol.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def setting_places() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
+    """Field name -> (name of the leaf in `Settings`, the dataclass field)."""
+    places: dict[str, tuple[str, dataclasses.Field[Any]]] = {}
+    for leaf, kind in get_type_hints(Settings).items():
+        for one in dataclasses.fields(kind):
+            assert one.name not in places, f"two settings are called {one.name}"
+            places[one.name] = (leaf, one)
+    return places
+
+
+@cache
+def _choices() -> dict[str, tuple[Any, ...]]:
+    """Field name -> the values it may have, for fields that list them."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for leaf in get_type_hints(Settings).values():
+        hints = get_type_hints(leaf)
+        for one in dataclasses.fields(leaf):
+            if one.metadata.get("choices"):
+                found[one.name] = one.metadata["choices"]
+            elif get_origin(hints[one.name]) is Literal:
+                found[one.name] = get_args(hints[one.name])
+    return found
+
+
+class EngineArgs:
+    """The settings of an engine, read and written as attributes.
+
+    Takes every field of the leaves of `config.schema.Settings` by name. A flag that is known but has
+    no effect is logged once; one that is refused raises SettingsError with the reason; any other
+    name raises TypeError.
+    """
+
+    def __init__(self, model: str = "", **values: Any) -> None:
+        self._values: dict[str, Any] = {}
+        self.model = model
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            object.__setattr__(self, name, value)
+        elif name in setting_places():
+            self._values[name] = _checked(name, value)
+        else:
+            _known_or_raise(type(self).__name__, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self._values:
+            return self._values[name]
+        if name in setting_places():
+            field = setting_places()[name][1]
+            if field.default_factory is not dataclasses.MISSING:
+                self._values[name] = field.default_factory()
+                return self._values[name]
+            return field.default
+        raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={value!r}" for name, value in self._values.items())
+        return f"{type(self).__name__}({inside})"
+
+    def to_settings(self) -> Settings:
+        """The same settings as frozen leaves. Raises SettingsError if no model is named."""
+        if not self.model:
+            raise SettingsError("no model is named: give a folder, as in EngineArgs(model='/path')")
+        leaves: dict[str, dict[str, Any]] = {}
+        for name, value in self._values.items():
+            leaves.setdefault(setting_places()[name][0], {})[name] = value
+        hints = get_type_hints(Settings)
+        return Settings(**{leaf: hints[leaf](**values) for leaf, values in leaves.items()})
+
+
+class AsyncEngineArgs(EngineArgs):
+    """The settings of an `AsyncLLM`; the same fields."""
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value, made a list or a string where the field is one; SettingsError if it is not allowed."""
+    if name == "model":
+        if not isinstance(value, str):
+            if not hasattr(value, "__fspath__"):
+                raise TypeError(f"model must be a folder's name, not {type(value).__name__}")
+            value = value.__fspath__()
+    elif name in ("served_model_name", "api_key"):
+        value = [] if value is None else [value] if isinstance(value, str) else list(value)
+    elif name in _choices() and value not in _choices()[name]:
+        allowed = ", ".join(str(one) for one in _choices()[name])
+        raise SettingsError(f"{name} is {value!r}; it must be one of: {allowed}")
+    return value
+
+
+def _known_or_raise(owner: str, name: str, value: Any) -> None:
+    """Accepts a known flag that changes nothing; raises for one refused (SettingsError) or unknown."""
+    flag = name.replace("_", "-")
+    known = KNOWN_FLAGS.get(name) or KNOWN_FLAGS.get(flag) or KNOWN_FLAGS.get("--" + flag)
+    if known is None:
+        near = difflib.get_close_matches(name, setting_places(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"{owner} got an unknown argument {name!r}{hint}")
+    if value is None or value is False:
+        return
+    kind, sentence = known[0], known[1]
+    if kind == "refused":
+        raise SettingsError(f"{name}: {sentence}")
+    logger.info("%s has no effect: %s", name, sentence)

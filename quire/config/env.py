@@ -1,0 +1,133 @@
+"""The environment: the one file that reads it, and the list of every variable that acts.
+
+What a variable means for a setting is declared in `config.schema`; how text becomes a value is `config.values`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from quire.protocol.errors import SettingsError
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable that acts. `alias` is the name that vLLM knows it by; our own name wins."""
+
+    name: str
+    help: str
+    alias: str | None = None
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable("QUIRE_LOG_LEVEL", "debug, info, warning or error", "VLLM_LOGGING_LEVEL"),
+    Variable("QUIRE_CACHE_DIR", "folder for what may be rebuilt", "VLLM_CACHE_ROOT"),
+    Variable("QUIRE_API_KEY", "bearer key of the server", "VLLM_API_KEY"),
+    Variable(
+        "QUIRE_ENGINE_PROCESS",
+        "1 runs the engine of LLM in a process of its own",
+        "VLLM_ENABLE_V1_MULTIPROCESSING",
+    ),
+    Variable("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "1 keeps the server up without its engine"),
+    Variable("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "seconds an idle connection is kept"),
+    Variable("VLLM_MAX_N_SEQUENCES", "largest n of a request"),
+    Variable("VLLM_MAX_COMPLETION_PROMPTS", "most prompts in one completions request"),
+)
+
+_BY_NAME = {variable.name: variable for variable in VARIABLES}
+_ACTING = frozenset(_BY_NAME) | {v.alias for v in VARIABLES if v.alias is not None}
+
+KNOWN_PREFIXES_WITHOUT_EFFECT: tuple[str, ...] = (
+    "VLLM_ALL2ALL_", "VLLM_ALLREDUCE_", "VLLM_ALLOW_", "VLLM_ASSETS_", "VLLM_ATTENTION_",
+    "VLLM_AUDIO_", "VLLM_BATCH_INVARIANT", "VLLM_COMPILE_", "VLLM_COMPUTE_", "VLLM_CONFIG_ROOT",
+    "VLLM_CONFIGURE_LOGGING", "VLLM_CPU_", "VLLM_CUSTOM_", "VLLM_DBO_", "VLLM_DEBUG_",
+    "VLLM_DEEPEP_", "VLLM_DISABLE", "VLLM_DO_NOT_TRACK", "VLLM_DP_", "VLLM_EC_", "VLLM_ELASTIC_",
+    "VLLM_ENABLE_", "VLLM_ENFORCE_", "VLLM_ENGINE_", "VLLM_EXECUTE_", "VLLM_FASTSAFETENSORS_",
+    "VLLM_FAULT_", "VLLM_FLASHINFER_", "VLLM_FLOAT32_", "VLLM_GC_", "VLLM_GPT_OSS_",
+    "VLLM_HOST_IP", "VLLM_HUMMING_", "VLLM_IMAGE_", "VLLM_KV_", "VLLM_LOGGING_", "VLLM_LOG_",
+    "VLLM_LOOPBACK_IP", "VLLM_LORA_", "VLLM_MAIN_CUDA_", "VLLM_MARLIN_", "VLLM_MAX_AUDIO_",
+    "VLLM_MAX_IMAGE_", "VLLM_MEDIA_", "VLLM_MLA_", "VLLM_MM_", "VLLM_MODEL_", "VLLM_MOE_",
+    "VLLM_MOONCAKE_", "VLLM_MQ_", "VLLM_MSGPACK_", "VLLM_NCCL_", "VLLM_NIXL_",
+    "VLLM_NO_USAGE_STATS", "VLLM_NVTX_", "VLLM_OBJECT_", "VLLM_P2P_", "VLLM_PATTERN_",
+    "VLLM_PLUGINS", "VLLM_PORT", "VLLM_PP_", "VLLM_PREFIX_", "VLLM_RAISE_", "VLLM_RANDOMIZE_",
+    "VLLM_RAY_", "VLLM_REGEX_", "VLLM_RINGBUFFER_", "VLLM_ROCM_", "VLLM_RPC_", "VLLM_RUST_",
+    "VLLM_SERVER_DEV_MODE", "VLLM_SKIP_", "VLLM_SLEEP_", "VLLM_SSM_", "VLLM_SYSTEM_",
+    "VLLM_TARGET_DEVICE", "VLLM_TOOL_", "VLLM_TORCH_", "VLLM_TPU_", "VLLM_TRACE_", "VLLM_TUNED_",
+    "VLLM_USAGE_", "VLLM_USE_", "VLLM_V1_", "VLLM_VIDEO_", "VLLM_WEIGHT_", "VLLM_WORKER_",
+    "VLLM_XGRAMMAR_", "VLLM_XLA_", "VLLM_XPU_", "VLLM_ZENTORCH_",
+)  # fmt: skip
+"""Families of vLLM's variables that act on nothing here; a set one is named once at start."""
+
+
+def read(name: str) -> str | None:
+    """The text of a variable of `VARIABLES`, or of its alias; None when neither is set.
+
+    Raises KeyError for a name that is not in the list.
+    """
+    variable = _BY_NAME[name]
+    text = os.environ.get(variable.name)
+    if text is None and variable.alias is not None:
+        text = os.environ.get(variable.alias)
+    return text
+
+
+def read_bool(name: str, default: bool) -> bool:
+    """A variable as a truth value. Raises SettingsError for a word that is neither."""
+    text = read(name)
+    if text is None:
+        return default
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise SettingsError(f"environment variable {name} is {text!r}; write 1 or 0")
+
+
+def log_level() -> str:
+    """The level of the process's own log, lower case; info when unset."""
+    level = (read("QUIRE_LOG_LEVEL") or "info").strip().lower()
+    if level not in ("critical", "error", "warning", "info", "debug"):
+        raise SettingsError(
+            f"environment variable QUIRE_LOG_LEVEL is {level!r}; "
+            "write critical, error, warning, info or debug"
+        )
+    return level
+
+
+def cache_dir() -> Path:
+    """The folder for files that may be rebuilt; it need not exist."""
+    text = read("QUIRE_CACHE_DIR")
+    if text:
+        return Path(text).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "quire"
+
+
+def engine_in_own_process(default: bool = False) -> bool:
+    """Whether `LLM` starts its engine in a child process."""
+    return read_bool("QUIRE_ENGINE_PROCESS", default)
+
+
+def without_effect() -> list[str]:
+    """Names of set variables that vLLM knows and nothing here reads, sorted."""
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(KNOWN_PREFIXES_WITHOUT_EFFECT) and name not in _ACTING
+    )
+
+
+def unknown() -> list[str]:
+    """Names of set variables that start with QUIRE_ or VLLM_ and that nobody knows, sorted."""
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(("QUIRE_", "VLLM_"))
+        and name not in _ACTING
+        and not name.startswith(KNOWN_PREFIXES_WITHOUT_EFFECT)
+    )

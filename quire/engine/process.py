@@ -1,0 +1,106 @@
+"""The engine in its own process: takes messages, steps, sends news; ends with its parent.
+
+Started by `engine.client.ProcessClient` as `python -m quire.engine.process IN OUT SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+
+import msgspec
+import zmq
+
+from quire.config.schema import Settings
+from quire.engine.core import EngineCore
+from quire.models.registry import describe
+from quire.protocol import wire
+from quire.protocol.errors import ModelLoadError, SettingsError
+
+logger = logging.getLogger(__name__)
+
+_IDLE_POLL_MS = 500  # how often an idle engine looks whether its parent is still there
+
+
+class _Engine:
+    """The loop around one core. `parent` is the process that must stay alive."""
+
+    def __init__(self, inbox: zmq.Socket[bytes], outbox: zmq.Socket[bytes], parent: int) -> None:
+        self._inbox = inbox
+        self._outbox = outbox
+        self._parent = parent
+        self._stopping = False
+
+    def send(self, message: wire.FromEngine) -> None:
+        self._outbox.send(wire.encode(message))
+
+    def run(self, settings: Settings) -> None:
+        self.send(wire.Phase("reading the model's description"))
+        description = describe(
+            settings.model.model, hf_overrides=settings.model.hf_overrides, revision=settings.model.revision
+        )
+        core = EngineCore(settings, description, on_phase=lambda text, percent: self.send(wire.Phase(text, percent)))
+        self.send(wire.Ready(core.info))
+        try:
+            while not self._stopping and os.getppid() == self._parent:
+                self._take_all(core)
+                outputs = core.step()
+                if outputs is not None:
+                    self.send(wire.Outputs(outputs))
+                else:
+                    self._inbox.poll(_IDLE_POLL_MS)
+        finally:
+            core.shutdown()
+
+    def _take_all(self, core: EngineCore) -> None:
+        while not self._stopping and self._inbox.poll(0):
+            self._take(core, wire.decode_to_engine(self._inbox.recv()))
+
+    def _take(self, core: EngineCore, message: wire.ToEngine) -> None:
+        if isinstance(message, wire.Add):
+            core.add(message.request)
+        elif isinstance(message, wire.Abort):
+            core.abort(message.request_id, message.index)
+        elif isinstance(message, wire.Stop):
+            self._stopping = True
+        else:
+            try:
+                self.send(wire.Reply(message.number, core.call(message.name)))
+            except ValueError as error:
+                self.send(wire.Reply(message.number, error=str(error)))
+
+
+def main(arguments: list[str]) -> int:
+    """Runs an engine until its parent says stop or dies. Returns the exit code."""
+    # The front decides when a drain is over; a Ctrl-C in the terminal reaches the whole group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s engine: %(message)s")
+    inbox_address, outbox_address, settings_text = arguments
+    settings = msgspec.json.decode(settings_text.encode(), type=Settings)
+    context = zmq.Context()
+    inbox, outbox = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+    for socket, address in ((inbox, inbox_address), (outbox, outbox_address)):
+        socket.set_hwm(0)
+        socket.setsockopt(zmq.LINGER, 1000)
+        socket.connect(address)
+    engine = _Engine(inbox, outbox, os.getppid())
+    try:
+        engine.run(settings)
+        return 0
+    except (SettingsError, ModelLoadError) as error:
+        kind = "settings" if isinstance(error, SettingsError) else "load"
+        engine.send(wire.Died(str(error), kind))
+        return 1
+    except Exception as error:
+        logger.exception("the engine cannot go on")
+        engine.send(wire.Died(f"the engine stopped: {type(error).__name__}: {error}"))
+        return 1
+    finally:
+        context.destroy(linger=1000)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

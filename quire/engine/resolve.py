@@ -1,0 +1,244 @@
+"""Turns every setting left open into a value, with the reason for each choice.
+
+A pure function of the settings, the model's description and the machine; nothing is decided later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quire.config.schema import Settings
+from quire.hardware.cpu import Machine
+from quire.models.registry import ModelDescription
+from quire.models.spec import cache_groups
+from quire.protocol.cache import CacheGroup, CacheLayout
+from quire.protocol.errors import SettingsError
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+_DTYPE_ALIASES = {"float": "float32", "half": "float16"}
+
+_DEFAULT_MAX_NUM_SEQS = 256
+_DEFAULT_TOKEN_BUDGET = 2048
+_OVERHEAD_BYTES = 768 << 20  # torch and the interpreter, measured at 0.5 GiB; the rest is room for scratch
+_MAX_PADDING = 0.05
+_MAX_BLOCKS_PER_SLAB = 64
+
+Note = Callable[[str, object, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedSettings:
+    """Settings without a None, the cache they lead to, and a (setting, value, reason) line for each choice."""
+
+    settings: Settings
+    dtype: str
+    cache_dtype: str
+    device: str
+    depth: int
+    layout: CacheLayout
+    adaptive_budget: bool
+    fingerprint: str
+    table: list[tuple[str, str, str]]
+
+    @property
+    def max_model_len(self) -> int:
+        value = self.settings.model.max_model_len
+        assert value is not None
+        return value
+
+
+def resolve(settings: Settings, description: ModelDescription, machine: Machine) -> ResolvedSettings:
+    """All choices in one place. Raises SettingsError for a value that cannot work on this model or machine."""
+    table: list[tuple[str, str, str]] = []
+
+    def note(name: str, value: object, reason: str) -> None:
+        table.append((name, str(value), reason))
+
+    dtype = _dtype(settings.model.dtype, description, note)
+    device = _device(settings.parallel.device, machine, note)
+    max_model_len = _max_model_len(settings.model.max_model_len, description, note)
+    cache, scheduler = settings.cache, settings.scheduler
+    block_size = _block_size(cache.block_size, device, note)
+    cache_dtype = dtype if cache.kv_cache_dtype == "auto" else cache.kv_cache_dtype
+    budget = _positive("max_num_batched_tokens", scheduler.max_num_batched_tokens)
+    max_num_seqs = _positive("max_num_seqs", scheduler.max_num_seqs) or _DEFAULT_MAX_NUM_SEQS
+    note("max_num_seqs", max_num_seqs, _why(scheduler.max_num_seqs))
+    note("max_num_batched_tokens", budget or _DEFAULT_TOKEN_BUDGET, _why(budget, "default; follows the measured rate"))
+    threads = _positive("threads", settings.parallel.threads) or machine.physical_cores
+    note("threads", threads, _why(settings.parallel.threads, "physical cores this process may use"))
+    overlap = bool(scheduler.async_scheduling) if scheduler.async_scheduling is not None else device == "cuda"
+    note("async_scheduling", overlap, _why(scheduler.async_scheduling, "pays where the device is not the CPU"))
+    caching = True if cache.enable_prefix_caching is None else cache.enable_prefix_caching
+    note("enable_prefix_caching", caching, _why(cache.enable_prefix_caching))
+    if settings.parallel.tensor_parallel_size != 1:
+        raise SettingsError(
+            f"tensor_parallel_size is {settings.parallel.tensor_parallel_size}; this version runs on one device: use 1"
+        )
+    groups = cache_groups(
+        description.spec, block_size=block_size, dtype_bytes=DTYPE_BYTES[cache_dtype], max_model_len=max_model_len
+    )
+    useful = useful_bytes(groups, max_num_seqs, max_model_len)
+    cache_bytes = _cache_bytes(settings, useful, _weight_bytes(description, dtype), machine, note)
+    layout = plan_layout(groups, cache_bytes)
+    if cache.num_gpu_blocks_override is not None:
+        num_blocks = _positive("num_gpu_blocks_override", cache.num_gpu_blocks_override) or 1
+        layout = _with_blocks(layout, num_blocks)
+        note("num_gpu_blocks_override", num_blocks, "given")
+    resolved = dataclasses.replace(
+        settings,
+        model=dataclasses.replace(settings.model, dtype=dtype, max_model_len=max_model_len),
+        cache=dataclasses.replace(cache, block_size=block_size, enable_prefix_caching=caching),
+        scheduler=dataclasses.replace(
+            scheduler,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=budget or _DEFAULT_TOKEN_BUDGET,
+            async_scheduling=overlap,
+        ),
+        parallel=dataclasses.replace(settings.parallel, threads=threads, device=device),
+    )
+    fingerprint = _fingerprint(resolved, machine, cache_dtype)
+    note("system_fingerprint", fingerprint, "everything that fixes the bits of an answer")
+    return ResolvedSettings(
+        settings=resolved,
+        dtype=dtype,
+        cache_dtype=cache_dtype,
+        device=device,
+        depth=2 if overlap else 1,
+        layout=layout,
+        adaptive_budget=budget is None and device == "cpu",
+        fingerprint=fingerprint,
+        table=table,
+    )
+
+
+def _why(value: object, otherwise: str = "default") -> str:
+    return "given" if value is not None else otherwise
+
+
+def _positive(name: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise SettingsError(f"{name} is {value}; it must be at least 1")
+    return value
+
+
+def _dtype(wanted: str, description: ModelDescription, note: Note) -> str:
+    name = _DTYPE_ALIASES.get(wanted, wanted)
+    if name == "auto":
+        stored = description.checkpoint_dtype
+        name = "float32" if stored == "float32" else "bfloat16"
+        note("dtype", name, f"the checkpoint is in {stored}")
+    elif name in DTYPE_BYTES:
+        note("dtype", name, "given")
+    else:
+        raise SettingsError(f"dtype {wanted!r} is not computed by this version; use bfloat16 or float32")
+    return name
+
+
+def _device(wanted: str, machine: Machine, note: Note) -> str:
+    if wanted == "cuda" and machine.num_gpus == 0:
+        raise SettingsError("device is 'cuda', but this machine shows no NVIDIA GPU; use --device cpu")
+    name = wanted if wanted != "auto" else ("cuda" if machine.num_gpus else "cpu")
+    note("device", name, "given" if wanted != "auto" else "the fastest this machine has")
+    return name
+
+
+def _max_model_len(wanted: int | None, description: ModelDescription, note: Note) -> int:
+    limit = description.max_model_len
+    if wanted is None or wanted == -1:
+        note("max_model_len", limit, "what the model was made for")
+        return limit
+    if not 1 <= wanted <= limit:
+        raise SettingsError(f"max_model_len is {wanted}; this model allows 1 to {limit}")
+    note("max_model_len", wanted, "given")
+    return wanted
+
+
+def _block_size(wanted: int | None, device: str, note: Note) -> int:
+    size = wanted if wanted is not None else (32 if device == "cpu" else 16)
+    if not 8 <= size <= 256 or size & (size - 1):
+        raise SettingsError(f"block_size is {size}; it must be a power of two from 8 to 256")
+    note("block_size", size, _why(wanted, f"default of {device}"))
+    return size
+
+
+def _weight_bytes(description: ModelDescription, dtype: str) -> int:
+    """Bytes of the weights once loaded, from the sizes of the checkpoint's files."""
+    stored = sum(file.stat().st_size for file in Path(description.path).glob("*.safetensors"))
+    return stored * DTYPE_BYTES[dtype] // (4 if description.checkpoint_dtype == "float32" else 2)
+
+
+def useful_bytes(groups: tuple[CacheGroup, ...], max_num_seqs: int, max_model_len: int) -> int:
+    """The largest cache that `max_num_seqs` sequences of `max_model_len` tokens can fill."""
+    total = 0
+    for group in groups:
+        tokens = max_model_len
+        if group.window is not None:
+            tokens = min(tokens, group.window + 2 * group.block_size)
+        total += -(-tokens // group.block_size) * group.block_bytes
+    return total * max_num_seqs
+
+
+def _cache_bytes(settings: Settings, useful: int, weights: int, machine: Machine, note: Note) -> int:
+    given = settings.cache.kv_cache_memory_bytes
+    if given is not None:
+        note("kv_cache_memory_bytes", given, "given")
+        return given
+    share = settings.cache.gpu_memory_utilization
+    if not 0.0 < share <= 1.0:
+        raise SettingsError(f"gpu_memory_utilization is {share}; it must be above 0 and at most 1")
+    left = machine.available_bytes - weights - _OVERHEAD_BYTES
+    if left <= 0:
+        raise SettingsError(
+            f"the weights need {weights / 2**30:.1f} GiB and Quire itself {_OVERHEAD_BYTES / 2**30:.2f} GiB, but only "
+            f"{machine.available_bytes / 2**30:.1f} GiB of memory are free; use a smaller model or --dtype bfloat16"
+        )
+    size = min(useful, int(left * share))
+    reason = "all that max_num_seqs x max_model_len can use" if size == useful else f"{share:.0%} of what is free"
+    note("kv_cache_memory_bytes", size, reason)
+    return size
+
+
+def plan_layout(groups: tuple[CacheGroup, ...], cache_bytes: int) -> CacheLayout:
+    """Cuts a byte budget into slabs of the smallest size that wastes at most 5% in every group.
+
+    Raises SettingsError if not even one slab fits.
+    """
+    largest = max(group.block_bytes for group in groups)
+    slab_bytes = largest
+    for count in range(1, _MAX_BLOCKS_PER_SLAB + 1):
+        slab_bytes = count * largest
+        if all(slab_bytes % group.block_bytes <= _MAX_PADDING * slab_bytes for group in groups):
+            break
+    num_slabs = cache_bytes // slab_bytes
+    if num_slabs < 1:
+        raise SettingsError(
+            f"the KV cache has {cache_bytes} bytes, less than one slab of {slab_bytes}; "
+            f"give --kv-cache-memory-bytes {slab_bytes} or more"
+        )
+    return CacheLayout(groups=groups, slab_bytes=slab_bytes, num_slabs=num_slabs)
+
+
+def _with_blocks(layout: CacheLayout, num_blocks: int) -> CacheLayout:
+    slabs = -(-num_blocks // layout.blocks_per_slab(0))
+    return CacheLayout(groups=layout.groups, slab_bytes=layout.slab_bytes, num_slabs=slabs)
+
+
+def _fingerprint(settings: Settings, machine: Machine, cache_dtype: str) -> str:
+    """A short digest of what may fix the bits: nothing else may."""
+    parallel = settings.parallel
+    parts = (
+        settings.model.dtype,
+        cache_dtype,
+        settings.model.max_model_len,
+        parallel.device,
+        parallel.threads,
+        sorted(parallel.kernel_overrides.items()),
+        parallel.fast_math,
+        parallel.tensor_parallel_size,
+        machine.isa,
+    )
+    return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

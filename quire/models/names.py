@@ -1,0 +1,190 @@
+"""Where each parameter's numbers stand in a checkpoint: rename, stack, split, transpose, fold, ignore.
+
+The rules are data; `models.loading` carries them out, and no file is read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from quire.models.parameters import Parameter, parameters
+from quire.models.spec import DecoderSpec
+from quire.protocol.errors import ModelLoadError
+
+Fold = Literal["none", "add_one"]
+_SHOWN = 3  # tensor names told in an error; the rest is counted
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One tensor of the checkpoint fills one or more neighbouring parts of one parameter.
+
+    source, target  names; "{layer}" stands for the layer's number in both.
+    parts           which stacked parts it fills, in order; several parts split a fused tensor.
+    transpose       the checkpoint holds [in, out].
+    fold            "add_one": the layer computes with 1 + w.
+    A rule whose target the description does not have is not used.
+    """
+
+    source: str
+    target: str
+    parts: tuple[int, ...] = (0,)
+    transpose: bool = False
+    fold: Fold = "none"
+
+
+@dataclass(frozen=True)
+class WeightMap:
+    """All rules of an architecture and the checkpoint tensors that may be left unread.
+
+    ignored  patterns where "{layer}" is any number; a pattern in `ignored_if_tied` counts with a tied head.
+    """
+
+    rules: tuple[Rule, ...]
+    ignored: tuple[str, ...] = ()
+    ignored_if_tied: tuple[str, ...] = ()
+
+    def with_rules(self, *rules: Rule) -> WeightMap:
+        """This map with further rules; a rule for a source already named replaces the old one."""
+        sources = {rule.source for rule in rules}
+        kept = tuple(rule for rule in self.rules if rule.source not in sources)
+        return replace(self, rules=kept + rules)
+
+    def folded(self, fold: Fold, *sources: str) -> WeightMap:
+        """This map with `fold` on the rules that read `sources`."""
+        rules = tuple(replace(rule, fold=fold) if rule.source in sources else rule for rule in self.rules)
+        return replace(self, rules=rules)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A rule with the layer's number filled in: `shape` is what the checkpoint must hold."""
+
+    source: str
+    parts: tuple[int, ...]
+    shape: tuple[int, ...]
+    transpose: bool
+    fold: Fold
+
+
+def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, ...]]:
+    """For every parameter of the decoder the checkpoint tensors that fill it, each part exactly once.
+
+    Raises ValueError if the map leaves a part unfilled or fills it twice: a mistake in the map.
+    """
+    table = parameters(spec)
+    pieces: dict[str, list[Piece]] = {name: [] for name in table}
+    for rule in weight_map.rules:
+        numbers = range(len(spec.layers)) if "{layer}" in rule.target else range(1)
+        for number in numbers:
+            target = rule.target.replace("{layer}", str(number))
+            if target in table:
+                source = rule.source.replace("{layer}", str(number))
+                pieces[target].append(_piece(rule, source, table[target]))
+    for name, parameter in table.items():
+        filled = sorted(part for piece in pieces[name] for part in piece.parts)
+        if filled != list(range(len(parameter.parts))):
+            raise ValueError(f"the weight map fills parts {filled} of {name}, which has {len(parameter.parts)}")
+    return {name: tuple(found) for name, found in pieces.items()}
+
+
+def match(
+    weight_map: WeightMap, spec: DecoderSpec, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[Piece, ...]]:
+    """`expand`, checked against the tensors of a checkpoint.
+
+    shapes  by tensor name.
+    Raises ModelLoadError when a tensor is missing, has another shape, or is neither used nor ignored.
+    """
+    plan = expand(weight_map, spec)
+    pieces = [piece for found in plan.values() for piece in found]
+    missing = [piece.source for piece in pieces if piece.source not in shapes]
+    if missing:
+        raise ModelLoadError(
+            f"the checkpoint lacks {_named(missing)}; the files are incomplete or belong to another model"
+        )
+    for piece in pieces:
+        if shapes[piece.source] != piece.shape:
+            raise ModelLoadError(
+                f"tensor {piece.source!r} has shape {list(shapes[piece.source])}, "
+                f"but config.json implies {list(piece.shape)}"
+            )
+    used = {piece.source for piece in pieces}
+    ignored = weight_map.ignored + (weight_map.ignored_if_tied if spec.tie_head else ())
+    left = [name for name in shapes if name not in used and not _matches(name, ignored)]
+    if left:
+        raise ModelLoadError(
+            f"the checkpoint holds {_named(left)}, which this architecture does not use; "
+            "config.json does not describe these weights"
+        )
+    return plan
+
+
+def _piece(rule: Rule, source: str, parameter: Parameter) -> Piece:
+    chosen = [parameter.parts[part] for part in rule.parts if part < len(parameter.parts)]
+    if len(chosen) != len(rule.parts):
+        raise ValueError(f"the weight map names parts {rule.parts} of {rule.target}, which it does not have")
+    shape = (sum(part[0] for part in chosen), *chosen[0][1:])
+    return Piece(source, rule.parts, shape[::-1] if rule.transpose else shape, rule.transpose, rule.fold)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(
+        re.fullmatch(re.escape(pattern).replace(re.escape("{layer}"), r"\d+"), name) for pattern in patterns
+    )
+
+
+def _named(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{'tensor' if len(names) == 1 else 'tensors'} {shown}{more}"
+
+
+_LAYER = "model.layers.{layer}"
+_OURS = "layers.{layer}"
+
+LLAMA_NAMES = WeightMap(
+    rules=(
+        Rule("model.embed_tokens.weight", "embedding.weight"),
+        Rule(f"{_LAYER}.input_layernorm.weight", f"{_OURS}.norm_before_mixer.weight"),
+        *(
+            Rule(f"{_LAYER}.self_attn.{name}_proj.{kind}", f"{_OURS}.mixer.qkv.{kind}", parts=(part,))
+            for part, name in enumerate("qkv")
+            for kind in ("weight", "bias")
+        ),
+        *(
+            Rule(f"{_LAYER}.self_attn.o_proj.{kind}", f"{_OURS}.mixer.out.{kind}")
+            for kind in ("weight", "bias")
+        ),
+        Rule(f"{_LAYER}.post_attention_layernorm.weight", f"{_OURS}.norm_before_feed_forward.weight"),
+        *(
+            Rule(f"{_LAYER}.mlp.{name}_proj.{kind}", f"{_OURS}.feed_forward.gate_up.{kind}", parts=(part,))
+            for part, name in enumerate(("gate", "up"))
+            for kind in ("weight", "bias")
+        ),
+        *(
+            Rule(f"{_LAYER}.mlp.down_proj.{kind}", f"{_OURS}.feed_forward.down.{kind}")
+            for kind in ("weight", "bias")
+        ),
+        Rule("model.norm.weight", "final_norm.weight"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    ignored=(f"{_LAYER}.self_attn.rotary_emb.inv_freq",),
+    ignored_if_tied=("lm_head.weight",),
+)
+"""The names of Llama checkpoints, which most architectures share."""
+
+QK_NORM_RULES = tuple(
+    Rule(f"{_LAYER}.self_attn.{name}_norm.weight", f"{_OURS}.mixer.{name}_norm.weight") for name in "qk"
+)
+"""A norm over each head of q and k."""
+
+SANDWICH_RULES = (
+    Rule(f"{_LAYER}.post_attention_layernorm.weight", f"{_OURS}.norm_after_mixer.weight"),
+    Rule(f"{_LAYER}.pre_feedforward_layernorm.weight", f"{_OURS}.norm_before_feed_forward.weight"),
+    Rule(f"{_LAYER}.post_feedforward_layernorm.weight", f"{_OURS}.norm_after_feed_forward.weight"),
+)
+"""Norms on both sides of each part."""

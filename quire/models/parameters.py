@@ -1,0 +1,90 @@
+"""The parameters that a description implies: names, shapes and sizes, before any weight is read.
+
+Where their numbers come from is `models.names`; reading them is `models.loading`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+
+ParameterGroup = Literal["embedding", "attention", "feed_forward", "norm", "head"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter as the decoder holds it.
+
+    parts  shapes of the pieces stacked along the first axis: one, or q, k and v, or gate and up.
+    group  what the memory ledger counts it under.
+    """
+
+    parts: tuple[tuple[int, ...], ...]
+    group: ParameterGroup
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (sum(part[0] for part in self.parts), *self.parts[0][1:])
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
+
+
+def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
+    """Every parameter of the decoder by name, in loading order."""
+    width = spec.hidden_size
+    table: dict[str, Parameter] = {
+        "embedding.weight": Parameter(((spec.vocab_size, width),), "embedding"),
+    }
+    for index, layer in enumerate(spec.layers):
+        prefix = f"layers.{index}"
+        _norms(table, prefix, layer, width)
+        _attention(table, f"{prefix}.mixer", layer.mixer, width)
+        _dense(table, f"{prefix}.feed_forward", layer.feed_forward, width)
+    table["final_norm.weight"] = Parameter(((width,),), "norm")
+    if not spec.tie_head:
+        table["head.weight"] = Parameter(((spec.vocab_size, width),), "head")
+    return table
+
+
+def weight_counts(spec: DecoderSpec) -> dict[str, int]:
+    """Numbers held by each group of parameters; a tied head counts once, as the embedding."""
+    counts: dict[str, int] = {}
+    for parameter in parameters(spec).values():
+        counts[parameter.group] = counts.get(parameter.group, 0) + parameter.numel
+    return counts
+
+
+def _norms(table: dict[str, Parameter], prefix: str, layer: LayerSpec, width: int) -> None:
+    sides = ("before", "after") if layer.placement == "sandwich" else ("before",)
+    for side in sides:
+        for part in ("mixer", "feed_forward"):
+            table[f"{prefix}.norm_{side}_{part}.weight"] = Parameter(((width,),), "norm")
+
+
+def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width: int) -> None:
+    q_size = spec.num_heads * spec.head_size
+    kv_size = spec.num_kv_heads * spec.head_size
+    rows = (q_size, kv_size, kv_size)
+    table[f"{prefix}.qkv.weight"] = Parameter(tuple((n, width) for n in rows), "attention")
+    if spec.qkv_bias:
+        table[f"{prefix}.qkv.bias"] = Parameter(tuple((n,) for n in rows), "attention")
+    if spec.qk_norm == "per_head":
+        for which in ("q_norm", "k_norm"):
+            table[f"{prefix}.{which}.weight"] = Parameter(((spec.head_size,),), "norm")
+    table[f"{prefix}.out.weight"] = Parameter(((width, q_size),), "attention")
+    if spec.out_bias:
+        table[f"{prefix}.out.bias"] = Parameter(((width,),), "attention")
+
+
+def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) -> None:
+    group: ParameterGroup = "feed_forward"
+    table[f"{prefix}.gate_up.weight"] = Parameter(((spec.width, width),) * 2, group)
+    table[f"{prefix}.down.weight"] = Parameter(((width, spec.width),), group)
+    if spec.bias:
+        table[f"{prefix}.gate_up.bias"] = Parameter(((spec.width,),) * 2, group)
+        table[f"{prefix}.down.bias"] = Parameter(((width,),), group)

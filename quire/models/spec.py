@@ -1,0 +1,213 @@
+"""What a model is, as frozen data: one decoder description with one entry for each layer.
+
+Says nothing of checkpoints (`models.hf_config`, `models.names`) and builds nothing (`models.build`).
+A field's default is the plain layer: RMS norm before each part, grouped-query attention with RoPE, SwiGLU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from quire.protocol.cache import CacheGroup, CacheKind
+
+Activation = Literal["silu", "gelu_tanh", "gelu"]
+Placement = Literal["pre", "sandwich"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearScaling:
+    """Positions divided by `factor`."""
+
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicScaling:
+    """A larger base once the longest sequence passes `original_len` tokens; chosen from `max_model_len`."""
+
+    factor: float
+    original_len: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Llama3Scaling:
+    """Long wavelengths divided by `factor`, short ones kept, a ramp between; lengths in tokens."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_len: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class YarnScaling:
+    """Ramp between scaled and kept frequencies over dimensions; cos and sin times `attention_factor`.
+
+    Source: arXiv 2309.00071.
+    """
+
+    factor: float
+    original_len: int
+    attention_factor: float
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+
+
+RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary positions: the first `dim` numbers of a head turn, halves paired (or neighbours, interleaved)."""
+
+    dim: int
+    theta: float = 10_000.0
+    scaling: RopeScaling | None = None
+    interleaved: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Grouped-query attention, causal.
+
+    scale    factor of the scores; None is head_size ** -0.5.
+    qk_norm  "per_head": an RMS norm over each head of q and k before RoPE; its eps is `norm_eps`.
+    window   tokens looked back, counting the query itself; None is unlimited.
+    softcap  scores become softcap * tanh(score / softcap); 0 is off.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    rope: Rope | None
+    scale: float | None = None
+    qkv_bias: bool = False
+    out_bias: bool = False
+    qk_norm: Literal["none", "per_head"] = "none"
+    norm_eps: float = 1e-6
+    window: int | None = None
+    softcap: float = 0.0
+
+    @property
+    def query_scale(self) -> float:
+        return self.head_size**-0.5 if self.scale is None else self.scale
+
+    def cache_kind(self) -> CacheKind:
+        return "full" if self.window is None else "sliding_window"
+
+    def cache_bytes_per_token(self, dtype_bytes: int) -> int:
+        """Bytes of one token's keys and values in one layer, packed without padding."""
+        return 2 * self.num_kv_heads * self.head_size * dtype_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense:
+    """Gated feed-forward part: down(act(gate(x)) * up(x)); `width` is F."""
+
+    width: int
+    activation: Activation = "silu"
+    bias: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSpec:
+    """One layer: a mixer, a feed-forward part, and where the norms stand.
+
+    placement  "pre": a norm before each part; "sandwich": before and after each part.
+    """
+
+    mixer: Attention
+    feed_forward: Dense
+    placement: Placement = "pre"
+    norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpec:
+    """A whole decoder; `layers` has one entry for each layer, in order.
+
+    max_position_embeddings  tokens it was trained for, as the checkpoint says; see `derived_max_len`.
+    embedding_scale          factor of embedding rows, rounded to the model's dtype.
+    logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
+    tie_head                 the embedding is the output matrix too.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    max_position_embeddings: int
+    layers: tuple[LayerSpec, ...]
+    norm_eps: float = 1e-6
+    embedding_scale: float = 1.0
+    logit_softcap: float = 0.0
+    tie_head: bool = False
+
+    def for_length(self, max_model_len: int) -> DecoderSpec:
+        """The same decoder when no sequence passes `max_model_len`: wider windows are no windows."""
+        layers = []
+        for layer in self.layers:
+            window = layer.mixer.window
+            if window is not None and window >= max_model_len:
+                layer = replace(layer, mixer=replace(layer.mixer, window=None))
+            layers.append(layer)
+        return replace(self, layers=tuple(layers))
+
+
+def derived_max_len(spec: DecoderSpec) -> int:
+    """The longest sequence in tokens that the description promises, position scaling included.
+
+    Linear and dynamic scaling stretch the trained length, YaRN its own original length; with llama3
+    scaling the checkpoint already states the stretched length.
+    """
+    lengths = [spec.max_position_embeddings]
+    for layer in spec.layers:
+        scaling = layer.mixer.rope.scaling if layer.mixer.rope is not None else None
+        if isinstance(scaling, LinearScaling):
+            lengths.append(int(spec.max_position_embeddings * scaling.factor))
+        elif isinstance(scaling, DynamicScaling | YarnScaling):
+            lengths.append(int(scaling.original_len * scaling.factor))
+    return max(lengths)
+
+
+def cache_groups(
+    spec: DecoderSpec, *, block_size: int, dtype_bytes: int, max_model_len: int | None = None
+) -> tuple[CacheGroup, ...]:
+    """Layers grouped by kind of cache, window and bytes per token, in order of their first layer.
+
+    dtype_bytes    of one stored key or value number.
+    max_model_len  longest sequence in tokens; a window at least as long is full attention.
+    """
+    if max_model_len is not None:
+        spec = spec.for_length(max_model_len)
+    members: dict[tuple[CacheKind, int | None, int], list[int]] = {}
+    for index, layer in enumerate(spec.layers):
+        mixer = layer.mixer
+        key = (mixer.cache_kind(), mixer.window, mixer.cache_bytes_per_token(dtype_bytes))
+        members.setdefault(key, []).append(index)
+    return tuple(
+        CacheGroup(
+            kind=kind,
+            layers=tuple(layers),
+            block_size=block_size,
+            bytes_per_token=num_bytes * len(layers),
+            window=window,
+        )
+        for (kind, window, num_bytes), layers in members.items()
+    )
+
+
+def to_json(spec: DecoderSpec) -> dict[str, Any]:
+    """The description as plain JSON values; runs of equal layers are told once with their count."""
+    data = asdict(spec)
+    runs: list[dict[str, Any]] = []
+    for layer, original in zip(data["layers"], spec.layers, strict=True):
+        rope = original.mixer.rope
+        if rope is not None and rope.scaling is not None:
+            layer["mixer"]["rope"]["scaling"]["kind"] = type(rope.scaling).__name__
+        if runs and runs[-1]["layer"] == layer:
+            runs[-1]["count"] += 1
+        else:
+            runs.append({"count": 1, "layer": layer})
+    data["layers"] = runs
+    return data

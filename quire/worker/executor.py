@@ -1,0 +1,133 @@
+"""Hands plans to the device and gives tickets for their results.
+
+The engine knows only this interface; how many tickets are in flight is the engine's choice.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quire.config.schema import Settings
+from quire.models.registry import ModelDescription
+from quire.protocol.cache import CacheLayout
+from quire.protocol.step import StepPlan, StepResult
+from quire.worker.worker import Worker
+
+
+class StepFailedError(Exception):
+    """A step raised; the cause is chained. Nothing of its result can be used."""
+
+
+class Ticket:
+    """A step in flight: its masks may come late, its result is there once."""
+
+    def __init__(self, plan: StepPlan) -> None:
+        self.plan = plan
+        self._masks: queue.SimpleQueue[NDArray[np.uint32] | None] = queue.SimpleQueue()
+        self._done = threading.Event()
+        self._result: StepResult | None = None
+        self._error: BaseException | None = None
+
+    def give_masks(self, bits: NDArray[np.uint32] | None) -> None:
+        self._masks.put(bits)
+
+    def wait_masks(self) -> NDArray[np.uint32] | None:
+        return self._masks.get()
+
+    def finish(self, result: StepResult | None, error: BaseException | None = None) -> None:
+        self._result, self._error = result, error
+        self._done.set()
+
+    def collect(self) -> StepResult:
+        """Waits for the result. Raises StepFailedError if the step raised."""
+        self._done.wait()
+        if self._result is None:
+            raise StepFailedError(f"{type(self._error).__name__}: {self._error}") from self._error
+        return self._result
+
+
+class Executor(ABC):
+    """Carries out steps in the order in which they were submitted."""
+
+    @abstractmethod
+    def submit(self, plan: StepPlan) -> Ticket:
+        """Starts a step; returns at once."""
+
+    def give_masks(self, ticket: Ticket, bits: NDArray[np.uint32] | None) -> None:
+        """Grammar bitmasks of the ticket's sampling rows that need one, [rows, ceil(V / 32)] uint32,
+        bit 1 for an allowed token; the step waits for them before it samples."""
+        ticket.give_masks(bits)
+
+    def collect(self, ticket: Ticket) -> StepResult:
+        """The result of a step, waiting for it. Raises StepFailedError if it raised."""
+        return ticket.collect()
+
+    @abstractmethod
+    def shutdown(self) -> None:
+        """Ends the device's thread; may be called twice."""
+
+
+class LocalExecutor(Executor):
+    """One worker on one compute thread, which also loads the model: OpenMP keeps a team per calling thread."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        layout: CacheLayout,
+        description: ModelDescription,
+        cache_dtype: str,
+        on_phase: Callable[[str, int], None],
+    ) -> None:
+        """Blocks until the model is loaded. Raises what loading raises."""
+        self._plans: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._loaded = threading.Event()
+        self._error: BaseException | None = None
+        self.worker: Worker | None = None
+
+        def load() -> Worker:
+            return Worker(
+                settings=settings,
+                layout=layout,
+                description=description,
+                cache_dtype=cache_dtype,
+                on_phase=on_phase,
+            )
+
+        self._thread = threading.Thread(target=self._run, args=(load,), name="quire-compute", daemon=True)
+        self._thread.start()
+        self._loaded.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, load: Callable[[], Any]) -> None:
+        try:
+            worker = self.worker = load()
+        except BaseException as error:
+            self._error = error
+            return
+        finally:
+            self._loaded.set()
+        while (ticket := self._plans.get()) is not None:
+            try:
+                ticket.finish(worker.step(ticket.plan, ticket.wait_masks))
+            except Exception as error:
+                ticket.finish(None, error)
+
+    def submit(self, plan: StepPlan) -> Ticket:
+        ticket = Ticket(plan)
+        self._plans.put(ticket)
+        return ticket
+
+    def shutdown(self) -> None:
+        self._plans.put(None)
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=10.0)
+        self.worker = None

@@ -1,0 +1,124 @@
+"""From hidden states to the rows of a result: sampled tokens, log-probabilities, errors.
+
+The choice itself is `sampling.sampler`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from quire.models.decoder import Decoder
+from quire.ops.elementwise import TAKE_ROWS
+from quire.ops.registry import Table
+from quire.protocol.params import SamplingParams
+from quire.protocol.step import NewRow, PositionLogprobs, RowResult
+from quire.sampling.sampler import Sampled, Sampler, SampleRow
+from quire.worker.batch import Batch
+from quire.worker.state import WorkerState
+
+Masks = Callable[[], NDArray[np.uint32] | None]
+"""Waits for the grammar bitmasks of the step's sampling rows, [rows that need one, ceil(V / 32)]."""
+
+_PROMPT_SLICE = 64  # prompt positions whose logits live at once: 64 x 150k float32 is 38 MiB
+
+
+class Output:
+    """Collects the results of generating rows and writes sampled tokens back to the state."""
+
+    def __init__(self, *, state: WorkerState, decoder: Decoder, table: Table, logprobs_mode: str, dtype: str) -> None:
+        self._state = state
+        self._decoder = decoder
+        self._sampler = Sampler(table, vocab_size=decoder.spec.vocab_size, logprobs_mode=logprobs_mode)
+        self._take = table.bind(TAKE_ROWS, dtype, C=decoder.spec.hidden_size)
+
+    def collect(self, batch: Batch, hidden: torch.Tensor, masks: Masks) -> list[RowResult]:
+        """A RowResult for each row of the plan, in its order. hidden [T, C]."""
+        prompt_logprobs = {
+            position: self._prompt_logprobs(batch, hidden, position)
+            for position, row in enumerate(batch.plan.rows)
+            if _wants_prompt_logprobs(self._state.row(row).new)
+        }
+        sampled = self._sample(batch, hidden, masks)
+        results = []
+        for position, row in enumerate(batch.plan.rows):
+            choice = sampled.get(position)
+            good = choice is not None and not choice.nonfinite
+            results.append(
+                RowResult(
+                    row=row,
+                    token_ids=[choice.token_id] if choice is not None and good else [],
+                    logprobs=[choice.logprobs] if choice is not None and good and choice.logprobs else None,
+                    prompt_logprobs=prompt_logprobs.get(position),
+                    nonfinite=choice is not None and not good,
+                )
+            )
+        return results
+
+    def _sample(self, batch: Batch, hidden: torch.Tensor, masks: Masks) -> dict[int, Sampled]:
+        """By place in the plan, for the rows that sample; the tokens are known to the state from here on."""
+        places = [place for place, samples in enumerate(batch.plan.samples) if samples]
+        if not places:
+            return {}
+        last_rows = batch.query_start[1:][places] - 1
+        logits = self._logits(batch, hidden, last_rows)
+        ends = (batch.starts + batch.counts)[places]
+        rows = [self._sample_row(batch.plan.rows[place], int(end)) for place, end in zip(places, ends, strict=True)]
+        needing = [
+            row for row, place in zip(rows, places, strict=True)
+            if self._state.row(batch.plan.rows[place]).new.needs_mask
+        ]
+        if needing:
+            bits = masks()
+            assert bits is not None and len(bits) == len(needing), "a mask is missing"
+            for row, mask in zip(needing, bits, strict=True):
+                row.mask = mask
+        chosen = self._sampler.sample(logits, rows)
+        self._state.token_ids[batch.rows[places], ends] = [choice.token_id for choice in chosen]
+        return dict(zip(places, chosen, strict=True))
+
+    def _sample_row(self, index: int, end: int) -> SampleRow:
+        new = self._state.row(index).new
+        assert isinstance(new.params, SamplingParams)
+        ids = self._state.token_ids[index]
+        return SampleRow(
+            params=new.params,
+            seed=new.seed,
+            index=new.index,
+            output_position=end - new.num_prompt_tokens,
+            prompt_ids=ids[: new.num_prompt_tokens],
+            output_ids=ids[new.num_prompt_tokens : end],
+            eos_token_ids=new.eos_token_ids,
+        )
+
+    def _prompt_logprobs(self, batch: Batch, hidden: torch.Tensor, place: int) -> list[PositionLogprobs]:
+        """For the prompt tokens that this chunk predicts, in slices of positions."""
+        index = batch.plan.rows[place]
+        new = self._state.row(index).new
+        assert isinstance(new.params, SamplingParams) and new.params.prompt_logprobs is not None
+        start, count = batch.plan.starts[place], batch.plan.counts[place]
+        stop = min(start + count, new.num_prompt_tokens - 1)
+        first = int(batch.query_start[place]) - start
+        found: list[PositionLogprobs] = []
+        for low in range(start, stop, _PROMPT_SLICE):
+            high = min(low + _PROMPT_SLICE, stop)
+            mark = batch.context.arena.mark()
+            logits = self._logits(batch, hidden, np.arange(first + low, first + high))
+            next_ids = self._state.token_ids[index, low + 1 : high + 1]
+            found += self._sampler.prompt_logprobs(logits, next_ids, new.params.prompt_logprobs)
+            batch.context.arena.release(mark)
+        return found
+
+    def _logits(self, batch: Batch, hidden: torch.Tensor, rows: NDArray[np.int64]) -> torch.Tensor:
+        """[len(rows), V] float32."""
+        index = torch.from_numpy(np.ascontiguousarray(rows)).to(hidden.device)
+        taken = self._take(hidden, index, out=batch.context.arena.take((len(rows), hidden.shape[1]), hidden.dtype))
+        return self._decoder.logits(taken, batch.context)
+
+
+def _wants_prompt_logprobs(new: NewRow) -> bool:
+    """The first sequence of a request speaks for all of them."""
+    return isinstance(new.params, SamplingParams) and new.params.prompt_logprobs is not None and new.index == 0

@@ -1,0 +1,86 @@
+"""One device: builds the model and everything around it, then runs its steps.
+
+Who calls it, and from which thread, is `worker.executor`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from quire.config.schema import Settings
+from quire.hardware.threads import set_threads
+from quire.models.build import build_decoder
+from quire.models.registry import ModelDescription
+from quire.ops.arena import Arena
+from quire.ops.registry import Table
+from quire.protocol.cache import CacheLayout
+from quire.protocol.step import StepPlan, StepResult
+from quire.worker.adapters import NoAdapters
+from quire.worker.batch import BatchBuilder
+from quire.worker.encoder import NoEncoder
+from quire.worker.memory import CacheMemory
+from quire.worker.output import Masks, Output
+from quire.worker.runner import ModelRunner
+from quire.worker.speculative.plain import NoDrafter
+from quire.worker.state import WorkerState
+from quire.worker.transfer import NoTransfer
+
+
+class Worker:
+    """A loaded model with its cache. All calls, this one too, come from one thread.
+
+    settings    resolved: no None left.
+    on_phase    told what is loading, with percent or -1.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        layout: CacheLayout,
+        description: ModelDescription,
+        cache_dtype: str,
+        on_phase: Callable[[str, int], None],
+    ) -> None:
+        parallel, model = settings.parallel, settings.model
+        assert parallel.threads is not None and model.max_model_len is not None
+        assert settings.scheduler.max_num_seqs is not None
+        set_threads(parallel.threads)
+        device = torch.device(parallel.device)
+        dtype = getattr(torch, model.dtype)
+        self.table = Table(device=device.type, overrides=parallel.kernel_overrides, fast_math=parallel.fast_math)
+        on_phase("loading weights", 0)
+        decoder = build_decoder(
+            description,
+            self.table,
+            dtype=dtype,
+            device=device,
+            load_format=settings.load.load_format,
+            progress=settings.load.use_tqdm_on_load,
+            max_model_len=model.max_model_len,
+        )
+        on_phase("allocating the KV cache", 100)
+        memory = CacheMemory(
+            layout=layout, decoder=decoder, dtype=getattr(torch, cache_dtype), device=device, table=self.table
+        )
+        state = WorkerState(
+            layout=layout, max_num_seqs=settings.scheduler.max_num_seqs, max_model_len=model.max_model_len
+        )
+        self.runner = ModelRunner(
+            decoder=decoder,
+            state=state,
+            memory=memory,
+            builder=BatchBuilder(state=state, memory=memory, arena=Arena(device), device=device),
+            output=Output(
+                state=state, decoder=decoder, table=self.table, logprobs_mode=model.logprobs_mode, dtype=model.dtype
+            ),
+            adapters=NoAdapters(),
+            encoder=NoEncoder(),
+            transfer=NoTransfer(),
+            drafter=NoDrafter(),
+        )
+
+    def step(self, plan: StepPlan, masks: Masks) -> StepResult:
+        return self.runner.step(plan, masks)
