@@ -218,7 +218,7 @@ def _plain_norm(name: str) -> float:
 
 def _gemma_norm(name: str) -> float:
     """Gemma multiplies by 1 + w. Strong layers, since its scaled and tied embedding would repeat the last token."""
-    return 2.0 if ".post_" in name else 0.5 if name == "model.norm.weight" else 0.0
+    return 6.0 if ".post_" in name else 0.5 if name == "model.norm.weight" else 0.0
 
 
 def _random_weights(

@@ -46,7 +46,9 @@ class ModelConfig:
         choices=("auto", "float32", "float", "bfloat16", "half", "float16"),
     )
     max_model_len: int | None = setting(None, "longest sequence, prompt and output together, in tokens")
-    seed: int = setting(0, "seed from which requests without one draw theirs, offline")
+    seed: int | None = setting(
+        None, "seed from which requests without one draw theirs; default: 0 offline, the system's in a server"
+    )
     trust_remote_code: bool = setting(False, "allow Python code from the checkpoint to run")
     hf_overrides: dict[str, Any] = setting({}, "JSON object merged over the checkpoint's config.json")
     served_model_name: list[str] = setting([], "names the server answers to; the first is echoed")

@@ -1,10 +1,13 @@
 """The table of operations: what each one is, who can carry it out, and which choice was made.
 
-Declarations and reference bodies are in `ops/<family>.py`, providers in `ops/torch`, `ops/cpu` and `ops/triton`.
+Declarations and reference bodies are in `ops/<family>.py`, providers in `ops/vendor` (through torch), `ops/cpu`
+and `ops/triton`; `load_all` imports them.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +65,7 @@ class Op:
     summary: str
 
 
+_PACKAGES = ("quire.ops", "quire.ops.vendor", "quire.ops.cpu")
 _OPS: dict[str, Op] = {}
 _PROVIDERS: dict[str, dict[str, Provider]] = {}
 
@@ -91,10 +95,19 @@ def register(cls: P) -> P:
     return cls
 
 
-class Bound:
-    """A choice made: calling it runs the provider; attributes lead to the provider's other methods.
+def load_all() -> None:
+    """Imports every file of declarations and providers, so that the table is complete."""
+    for package_name in _PACKAGES:
+        package = importlib.import_module(package_name)
+        for module in pkgutil.iter_modules(package.__path__, f"{package_name}."):
+            if not module.ispkg:
+                importlib.import_module(module.name)
 
-    Methods named in `recorded` go to the tape while one is recording.
+
+class Bound:
+    """A choice made: calling it runs the provider, `provider` leads to its other methods.
+
+    Calls, and other methods through `call`, go to the tape while one is recording.
     """
 
     __slots__ = ("op", "provider", "signature", "_table", "_run")
@@ -170,6 +183,7 @@ class Table:
         self.overrides = dict(overrides or {})
         self.bindings: list[Binding] = []
         self.tape: Tape | None = None
+        load_all()
         for name in self.overrides:
             if name != "all" and name not in _OPS:
                 raise ValueError(f"kernel_overrides names the unknown operation {name!r}; known: {sorted(_OPS)}")

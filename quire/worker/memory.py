@@ -40,7 +40,7 @@ class CacheMemory:
             offset = 0
             for layer in group.layers:
                 spec, attend = layers[layer]
-                sizes = (spec.num_kv_heads, spec.head_size, spec.value_size, dtype)
+                sizes = (spec.num_kv_heads, spec.head_size, spec.head_size, dtype)
                 place = CachePlace(
                     buffer=self.buffer,
                     block_size=group.block_size,

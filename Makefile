@@ -1,0 +1,45 @@
+# Every command of the project, from a bare clone. `make serve MODEL=<folder>` and `make test` make
+# the virtual environment themselves; PYTHON chooses the interpreter that it is made with.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	@touch $@
+
+serve: $(STAMP)  ## serve MODEL=<folder> on port 8000; more flags in ARGS
+	@test -n "$(MODEL)" || { echo "make serve needs a checkpoint: make serve MODEL=<folder>" >&2; exit 2; }
+	$(BIN)/quire serve "$(MODEL)" $(ARGS)
+
+test: $(STAMP)  ## every test that this machine can run
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)  ## format, lint, types, import contracts, sizes, documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_sizes.py
+	$(BIN)/python tools/check_docs.py
+	$(BIN)/python tools/check_ops.py
+
+format: $(STAMP)  ## rewrite files to the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## the figures of docs/performance.md
+	$(BIN)/python benchmarks/scheduler.py
+
+clean:  ## remove what checks and builds leave behind; the environment stays
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	find quire tests tools benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

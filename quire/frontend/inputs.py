@@ -1,0 +1,267 @@
+"""From what a user asks to an `EngineRequest`: token ids, limits, seed; every check that needs the model.
+
+Ranges of single fields are checked where `protocol.params` makes them; the engine checks nothing again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quire.frontend.prompts import PromptReader, read_prompt
+from quire.frontend.tokenizer import Tokenizer
+from quire.models.registry import ModelDescription
+from quire.protocol.checks import refuse, shown
+from quire.protocol.errors import InvalidRequestError, NotServedError
+from quire.protocol.params import PoolingParams, SamplingParams
+from quire.protocol.request import EngineRequest
+
+_SEED_BITS = 53  # a drawn seed goes through JSON readers that know only doubles
+_NOT_SERVED_PARAMS = {
+    "structured_outputs": "output constraints (structured_outputs) are not served; leave the field out",
+    "thinking_token_budget": "a budget of thinking tokens is not served; leave the field out",
+    "repetition_detection": "repetition detection is not served; leave the field out",
+    "flat_logprobs": "flat logprobs are not served; leave flat_logprobs False for lists of dictionaries",
+    "logits_processors": "logits processors of a request are not served; leave the field out",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a client of a server may size; not applied to the owner of the process."""
+
+    stop_strings: int = 16
+    stop_chars: int = 256
+    logit_biases: int = 1024
+    bad_words: int = 128
+    bad_word_chars: int = 256
+    cache_salt_chars: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """What comes with a request beside prompt and params.
+
+    arrival_time         Unix seconds; None is now.
+    tokenization_kwargs  add_special_tokens, truncate_prompt_tokens, truncation_side.
+    strict               a client asks: sizes are limited by `Limits`, and a prompt whose max_tokens
+                         do not fit in the context is refused; otherwise the output is capped.
+    """
+
+    priority: int = 0
+    arrival_time: float | None = None
+    cache_salt: str | None = None
+    tokenization_kwargs: Mapping[str, Any] | None = None
+    mm_processor_kwargs: Mapping[str, Any] | None = None
+    lora_request: Any = None
+    trace_headers: Mapping[str, str] | None = None
+    strict: bool = False
+
+
+class InputProcessor:
+    """Checks requests against one model and makes them ready for the engine. Safe in several threads.
+
+    `defaults` holds the fields of SamplingParams that the model's generation config sets.
+
+    vocab_size     rows of the model's embedding: every id must be below it.
+    max_model_len  prompt and output together, in tokens.
+    max_logprobs   most logprobs a position may ask for; -1 is no limit.
+    base_seed      where the seeds of requests without one come from, with the number of requests
+                   before them; None takes them from the system.
+    use_priority   whether the engine orders requests by priority.
+    """
+
+    def __init__(
+        self,
+        description: ModelDescription,
+        tokenizer: Tokenizer | None,
+        *,
+        vocab_size: int,
+        max_model_len: int,
+        max_logprobs: int = 20,
+        base_seed: int | None = None,
+        use_priority: bool = False,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.vocab_size = vocab_size
+        self.max_model_len = max_model_len
+        self.max_logprobs = max_logprobs
+        self._prompts = PromptReader(tokenizer, vocab_size=vocab_size, max_model_len=max_model_len)
+        self._base_seed = base_seed
+        self._ordinals = itertools.count()
+        self._use_priority = use_priority
+        self._limits = limits
+        names = {"max_new_tokens": "max_tokens"}
+        self.defaults = {names.get(k, k): v for k, v in description.generation_defaults.items()}
+        ends = dict.fromkeys(description.eos_token_ids)
+        if tokenizer is not None and tokenizer.eos_token_id is not None:
+            ends[tokenizer.eos_token_id] = None
+        self._eos_token_ids = tuple(one for one in ends if one < vocab_size)
+
+    def default_params(self) -> SamplingParams:
+        """New params with the sampling values that the model's makers recommend."""
+        params = SamplingParams.from_optional(**self.defaults)
+        if self.tokenizer is None:
+            params.detokenize = False
+        return params
+
+    def process(
+        self,
+        request_id: str,
+        prompt: Any,
+        params: SamplingParams | PoolingParams | None = None,
+        options: RequestOptions = RequestOptions(),
+    ) -> EngineRequest:
+        """The request as the engine takes it, under an id of its own: `request_id`, a dash, 8 hex digits.
+
+        Raises InvalidRequestError (NotServedError for features that are not there), and TypeError for
+        a prompt or params of a wrong type. Neither `prompt` nor `params` is modified or kept.
+        """
+        if not isinstance(request_id, str):
+            raise TypeError(f"request_id must be a string, not {type(request_id).__name__}")
+        params = self.default_params() if params is None else self._own_params(params)
+        fields = read_prompt(prompt)
+        self._check_options(options, fields)
+        ids = self._prompts.token_ids(fields, options.tokenization_kwargs, params.max_tokens)
+        self._fit_context(params, len(ids), options.strict)
+        self._check_params(params, options.strict)
+        return EngineRequest(
+            request_id=f"{request_id}-{secrets.token_hex(4)}",
+            prompt_token_ids=ids,
+            params=params,
+            seed=self._seed(params),
+            eos_token_ids=self._eos_token_ids,
+            arrival_time=time.time() if options.arrival_time is None else options.arrival_time,
+            priority=options.priority,
+            cache_salt=options.cache_salt or fields.get("cache_salt"),
+            trace_headers=dict(options.trace_headers) if options.trace_headers else None,
+        )
+
+    def _own_params(self, params: SamplingParams | PoolingParams) -> SamplingParams:
+        """A checked copy, so that a later change by the user has no effect."""
+        if isinstance(params, PoolingParams):
+            raise NotServedError("pooling (embeddings, scores, classes) is not served; use SamplingParams")
+        if not isinstance(params, SamplingParams):
+            raise TypeError(f"params must be SamplingParams, not {type(params).__name__}")
+        own = params.clone()
+        own.verify()
+        for name, sentence in _NOT_SERVED_PARAMS.items():
+            if getattr(own, name, None):
+                raise NotServedError(sentence, param=name)
+        if (own.extra_args or {}).get("kv_transfer_params"):
+            raise NotServedError("moving cache blocks is not served", param="kv_transfer_params")
+        return own
+
+    def _check_options(self, options: RequestOptions, fields: Mapping[str, Any]) -> None:
+        if options.lora_request is not None:
+            raise NotServedError("LoRA adapters are not served; leave lora_request out", param="lora_request")
+        if options.mm_processor_kwargs or fields.get("mm_processor_kwargs"):
+            raise NotServedError(
+                "images, audio and video are not served; leave mm_processor_kwargs out",
+                param="mm_processor_kwargs",
+            )
+        if isinstance(options.priority, bool) or not isinstance(options.priority, int):
+            refuse("priority", f"priority must be an integer, not {type(options.priority).__name__}")
+        if options.priority and not self._use_priority:
+            refuse(
+                "priority",
+                f"priority is {options.priority}, but requests are served first come, first served; leave it "
+                "out or start with --scheduling-policy priority",
+            )
+        if not -(2**31) <= options.priority < 2**31:
+            refuse("priority", "priority must lie between -2**31 and 2**31 - 1")
+        for salt in (options.cache_salt, fields.get("cache_salt")):
+            if salt is not None and (not isinstance(salt, str) or not salt):
+                refuse("cache_salt", "cache_salt must be a string that is not empty; leave it out for none")
+            if salt is not None and options.strict and len(salt) > self._limits.cache_salt_chars:
+                refuse(
+                    "cache_salt",
+                    f"cache_salt has {len(salt)} characters; the limit is {self._limits.cache_salt_chars}",
+                )
+
+    def _fit_context(self, params: SamplingParams, prompt_len: int, strict: bool) -> None:
+        """Gives max_tokens a number that fits behind the prompt, or refuses one that does not."""
+        room = self.max_model_len - prompt_len
+        if params.max_tokens is None:
+            if params.min_tokens > room:
+                refuse(
+                    "min_tokens",
+                    f"min_tokens is {params.min_tokens}, but after {prompt_len} prompt tokens only {room} of "
+                    f"{self.max_model_len} are free; lower it",
+                )
+            params.max_tokens = room
+        elif params.max_tokens > room:
+            if strict:
+                refuse(
+                    "max_tokens",
+                    f"{prompt_len} prompt tokens and max_tokens {shown(params.max_tokens)} would exceed the "
+                    f"context of {self.max_model_len} tokens; lower max_tokens to {room} or shorten the prompt",
+                )
+            params.max_tokens = room
+            params.min_tokens = min(params.min_tokens, room)
+
+    def _check_params(self, params: SamplingParams, strict: bool) -> None:
+        most = self.vocab_size if self.max_logprobs == -1 else self.max_logprobs
+        for name in ("logprobs", "prompt_logprobs"):
+            asked = getattr(params, name)
+            if asked is not None and (self.vocab_size if asked == -1 else asked) > most:
+                refuse(name, f"{name} is {asked}; the limit is {most} (start with --max-logprobs to raise it)")
+        if params.stop and self.tokenizer is None:
+            refuse("stop", "stop strings need a tokenizer, but skip_tokenizer_init is set; use stop_token_ids")
+        if self.tokenizer is None:
+            params.detokenize = False
+        for name in ("logit_bias", "allowed_token_ids", "stop_token_ids", "logprob_token_ids"):
+            self._check_vocabulary(name, getattr(params, name) or ())
+        if strict:
+            self._check_sizes(params)
+        if params.bad_words:
+            if self.tokenizer is None:
+                refuse("bad_words", "bad_words need a tokenizer, but skip_tokenizer_init is set")
+            params.update_from_tokenizer(self.tokenizer)
+            for ids in params.bad_words_ids:
+                self._check_vocabulary("bad_words", ids)
+
+    def _check_vocabulary(self, name: str, ids: Any) -> None:
+        if len(ids) > self.vocab_size:
+            refuse(name, f"{name} has {len(ids)} entries, but the model has only {self.vocab_size} tokens")
+        wrong = [one for one in ids if not 0 <= one < self.vocab_size]
+        if wrong:
+            refuse(
+                name,
+                f"{name} has the token id {shown(wrong[0])}; ids must lie between 0 and {self.vocab_size - 1}",
+            )
+
+    def _check_sizes(self, params: SamplingParams) -> None:
+        bounds = self._limits
+        for name, most in (
+            ("stop", bounds.stop_strings),
+            ("logit_bias", bounds.logit_biases),
+            ("bad_words", bounds.bad_words),
+        ):
+            if len(getattr(params, name) or ()) > most:
+                refuse(name, f"{name} has {len(getattr(params, name))} entries; the limit is {most}")
+        for name, most in (("stop", bounds.stop_chars), ("bad_words", bounds.bad_word_chars)):
+            longest = max((len(one) for one in getattr(params, name)), default=0)
+            if longest > most:
+                refuse(name, f"{name} has a string of {longest} characters; the limit is {most}")
+
+    def _seed(self, params: SamplingParams) -> int:
+        """The request's seed, 0 ≤ seed < 2**64."""
+        ordinal = next(self._ordinals)
+        if params.seed is not None:
+            return params.seed % 2**64
+        if self._base_seed is None:
+            return secrets.randbits(_SEED_BITS)
+        digest = hashlib.sha256(f"{self._base_seed}:{ordinal}".encode()).digest()
+        return int.from_bytes(digest[:8], "little") >> (64 - _SEED_BITS)
+
+
+def at_place(error: InvalidRequestError, place: int) -> InvalidRequestError:
+    """The same error, saying which of several prompts it is about."""
+    return type(error)(f"prompt {place}: {error}", param=error.param)

@@ -1,0 +1,77 @@
+"""The first and the last product of a decoder: rows for token ids, and logits for hidden states.
+
+Which of the two share a weight is decided in `models.build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from quire.layers.context import ForwardContext
+from quire.layers.dtypes import dtype_name
+from quire.layers.linear import Linear
+from quire.ops.arena import Arena
+from quire.ops.elementwise import SOFT_CAP, TO_FLOAT32
+from quire.ops.embedding import EMBEDDING, PUT_ROWS
+from quire.ops.registry import Table
+
+
+class Embedding:
+    """Token ids to rows of the table [V, C] times `scale`; its parameter is `<name>.weight`.
+
+    scale  is rounded to `dtype` first, as models that use one were trained.
+    """
+
+    def __init__(
+        self, table: Table, name: str, *, vocab_size: int, size: int, scale: float, dtype: torch.dtype
+    ) -> None:
+        self.name = name
+        self._dtype = dtype
+        self._size = size
+        self._scale = float(torch.tensor(scale, dtype=dtype).item())
+        self._rows = table.bind(EMBEDDING, dtype_name(dtype), V=vocab_size, C=size)
+        self._put = table.bind(PUT_ROWS, dtype_name(dtype), C=size)
+        self._packed: object = None
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> torch.Tensor:
+        """Takes its parameter [V, C] and gives it back, for a head that shares it."""
+        weight = weights(f"{self.name}.weight")
+        self._packed = self._rows.provider.pack(weight)  # type: ignore[attr-defined]
+        return weight
+
+    def __call__(self, ctx: ForwardContext) -> torch.Tensor:
+        """[T, C] in the arena: the rows of ctx.ids, with ctx.embeds in place of the rows it names."""
+        out = ctx.arena.take((ctx.num_tokens, self._size), self._dtype)
+        self._rows(ctx.ids, self._packed, scale=self._scale, out=out)
+        if ctx.embeds is not None:
+            self._put(out, ctx.embed_rows, ctx.embeds)
+        return out
+
+
+class Head:
+    """Hidden states [B, C] to logits [B, V] float32, capped if `softcap` is not 0."""
+
+    def __init__(
+        self, table: Table, name: str, *, size: int, vocab_size: int, softcap: float, dtype: torch.dtype
+    ) -> None:
+        self.linear = Linear(table, name, in_size=size, out_size=vocab_size, bias=False, dtype=dtype)
+        self._dtype = dtype
+        self._vocab_size = vocab_size
+        self._finish: list[Callable[[torch.Tensor, Arena], torch.Tensor]] = []
+        if dtype != torch.float32:
+            widen = table.bind(TO_FLOAT32, dtype_name(dtype), C=vocab_size)
+            self._finish.append(
+                lambda x, arena: widen(x, out=arena.take(tuple(x.shape), torch.float32))
+            )
+        if softcap:
+            cap = table.bind(SOFT_CAP, "float32", C=vocab_size)
+            self._finish.append(lambda x, arena: cap(x, cap=softcap, out=x))
+
+    def __call__(self, x: torch.Tensor, arena: Arena) -> torch.Tensor:
+        """Logits in the arena."""
+        logits = self.linear(x, out=arena.take((x.shape[0], self._vocab_size), self._dtype))
+        for step in self._finish:
+            logits = step(logits, arena)
+        return logits

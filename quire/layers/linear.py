@@ -1,0 +1,56 @@
+"""A product with a weight, packed once for the provider that was bound.
+
+Which rows of the weight come from which tensor is `models.names`; the multiplication is `ops.linear`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from quire.layers.dtypes import dtype_name
+from quire.ops.linear import LINEAR
+from quire.ops.registry import Table
+from quire.quant.formats import PLAIN, Format
+
+
+class Linear:
+    """x [T, K] to x @ weight.T + bias [T, N]; several projections of one input are stacked along N.
+
+    name    of its parameters: `<name>.weight` [N, K] and, with `bias`, `<name>.bias` [N].
+    format  how the weight is stored.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        *,
+        in_size: int,
+        out_size: int,
+        bias: bool,
+        dtype: torch.dtype,
+        format: Format = PLAIN,
+    ) -> None:
+        self.name = name
+        self.out_size = out_size
+        self._bias = bias
+        self._product = table.bind(LINEAR, dtype_name(dtype), format=format.name, N=out_size, K=in_size)
+        self._packed: object = None
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters; what `weights` gave is not kept unless the provider does."""
+        weight = weights(f"{self.name}.weight")
+        self.pack(weight, weights(f"{self.name}.bias") if self._bias else None)
+
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        """Packs weight [N, K] and bias [N]."""
+        self._packed = self._product.provider.pack(weight, bias)  # type: ignore[attr-defined]
+
+    def __call__(
+        self, x: torch.Tensor, *, out: torch.Tensor, delta: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Writes [T, N] into `out`; delta [T, N] float32 is added before the bias and the rounding."""
+        self._product(x, self._packed, delta=delta, out=out)
+        return out

@@ -1,0 +1,47 @@
+"""The gated feed-forward part of a layer.
+
+Norms around it belong to the layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from quire.layers.dtypes import dtype_name
+from quire.layers.linear import Linear
+from quire.ops.arena import Arena
+from quire.ops.elementwise import ACT_MUL
+from quire.ops.registry import Table
+
+
+class GatedMlp:
+    """down(act(gate(x)) * up(x)) for x [T, C]; gate and up are one product.
+
+    act  "silu", "gelu" or "gelu_tanh".
+    """
+
+    def __init__(
+        self, table: Table, name: str, *, size: int, width: int, act: str, bias: bool, dtype: torch.dtype
+    ) -> None:
+        self._width = width
+        self._act = act
+        self._gate_up = Linear(
+            table, f"{name}.gate_up", in_size=size, out_size=2 * width, bias=bias, dtype=dtype
+        )
+        self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
+        self._down = Linear(table, f"{name}.down", in_size=width, out_size=size, bias=bias, dtype=dtype)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        self._gate_up.load(weights)
+        self._down.load(weights)
+
+    def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
+        num_tokens = x.shape[0]
+        gate_up = self._gate_up(x, out=arena.take((num_tokens, 2 * self._width), x.dtype))  # [T, 2F]
+        gated = arena.take((num_tokens, self._width), x.dtype)  # [T, F]
+        self._act_mul(gate_up, act=self._act, out=gated)
+        return self._down(gated, out=out)

@@ -1,0 +1,85 @@
+"""Tables of cosines and sines for rotary positions, computed once when a model is built.
+
+Turning q and k by them is `ops.rope`. All arithmetic is in float32 in the order that Transformers uses, so
+that the angles are the ones a checkpoint was trained with. Source: arXiv 2104.09864.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def frequencies(dim: int, theta: float) -> torch.Tensor:
+    """theta ** (-2i / dim) for i below dim / 2; [dim / 2] float32, radians a token."""
+    exponents = torch.arange(0, dim, 2, dtype=torch.int64).to(torch.float32) / dim
+    return 1.0 / (theta**exponents)
+
+
+def dynamic_theta(
+    dim: int, theta: float, *, factor: float, original_len: int, max_model_len: int
+) -> float:
+    """The larger base of dynamic NTK scaling for sequences up to `max_model_len` tokens.
+
+    It is `theta` itself when `max_model_len` does not pass `original_len`.
+    """
+    length = max(max_model_len, original_len)
+    growth = factor * length / original_len - (factor - 1.0)
+    return theta * float(growth ** (dim / (dim - 2)))
+
+
+def llama3_frequencies(
+    plain: torch.Tensor,
+    *,
+    factor: float,
+    low_freq_factor: float,
+    high_freq_factor: float,
+    original_len: int,
+) -> torch.Tensor:
+    """Llama 3.1's scaling: wavelengths above original_len / low_freq_factor are divided by `factor`,
+    those below original_len / high_freq_factor kept, those between interpolated."""
+    wavelengths = 2 * math.pi / plain
+    scaled = torch.where(wavelengths > original_len / low_freq_factor, plain / factor, plain)
+    keep = (original_len / wavelengths - low_freq_factor) / (high_freq_factor - low_freq_factor)
+    blended = (1 - keep) * scaled / factor + keep * scaled
+    above = wavelengths >= original_len / high_freq_factor
+    below = wavelengths <= original_len / low_freq_factor
+    return torch.where(above & below, blended, scaled)
+
+
+def yarn_frequencies(
+    dim: int,
+    theta: float,
+    *,
+    factor: float,
+    original_len: int,
+    beta_fast: float,
+    beta_slow: float,
+    truncate: bool,
+) -> torch.Tensor:
+    """YaRN's blend: dimensions that turn more than beta_fast times within original_len are kept, those that
+    turn less than beta_slow times are divided by `factor`, a linear ramp between. Source: arXiv 2309.00071."""
+
+    def dimension(turns: float) -> float:
+        return dim * math.log(original_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = dimension(beta_fast), dimension(beta_slow)
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
+    high += 0.001 if low == high else 0.0
+    ramp = ((torch.arange(dim // 2, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
+    keep = 1 - ramp
+    wavelengths = theta ** (torch.arange(0, dim, 2).to(torch.float32) / dim)
+    return 1.0 / (factor * wavelengths) * (1 - keep) + 1.0 / wavelengths * keep
+
+
+def angle_table(
+    inv_freq: torch.Tensor, *, max_len: int, attention_factor: float, device: torch.device
+) -> torch.Tensor:
+    """[max_len, 2 * len(inv_freq)] float32: cosines, then sines, of position * frequency, times the factor."""
+    positions = torch.arange(max_len, dtype=torch.float32)
+    angles = positions[:, None] * inv_freq[None, :]
+    table = torch.cat((angles.cos() * attention_factor, angles.sin() * attention_factor), dim=1)
+    return table.to(device).contiguous()

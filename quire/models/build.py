@@ -1,0 +1,209 @@
+"""From a description to a decoder that can run: parts are built, operations bound, weights loaded and packed.
+
+What the parts compute is in `layers`; what is read from where is in `models.loading`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from quire.layers import rope as rope_tables
+from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.embedding import Embedding, Head
+from quire.layers.mlp import GatedMlp
+from quire.layers.norm import RmsNorm
+from quire.models.decoder import Decoder
+from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
+from quire.models.loading.reader import checkpoint_source, dummy_source
+from quire.models.names import WeightMap
+from quire.models.registry import ARCHITECTURES, ModelDescription
+from quire.models.spec import (
+    Attention,
+    DecoderSpec,
+    DynamicScaling,
+    LayerSpec,
+    LinearScaling,
+    Llama3Scaling,
+    Rope,
+    YarnScaling,
+)
+from quire.ops.registry import Table
+
+
+def build_decoder(
+    description: ModelDescription,
+    table: Table,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    load_format: str = "auto",
+    progress: bool = False,
+    max_model_len: int,
+) -> Decoder:
+    """The model of a description with its weights.
+
+    load_format    "auto" and "safetensors" read the folder; "dummy" makes random weights.
+    progress       a bar on the terminal while reading.
+    max_model_len  longest sequence in tokens: length of position tables, and what dynamic scaling goes by.
+    Raises ModelLoadError if the weights are not those that the description implies.
+    """
+    return build_from_spec(
+        description.spec,
+        ARCHITECTURES[description.architecture].names,
+        Path(description.path),
+        table,
+        dtype=dtype,
+        device=device,
+        load_format=load_format,
+        progress=progress,
+        max_model_len=max_model_len,
+    )
+
+
+def build_from_spec(
+    spec: DecoderSpec,
+    weight_map: WeightMap,
+    folder: Path,
+    table: Table,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    load_format: str,
+    progress: bool,
+    max_model_len: int,
+) -> Decoder:
+    """`build_decoder` for a description and a weight map that need not be in the registry."""
+    spec = spec.for_length(max_model_len)
+    decoder = _decoder(spec, table, dtype, device, max_model_len)
+    if load_format == "dummy":
+        decoder.load(dummy_source(spec, dtype=dtype, device=device))
+    else:
+        with checkpoint_source(
+            folder, weight_map, spec, dtype=dtype, device=device, progress=progress
+        ) as weights:
+            decoder.load(weights)
+    return decoder
+
+
+def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch.Tensor:
+    """[max_model_len, rope.dim] float32: the cosines and sines that a description asks for."""
+    scaling, theta, attention_factor = rope.scaling, rope.theta, 1.0
+    if isinstance(scaling, DynamicScaling):
+        theta = rope_tables.dynamic_theta(
+            rope.dim,
+            theta,
+            factor=scaling.factor,
+            original_len=scaling.original_len,
+            max_model_len=max_model_len,
+        )
+    inv_freq = rope_tables.frequencies(rope.dim, theta)
+    if isinstance(scaling, LinearScaling):
+        inv_freq = inv_freq / scaling.factor
+    elif isinstance(scaling, Llama3Scaling):
+        inv_freq = rope_tables.llama3_frequencies(
+            inv_freq,
+            factor=scaling.factor,
+            low_freq_factor=scaling.low_freq_factor,
+            high_freq_factor=scaling.high_freq_factor,
+            original_len=scaling.original_len,
+        )
+    elif isinstance(scaling, YarnScaling):
+        attention_factor = scaling.attention_factor
+        inv_freq = rope_tables.yarn_frequencies(
+            rope.dim,
+            theta,
+            factor=scaling.factor,
+            original_len=scaling.original_len,
+            beta_fast=scaling.beta_fast,
+            beta_slow=scaling.beta_slow,
+            truncate=scaling.truncate,
+        )
+    return rope_tables.angle_table(
+        inv_freq, max_len=max_model_len, attention_factor=attention_factor, device=device
+    )
+
+
+def _decoder(
+    spec: DecoderSpec, table: Table, dtype: torch.dtype, device: torch.device, max_model_len: int
+) -> Decoder:
+    ropes = {layer.mixer.rope for layer in spec.layers if layer.mixer.rope is not None}
+    tables = {rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes}
+    size = spec.hidden_size
+    embedding = Embedding(
+        table, "embedding", vocab_size=spec.vocab_size, size=size, scale=spec.embedding_scale, dtype=dtype
+    )
+    layers = [_layer(table, index, layer, size, tables, dtype) for index, layer in enumerate(spec.layers)]
+    return Decoder(
+        table,
+        spec,
+        embedding=embedding,
+        layers=layers,
+        final_norm=RmsNorm(table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
+        head=Head(
+            table, "head", size=size, vocab_size=spec.vocab_size, softcap=spec.logit_softcap, dtype=dtype
+        ),
+        dtype=dtype,
+    )
+
+
+def _layer(
+    table: Table,
+    index: int,
+    spec: LayerSpec,
+    size: int,
+    tables: dict[Rope, torch.Tensor],
+    dtype: torch.dtype,
+) -> DecoderLayer:
+    name = f"layers.{index}"
+    feed_forward = GatedMlp(
+        table,
+        f"{name}.feed_forward",
+        size=size,
+        width=spec.feed_forward.width,
+        act=spec.feed_forward.activation,
+        bias=spec.feed_forward.bias,
+        dtype=dtype,
+    )
+    return PLACEMENTS[spec.placement](
+        table,
+        name,
+        mixer=_attention(table, name, index, spec.mixer, size, tables, dtype),
+        feed_forward=feed_forward,
+        size=size,
+        eps=spec.norm_eps,
+        dtype=dtype,
+    )
+
+
+def _attention(
+    table: Table,
+    name: str,
+    index: int,
+    spec: Attention,
+    size: int,
+    tables: dict[Rope, torch.Tensor],
+    dtype: torch.dtype,
+) -> AttentionLayer:
+    sizes = AttentionSizes(
+        size=size,
+        num_heads=spec.num_heads,
+        num_kv_heads=spec.num_kv_heads,
+        head_size=spec.head_size,
+        scale=spec.query_scale,
+        window=spec.window,
+        softcap=spec.softcap,
+    )
+    return AttentionLayer(
+        table,
+        f"{name}.mixer",
+        index,
+        sizes,
+        rope=None if spec.rope is None else tables[spec.rope],
+        interleaved=spec.rope is not None and spec.rope.interleaved,
+        qk_eps=spec.norm_eps if spec.qk_norm == "per_head" else None,
+        qkv_bias=spec.qkv_bias,
+        out_bias=spec.out_bias,
+        dtype=dtype,
+    )

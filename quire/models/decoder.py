@@ -1,0 +1,120 @@
+"""The one decoder: embedding, layers, final norm, head, whatever the architecture.
+
+It is put together in `models.build`; who runs in a step is the worker's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import torch
+
+from quire.layers.context import ForwardContext
+from quire.layers.dtypes import dtype_name
+from quire.layers.embedding import Embedding, Head
+from quire.layers.norm import RmsNorm
+from quire.models.decoder_layers import DecoderLayer
+from quire.models.spec import Attention, DecoderSpec
+from quire.ops.elementwise import SCALE
+from quire.ops.registry import Bound, Table
+
+
+@dataclass(frozen=True)
+class AttentionBinding:
+    """What the worker must know of one decoder layer to make its plan and its view of the cache."""
+
+    index: int
+    spec: Attention
+    attend: Bound
+
+
+class Decoder:
+    """A model with its weights. All tensors it returns lie in the step's arena.
+
+    spec  has no window that reaches `max_model_len`, so that caches and plans agree with the layers.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        spec: DecoderSpec,
+        *,
+        embedding: Embedding,
+        layers: Sequence[DecoderLayer],
+        final_norm: RmsNorm,
+        head: Head,
+        dtype: torch.dtype,
+    ) -> None:
+        self.spec = spec
+        self.dtype = dtype
+        self.attention_layers = tuple(
+            AttentionBinding(index, layer_spec.mixer, layer.mixer.attend)
+            for index, (layer_spec, layer) in enumerate(zip(spec.layers, layers, strict=True))
+        )
+        self._embedding = embedding
+        self._layers = tuple(layers)
+        self._final_norm = final_norm
+        self._head = head
+        self._copy = table.bind(SCALE, dtype_name(dtype), C=spec.hidden_size)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes every parameter, in the order of `models.parameters.parameters`, and packs it at once."""
+        table = self._embedding.load(weights)
+        if self.spec.tie_head:
+            self._head.linear.pack(table)
+        del table
+        for layer in self._layers:
+            layer.load(weights)
+        self._final_norm.load(weights)
+        if not self.spec.tie_head:
+            self._head.linear.load(weights)
+
+    @overload
+    def forward(
+        self,
+        ctx: ForwardContext,
+        hidden: torch.Tensor | None = None,
+        layers: range | None = None,
+        taps: tuple[()] = (),
+    ) -> torch.Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        ctx: ForwardContext,
+        hidden: torch.Tensor | None = None,
+        layers: range | None = None,
+        taps: tuple[int, ...] = (),
+    ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]: ...
+
+    def forward(
+        self,
+        ctx: ForwardContext,
+        hidden: torch.Tensor | None = None,
+        layers: range | None = None,
+        taps: tuple[int, ...] = (),
+    ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
+        """The residual stream [T, C] after `layers`, before the final norm.
+
+        hidden  [T, C] to start from, changed in place; None starts from ctx.ids.
+        layers  which layers run; None is all.
+        taps    layers whose output is wanted too: then the result is (hidden, [T, C] copies in that order).
+        """
+        residual = self._embedding(ctx) if hidden is None else hidden
+        tapped: dict[int, torch.Tensor] = {}
+        for index in range(len(self._layers)) if layers is None else layers:
+            self._layers[index](residual, ctx)
+            if index in taps:
+                kept = ctx.arena.take(tuple(residual.shape), residual.dtype)
+                tapped[index] = self._copy(residual, factor=1.0, out=kept)
+        if not taps:
+            return residual
+        return residual, [tapped[index] for index in taps if index in tapped]
+
+    def logits(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """[B, V] float32 for rows [B, C] of the residual stream; the final norm is applied here."""
+        normed = ctx.arena.take(tuple(hidden.shape), hidden.dtype)
+        self._final_norm(hidden, out=normed)
+        return self._head(normed, ctx.arena)

@@ -1,0 +1,21 @@
+"""What a family file gives the registry for each architecture it knows.
+
+Finding and checking a checkpoint is `models.registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quire.models.hf_config import HfConfig
+from quire.models.names import WeightMap
+from quire.models.spec import DecoderSpec
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A function from config.json to a description, and where the weights stand."""
+
+    describe: Callable[[HfConfig], DecoderSpec]
+    names: WeightMap

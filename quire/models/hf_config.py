@@ -1,0 +1,165 @@
+"""Typed reads from a checkpoint's config.json that remember which keys were used.
+
+What the keys mean for an architecture is told in `models.architectures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quire.protocol.errors import ModelLoadError
+
+HARMLESS_KEYS = frozenset(
+    (  # fmt: skip
+        "_name_or_path", "_attn_implementation_autoset", "architectures", "auto_map", "model_type",
+        "torch_dtype", "dtype", "transformers_version", "initializer_range", "attention_dropout",
+        "hidden_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "use_cache",
+        "cache_implementation", "return_dict", "output_attentions", "output_hidden_states",
+        "is_decoder", "pad_token_id", "bos_token_id", "eos_token_id", "pretraining_tp",
+        "max_model_len", "unsloth_version", "unsloth_fixed", "id2label", "label2id", "problem_type",
+        "torchscript", "chunk_size_feed_forward", "gradient_checkpointing",
+    )
+)
+"""Keys that say nothing about inference of a decoder: training, bookkeeping, or read elsewhere."""
+
+HARMLESS_VALUES: dict[str, tuple[Any, ...]] = {
+    "add_cross_attention": (False,),
+    "finetuned": (True, False),
+    "is_encoder_decoder": (False,),
+    "quantization_config": ({},),
+    "rope_interleaved": (False,),
+    "tie_encoder_decoder": (False,),
+    "use_bidirectional_attention": (False,),
+    "use_mrope": (False,),
+}
+"""Keys that may stay unread with these values; null is harmless for every key."""
+
+_MISSING: Any = object()
+
+
+class HfConfig:
+    """One JSON object of a checkpoint, read key by key.
+
+    A read without `default` raises ModelLoadError when the key is absent; a value of another type raises
+    too. `none_ok` reads answer None for null, whatever the default.
+    """
+
+    def __init__(self, values: Mapping[str, Any], *, where: str = "config.json", prefix: str = "") -> None:
+        self._values = values
+        self._where = where
+        self._prefix = prefix
+        self._used: set[str] = set()
+        self._children: dict[str, HfConfig] = {}
+
+    def int_(self, key: str, default: int = _MISSING, *, minimum: int = 1) -> int:
+        """A whole number of at least `minimum`."""
+        value = self._read(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise self._wrong(key, value, f"a whole number of at least {minimum}")
+        return value
+
+    def float_(self, key: str, default: float = _MISSING) -> float:
+        """A finite number."""
+        value = self._read(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+            raise self._wrong(key, value, "a finite number")
+        return float(value)
+
+    def bool_(self, key: str, default: bool = _MISSING) -> bool:
+        """True or false."""
+        value = self._read(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def choice(self, key: str, table: Mapping[str, Any], default: str = _MISSING) -> Any:
+        """The table's entry for a name."""
+        value = self._read(key, default)
+        if not isinstance(value, str) or value not in table:
+            raise self._wrong(key, value, f"one of {', '.join(sorted(table))}")
+        return table[value]
+
+    def optional_int(self, key: str, default: int | None = None, *, minimum: int = 1) -> int | None:
+        """A whole number, or None when the key is null; `default` when it is absent."""
+        return None if self._none(key, default) else self.int_(key, default or _MISSING, minimum=minimum)
+
+    def optional_float(self, key: str, default: float | None = None) -> float | None:
+        """A number, or None when the key is null; `default` when it is absent."""
+        return None if self._none(key, default) else self.float_(key, default or _MISSING)
+
+    def strings(self, key: str) -> list[str] | None:
+        """A list of strings; None when absent or null."""
+        value = self._read(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(key, value, "a list of strings")
+        return value
+
+    def section(self, key: str) -> HfConfig | None:
+        """A nested object as a reader of its own, whose unread keys count too; None when absent or null."""
+        value = self._read(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, "a JSON object")
+        if key not in self._children:
+            self._children[key] = HfConfig(value, where=self._where, prefix=f"{self._prefix}{key}.")
+        return self._children[key]
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there and neither null nor empty; does not count as a read."""
+        return self._values.get(key) not in (None, {}, [], "")
+
+    def names(self) -> list[str]:
+        """The keys of this object; does not count as a read."""
+        return list(self._values)
+
+    def skip(self, *keys: str) -> None:
+        """Counts keys as read whose value cannot matter here."""
+        self._used.update(keys)
+
+    def is_empty(self) -> bool:
+        """Whether the object holds nothing."""
+        return not self._values
+
+    def refuse(self, key: str, reason: str) -> ModelLoadError:
+        """The error for a value that is well formed but not served."""
+        return ModelLoadError(f"{self._where}: {self._prefix}{key} is {self._values.get(key)!r}: {reason}")
+
+    def unread(self) -> list[str]:
+        """Keys with a value that no read has touched and that are on no harmless list, sections included."""
+        names = []
+        for key, value in self._values.items():
+            if key in self._used or value is None or key in HARMLESS_KEYS:
+                continue
+            if value not in HARMLESS_VALUES.get(key, ()):
+                names.append(f"{self._prefix}{key}")
+        for child in self._children.values():
+            names.extend(child.unread())
+        return names
+
+    def _read(self, key: str, default: Any) -> Any:
+        self._used.add(key)
+        value = self._values.get(key, default)
+        if value is _MISSING:
+            raise ModelLoadError(f"{self._where}: {self._prefix}{key} is missing")
+        return value
+
+    def _none(self, key: str, default: Any) -> bool:
+        return self._read(key, default) is None
+
+    def _wrong(self, key: str, value: Any, wanted: str) -> ModelLoadError:
+        return ModelLoadError(f"{self._where}: {self._prefix}{key} is {value!r}; it must be {wanted}")
+
+
+def merge_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `overrides` over them; nested objects merge key by key, null takes a key out of use."""
+    merged = dict(values)
+    for key, value in overrides.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            value = merge_overrides(old, value)
+        merged[key] = value
+    return merged

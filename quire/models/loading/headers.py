@@ -1,0 +1,117 @@
+"""Which tensors a folder's safetensors files hold: names, types, shapes, without reading any of them.
+
+Reading the numbers is `models.loading.reader`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from quire.protocol.errors import ModelLoadError
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""Element types that can be weights here, and their size."""
+_DTYPE_NAMES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """One stored tensor: its file, element type as the format names it, and shape."""
+
+    path: Path
+    element: str
+    shape: tuple[int, ...]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: those of the index, or `model.safetensors`, or all.
+
+    Raises ModelLoadError if there are none, or the index names one that is not in the folder.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        return _indexed(folder, index)
+    if (folder / _SINGLE).is_file():
+        return [folder / _SINGLE]
+    found = sorted(folder.glob("*.safetensors"))
+    if found:
+        return found
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    hint = f"; {pickled[0]} is a pickle, which is never read: convert it to safetensors" if pickled else ""
+    raise ModelLoadError(f"{folder} holds no safetensors files{hint}")
+
+
+def read_headers(folder: Path) -> dict[str, TensorHeader]:
+    """Every tensor of the checkpoint by name.
+
+    Raises ModelLoadError for a damaged or truncated file, a name that two files hold, or an element type
+    that is no plain float.
+    """
+    tensors: dict[str, TensorHeader] = {}
+    for path in weight_files(folder):
+        for name, header in _file_headers(path).items():
+            if name in tensors:
+                raise ModelLoadError(f"tensor {name!r} is in {tensors[name].path.name} and in {path.name}")
+            tensors[name] = header
+    return tensors
+
+
+def common_dtype(tensors: Mapping[str, TensorHeader]) -> str:
+    """The element type that most numbers of the checkpoint have, as torch names it; float64 reads as float32."""
+    counts: dict[str, int] = {}
+    for header in tensors.values():
+        name = _DTYPE_NAMES[header.element]
+        counts[name] = counts.get(name, 0) + prod(header.shape)
+    return max(counts, key=lambda name: counts[name], default="float32")
+
+
+def _indexed(folder: Path, index: Path) -> list[Path]:
+    try:
+        names: Iterable[Any] = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelLoadError(f"{index} cannot be read as an index of shards: {error!r}") from error
+    paths = []
+    for name in sorted(str(name) for name in names):
+        if Path(name).name != name:
+            raise ModelLoadError(f"{index} names {name!r}, which is not a file of this folder")
+        if not (folder / name).is_file():
+            raise ModelLoadError(f"{folder} lacks the shard {name} that {_INDEX} names; download it again")
+        paths.append(folder / name)
+    return paths
+
+
+def _file_headers(path: Path) -> dict[str, TensorHeader]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(_MAX_HEADER_BYTES, size - 8):
+            raise ModelLoadError(f"{path} is not a whole safetensors file; download it again")
+        text = file.read(length)
+    try:
+        entries = json.loads(text)
+        entries.pop("__metadata__", None)
+        return {name: _header(path, name, entry, size - 8 - length) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, ModelLoadError):
+            raise
+        raise ModelLoadError(f"{path} has a damaged header: {error!r}") from error
+
+
+def _header(path: Path, name: str, entry: Mapping[str, Any], data_bytes: int) -> TensorHeader:
+    element, shape = entry["dtype"], tuple(int(size) for size in entry["shape"])
+    begin, end = entry["data_offsets"]
+    if element not in ELEMENT_BYTES:
+        raise ModelLoadError(
+            f"{path.name}: tensor {name!r} is stored as {element}; known are {', '.join(ELEMENT_BYTES)}"
+        )
+    if end - begin != prod(shape) * ELEMENT_BYTES[element] or not 0 <= begin <= end <= data_bytes:
+        raise ModelLoadError(f"{path}: the numbers of {name!r} are cut short; download the file again")
+    return TensorHeader(path, element, shape)

@@ -1,0 +1,106 @@
+"""Weights by parameter name: read from safetensors piece by piece, or random for dry runs.
+
+Which tensors make up a parameter is decided in `models.names`; packing them is the layers' business.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from quire.models.loading import headers
+from quire.models.names import Piece, WeightMap, match
+from quire.models.parameters import Parameter, parameters
+from quire.models.spec import DecoderSpec
+from quire.protocol.errors import ModelLoadError
+
+WeightSource = Callable[[str], torch.Tensor]
+"""A parameter's numbers by its name, in the order of `parameters(spec)`; each is asked for once."""
+
+_DUMMY_SPREAD = 0.05  # half-width of random matrices; keeps activations of any depth finite
+
+
+@contextmanager
+def checkpoint_source(
+    folder: Path,
+    weight_map: WeightMap,
+    spec: DecoderSpec,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: bool,
+) -> Iterator[WeightSource]:
+    """A source that reads the folder's safetensors files; at most one parameter is held at a time.
+
+    Matrices and biases come in `dtype`, norm weights in float32 (exact, and 1 + w is not rounded).
+    Raises ModelLoadError as `models.names.match` does, and if a file cannot be read.
+    """
+    stored = headers.read_headers(folder)
+    plan = match(weight_map, spec, {name: header.shape for name, header in stored.items()})
+    table = parameters(spec)
+    num_tensors = sum(len(pieces) for pieces in plan.values())
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=num_tensors, desc="Loading weights", unit="tensor", disable=not progress))
+        files: dict[Path, Any] = {}
+        for path in sorted({header.path for header in stored.values()}):
+            files[path] = stack.enter_context(_opened(path))
+
+        def read(name: str) -> torch.Tensor:
+            parameter = table[name]
+            kind = torch.float32 if parameter.group == "norm" else dtype
+            result = torch.empty(parameter.shape, dtype=kind, device=device)
+            for piece in plan[name]:
+                tensor = files[stored[piece.source].path].get_tensor(piece.source)
+                _rows(result, parameter, piece).copy_(folded(tensor, piece))
+                bar.update()
+            return result
+
+        yield read
+
+
+def dummy_source(spec: DecoderSpec, *, dtype: torch.dtype, device: torch.device) -> WeightSource:
+    """A source of random weights that depend on the parameter's name only; norm weights are 1."""
+    table = parameters(spec)
+
+    def make(name: str) -> torch.Tensor:
+        parameter = table[name]
+        if parameter.group == "norm":
+            return torch.ones(parameter.shape, dtype=torch.float32, device=device)
+        generator = torch.Generator(device=device).manual_seed(zlib.crc32(name.encode()))
+        result = torch.empty(parameter.shape, dtype=dtype, device=device)
+        return result.uniform_(-_DUMMY_SPREAD, _DUMMY_SPREAD, generator=generator)
+
+    return make
+
+
+def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
+    """A checkpoint tensor as the decoder wants it: transposed, constants folded in (in float32)."""
+    if piece.transpose:
+        tensor = tensor.t()
+    if piece.fold == "add_one":
+        tensor = tensor.float() + 1.0
+    return tensor
+
+
+def _rows(result: torch.Tensor, parameter: Parameter, piece: Piece) -> torch.Tensor:
+    """The rows of `result` that a piece fills; its parts are neighbours."""
+    begin = sum(part[0] for part in parameter.parts[: piece.parts[0]])
+    num_rows = sum(parameter.parts[part][0] for part in piece.parts)
+    return result[begin : begin + num_rows]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        file = safe_open(str(path), framework="pt")
+    except Exception as error:
+        raise ModelLoadError(f"{path} cannot be opened: {error}") from error
+    with file as opened:
+        yield opened

@@ -1,0 +1,172 @@
+"""Looks at a checkpoint folder and says what model it holds, without torch and without reading weights.
+
+Building the model is `models.build`; what each family's settings mean is in `models.architectures`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quire.models.architectures import gemma, llama, qwen
+from quire.models.family import Architecture
+from quire.models.hf_config import HfConfig, merge_overrides
+from quire.models.loading import headers
+from quire.models.names import match
+from quire.models.spec import DecoderSpec, derived_max_len
+from quire.protocol.errors import ModelLoadError
+
+ARCHITECTURES: dict[str, Architecture] = {
+    **llama.ARCHITECTURES,
+    **qwen.ARCHITECTURES,
+    **gemma.ARCHITECTURES,
+}
+
+GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+"""What of generation_config.json sets defaults of requests."""
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """A checkpoint described: all that the front, the engine and the ledger need to know of it.
+
+    checkpoint_dtype     of the weights: "float32", "bfloat16" or "float16".
+    max_model_len        longest sequence in tokens, position scaling included.
+    eos_token_ids        of generation_config.json, else of config.json; empty when neither says.
+    generation_defaults  values of GENERATION_KEYS that the checkpoint or the user sets.
+    hf_config            config.json with the user's overrides.
+    """
+
+    path: str
+    architecture: str
+    spec: DecoderSpec
+    checkpoint_dtype: str
+    max_model_len: int
+    eos_token_ids: tuple[int, ...] = ()
+    bos_token_id: int | None = None
+    generation_defaults: dict[str, Any] = field(default_factory=dict)
+    hf_config: dict[str, Any] = field(default_factory=dict)
+
+
+def describe(
+    model: str,
+    *,
+    hf_overrides: Mapping[str, Any] | None = None,
+    generation_config: str = "auto",
+    override_generation_config: Mapping[str, Any] | None = None,
+    load_format: str = "auto",
+) -> ModelDescription:
+    """What the folder `model` holds.
+
+    hf_overrides                over config.json: objects merge, null takes a key out of use.
+    generation_config           "auto" is the model's own file, "vllm" none, else a folder that has one.
+    override_generation_config  over the defaults so found.
+    load_format                 "dummy" asks for no weight files.
+    Raises ModelLoadError with what is wrong and what to do.
+    """
+    folder = Path(model)
+    if not model or not folder.is_dir():
+        raise ModelLoadError(
+            f"there is no folder {model!r}; the model must be a local folder with config.json, "
+            "tokenizer.json and safetensors files"
+        )
+    values = merge_overrides(_read_json(folder / "config.json", required=True), hf_overrides or {})
+    name, architecture = _architecture(values, folder)
+    if values.get("quantization_config"):
+        raise ModelLoadError(
+            f"{folder}: quantization_config asks for quantized weights, which are not supported; "
+            "take a checkpoint in bfloat16, float16 or float32"
+        )
+    spec = _spec(values, name, architecture, folder)
+    dtype = _checkpoint_dtype(values, folder)
+    if load_format != "dummy":
+        tensors = headers.read_headers(folder)
+        match(architecture.names, spec, {tensor: header.shape for tensor, header in tensors.items()})
+        dtype = dtype or headers.common_dtype(tensors)
+    generation = _generation_config(folder, generation_config)
+    eos = generation.get("eos_token_id", values.get("eos_token_id"))
+    defaults = {key: generation[key] for key in GENERATION_KEYS if generation.get(key) is not None}
+    return ModelDescription(
+        path=str(folder),
+        architecture=name,
+        spec=spec,
+        checkpoint_dtype=dtype or "float32",
+        max_model_len=derived_max_len(spec),
+        eos_token_ids=_token_ids(eos, folder),
+        bos_token_id=next(iter(_token_ids(values.get("bos_token_id"), folder)), None),
+        generation_defaults={**defaults, **(override_generation_config or {})},
+        hf_config=values,
+    )
+
+
+def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if required:
+            raise ModelLoadError(f"{path.parent} has no {path.name}; it is not a checkpoint folder") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"{path} cannot be read: {error}") from error
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelLoadError(f"{path} must hold a JSON object")
+    return values
+
+
+def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Architecture]:
+    names = values.get("architectures")
+    known = f"known are {', '.join(sorted(ARCHITECTURES))}"
+    if not isinstance(names, list) or not names:
+        raise ModelLoadError(f"{folder}/config.json names no architecture in `architectures`; {known}")
+    for name in names:
+        if isinstance(name, str) and name in ARCHITECTURES:
+            return name, ARCHITECTURES[name]
+    raise ModelLoadError(f"{folder}: the architecture {names[0]!r} is not supported; {known}")
+
+
+def _spec(values: Mapping[str, Any], name: str, architecture: Architecture, folder: Path) -> DecoderSpec:
+    hf = HfConfig(values, where=f"{folder}/config.json")
+    spec = architecture.describe(hf)
+    unread = hf.unread()
+    if unread:
+        key = unread[0].split(".")[0]
+        raise ModelLoadError(
+            f"{folder}/config.json: {name} does not know {', '.join(unread)}, so the model might compute "
+            f"something else than it was trained for; if it has no effect, start with "
+            f"--hf-overrides '{{\"{key}\": null}}'"
+        )
+    return spec
+
+
+def _checkpoint_dtype(values: Mapping[str, Any], folder: Path) -> str | None:
+    name = values.get("dtype", values.get("torch_dtype"))
+    if name is None:
+        return None
+    short = str(name).removeprefix("torch.")
+    if short not in _DTYPES:
+        raise ModelLoadError(f"{folder}/config.json: dtype {name!r} is not supported; known are {_DTYPES}")
+    return short
+
+
+def _generation_config(folder: Path, source: str) -> dict[str, Any]:
+    if source == "vllm":
+        return {}
+    if source == "auto":
+        return _read_json(folder / "generation_config.json", required=False)
+    return _read_json(Path(source) / "generation_config.json", required=True)
+
+
+def _token_ids(value: Any, folder: Path) -> tuple[int, ...]:
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in ids):
+        raise ModelLoadError(f"{folder}: {value!r} is no token id or list of token ids")
+    return tuple(dict.fromkeys(ids))

@@ -1,0 +1,312 @@
+"""Attention of packed queries over a paged cache: the declaration, its messages and its definition.
+
+A sequence's keys are walked in tiles of 32 tokens at absolute positions, in segments of 1,024 tokens that
+each have an online softmax of their own and are merged in order. Who owns which block is the engine's
+business; what a block's bytes mean is the provider's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from quire.ops.registry import Provider, declare, register
+
+TILE_TOKENS = 32
+"""Keys of one tile; tile t of a sequence holds positions 32 t to 32 t + 31."""
+SEGMENT_TOKENS = 1024
+"""Keys of one segment; part of what fixes the bits of a result."""
+LOWEST = -1e30
+"""Where a running maximum starts: finite, so that a tile without a visible key changes nothing."""
+
+PAGED_ATTENTION = declare(
+    "paged_attention",
+    "planned",
+    "bytes_per_token, view, new_plan, fill, write(k [T,K,D], v [T,K,Dv], cache, plan); "
+    "run(q [T,H,D], cache, plan, scale, window, softcap, sinks) -> [T,H,Dv]",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionStep:
+    """What attention must know of a step, for one cache group, in host memory.
+
+    query_start   [B+1] int32, first packed token of each sequence, and T at the end.
+    seq_lens      [B] int32, tokens in the cache after this step's are written.
+    block_table   [B, max_blocks] int32; -1 where a window has passed, anything behind the last block.
+    slot_mapping  [T] int64, block * block_size + offset of each packed token.
+    """
+
+    query_start: npt.NDArray[np.int32]
+    seq_lens: npt.NDArray[np.int32]
+    block_table: npt.NDArray[np.int32]
+    slot_mapping: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachePlace:
+    """Where one layer's part of every block lies.
+
+    Block b is in slab b // blocks_per_slab of `buffer` [num_slabs, slab_bytes] uint8, at byte
+    (b % blocks_per_slab) * block_bytes; the layer's part starts layer_offset bytes later.
+    """
+
+    buffer: torch.Tensor
+    block_size: int
+    blocks_per_slab: int
+    block_bytes: int
+    layer_offset: int
+
+
+@dataclass(frozen=True)
+class PlainCache:
+    """One layer's keys [num_slabs, blocks_per_slab, S, K, D] and values [..., Dv], views of the slabs."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+
+class ReferencePlan:
+    """A step as it came, with the shape of blocks."""
+
+    def __init__(
+        self, block_size: int, blocks_per_slab: int, window: int | None, device: torch.device
+    ) -> None:
+        self.block_size = block_size
+        self.blocks_per_slab = blocks_per_slab
+        self.window = window
+        self.device = device
+        self.step: AttentionStep | None = None
+
+    def get_step(self) -> AttentionStep:
+        """The step last filled in. Raises ValueError if there was none."""
+        if self.step is None:
+            raise ValueError("an attention plan is used before it was filled")
+        return self.step
+
+
+class PagedAttentionBase(Provider):
+    """What every provider shares that keeps keys and values as plain rows of tokens.
+
+    A block holds, for each layer, the keys of its S slots [S, K, D] and then the values [S, K, Dv].
+    """
+
+    op = "paged_attention"
+
+    def bytes_per_token(
+        self, num_kv_heads: int, head_size: int, value_size: int, dtype: torch.dtype
+    ) -> int:
+        """Bytes that one token of one layer takes in the cache."""
+        return num_kv_heads * (head_size + value_size) * dtype.itemsize
+
+    def view(
+        self,
+        place: CachePlace,
+        num_kv_heads: int,
+        head_size: int,
+        value_size: int,
+        dtype: torch.dtype,
+    ) -> PlainCache:
+        """Keys and values of one layer inside the slabs.
+
+        Raises ValueError if a size in bytes is no multiple of the element's, or the part does not fit.
+        """
+        item = dtype.itemsize
+        num_slabs, slab_bytes = place.buffer.shape
+        part = place.block_size * self.bytes_per_token(num_kv_heads, head_size, value_size, dtype)
+        if slab_bytes % item or place.block_bytes % item or place.layer_offset % item:
+            raise ValueError(
+                f"slab of {slab_bytes} bytes, block of {place.block_bytes} and layer offset "
+                f"{place.layer_offset}: each must be a multiple of {item} bytes"
+            )
+        if (
+            place.layer_offset + part > place.block_bytes
+            or place.blocks_per_slab * place.block_bytes > slab_bytes
+        ):
+            raise ValueError(
+                f"a layer part of {part} bytes at {place.layer_offset} does not fit: blocks have "
+                f"{place.block_bytes} bytes, {place.blocks_per_slab} of them in slabs of {slab_bytes}"
+            )
+        flat = place.buffer.view(dtype)  # [num_slabs, slab_bytes / item]
+
+        def heads(size: int, offset: int) -> torch.Tensor:
+            return flat.as_strided(
+                (num_slabs, place.blocks_per_slab, place.block_size, num_kv_heads, size),
+                (slab_bytes // item, place.block_bytes // item, num_kv_heads * size, size, 1),
+                flat.storage_offset() + place.layer_offset // item + offset,
+            )
+
+        return PlainCache(
+            heads(head_size, 0), heads(value_size, place.block_size * num_kv_heads * head_size)
+        )
+
+
+def check_heads(num_heads: int, num_kv_heads: int) -> int:
+    """Query heads for each kv head. Raises ValueError unless they divide."""
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{num_heads} query heads are no multiple of {num_kv_heads} kv heads")
+    return num_heads // num_kv_heads
+
+
+def check_window(window: int | None, planned: int | None) -> None:
+    """Raises ValueError if a run looks further back than its plan keeps blocks for."""
+    if planned is not None and (window is None or window > planned):
+        raise ValueError(f"attention over a window of {window} with a plan for {planned} tokens")
+
+
+@register
+class PagedAttentionReference(PagedAttentionBase):
+    """The definition: one sequence, one head, one tile of queries after the other."""
+
+    name = "reference"
+    query_rows = 16
+
+    def new_plan(
+        self, *, block_size: int, blocks_per_slab: int, window: int | None, device: torch.device
+    ) -> ReferencePlan:
+        """An empty plan for a cache group."""
+        return ReferencePlan(block_size, blocks_per_slab, window, device)
+
+    def fill(self, plan: ReferencePlan, step: AttentionStep) -> None:
+        """Takes over a step; its arrays are kept by reference."""
+        plan.step = step
+
+    def write(
+        self, k: torch.Tensor, v: torch.Tensor, cache: PlainCache, plan: ReferencePlan
+    ) -> None:
+        """Stores the step's keys [T, K, D] and values [T, K, Dv] in their slots."""
+        slots = torch.from_numpy(plan.get_step().slot_mapping).to(plan.device)
+        block, offset = slots // plan.block_size, slots % plan.block_size
+        where = (block // plan.blocks_per_slab, block % plan.blocks_per_slab, offset)
+        cache.keys[where] = k.to(cache.keys.dtype)
+        cache.values[where] = v.to(cache.values.dtype)
+
+    def run(
+        self,
+        q: torch.Tensor,
+        cache: PlainCache,
+        plan: ReferencePlan,
+        *,
+        scale: float,
+        window: int | None = None,
+        softcap: float = 0.0,
+        sinks: torch.Tensor | None = None,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attention of each query over its own sequence's cached keys, causal.
+
+        q        [T, H, D], tokens of all sequences packed in plan order, their keys already written;
+                 the i-th of n queries of a sequence stands at position seq_len - n + i.
+        scale    factor on every score. softcap: cap * tanh(score / cap) after it; 0 is none.
+        window   tokens looked back, counting the query itself; None is unlimited.
+        sinks    [H] float32, a further score per head that takes weight and gives nothing.
+        Returns [T, H, Dv] in q's dtype, accumulated in float32, one rounding. Slots that no token was
+        written to are never read into a result.
+        Raises ValueError if H is no multiple of K, or the window is larger than the plan's.
+        Source: arXiv 2309.06180 (paging), 2205.14135 (tiling with an online softmax).
+        """
+        step = plan.get_step()
+        group = check_heads(q.shape[1], cache.keys.shape[3])
+        check_window(window, plan.window)
+        if out is None:
+            out = q.new_empty(*q.shape[:2], cache.values.shape[-1])
+        rule = _Rule(scale, window, softcap)
+        for row, seq_len in enumerate(step.seq_lens.tolist()):
+            start, end = step.query_start[row : row + 2].tolist()
+            keys, values = _sequence_tiles(cache, plan, step.block_table[row], seq_len)
+            first = seq_len - (end - start)
+            for head in range(q.shape[1]):
+                for at in range(start, end, self.query_rows):
+                    rows = q[at : min(at + self.query_rows, end), head].to(torch.float32)
+                    tile = torch.zeros(self.query_rows, q.shape[2], device=q.device)
+                    tile[: rows.shape[0]] = rows
+                    sink = None if sinks is None else sinks[head].to(torch.float32)
+                    position = first + at - start
+                    result = _attend(
+                        tile, position, keys[:, head // group], values[:, head // group], rule, sink
+                    )
+                    out[at : at + rows.shape[0], head] = result[: rows.shape[0]].to(out.dtype)
+        return out
+
+
+@dataclass(frozen=True)
+class _Rule:
+    scale: float
+    window: int | None
+    softcap: float
+
+
+def _sequence_tiles(
+    cache: PlainCache, plan: ReferencePlan, blocks: npt.NDArray[np.int32], seq_len: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One sequence's keys [tiles, K, 32, D] and values [tiles, K, 32, Dv] in float32, zeros where the
+    block is null or the position is not below seq_len."""
+    num_tiles = -(-seq_len // TILE_TOKENS)
+    tiles: list[torch.Tensor] = []
+    for stored in (cache.keys, cache.values):
+        rows = torch.zeros(num_tiles * TILE_TOKENS, *stored.shape[3:], device=stored.device)
+        for start in range(0, seq_len, plan.block_size):
+            block = int(blocks[start // plan.block_size])
+            if block >= 0:
+                end = min(start + plan.block_size, seq_len)
+                place = stored[block // plan.blocks_per_slab, block % plan.blocks_per_slab]
+                rows[start:end] = place[: end - start]
+        tiles.append(rows.view(num_tiles, TILE_TOKENS, *stored.shape[3:]).transpose(1, 2).contiguous())
+    return tiles[0], tiles[1]
+
+
+State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""An online softmax: running maximum [R, 1], sum of weights [R, 1], weighted sum of values [R, Dv]."""
+
+
+def _attend(
+    q: torch.Tensor,
+    position: int,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    rule: _Rule,
+    sink: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention of query rows [R, D] at `position` and onwards over tiles [tiles, 32, D]; [R, Dv]."""
+    total = _start(q, values)
+    tiles_per_segment = SEGMENT_TOKENS // TILE_TOKENS
+    for first in range(0, keys.shape[0], tiles_per_segment):
+        state = _start(q, values)
+        for tile in range(first, min(first + tiles_per_segment, keys.shape[0])):
+            scores = torch.mm(q, keys[tile].t()) * rule.scale  # [R, 32]
+            if rule.softcap:
+                scores = torch.tanh(scores / rule.softcap) * rule.softcap
+            scores = scores.masked_fill(_hidden(q, position, tile, rule.window), float("-inf"))
+            peak = torch.maximum(state[0], scores.amax(dim=-1, keepdim=True))
+            keep = torch.exp(state[0] - peak)
+            weights = torch.exp(scores - peak)
+            weight = state[1] * keep + weights.sum(dim=-1, keepdim=True)
+            state = (peak, weight, state[2] * keep + torch.mm(weights, values[tile]))
+        total = _merge(total, state)
+    if sink is not None:
+        total = _merge(total, (sink.expand_as(total[0]), torch.ones_like(total[1]), total[2] * 0.0))
+    return total[2] / total[1]
+
+
+def _start(q: torch.Tensor, values: torch.Tensor) -> State:
+    """The state before any key."""
+    peak = torch.full((q.shape[0], 1), LOWEST, device=q.device)
+    return peak, torch.zeros_like(peak), torch.zeros(q.shape[0], values.shape[-1], device=q.device)
+
+
+def _hidden(q: torch.Tensor, position: int, tile: int, window: int | None) -> torch.Tensor:
+    """[R, 32] bool: the keys of a tile that a row may not see."""
+    rows = torch.arange(position, position + q.shape[0], device=q.device).unsqueeze(1)
+    keys = torch.arange(tile * TILE_TOKENS, (tile + 1) * TILE_TOKENS, device=q.device)
+    hidden = keys > rows
+    return hidden if window is None else hidden | (keys <= rows - window)
+
+
+def _merge(a: State, b: State) -> State:
+    """Joins two softmax states; a state without keys changes nothing."""
+    peak = torch.maximum(a[0], b[0])
+    keep_a, keep_b = torch.exp(a[0] - peak), torch.exp(b[0] - peak)
+    return peak, a[1] * keep_a + b[1] * keep_b, a[2] * keep_a + b[2] * keep_b

@@ -1,0 +1,69 @@
+"""The product with a weight, which is most of what a model does.
+
+The reference works in tiles of 64 rows padded with zeros, so that a row's bits do not depend on how many
+rows came with it. Stored number formats other than plain floats belong to `quant`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from quire.ops.registry import Provider, declare, register
+
+TILE_ROWS = 64
+"""Rows of one product. Plain products choose their order of additions from the number of rows; products
+of one constant shape do not depend on a row's place in the tile or on the other rows."""
+
+LINEAR = declare(
+    "linear",
+    "packed",
+    "pack(weight [N,K], bias [N] or None); run(x [T,K], packed, delta [T,N] fp32 or None) -> [T,N], x @ weight.T + bias",
+)
+
+
+@dataclass(frozen=True)
+class PlainWeight:
+    """A weight as it came: weight [N, K], bias [N] or None."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+
+@register
+class LinearReference(Provider):
+    op = "linear"
+    name = "reference"
+
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> PlainWeight:
+        """Keeps weight [N, K] and bias [N] by reference."""
+        return PlainWeight(weight, bias)
+
+    def run(
+        self,
+        x: torch.Tensor,
+        packed: PlainWeight,
+        *,
+        delta: torch.Tensor | None = None,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x @ weight.T + delta + bias in float32, rounded once.
+
+        x [T, K]; delta [T, N] float32; returns [T, N] in x's dtype.
+        """
+        weight = packed.weight.to(torch.float32)  # [N, K]
+        if out is None:
+            out = x.new_empty(x.shape[0], weight.shape[0])
+        tile = torch.zeros(TILE_ROWS, weight.shape[1], dtype=torch.float32, device=x.device)
+        for start in range(0, x.shape[0], TILE_ROWS):
+            rows = x[start : start + TILE_ROWS]
+            tile.zero_()
+            tile[: rows.shape[0]] = rows
+            product = torch.mm(tile, weight.t())[: rows.shape[0]]  # [rows, N]
+            if delta is not None:
+                product += delta[start : start + TILE_ROWS]
+            if packed.bias is not None:
+                product += packed.bias.to(torch.float32)
+            out[start : start + TILE_ROWS] = product
+        return out

@@ -1,0 +1,178 @@
+"""Runs a decoder over a paged cache without a worker, and the same checkpoint through Transformers.
+
+Leaves what is compared, and how closely, to the tests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from quire.layers.context import ForwardContext
+from quire.models.build import build_from_spec
+from quire.models.decoder import Decoder
+from quire.models.names import WeightMap
+from quire.models.registry import ARCHITECTURES, ModelDescription
+from quire.models.spec import DecoderSpec, cache_groups
+from quire.ops.arena import Arena
+from quire.ops.attention import AttentionStep, CachePlace
+from quire.ops.registry import Table
+from quire.protocol.cache import CacheGroup
+
+CPU = torch.device("cpu")
+BLOCKS_PER_SLAB = 3
+
+
+class PagedRun:
+    """One sequence in a paged cache of its own, fed in chunks; its blocks lie in a shuffled order.
+
+    Slots that nothing was written to hold NaN. With `drop_passed`, blocks that a window has left behind are
+    null in the block table, as the engine makes them.
+    """
+
+    def __init__(self, decoder: Decoder, *, max_len: int, block_size: int = 16, drop_passed: bool = True) -> None:
+        self.decoder = decoder
+        self.block_size = block_size
+        self.drop_passed = drop_passed
+        self.arena = Arena(CPU, chunk_bytes=4 << 20)
+        self.num_computed = 0
+        self.groups = cache_groups(decoder.spec, block_size=block_size, dtype_bytes=decoder.dtype.itemsize)
+        self.group_of: list[int | None] = [None] * len(decoder.attention_layers)
+        self.caches: list[Any] = [None] * len(decoder.attention_layers)
+        self.plans: list[Any] = []
+        self.tables: list[np.ndarray] = []
+        for index, group in enumerate(self.groups):
+            self._add_group(index, group, -(-max_len // block_size))
+
+    def _add_group(self, index: int, group: CacheGroup, num_blocks: int) -> None:
+        num_slabs = -(-num_blocks // BLOCKS_PER_SLAB)
+        slab = torch.full((num_slabs, group.block_bytes * BLOCKS_PER_SLAB), 0xFF, dtype=torch.uint8)
+        offset = 0
+        for layer in group.layers:
+            binding = self.decoder.attention_layers[layer]
+            spec, provider = binding.spec, binding.attend.provider
+            place = CachePlace(
+                buffer=slab,
+                block_size=self.block_size,
+                blocks_per_slab=BLOCKS_PER_SLAB,
+                block_bytes=group.block_bytes,
+                layer_offset=offset,
+            )
+            sizes = (spec.num_kv_heads, spec.head_size, spec.head_size, self.decoder.dtype)
+            self.caches[layer] = provider.view(place, *sizes)
+            offset += provider.bytes_per_token(*sizes) * self.block_size
+            self.group_of[layer] = index
+        self.plans.append(
+            provider.new_plan(
+                block_size=self.block_size, blocks_per_slab=BLOCKS_PER_SLAB, window=group.window, device=CPU
+            )
+        )
+        self.tables.append(np.random.default_rng(index).permutation(num_blocks).astype(np.int32))
+
+    def context(self, ids: Sequence[int]) -> ForwardContext:
+        """Fills the plans for the next `ids` and gives what the decoder needs."""
+        start, end = self.num_computed, self.num_computed + len(ids)
+        positions = np.arange(start, end, dtype=np.int64)
+        for group, plan, table in zip(self.groups, self.plans, self.tables, strict=True):
+            slots = table[positions // self.block_size].astype(np.int64) * self.block_size
+            visible = table.copy()
+            if group.window is not None and self.drop_passed:
+                visible[: max(0, start - group.window + 1) // self.block_size] = -1
+            step = AttentionStep(
+                query_start=np.array([0, len(ids)], dtype=np.int32),
+                seq_lens=np.array([end], dtype=np.int32),
+                block_table=visible[None],
+                slot_mapping=slots + positions % self.block_size,
+            )
+            provider = self.decoder.attention_layers[group.layers[0]].attend.provider
+            provider.fill(plan, step)
+        self.arena.reset()
+        self.num_computed = end
+        return ForwardContext(
+            ids=torch.tensor(ids, dtype=torch.int64),
+            positions=torch.from_numpy(positions)[None],
+            plans=self.plans,
+            caches=self.caches,
+            group_of=self.group_of,
+            arena=self.arena,
+        )
+
+    def logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """Computes the next `ids`; [T, V] float32."""
+        ctx = self.context(ids)
+        hidden = self.decoder.forward(ctx)
+        assert isinstance(hidden, torch.Tensor)
+        return self.decoder.logits(hidden, ctx).clone()
+
+
+def load(
+    description: ModelDescription,
+    *,
+    max_len: int,
+    spec: DecoderSpec | None = None,
+    names: WeightMap | None = None,
+    dtype: torch.dtype = torch.float32,
+    load_format: str = "auto",
+) -> Decoder:
+    """The decoder of a described checkpoint, with another description or weight map if given."""
+    return build_from_spec(
+        spec or description.spec,
+        names or ARCHITECTURES[description.architecture].names,
+        Path(description.path),
+        Table(),
+        dtype=dtype,
+        device=CPU,
+        load_format=load_format,
+        progress=False,
+        max_model_len=max_len,
+    )
+
+
+def our_logits(decoder: Decoder, ids: Sequence[int], *, max_len: int, chunk: int | None = None) -> torch.Tensor:
+    """[T, V] float32 at every position, computed in chunks of `chunk` tokens or at once."""
+    run = PagedRun(decoder, max_len=max_len)
+    size = chunk or len(ids)
+    with torch.inference_mode():
+        return torch.cat([run.logits(ids[at : at + size]) for at in range(0, len(ids), size)])
+
+
+def their_logits(folder: Path, ids: Sequence[int], *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """[T, V] float32 from Transformers, read from the same folder."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    with torch.inference_mode():
+        return model.eval()(torch.tensor([list(ids)]), use_cache=False).logits[0].float()
+
+
+def write_checkpoint(folder: Path, config: dict[str, Any], *, seed: int = 0, **save: Any) -> Path:
+    """A random checkpoint with exactly this config.json, its weights scaled so that every part matters.
+
+    Matrices have a gain of about 1.5, norm weights and biases spread widely.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config)
+    (folder / "config.json").write_text(text)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            if weight.dim() == 1:
+                bias = name.endswith("bias") or config["model_type"] == "gemma2"
+                weight.copy_(0.4 * noise if bias else 1.0 + 0.4 * noise)
+            elif "embed_tokens" in name or "lm_head" in name:
+                weight.copy_(0.4 * noise)
+            else:
+                weight.copy_(1.5 * noise / weight.shape[1] ** 0.5)
+    model.save_pretrained(folder, **save)
+    (folder / "config.json").write_text(text)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    return folder
