@@ -63,7 +63,9 @@ def tokenizer_json(add_bos: bool) -> str:
         show_progress=False,
     )
     tokenizer.train_from_iterator([TEXT], trainer)
-    assert tokenizer.get_vocab_size() == TOKENIZER_SIZE, "TEXT is too short for the tokenizer's size"
+    assert tokenizer.get_vocab_size() == TOKENIZER_SIZE, (
+        "TEXT is too short for the tokenizer's size"
+    )
     if add_bos:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, BOS_ID)]
@@ -132,7 +134,9 @@ def qwen3(
         "head_dim": 32,
     }
     made = Qwen3Config(**(fields | config))
-    return _write(folder, Qwen3ForCausalLM, made, seed=seed, dtype=dtype, shards=shards, add_bos=False)
+    return _write(
+        folder, Qwen3ForCausalLM, made, seed=seed, dtype=dtype, shards=shards, add_bos=False
+    )
 
 
 def gemma2(
@@ -190,7 +194,14 @@ def _rope(theta: float, scaling: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _write(
-    folder: Path, model_class: Any, config: Any, *, seed: int, dtype: str, shards: int, add_bos: bool = True
+    folder: Path,
+    model_class: Any,
+    config: Any,
+    *,
+    seed: int,
+    dtype: str,
+    shards: int,
+    add_bos: bool = True,
 ) -> Path:
     import torch
 
@@ -249,7 +260,10 @@ def _save_shards(folder: Path, weights: dict[str, Any], shards: int) -> None:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         return
     names = list(weights)
-    where = {name: f"model-{i % shards + 1:05d}-of-{shards:05d}.safetensors" for i, name in enumerate(names)}
+    where = {
+        name: f"model-{i % shards + 1:05d}-of-{shards:05d}.safetensors"
+        for i, name in enumerate(names)
+    }
     for file in sorted(set(where.values())):
         part = {name: weights[name] for name in names if where[name] == file}
         save_file(part, folder / file, metadata={"format": "pt"})

@@ -20,7 +20,8 @@ import msgspec
 import zmq
 
 from quire.config.schema import Settings
-from quire.models.registry import ModelDescription, describe
+from quire.engine.resolve import describe_model
+from quire.models.registry import ModelDescription
 from quire.protocol import wire
 from quire.protocol.errors import EngineDeadError, ModelLoadError, QuireError, SettingsError
 from quire.protocol.outputs import EngineInfo, EngineOutputs
@@ -40,9 +41,7 @@ class EngineClient(ABC):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.description: ModelDescription = describe(
-            settings.model.model, hf_overrides=settings.model.hf_overrides, revision=settings.model.revision
-        )
+        self.description: ModelDescription = describe_model(settings)
         self.phase: tuple[str, int] = ("starting", -1)
         self._info: EngineInfo | None = None
 

@@ -15,7 +15,7 @@ import zmq
 
 from quire.config.schema import Settings
 from quire.engine.core import EngineCore
-from quire.models.registry import describe
+from quire.engine.resolve import describe_model
 from quire.protocol import wire
 from quire.protocol.errors import ModelLoadError, SettingsError
 
@@ -38,9 +38,7 @@ class _Engine:
 
     def run(self, settings: Settings) -> None:
         self.send(wire.Phase("reading the model's description"))
-        description = describe(
-            settings.model.model, hf_overrides=settings.model.hf_overrides, revision=settings.model.revision
-        )
+        description = describe_model(settings)
         core = EngineCore(settings, description, on_phase=lambda text, percent: self.send(wire.Phase(text, percent)))
         self.send(wire.Ready(core.info))
         try:

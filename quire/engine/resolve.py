@@ -13,7 +13,7 @@ from pathlib import Path
 
 from quire.config.schema import Settings
 from quire.hardware.cpu import Machine
-from quire.models.registry import ModelDescription
+from quire.models.registry import ModelDescription, describe
 from quire.models.spec import cache_groups
 from quire.protocol.cache import CacheGroup, CacheLayout
 from quire.protocol.errors import SettingsError
@@ -51,6 +51,17 @@ class ResolvedSettings:
         return value
 
 
+def describe_model(settings: Settings) -> ModelDescription:
+    """What the settings' model is. Raises ModelLoadError."""
+    return describe(
+        settings.model.model,
+        hf_overrides=settings.model.hf_overrides,
+        generation_config=settings.model.generation_config,
+        override_generation_config=settings.model.override_generation_config,
+        load_format=settings.load.load_format,
+    )
+
+
 def resolve(settings: Settings, description: ModelDescription, machine: Machine) -> ResolvedSettings:
     """All choices in one place. Raises SettingsError for a value that cannot work on this model or machine."""
     table: list[tuple[str, str, str]] = []
@@ -82,7 +93,7 @@ def resolve(settings: Settings, description: ModelDescription, machine: Machine)
         description.spec, block_size=block_size, dtype_bytes=DTYPE_BYTES[cache_dtype], max_model_len=max_model_len
     )
     useful = useful_bytes(groups, max_num_seqs, max_model_len)
-    cache_bytes = _cache_bytes(settings, useful, _weight_bytes(description, dtype), machine, note)
+    cache_bytes = _cache_bytes(settings, useful, _weight_bytes(description, dtype), machine, device, note)
     layout = plan_layout(groups, cache_bytes)
     if cache.num_gpu_blocks_override is not None:
         num_blocks = _positive("num_gpu_blocks_override", cache.num_gpu_blocks_override) or 1
@@ -182,7 +193,9 @@ def useful_bytes(groups: tuple[CacheGroup, ...], max_num_seqs: int, max_model_le
     return total * max_num_seqs
 
 
-def _cache_bytes(settings: Settings, useful: int, weights: int, machine: Machine, note: Note) -> int:
+def _cache_bytes(
+    settings: Settings, useful: int, weights: int, machine: Machine, device: str, note: Note
+) -> int:
     given = settings.cache.kv_cache_memory_bytes
     if given is not None:
         note("kv_cache_memory_bytes", given, "given")
@@ -190,11 +203,12 @@ def _cache_bytes(settings: Settings, useful: int, weights: int, machine: Machine
     share = settings.cache.gpu_memory_utilization
     if not 0.0 < share <= 1.0:
         raise SettingsError(f"gpu_memory_utilization is {share}; it must be above 0 and at most 1")
-    left = machine.available_bytes - weights - _OVERHEAD_BYTES
+    available = machine.gpus[0].total_bytes if device == "cuda" else machine.available_bytes
+    left = available - weights - _OVERHEAD_BYTES
     if left <= 0:
         raise SettingsError(
             f"the weights need {weights / 2**30:.1f} GiB and Quire itself {_OVERHEAD_BYTES / 2**30:.2f} GiB, but only "
-            f"{machine.available_bytes / 2**30:.1f} GiB of memory are free; use a smaller model or --dtype bfloat16"
+            f"{available / 2**30:.1f} GiB of memory are free; use a smaller model or --dtype bfloat16"
         )
     size = min(useful, int(left * share))
     reason = "all that max_num_seqs x max_model_len can use" if size == useful else f"{share:.0%} of what is free"

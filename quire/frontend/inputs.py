@@ -13,11 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from quire.config.schema import Settings
 from quire.frontend.prompts import PromptReader, read_prompt
 from quire.frontend.tokenizer import Tokenizer
 from quire.models.registry import ModelDescription
 from quire.protocol.checks import refuse, shown
 from quire.protocol.errors import InvalidRequestError, NotServedError
+from quire.protocol.outputs import EngineInfo
 from quire.protocol.params import PoolingParams, SamplingParams
 from quire.protocol.request import EngineRequest
 
@@ -104,6 +108,25 @@ class InputProcessor:
             ends[tokenizer.eos_token_id] = None
         self._eos_token_ids = tuple(one for one in ends if one < vocab_size)
 
+    @classmethod
+    def from_settings(
+        cls, settings: Settings, description: ModelDescription, info: EngineInfo, *, base_seed: int | None
+    ) -> InputProcessor:
+        """The checks for an engine as it was started; loads its tokenizer. Raises ModelLoadError."""
+        model = settings.model
+        tokenizer = None
+        if not model.skip_tokenizer_init:
+            tokenizer = Tokenizer.load(model.tokenizer or description.path)
+        return cls(
+            description,
+            tokenizer,
+            vocab_size=info.vocab_size,
+            max_model_len=info.max_model_len,
+            max_logprobs=model.max_logprobs,
+            base_seed=base_seed if model.seed is None else model.seed,
+            use_priority=settings.scheduler.scheduling_policy == "priority",
+        )
+
     def default_params(self) -> SamplingParams:
         """New params with the sampling values that the model's makers recommend."""
         params = SamplingParams.from_optional(**self.defaults)
@@ -149,8 +172,7 @@ class InputProcessor:
             raise NotServedError("pooling (embeddings, scores, classes) is not served; use SamplingParams")
         if not isinstance(params, SamplingParams):
             raise TypeError(f"params must be SamplingParams, not {type(params).__name__}")
-        own = params.clone()
-        own.verify()
+        own = msgspec.structs.replace(params)  # runs all of its checks again
         for name, sentence in _NOT_SERVED_PARAMS.items():
             if getattr(own, name, None):
                 raise NotServedError(sentence, param=name)

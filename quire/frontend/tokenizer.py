@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
-from tokenizers.processors import TemplateProcessing
 
 from quire.protocol.errors import InvalidRequestError, ModelLoadError
 
@@ -27,6 +26,9 @@ _MODEL_MAX_LIMIT = 1 << 40  # some checkpoints write 1e30 for "no limit"
 
 class Tokenizer:
     """The tokenizer of one checkpoint. Safe to use from several threads.
+
+    Which special tokens a text gets is the post-processor of tokenizer.json; as in Transformers 5,
+    add_bos_token and add_eos_token of tokenizer_config.json change nothing beside it.
 
     special_tokens_around  how many special tokens `encode` puts before and after a text.
     vocab_size        ids below this have a token, added ones included.
@@ -46,8 +48,6 @@ class Tokenizer:
         self.bos_token_id = self._id(self.bos_token)
         self.eos_token_id = self._id(self.eos_token)
         self.pad_token_id = self._id(self.pad_token)
-        if "add_bos_token" in settings or "add_eos_token" in settings:
-            self._follow_bos_eos_switches()
         limit = settings.get("model_max_length")
         self.model_max_length = int(limit) if limit and limit < _MODEL_MAX_LIMIT else None
         added = raw.get_added_tokens_decoder()
@@ -93,21 +93,6 @@ class Tokenizer:
 
     def _id(self, token: str | None) -> int | None:
         return None if token is None else self.raw.token_to_id(token)
-
-    def _follow_bos_eos_switches(self) -> None:
-        """add_bos_token and add_eos_token, where a checkpoint states them, replace its post-processor."""
-        begin = self.bos_token if self.settings.get("add_bos_token") else None
-        end = self.eos_token if self.settings.get("add_eos_token") else None
-        tokens = [(t, i) for t in (begin, end) if t is not None and (i := self._id(t)) is not None]
-        named = [token for token, _ in tokens]
-        first, last = begin if begin in named else None, end if end in named else None
-        single = [first, "$A", last]
-        pair = [first, "$A", last, f"{first}:1" if first else None, "$B:1", f"{last}:1" if last else None]
-        self.raw.post_processor = TemplateProcessing(
-            single=[piece for piece in single if piece],
-            pair=[piece for piece in pair if piece],
-            special_tokens=list(dict(tokens).items()),
-        )
 
     def _count_special_tokens(self) -> tuple[int, int]:
         """How many special tokens stand before and after a text."""

@@ -20,7 +20,8 @@ from quire.ops.registry import Table
 from quire.ops.rope import ROPE
 
 HeadStep = Callable[[torch.Tensor, torch.Tensor], object]
-"""Something done in place to heads [T, H, D] at positions [T], before they are cached or compared."""
+"""Something done in place to heads [T, H, D] at positions [T], before they are cached or
+compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class AttentionSizes:
 
 
 class AttentionLayer:
-    """x [T, C] to [T, C] for decoder layer `index`. Parameters: `<name>.qkv`, `<name>.out`, `<name>.q_norm`,
+    """x [T, C] to [T, C] for decoder layer `index`. Parameters: `<name>.qkv`, `<name>.out`,
+    `<name>.q_norm`,
     `<name>.k_norm`.
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
@@ -65,7 +67,12 @@ class AttentionLayer:
         kv_size = sizes.num_kv_heads * sizes.head_size
         self._bounds = (q_size, q_size + kv_size, q_size + 2 * kv_size)
         self._qkv = Linear(
-            table, f"{name}.qkv", in_size=sizes.size, out_size=self._bounds[2], bias=qkv_bias, dtype=dtype
+            table,
+            f"{name}.qkv",
+            in_size=sizes.size,
+            out_size=self._bounds[2],
+            bias=qkv_bias,
+            dtype=dtype,
         )
         self._norms: list[RmsNorm] = []
         self._on_q: list[HeadStep] = []
@@ -93,7 +100,8 @@ class AttentionLayer:
         self._out.load(weights)
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
-        """Stores the step's keys and values, then attends; writes [T, C] into `out`, which may be x."""
+        """Stores the step's keys and values, then attends; writes [T, C] into `out`, which may be
+        x."""
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
         q_end, k_end, v_end = self._bounds
         qkv = self._qkv(x, out=ctx.arena.take((num_tokens, v_end), x.dtype))
@@ -108,17 +116,28 @@ class AttentionLayer:
         self.attend.call("write", k, v, cache, plan)
         mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.head_size), x.dtype)
         self.attend(
-            q, cache, plan, scale=sizes.scale, window=sizes.window, softcap=sizes.softcap, sinks=None, out=mixed
+            q,
+            cache,
+            plan,
+            scale=sizes.scale,
+            window=sizes.window,
+            softcap=sizes.softcap,
+            sinks=None,
+            out=mixed,
         )
         return self._out(mixed.view(num_tokens, q_end), out=out)
 
     def _add_norms(self, table: Table, name: str, eps: float, dtype: torch.dtype) -> None:
         for which, steps in (("q_norm", self._on_q), ("k_norm", self._on_k)):
-            norm = RmsNorm(table, f"{name}.{which}", size=self._sizes.head_size, eps=eps, dtype=dtype)
+            norm = RmsNorm(
+                table, f"{name}.{which}", size=self._sizes.head_size, eps=eps, dtype=dtype
+            )
             self._norms.append(norm)
             steps.append(partial(_norm_heads, norm))
 
-    def _add_rope(self, table: Table, rope: torch.Tensor, interleaved: bool, dtype: torch.dtype) -> None:
+    def _add_rope(
+        self, table: Table, rope: torch.Tensor, interleaved: bool, dtype: torch.dtype
+    ) -> None:
         turn = table.bind(ROPE, dtype_name(dtype), D=self._sizes.head_size, rot=rope.shape[1])
         for steps in (self._on_q, self._on_k):
             steps.append(partial(turn, table=rope, interleaved=interleaved))

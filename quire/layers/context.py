@@ -22,7 +22,8 @@ class ForwardContext:
     plans        by cache group: what the provider of attention made of the step.
     caches       by decoder layer: the provider's view of that layer's blocks; None without a cache.
     group_of     by decoder layer: its cache group, or None.
-    embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there are none.
+    embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there
+                 are none.
     """
 
     ids: torch.Tensor

@@ -25,7 +25,14 @@ class Embedding:
     """
 
     def __init__(
-        self, table: Table, name: str, *, vocab_size: int, size: int, scale: float, dtype: torch.dtype
+        self,
+        table: Table,
+        name: str,
+        *,
+        vocab_size: int,
+        size: int,
+        scale: float,
+        dtype: torch.dtype,
     ) -> None:
         self.name = name
         self._dtype = dtype
@@ -42,7 +49,8 @@ class Embedding:
         return weight
 
     def __call__(self, ctx: ForwardContext) -> torch.Tensor:
-        """[T, C] in the arena: the rows of ctx.ids, with ctx.embeds in place of the rows it names."""
+        """[T, C] in the arena: the rows of ctx.ids, with ctx.embeds in place of the rows it
+        names."""
         out = ctx.arena.take((ctx.num_tokens, self._size), self._dtype)
         self._rows(ctx.ids, self._packed, scale=self._scale, out=out)
         if ctx.embeds is not None:
@@ -54,9 +62,18 @@ class Head:
     """Hidden states [B, C] to logits [B, V] float32, capped if `softcap` is not 0."""
 
     def __init__(
-        self, table: Table, name: str, *, size: int, vocab_size: int, softcap: float, dtype: torch.dtype
+        self,
+        table: Table,
+        name: str,
+        *,
+        size: int,
+        vocab_size: int,
+        softcap: float,
+        dtype: torch.dtype,
     ) -> None:
-        self.linear = Linear(table, name, in_size=size, out_size=vocab_size, bias=False, dtype=dtype)
+        self.linear = Linear(
+            table, name, in_size=size, out_size=vocab_size, bias=False, dtype=dtype
+        )
         self._dtype = dtype
         self._vocab_size = vocab_size
         self._finish: list[Callable[[torch.Tensor, Arena], torch.Tensor]] = []

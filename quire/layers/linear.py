@@ -1,6 +1,7 @@
 """A product with a weight, packed once for the provider that was bound.
 
-Which rows of the weight come from which tensor is `models.names`; the multiplication is `ops.linear`.
+Which rows of the weight come from which tensor is `models.names`; the multiplication is
+`ops.linear`.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ class Linear:
         self.name = name
         self.out_size = out_size
         self._bias = bias
-        self._product = table.bind(LINEAR, dtype_name(dtype), format=format.name, N=out_size, K=in_size)
+        self._product = table.bind(
+            LINEAR, dtype_name(dtype), format=format.name, N=out_size, K=in_size
+        )
         self._packed: object = None
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
-        """Takes and packs its parameters; what `weights` gave is not kept unless the provider does."""
+        """Takes and packs its parameters; what `weights` gave is not kept unless the provider
+        does."""
         weight = weights(f"{self.name}.weight")
         self.pack(weight, weights(f"{self.name}.bias") if self._bias else None)
 
@@ -51,6 +55,7 @@ class Linear:
     def __call__(
         self, x: torch.Tensor, *, out: torch.Tensor, delta: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Writes [T, N] into `out`; delta [T, N] float32 is added before the bias and the rounding."""
+        """Writes [T, N] into `out`; delta [T, N] float32 is added before the bias and the
+        rounding."""
         self._product(x, self._packed, delta=delta, out=out)
         return out

@@ -23,7 +23,15 @@ class GatedMlp:
     """
 
     def __init__(
-        self, table: Table, name: str, *, size: int, width: int, act: str, bias: bool, dtype: torch.dtype
+        self,
+        table: Table,
+        name: str,
+        *,
+        size: int,
+        width: int,
+        act: str,
+        bias: bool,
+        dtype: torch.dtype,
     ) -> None:
         self._width = width
         self._act = act
@@ -31,7 +39,9 @@ class GatedMlp:
             table, f"{name}.gate_up", in_size=size, out_size=2 * width, bias=bias, dtype=dtype
         )
         self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
-        self._down = Linear(table, f"{name}.down", in_size=width, out_size=size, bias=bias, dtype=dtype)
+        self._down = Linear(
+            table, f"{name}.down", in_size=width, out_size=size, bias=bias, dtype=dtype
+        )
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -41,7 +51,9 @@ class GatedMlp:
     def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
         """Writes [T, C] into `out`, which may be x."""
         num_tokens = x.shape[0]
-        gate_up = self._gate_up(x, out=arena.take((num_tokens, 2 * self._width), x.dtype))  # [T, 2F]
+        gate_up = self._gate_up(
+            x, out=arena.take((num_tokens, 2 * self._width), x.dtype)
+        )  # [T, 2F]
         gated = arena.take((num_tokens, self._width), x.dtype)  # [T, F]
         self._act_mul(gate_up, act=self._act, out=gated)
         return self._down(gated, out=out)

@@ -15,9 +15,12 @@ from quire.ops.registry import Table
 
 
 class RmsNorm:
-    """x / rms(x) * weight over the last axis of size C; its parameter is `<name>.weight` [C] float32."""
+    """x / rms(x) * weight over the last axis of size C; its parameter is `<name>.weight` [C]
+    float32."""
 
-    def __init__(self, table: Table, name: str, *, size: int, eps: float, dtype: torch.dtype) -> None:
+    def __init__(
+        self, table: Table, name: str, *, size: int, eps: float, dtype: torch.dtype
+    ) -> None:
         self.name = name
         self._eps = eps
         self._norm = table.bind(RMS_NORM, dtype_name(dtype), C=size)
@@ -36,7 +39,9 @@ class RmsNorm:
 class AddRmsNorm:
     """residual += x, then the norm of the sum; its parameter is `<name>.weight` [C] float32."""
 
-    def __init__(self, table: Table, name: str, *, size: int, eps: float, dtype: torch.dtype) -> None:
+    def __init__(
+        self, table: Table, name: str, *, size: int, eps: float, dtype: torch.dtype
+    ) -> None:
         self.name = name
         self._eps = eps
         self._norm = table.bind(ADD_RMS_NORM, dtype_name(dtype), C=size)
@@ -46,7 +51,10 @@ class AddRmsNorm:
         """Takes its parameter."""
         self._weight = weights(f"{self.name}.weight")
 
-    def __call__(self, x: torch.Tensor, residual: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-        """Adds x [T, C] to `residual` in place and writes the norm of the sum into `out`, which may be x."""
+    def __call__(
+        self, x: torch.Tensor, residual: torch.Tensor, *, out: torch.Tensor
+    ) -> torch.Tensor:
+        """Adds x [T, C] to `residual` in place and writes the norm of the sum into `out`, which
+        may be x."""
         self._norm(x, residual, self._weight, eps=self._eps, out=out)
         return out

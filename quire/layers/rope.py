@@ -1,7 +1,7 @@
 """Tables of cosines and sines for rotary positions, computed once when a model is built.
 
-Turning q and k by them is `ops.rope`. All arithmetic is in float32 in the order that Transformers uses, so
-that the angles are the ones a checkpoint was trained with. Source: arXiv 2104.09864.
+Turning q and k by them is `ops.rope`. All arithmetic is in float32 in the order that Transformers
+uses, so that the angles are the ones a checkpoint was trained with. Source: arXiv 2104.09864.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def llama3_frequencies(
     high_freq_factor: float,
     original_len: int,
 ) -> torch.Tensor:
-    """Llama 3.1's scaling: wavelengths above original_len / low_freq_factor are divided by `factor`,
+    """Llama 3.1's scaling: wavelengths above original_len / low_freq_factor are divided by
+    `factor`,
     those below original_len / high_freq_factor kept, those between interpolated."""
     wavelengths = 2 * math.pi / plain
     scaled = torch.where(wavelengths > original_len / low_freq_factor, plain / factor, plain)
@@ -58,8 +59,10 @@ def yarn_frequencies(
     beta_slow: float,
     truncate: bool,
 ) -> torch.Tensor:
-    """YaRN's blend: dimensions that turn more than beta_fast times within original_len are kept, those that
-    turn less than beta_slow times are divided by `factor`, a linear ramp between. Source: arXiv 2309.00071."""
+    """YaRN's blend: dimensions that turn more than beta_fast times within original_len are kept,
+    those that
+    turn less than beta_slow times are divided by `factor`, a linear ramp between. Source: arXiv
+    2309.00071."""
 
     def dimension(turns: float) -> float:
         return dim * math.log(original_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
@@ -78,7 +81,8 @@ def yarn_frequencies(
 def angle_table(
     inv_freq: torch.Tensor, *, max_len: int, attention_factor: float, device: torch.device
 ) -> torch.Tensor:
-    """[max_len, 2 * len(inv_freq)] float32: cosines, then sines, of position * frequency, times the factor."""
+    """[max_len, 2 * len(inv_freq)] float32: cosines, then sines, of position * frequency, times
+    the factor."""
     positions = torch.arange(max_len, dtype=torch.float32)
     angles = positions[:, None] * inv_freq[None, :]
     table = torch.cat((angles.cos() * attention_factor, angles.sin() * attention_factor), dim=1)

@@ -1,4 +1,5 @@
-"""From a description to a decoder that can run: parts are built, operations bound, weights loaded and packed.
+"""From a description to a decoder that can run: parts are built, operations bound, weights loaded
+and packed.
 
 What the parts compute is in `layers`; what is read from where is in `models.loading`.
 """
@@ -46,7 +47,8 @@ def build_decoder(
 
     load_format    "auto" and "safetensors" read the folder; "dummy" makes random weights.
     progress       a bar on the terminal while reading.
-    max_model_len  longest sequence in tokens: length of position tables, and what dynamic scaling goes by.
+    max_model_len  longest sequence in tokens: length of position tables, and what dynamic scaling
+                   goes by.
     Raises ModelLoadError if the weights are not those that the description implies.
     """
     return build_from_spec(
@@ -132,9 +134,16 @@ def _decoder(
     tables = {rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes}
     size = spec.hidden_size
     embedding = Embedding(
-        table, "embedding", vocab_size=spec.vocab_size, size=size, scale=spec.embedding_scale, dtype=dtype
+        table,
+        "embedding",
+        vocab_size=spec.vocab_size,
+        size=size,
+        scale=spec.embedding_scale,
+        dtype=dtype,
     )
-    layers = [_layer(table, index, layer, size, tables, dtype) for index, layer in enumerate(spec.layers)]
+    layers = [
+        _layer(table, index, layer, size, tables, dtype) for index, layer in enumerate(spec.layers)
+    ]
     return Decoder(
         table,
         spec,
@@ -142,7 +151,12 @@ def _decoder(
         layers=layers,
         final_norm=RmsNorm(table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
         head=Head(
-            table, "head", size=size, vocab_size=spec.vocab_size, softcap=spec.logit_softcap, dtype=dtype
+            table,
+            "head",
+            size=size,
+            vocab_size=spec.vocab_size,
+            softcap=spec.logit_softcap,
+            dtype=dtype,
         ),
         dtype=dtype,
     )

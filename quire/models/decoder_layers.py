@@ -47,7 +47,9 @@ class PreNormLayer:
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
-        self._before_mixer = RmsNorm(table, f"{name}.norm_before_mixer", size=size, eps=eps, dtype=dtype)
+        self._before_mixer = RmsNorm(
+            table, f"{name}.norm_before_mixer", size=size, eps=eps, dtype=dtype
+        )
         self._before_feed_forward = AddRmsNorm(
             table, f"{name}.norm_before_feed_forward", size=size, eps=eps, dtype=dtype
         )
@@ -86,8 +88,12 @@ class SandwichLayer:
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
-        self._before_mixer = RmsNorm(table, f"{name}.norm_before_mixer", size=size, eps=eps, dtype=dtype)
-        self._after_mixer = RmsNorm(table, f"{name}.norm_after_mixer", size=size, eps=eps, dtype=dtype)
+        self._before_mixer = RmsNorm(
+            table, f"{name}.norm_before_mixer", size=size, eps=eps, dtype=dtype
+        )
+        self._after_mixer = RmsNorm(
+            table, f"{name}.norm_after_mixer", size=size, eps=eps, dtype=dtype
+        )
         self._before_feed_forward = AddRmsNorm(
             table, f"{name}.norm_before_feed_forward", size=size, eps=eps, dtype=dtype
         )

@@ -11,14 +11,40 @@ from typing import Any
 from quire.protocol.errors import ModelLoadError
 
 HARMLESS_KEYS = frozenset(
-    (  # fmt: skip
-        "_name_or_path", "_attn_implementation_autoset", "architectures", "auto_map", "model_type",
-        "torch_dtype", "dtype", "transformers_version", "initializer_range", "attention_dropout",
-        "hidden_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "use_cache",
-        "cache_implementation", "return_dict", "output_attentions", "output_hidden_states",
-        "is_decoder", "pad_token_id", "bos_token_id", "eos_token_id", "pretraining_tp",
-        "max_model_len", "unsloth_version", "unsloth_fixed", "id2label", "label2id", "problem_type",
-        "torchscript", "chunk_size_feed_forward", "gradient_checkpointing",
+    (
+        "_name_or_path",
+        "_attn_implementation_autoset",
+        "architectures",
+        "auto_map",
+        "model_type",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+        "initializer_range",
+        "attention_dropout",
+        "hidden_dropout",
+        "attn_pdrop",
+        "embd_pdrop",
+        "resid_pdrop",
+        "use_cache",
+        "cache_implementation",
+        "return_dict",
+        "output_attentions",
+        "output_hidden_states",
+        "is_decoder",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "pretraining_tp",
+        "max_model_len",
+        "unsloth_version",
+        "unsloth_fixed",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "torchscript",
+        "chunk_size_feed_forward",
+        "gradient_checkpointing",
     )
 )
 """Keys that say nothing about inference of a decoder: training, bookkeeping, or read elsewhere."""
@@ -27,13 +53,12 @@ HARMLESS_VALUES: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "finetuned": (True, False),
     "is_encoder_decoder": (False,),
-    "quantization_config": ({},),
     "rope_interleaved": (False,),
     "tie_encoder_decoder": (False,),
     "use_bidirectional_attention": (False,),
     "use_mrope": (False,),
 }
-"""Keys that may stay unread with these values; null is harmless for every key."""
+"""Keys that may stay unread with these values; null and empty are harmless for every key."""
 
 _MISSING: Any = object()
 
@@ -41,11 +66,14 @@ _MISSING: Any = object()
 class HfConfig:
     """One JSON object of a checkpoint, read key by key.
 
-    A read without `default` raises ModelLoadError when the key is absent; a value of another type raises
+    A read without `default` raises ModelLoadError when the key is absent; a value of another type
+    raises
     too. `none_ok` reads answer None for null, whatever the default.
     """
 
-    def __init__(self, values: Mapping[str, Any], *, where: str = "config.json", prefix: str = "") -> None:
+    def __init__(
+        self, values: Mapping[str, Any], *, where: str = "config.json", prefix: str = ""
+    ) -> None:
         self._values = values
         self._where = where
         self._prefix = prefix
@@ -62,7 +90,11 @@ class HfConfig:
     def float_(self, key: str, default: float = _MISSING) -> float:
         """A finite number."""
         value = self._read(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not abs(value) < float("inf")
+        ):
             raise self._wrong(key, value, "a finite number")
         return float(value)
 
@@ -82,7 +114,11 @@ class HfConfig:
 
     def optional_int(self, key: str, default: int | None = None, *, minimum: int = 1) -> int | None:
         """A whole number, or None when the key is null; `default` when it is absent."""
-        return None if self._none(key, default) else self.int_(key, default or _MISSING, minimum=minimum)
+        return (
+            None
+            if self._none(key, default)
+            else self.int_(key, default or _MISSING, minimum=minimum)
+        )
 
     def optional_float(self, key: str, default: float | None = None) -> float | None:
         """A number, or None when the key is null; `default` when it is absent."""
@@ -98,7 +134,8 @@ class HfConfig:
         return value
 
     def section(self, key: str) -> HfConfig | None:
-        """A nested object as a reader of its own, whose unread keys count too; None when absent or null."""
+        """A nested object as a reader of its own, whose unread keys count too; None when absent or
+        null."""
         value = self._read(key, None)
         if value is None:
             return None
@@ -126,13 +163,16 @@ class HfConfig:
 
     def refuse(self, key: str, reason: str) -> ModelLoadError:
         """The error for a value that is well formed but not served."""
-        return ModelLoadError(f"{self._where}: {self._prefix}{key} is {self._values.get(key)!r}: {reason}")
+        return ModelLoadError(
+            f"{self._where}: {self._prefix}{key} is {self._values.get(key)!r}: {reason}"
+        )
 
     def unread(self) -> list[str]:
-        """Keys with a value that no read has touched and that are on no harmless list, sections included."""
+        """Keys with a value that no read has touched and that are on no harmless list, sections
+        included."""
         names = []
         for key, value in self._values.items():
-            if key in self._used or value is None or key in HARMLESS_KEYS:
+            if key in self._used or key in HARMLESS_KEYS or value in (None, {}, []):
                 continue
             if value not in HARMLESS_VALUES.get(key, ()):
                 names.append(f"{self._prefix}{key}")
@@ -151,11 +191,14 @@ class HfConfig:
         return self._read(key, default) is None
 
     def _wrong(self, key: str, value: Any, wanted: str) -> ModelLoadError:
-        return ModelLoadError(f"{self._where}: {self._prefix}{key} is {value!r}; it must be {wanted}")
+        return ModelLoadError(
+            f"{self._where}: {self._prefix}{key} is {value!r}; it must be {wanted}"
+        )
 
 
 def merge_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `overrides` over them; nested objects merge key by key, null takes a key out of use."""
+    """`values` with `overrides` over them; nested objects merge key by key, null takes a key out
+    of use."""
     merged = dict(values)
     for key, value in overrides.items():
         old = merged.get(key)

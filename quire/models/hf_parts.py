@@ -35,7 +35,9 @@ def head_counts(hf: HfConfig, *, default_kv_heads: int | None = None) -> tuple[i
     heads = hf.int_("num_attention_heads")
     kv_heads = hf.optional_int("num_key_value_heads", default_kv_heads or heads) or heads
     if heads % kv_heads:
-        raise hf.refuse("num_key_value_heads", f"num_attention_heads {heads} must be a multiple of it")
+        raise hf.refuse(
+            "num_key_value_heads", f"num_attention_heads {heads} must be a multiple of it"
+        )
     return heads, kv_heads
 
 
@@ -48,14 +50,17 @@ def default_head_size(hf: HfConfig) -> int:
 
 
 def sliding_layers(hf: HfConfig, default: Callable[[int], bool]) -> list[bool]:
-    """For each layer whether it looks back over a window only: `layer_types`, else `default(layer)`."""
+    """For each layer whether it looks back over a window only: `layer_types`, else
+    `default(layer)`."""
     num_layers = hf.int_("num_hidden_layers")
     names = hf.strings("layer_types")
     if names is None:
         return [default(index) for index in range(num_layers)]
     unknown = sorted(set(names) - LAYER_KINDS.keys())
     if unknown:
-        raise hf.refuse("layer_types", f"this architecture has {', '.join(LAYER_KINDS)} layers only")
+        raise hf.refuse(
+            "layer_types", f"this architecture has {', '.join(LAYER_KINDS)} layers only"
+        )
     if len(names) != num_layers:
         raise hf.refuse("layer_types", f"it must have num_hidden_layers {num_layers} entries")
     return [LAYER_KINDS[name] for name in names]
@@ -64,7 +69,8 @@ def sliding_layers(hf: HfConfig, default: Callable[[int], bool]) -> list[bool]:
 def rope(hf: HfConfig, *, head_size: int, sliding: bool = False) -> Rope:
     """Rotary positions of one kind of layer, in any spelling.
 
-    Old: `rope_theta` beside `rope_scaling` with `type` or `rope_type`. New: `rope_parameters` with all of
+    Old: `rope_theta` beside `rope_scaling` with `type` or `rope_type`. New: `rope_parameters` with
+    all of
     it, or with one object for each of `full_attention` and `sliding_attention`.
     """
     if head_size % 2:
@@ -79,7 +85,9 @@ def rope(hf: HfConfig, *, head_size: int, sliding: bool = False) -> Rope:
         section.skip(*kinds)
         section = section.section("sliding_attention" if sliding else "full_attention")
         if section is None:
-            raise hf.refuse(parent, "it names some kinds of layers and leaves out one that the model has")
+            raise hf.refuse(
+                parent, "it names some kinds of layers and leaves out one that the model has"
+            )
     theta = section.float_("rope_theta", theta)
     scaling = _scaling(hf, section)
     return Rope(dim=head_size, theta=theta, scaling=scaling)
@@ -95,7 +103,9 @@ def _scaling(hf: HfConfig, section: HfConfig) -> RopeScaling | None:
         "yarn": _yarn,
     }
     section.skip("rope_type", "type")
-    reader: Callable[[HfConfig, HfConfig], RopeScaling | None] = section.choice(spelling, readers, "default")
+    reader: Callable[[HfConfig, HfConfig], RopeScaling | None] = section.choice(
+        spelling, readers, "default"
+    )
     return reader(hf, section)
 
 
@@ -108,7 +118,9 @@ def _linear(hf: HfConfig, section: HfConfig) -> LinearScaling:
 
 
 def _dynamic(hf: HfConfig, section: HfConfig) -> DynamicScaling:
-    return DynamicScaling(factor=section.float_("factor"), original_len=hf.int_("max_position_embeddings"))
+    return DynamicScaling(
+        factor=section.float_("factor"), original_len=hf.int_("max_position_embeddings")
+    )
 
 
 def _original_len(hf: HfConfig, section: HfConfig) -> int:

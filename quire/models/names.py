@@ -1,4 +1,5 @@
-"""Where each parameter's numbers stand in a checkpoint: rename, stack, split, transpose, fold, ignore.
+"""Where each parameter's numbers stand in a checkpoint: rename, stack, split, transpose, fold,
+ignore.
 
 The rules are data; `models.loading` carries them out, and no file is read here.
 """
@@ -40,7 +41,8 @@ class Rule:
 class WeightMap:
     """All rules of an architecture and the checkpoint tensors that may be left unread.
 
-    ignored  patterns where "{layer}" is any number; a pattern in `ignored_if_tied` counts with a tied head.
+    ignored  patterns where "{layer}" is any number; a pattern in `ignored_if_tied` counts with a
+             tied head.
     """
 
     rules: tuple[Rule, ...]
@@ -55,7 +57,9 @@ class WeightMap:
 
     def folded(self, fold: Fold, *sources: str) -> WeightMap:
         """This map with `fold` on the rules that read `sources`."""
-        rules = tuple(replace(rule, fold=fold) if rule.source in sources else rule for rule in self.rules)
+        rules = tuple(
+            replace(rule, fold=fold) if rule.source in sources else rule for rule in self.rules
+        )
         return replace(self, rules=rules)
 
 
@@ -71,7 +75,8 @@ class Piece:
 
 
 def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, ...]]:
-    """For every parameter of the decoder the checkpoint tensors that fill it, each part exactly once.
+    """For every parameter of the decoder the checkpoint tensors that fill it, each part exactly
+    once.
 
     Raises ValueError if the map leaves a part unfilled or fills it twice: a mistake in the map.
     """
@@ -87,7 +92,9 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
     for name, parameter in table.items():
         filled = sorted(part for piece in pieces[name] for part in piece.parts)
         if filled != list(range(len(parameter.parts))):
-            raise ValueError(f"the weight map fills parts {filled} of {name}, which has {len(parameter.parts)}")
+            raise ValueError(
+                f"the weight map fills parts {filled} of {name}, which has {len(parameter.parts)}"
+            )
     return {name: tuple(found) for name, found in pieces.items()}
 
 
@@ -97,14 +104,16 @@ def match(
     """`expand`, checked against the tensors of a checkpoint.
 
     shapes  by tensor name.
-    Raises ModelLoadError when a tensor is missing, has another shape, or is neither used nor ignored.
+    Raises ModelLoadError when a tensor is missing, has another shape, or is neither used nor
+    ignored.
     """
     plan = expand(weight_map, spec)
     pieces = [piece for found in plan.values() for piece in found]
     missing = [piece.source for piece in pieces if piece.source not in shapes]
     if missing:
         raise ModelLoadError(
-            f"the checkpoint lacks {_named(missing)}; the files are incomplete or belong to another model"
+            f"the checkpoint lacks {_named(missing)}; "
+            "the files are incomplete or belong to another model"
         )
     for piece in pieces:
         if shapes[piece.source] != piece.shape:
@@ -126,14 +135,19 @@ def match(
 def _piece(rule: Rule, source: str, parameter: Parameter) -> Piece:
     chosen = [parameter.parts[part] for part in rule.parts if part < len(parameter.parts)]
     if len(chosen) != len(rule.parts):
-        raise ValueError(f"the weight map names parts {rule.parts} of {rule.target}, which it does not have")
+        raise ValueError(
+            f"the weight map names parts {rule.parts} of {rule.target}, which it does not have"
+        )
     shape = (sum(part[0] for part in chosen), *chosen[0][1:])
-    return Piece(source, rule.parts, shape[::-1] if rule.transpose else shape, rule.transpose, rule.fold)
+    return Piece(
+        source, rule.parts, shape[::-1] if rule.transpose else shape, rule.transpose, rule.fold
+    )
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(
-        re.fullmatch(re.escape(pattern).replace(re.escape("{layer}"), r"\d+"), name) for pattern in patterns
+        re.fullmatch(re.escape(pattern).replace(re.escape("{layer}"), r"\d+"), name)
+        for pattern in patterns
     )
 
 
@@ -151,7 +165,9 @@ LLAMA_NAMES = WeightMap(
         Rule("model.embed_tokens.weight", "embedding.weight"),
         Rule(f"{_LAYER}.input_layernorm.weight", f"{_OURS}.norm_before_mixer.weight"),
         *(
-            Rule(f"{_LAYER}.self_attn.{name}_proj.{kind}", f"{_OURS}.mixer.qkv.{kind}", parts=(part,))
+            Rule(
+                f"{_LAYER}.self_attn.{name}_proj.{kind}", f"{_OURS}.mixer.qkv.{kind}", parts=(part,)
+            )
             for part, name in enumerate("qkv")
             for kind in ("weight", "bias")
         ),
@@ -159,9 +175,15 @@ LLAMA_NAMES = WeightMap(
             Rule(f"{_LAYER}.self_attn.o_proj.{kind}", f"{_OURS}.mixer.out.{kind}")
             for kind in ("weight", "bias")
         ),
-        Rule(f"{_LAYER}.post_attention_layernorm.weight", f"{_OURS}.norm_before_feed_forward.weight"),
+        Rule(
+            f"{_LAYER}.post_attention_layernorm.weight", f"{_OURS}.norm_before_feed_forward.weight"
+        ),
         *(
-            Rule(f"{_LAYER}.mlp.{name}_proj.{kind}", f"{_OURS}.feed_forward.gate_up.{kind}", parts=(part,))
+            Rule(
+                f"{_LAYER}.mlp.{name}_proj.{kind}",
+                f"{_OURS}.feed_forward.gate_up.{kind}",
+                parts=(part,),
+            )
             for part, name in enumerate(("gate", "up"))
             for kind in ("weight", "bias")
         ),
@@ -178,7 +200,8 @@ LLAMA_NAMES = WeightMap(
 """The names of Llama checkpoints, which most architectures share."""
 
 QK_NORM_RULES = tuple(
-    Rule(f"{_LAYER}.self_attn.{name}_norm.weight", f"{_OURS}.mixer.{name}_norm.weight") for name in "qk"
+    Rule(f"{_LAYER}.self_attn.{name}_norm.weight", f"{_OURS}.mixer.{name}_norm.weight")
+    for name in "qk"
 )
 """A norm over each head of q and k."""
 

@@ -1,4 +1,5 @@
-"""Looks at a checkpoint folder and says what model it holds, without torch and without reading weights.
+"""Looks at a checkpoint folder and says what model it holds, without torch and without reading
+weights.
 
 Building the model is `models.build`; what each family's settings mean is in `models.architectures`.
 """
@@ -64,7 +65,8 @@ def describe(
     """What the folder `model` holds.
 
     hf_overrides                over config.json: objects merge, null takes a key out of use.
-    generation_config           "auto" is the model's own file, "vllm" none, else a folder that has one.
+    generation_config           "auto" is the model's own file, "vllm" none, else a folder that has
+                                one.
     override_generation_config  over the defaults so found.
     load_format                 "dummy" asks for no weight files.
     Raises ModelLoadError with what is wrong and what to do.
@@ -86,7 +88,9 @@ def describe(
     dtype = _checkpoint_dtype(values, folder)
     if load_format != "dummy":
         tensors = headers.read_headers(folder)
-        match(architecture.names, spec, {tensor: header.shape for tensor, header in tensors.items()})
+        match(
+            architecture.names, spec, {tensor: header.shape for tensor, header in tensors.items()}
+        )
         dtype = dtype or headers.common_dtype(tensors)
     generation = _generation_config(folder, generation_config)
     eos = generation.get("eos_token_id", values.get("eos_token_id"))
@@ -109,7 +113,9 @@ def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if required:
-            raise ModelLoadError(f"{path.parent} has no {path.name}; it is not a checkpoint folder") from None
+            raise ModelLoadError(
+                f"{path.parent} has no {path.name}; it is not a checkpoint folder"
+            ) from None
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise ModelLoadError(f"{path} cannot be read: {error}") from error
@@ -126,22 +132,26 @@ def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Archite
     names = values.get("architectures")
     known = f"known are {', '.join(sorted(ARCHITECTURES))}"
     if not isinstance(names, list) or not names:
-        raise ModelLoadError(f"{folder}/config.json names no architecture in `architectures`; {known}")
+        raise ModelLoadError(
+            f"{folder}/config.json names no architecture in `architectures`; {known}"
+        )
     for name in names:
         if isinstance(name, str) and name in ARCHITECTURES:
             return name, ARCHITECTURES[name]
     raise ModelLoadError(f"{folder}: the architecture {names[0]!r} is not supported; {known}")
 
 
-def _spec(values: Mapping[str, Any], name: str, architecture: Architecture, folder: Path) -> DecoderSpec:
+def _spec(
+    values: Mapping[str, Any], name: str, architecture: Architecture, folder: Path
+) -> DecoderSpec:
     hf = HfConfig(values, where=f"{folder}/config.json")
     spec = architecture.describe(hf)
     unread = hf.unread()
     if unread:
         key = unread[0].split(".")[0]
         raise ModelLoadError(
-            f"{folder}/config.json: {name} does not know {', '.join(unread)}, so the model might compute "
-            f"something else than it was trained for; if it has no effect, start with "
+            f"{folder}/config.json: {name} does not know {', '.join(unread)}, so the model might "
+            f"compute something else than it was trained for; if it has no effect, start with "
             f"--hf-overrides '{{\"{key}\": null}}'"
         )
     return spec
@@ -153,7 +163,9 @@ def _checkpoint_dtype(values: Mapping[str, Any], folder: Path) -> str | None:
         return None
     short = str(name).removeprefix("torch.")
     if short not in _DTYPES:
-        raise ModelLoadError(f"{folder}/config.json: dtype {name!r} is not supported; known are {_DTYPES}")
+        raise ModelLoadError(
+            f"{folder}/config.json: dtype {name!r} is not supported; known are {_DTYPES}"
+        )
     return short
 
 

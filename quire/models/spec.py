@@ -1,7 +1,9 @@
 """What a model is, as frozen data: one decoder description with one entry for each layer.
 
-Says nothing of checkpoints (`models.hf_config`, `models.names`) and builds nothing (`models.build`).
-A field's default is the plain layer: RMS norm before each part, grouped-query attention with RoPE, SwiGLU.
+Says nothing of checkpoints (`models.hf_config`, `models.names`) and builds nothing
+(`models.build`).
+A field's default is the plain layer: RMS norm before each part, grouped-query attention with RoPE,
+SwiGLU.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ class LinearScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicScaling:
-    """A larger base once the longest sequence passes `original_len` tokens; chosen from `max_model_len`."""
+    """A larger base once the longest sequence passes `original_len` tokens; chosen from
+    `max_model_len`."""
 
     factor: float
     original_len: int
@@ -42,7 +45,8 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, kw_only=True)
 class YarnScaling:
-    """Ramp between scaled and kept frequencies over dimensions; cos and sin times `attention_factor`.
+    """Ramp between scaled and kept frequencies over dimensions; cos and sin times
+    `attention_factor`.
 
     Source: arXiv 2309.00071.
     """
@@ -60,7 +64,8 @@ RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
-    """Rotary positions: the first `dim` numbers of a head turn, halves paired (or neighbours, interleaved)."""
+    """Rotary positions: the first `dim` numbers of a head turn, halves paired (or neighbours,
+    interleaved)."""
 
     dim: int
     theta: float = 10_000.0
@@ -128,7 +133,8 @@ class LayerSpec:
 class DecoderSpec:
     """A whole decoder; `layers` has one entry for each layer, in order.
 
-    max_position_embeddings  tokens it was trained for, as the checkpoint says; see `derived_max_len`.
+    max_position_embeddings  tokens it was trained for, as the checkpoint says; see
+                             `derived_max_len`.
     embedding_scale          factor of embedding rows, rounded to the model's dtype.
     logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
     tie_head                 the embedding is the output matrix too.
@@ -144,7 +150,8 @@ class DecoderSpec:
     tie_head: bool = False
 
     def for_length(self, max_model_len: int) -> DecoderSpec:
-        """The same decoder when no sequence passes `max_model_len`: wider windows are no windows."""
+        """The same decoder when no sequence passes `max_model_len`: wider windows are no
+        windows."""
         layers = []
         for layer in self.layers:
             window = layer.mixer.window
@@ -198,16 +205,22 @@ def cache_groups(
 
 
 def to_json(spec: DecoderSpec) -> dict[str, Any]:
-    """The description as plain JSON values; runs of equal layers are told once with their count."""
+    """The description as plain JSON values; equal layers are told once, with all their numbers."""
     data = asdict(spec)
-    runs: list[dict[str, Any]] = []
-    for layer, original in zip(data["layers"], spec.layers, strict=True):
-        rope = original.mixer.rope
-        if rope is not None and rope.scaling is not None:
-            layer["mixer"]["rope"]["scaling"]["kind"] = type(rope.scaling).__name__
-        if runs and runs[-1]["layer"] == layer:
-            runs[-1]["count"] += 1
-        else:
-            runs.append({"count": 1, "layer": layer})
-    data["layers"] = runs
+    kinds: dict[LayerSpec, list[int]] = {}
+    for index, layer in enumerate(spec.layers):
+        kinds.setdefault(layer, []).append(index)
+    data["layers"] = [
+        {"numbers": " ".join(map(str, numbers)), **_layer_json(layer)}
+        for layer, numbers in kinds.items()
+    ]
+    return data
+
+
+def _layer_json(layer: LayerSpec) -> dict[str, Any]:
+    data = asdict(layer)
+    rope = layer.mixer.rope
+    if rope is not None and rope.scaling is not None:
+        scaling = data["mixer"]["rope"]["scaling"]
+        data["mixer"]["rope"]["scaling"] = {"kind": type(rope.scaling).__name__, **scaling}
     return data

@@ -32,7 +32,9 @@ class Arena:
         while True:
             if self._chunk == len(self._chunks):
                 size = max(room, self._chunk_bytes)
-                self._chunks.append(torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=self._device))
+                self._chunks.append(
+                    torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=self._device)
+                )
             chunk = self._chunks[self._chunk]
             start = -chunk.data_ptr() % _ALIGNMENT + self._used
             if start + room <= chunk.numel():

@@ -1,8 +1,8 @@
 """Attention of packed queries over a paged cache: the declaration, its messages and its definition.
 
-A sequence's keys are walked in tiles of 32 tokens at absolute positions, in segments of 1,024 tokens that
-each have an online softmax of their own and are merged in order. Who owns which block is the engine's
-business; what a block's bytes mean is the provider's.
+A sequence's keys are walked in tiles of 32 tokens at absolute positions, in segments of 1,024
+tokens that each have an online softmax of their own and are merged in order. Who owns which block
+is the engine's business; what a block's bytes mean is the provider's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class AttentionStep:
 
     query_start   [B+1] int32, first packed token of each sequence, and T at the end.
     seq_lens      [B] int32, tokens in the cache after this step's are written.
-    block_table   [B, max_blocks] int32; -1 where a window has passed, anything behind the last block.
+    block_table   [B, max_blocks] int32; -1 where a window has passed, anything after the last.
     slot_mapping  [T] int64, block * block_size + offset of each packed token.
     """
 
@@ -63,7 +63,7 @@ class CachePlace:
 
 @dataclass(frozen=True)
 class PlainCache:
-    """One layer's keys [num_slabs, blocks_per_slab, S, K, D] and values [..., Dv], views of the slabs."""
+    """One layer's keys [num_slabs, blocks_per_slab, S, K, D] and values [..., Dv], as views."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -112,7 +112,7 @@ class PagedAttentionBase(Provider):
     ) -> PlainCache:
         """Keys and values of one layer inside the slabs.
 
-        Raises ValueError if a size in bytes is no multiple of the element's, or the part does not fit.
+        Raises ValueError if bytes are no multiple of the element's, or the part does not fit.
         """
         item = dtype.itemsize
         num_slabs, slab_bytes = place.buffer.shape
@@ -128,7 +128,7 @@ class PagedAttentionBase(Provider):
         ):
             raise ValueError(
                 f"a layer part of {part} bytes at {place.layer_offset} does not fit: blocks have "
-                f"{place.block_bytes} bytes, {place.blocks_per_slab} of them in slabs of {slab_bytes}"
+                f"{place.block_bytes} bytes, {place.blocks_per_slab} in a slab of {slab_bytes}"
             )
         flat = place.buffer.view(dtype)  # [num_slabs, slab_bytes / item]
 
@@ -198,13 +198,13 @@ class PagedAttentionReference(PagedAttentionBase):
     ) -> torch.Tensor:
         """Attention of each query over its own sequence's cached keys, causal.
 
-        q        [T, H, D], tokens of all sequences packed in plan order, their keys already written;
-                 the i-th of n queries of a sequence stands at position seq_len - n + i.
+        q        [T, H, D], tokens of all sequences in plan order, their keys already written; the
+                 i-th of n queries of a sequence stands at position seq_len - n + i.
         scale    factor on every score. softcap: cap * tanh(score / cap) after it; 0 is none.
         window   tokens looked back, counting the query itself; None is unlimited.
         sinks    [H] float32, a further score per head that takes weight and gives nothing.
-        Returns [T, H, Dv] in q's dtype, accumulated in float32, one rounding. Slots that no token was
-        written to are never read into a result.
+        Returns [T, H, Dv] in q's dtype, accumulated in float32, one rounding. Slots that no token
+        was written to are never read into a result.
         Raises ValueError if H is no multiple of K, or the window is larger than the plan's.
         Source: arXiv 2309.06180 (paging), 2205.14135 (tiling with an online softmax).
         """
@@ -221,7 +221,7 @@ class PagedAttentionReference(PagedAttentionBase):
             for head in range(q.shape[1]):
                 for at in range(start, end, self.query_rows):
                     rows = q[at : min(at + self.query_rows, end), head].to(torch.float32)
-                    tile = torch.zeros(self.query_rows, q.shape[2], device=q.device)
+                    tile = _zeros(q, self.query_rows, q.shape[2])
                     tile[: rows.shape[0]] = rows
                     sink = None if sinks is None else sinks[head].to(torch.float32)
                     position = first + at - start
@@ -242,24 +242,28 @@ class _Rule:
 def _sequence_tiles(
     cache: PlainCache, plan: ReferencePlan, blocks: npt.NDArray[np.int32], seq_len: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One sequence's keys [tiles, K, 32, D] and values [tiles, K, 32, Dv] in float32, zeros where the
-    block is null or the position is not below seq_len."""
+    """One sequence's keys [tiles, K, 32, D] and values [tiles, K, 32, Dv] in float32.
+
+    Zeros where the block is null or the position is not below seq_len.
+    """
     num_tiles = -(-seq_len // TILE_TOKENS)
     tiles: list[torch.Tensor] = []
     for stored in (cache.keys, cache.values):
-        rows = torch.zeros(num_tiles * TILE_TOKENS, *stored.shape[3:], device=stored.device)
+        rows = _zeros(stored, num_tiles * TILE_TOKENS, *stored.shape[3:])
         for start in range(0, seq_len, plan.block_size):
             block = int(blocks[start // plan.block_size])
             if block >= 0:
                 end = min(start + plan.block_size, seq_len)
                 place = stored[block // plan.blocks_per_slab, block % plan.blocks_per_slab]
                 rows[start:end] = place[: end - start]
-        tiles.append(rows.view(num_tiles, TILE_TOKENS, *stored.shape[3:]).transpose(1, 2).contiguous())
+        tiles.append(
+            rows.view(num_tiles, TILE_TOKENS, *stored.shape[3:]).transpose(1, 2).contiguous()
+        )
     return tiles[0], tiles[1]
 
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""An online softmax: running maximum [R, 1], sum of weights [R, 1], weighted sum of values [R, Dv]."""
+"""An online softmax: peak [R, 1], sum of weights [R, 1], weighted sum of values [R, Dv]."""
 
 
 def _attend(
@@ -270,7 +274,7 @@ def _attend(
     rule: _Rule,
     sink: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attention of query rows [R, D] at `position` and onwards over tiles [tiles, 32, D]; [R, Dv]."""
+    """Attention of query rows [R, D] from `position` on over tiles [tiles, 32, D]; [R, Dv]."""
     total = _start(q, values)
     tiles_per_segment = SEGMENT_TOKENS // TILE_TOKENS
     for first in range(0, keys.shape[0], tiles_per_segment):
@@ -287,14 +291,20 @@ def _attend(
             state = (peak, weight, state[2] * keep + torch.mm(weights, values[tile]))
         total = _merge(total, state)
     if sink is not None:
-        total = _merge(total, (sink.expand_as(total[0]), torch.ones_like(total[1]), total[2] * 0.0))
+        total = _merge(
+            total, (sink.expand_as(total[0]), torch.ones_like(total[1]), torch.zeros_like(total[2]))
+        )
     return total[2] / total[1]
+
+
+def _zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    return torch.zeros(shape, dtype=torch.float32, device=like.device)
 
 
 def _start(q: torch.Tensor, values: torch.Tensor) -> State:
     """The state before any key."""
-    peak = torch.full((q.shape[0], 1), LOWEST, device=q.device)
-    return peak, torch.zeros_like(peak), torch.zeros(q.shape[0], values.shape[-1], device=q.device)
+    weight = _zeros(q, q.shape[0], 1)
+    return weight + LOWEST, weight, _zeros(q, q.shape[0], values.shape[-1])
 
 
 def _hidden(q: torch.Tensor, position: int, tile: int, window: int | None) -> torch.Tensor:

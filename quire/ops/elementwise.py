@@ -15,12 +15,14 @@ import torch
 from quire.ops.registry import Provider, declare, register
 
 ADD = declare("add", "pure", "run(x, y, scale) -> x + scale * y")
-SCALE = declare("scale", "pure", "run(x, factor) -> factor * x")
+SCALE = declare("scale", "pure", "run(x of any shape, factor) -> factor * x")
 ACT_MUL = declare(
-    "act_mul", "pure", "run(gate_up [T,2F], act) -> [T,F], act(first half) * second half; silu, gelu, gelu_tanh"
+    "act_mul",
+    "pure",
+    "run(gate_up [T,2F], act) -> [T,F], act(first half) * second half; silu, gelu, gelu_tanh",
 )
-SOFT_CAP = declare("soft_cap", "pure", "run(x, cap) -> cap * tanh(x / cap)")
-TO_FLOAT32 = declare("to_float32", "pure", "run(x) -> x in float32")
+SOFT_CAP = declare("soft_cap", "pure", "run(x of any shape, cap) -> cap * tanh(x / cap)")
+TO_FLOAT32 = declare("to_float32", "pure", "run(x of any shape) -> x in float32")
 TAKE_ROWS = declare("take_rows", "pure", "run(x [T,C], rows [B]) -> [B,C], x[rows]")
 
 
@@ -28,7 +30,9 @@ def add(x: torch.Tensor, y: torch.Tensor, scale: float, out: torch.Tensor) -> to
     """out = x + scale * y in float32, rounded once to out's dtype; out may be x or y."""
     if scale == 1.0 and x.dtype == y.dtype == out.dtype:
         return torch.add(x, y, out=out)
-    scaled = y.to(torch.float32, copy=True).mul_(scale)  # two steps: a fused one rounds otherwise in its tail
+    scaled = y.to(torch.float32, copy=True).mul_(
+        scale
+    )  # two steps: a fused one rounds otherwise in its tail
     return out.copy_(scaled.add_(x.to(torch.float32)))
 
 
@@ -61,7 +65,12 @@ class AddReference(Provider):
     name = "reference"
 
     def run(
-        self, x: torch.Tensor, y: torch.Tensor, *, scale: float = 1.0, out: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        *,
+        scale: float = 1.0,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """x + scale * y, of one shape; returns x's dtype, one rounding. `out` may be x or y."""
         return add(x, y, scale, torch.empty_like(x) if out is None else out)
@@ -72,7 +81,9 @@ class ScaleReference(Provider):
     op = "scale"
     name = "reference"
 
-    def run(self, x: torch.Tensor, *, factor: float, out: torch.Tensor | None = None) -> torch.Tensor:
+    def run(
+        self, x: torch.Tensor, *, factor: float, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """factor * x in x's dtype, one rounding. `out` may be x."""
         out = torch.empty_like(x) if out is None else out
         return out.copy_(x.to(torch.float32) * factor)
@@ -83,11 +94,13 @@ class ActMulReference(Provider):
     op = "act_mul"
     name = "reference"
 
-    def run(self, gate_up: torch.Tensor, *, act: str, out: torch.Tensor | None = None) -> torch.Tensor:
+    def run(
+        self, gate_up: torch.Tensor, *, act: str, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """act(gate) * up, with gate the first F columns and up the last F.
 
-        gate_up [T, 2F]; returns [T, F] in its dtype, one rounding. act is "silu", "gelu" (with erf) or
-        "gelu_tanh"; raises ValueError for another.
+        gate_up [T, 2F]; returns [T, F] in its dtype, one rounding. act is "silu", "gelu" (with
+        erf) or "gelu_tanh"; raises ValueError for another.
         """
         function = ACTIVATIONS.get(act)
         if function is None:
@@ -127,7 +140,9 @@ class TakeRowsReference(Provider):
     op = "take_rows"
     name = "reference"
 
-    def run(self, x: torch.Tensor, rows: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
-        """x[rows]: x [T, C], rows [B] int64; returns [B, C] in x's dtype. Raises IndexError outside."""
+    def run(
+        self, x: torch.Tensor, rows: torch.Tensor, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x[rows]: x [T, C], rows [B] int64 to [B, C] in x's dtype. Raises IndexError outside."""
         out = x.new_empty(rows.shape[0], *x.shape[1:]) if out is None else out
         return torch.index_select(x, 0, rows, out=out)

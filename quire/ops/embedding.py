@@ -10,9 +10,13 @@ import torch
 from quire.ops.registry import Provider, declare, register
 
 EMBEDDING = declare(
-    "embedding", "packed", "pack(weight [V,C]); run(ids [T], packed, scale) -> [T,C], rows of the table times scale"
+    "embedding",
+    "packed",
+    "pack(weight [V,C]); run(ids [T], packed, scale) -> [T,C], rows of the table times scale",
 )
-PUT_ROWS = declare("put_rows", "pure", "run(x [T,C] in place, rows [E], values [E,C]): x[rows] = values")
+PUT_ROWS = declare(
+    "put_rows", "pure", "run(x [T,C] in place, rows [E], values [E,C]): x[rows] = values"
+)
 
 
 @register
@@ -35,7 +39,7 @@ class EmbeddingReference(Provider):
         """Row ids[t] of the table, times `scale`.
 
         ids [T] int64, each below V. Returns [T, C] in the table's dtype; the multiplication is in
-        float32 with one rounding, and left out when scale is 1. Raises IndexError for an id outside.
+        float32 with one rounding, and left out when scale is 1. Raises IndexError outside.
         """
         if out is None:
             out = packed.new_empty(ids.shape[0], packed.shape[1])

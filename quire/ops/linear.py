@@ -1,7 +1,7 @@
 """The product with a weight, which is most of what a model does.
 
-The reference works in tiles of 64 rows padded with zeros, so that a row's bits do not depend on how many
-rows came with it. Stored number formats other than plain floats belong to `quant`.
+The reference works in tiles of 64 rows padded with zeros, so that a row's bits do not depend on how
+many rows came with it. Stored number formats other than plain floats belong to `quant`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from quire.ops.registry import Provider, declare, register
 
 TILE_ROWS = 64
-"""Rows of one product. Plain products choose their order of additions from the number of rows; products
-of one constant shape do not depend on a row's place in the tile or on the other rows."""
+"""Rows of one product. Plain products choose their order of additions from the number of rows;
+products of one constant shape do not depend on a row's place in the tile or on the other rows."""
 
 LINEAR = declare(
     "linear",
     "packed",
-    "pack(weight [N,K], bias [N] or None); run(x [T,K], packed, delta [T,N] fp32 or None) -> [T,N], x @ weight.T + bias",
+    "pack(weight [N,K], bias [N]); run(x [T,K], packed, delta [T,N]) -> x @ weight.T + delta + bias",
 )
 
 

@@ -14,7 +14,7 @@ RMS_NORM = declare("rms_norm", "pure", "run(x [...,C], weight [C], eps) -> x / r
 ADD_RMS_NORM = declare(
     "add_rms_norm",
     "pure",
-    "run(x [T,C], residual [T,C] in place, weight [C], eps) -> rms_norm(residual += x); equals add then rms_norm",
+    "run(x [T,C], residual [T,C] in place, weight [C], eps) -> rms_norm(residual += x)",
 )
 
 

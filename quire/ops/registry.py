@@ -1,7 +1,7 @@
 """The table of operations: what each one is, who can carry it out, and which choice was made.
 
-Declarations and reference bodies are in `ops/<family>.py`, providers in `ops/vendor` (through torch), `ops/cpu`
-and `ops/triton`; `load_all` imports them.
+Declarations and reference bodies are in `ops/<family>.py`, providers in `ops/vendor` (through torch),
+`ops/cpu` and `ops/triton`; `load_all` imports them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Provider:
     """One implementation of one operation. Subclasses set the names and give `run`.
 
     A packed operation also has `pack`, called once per weight; a planned one has the methods that
-    its declaration names. `row_invariant` says that a row of the result depends on its own inputs only.
+    its declaration names. `row_invariant` says that a row of the result depends on its own inputs.
     """
 
     op: str = ""
@@ -58,7 +58,7 @@ class Provider:
 
 @dataclass(frozen=True)
 class Op:
-    """One operation. `kind` is pure, packed or planned; `summary` is one sentence for `quire ops`."""
+    """One operation. `kind` is pure, packed or planned; `summary` is a line for `quire ops`."""
 
     name: str
     kind: str
@@ -145,13 +145,21 @@ class Call:
 
 
 class Tape:
-    """A step as a list of calls. Every call writes into tensors it was given, so that running the list
-    again on refilled inputs gives the bits of the eager run."""
+    """A step as a list of calls. Every call writes into tensors it was given.
+
+    So running the list again on refilled inputs gives the bits of the eager run.
+    """
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    def add(self, bound: Bound, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def add(
+        self,
+        bound: Bound,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         self.calls.append(Call(bound, function, args, kwargs))
 
     def replay(self) -> None:
@@ -170,13 +178,20 @@ class Binding:
 
 
 class Table:
-    """The choices of one worker. `overrides` maps an op name, or "all", to a provider name.
+    """The choices of one worker.
+
+    `overrides` maps an op name, or "all", to a provider name; "all" holds for the operations that
+    have such a provider.
 
     Raises ValueError if an override names an unknown op or provider, or one that refuses.
     """
 
     def __init__(
-        self, *, device: str = "cpu", overrides: Mapping[str, str] | None = None, fast_math: bool = False
+        self,
+        *,
+        device: str = "cpu",
+        overrides: Mapping[str, str] | None = None,
+        fast_math: bool = False,
     ) -> None:
         self.device = device
         self.fast_math = fast_math
@@ -184,14 +199,23 @@ class Table:
         self.bindings: list[Binding] = []
         self.tape: Tape | None = None
         load_all()
-        for name in self.overrides:
+        for name, provider in self.overrides.items():
+            if name == "all" and provider not in PROVIDER_ORDER:
+                raise ValueError(
+                    f"kernel_overrides names the unknown provider {provider!r}; "
+                    f"known: {PROVIDER_ORDER}"
+                )
             if name != "all" and name not in _OPS:
-                raise ValueError(f"kernel_overrides names the unknown operation {name!r}; known: {sorted(_OPS)}")
+                raise ValueError(
+                    f"kernel_overrides names the unknown operation {name!r}; known: {sorted(_OPS)}"
+                )
 
     def bind(self, op: Op, dtype: str, *, format: str = "plain", **sizes: int) -> Bound:
         """The provider for this signature, chosen now and kept by the caller."""
         signature = Signature(dtype, sizes, format, self.device)
-        wanted = self.overrides.get(op.name) or self.overrides.get("all")
+        wanted = self.overrides.get(op.name)
+        if wanted is None and self.overrides.get("all") in _PROVIDERS[op.name]:
+            wanted = self.overrides["all"]
         provider, refusals = choose(op, signature, wanted=wanted, fast_math=self.fast_math)
         binding = Binding(op, signature, provider.name, refusals)
         if binding not in self.bindings:
@@ -217,7 +241,9 @@ def choose(
     known = _PROVIDERS[op.name]
     if wanted is not None:
         if wanted not in known:
-            raise ValueError(f"operation {op.name!r} has no provider {wanted!r}; it has {sorted(known)}")
+            raise ValueError(
+                f"operation {op.name!r} has no provider {wanted!r}; it has {sorted(known)}"
+            )
         refusal = known[wanted].accepts(signature)
         if refusal is not None:
             raise ValueError(f"provider {wanted!r} of {op.name!r} refuses {signature}: {refusal}")

@@ -12,7 +12,7 @@ from quire.ops.registry import Provider, declare, register
 ROPE = declare(
     "rope",
     "pure",
-    "run(x [T,H,D] in place, positions [T], table [max_len,rot], interleaved): turns the first rot of D",
+    "run(x [T,H,D] in place, positions [T], table [max_len,rot], interleaved): turns rot of D",
 )
 
 
@@ -22,14 +22,19 @@ class RopeReference(Provider):
     name = "reference"
 
     def run(
-        self, x: torch.Tensor, positions: torch.Tensor, table: torch.Tensor, *, interleaved: bool = False
+        self,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        table: torch.Tensor,
+        *,
+        interleaved: bool = False,
     ) -> torch.Tensor:
-        """Rotates pairs of the first `rot` elements of each head by their position's angles, in place.
+        """Rotates pairs of the first `rot` elements of each head by their angles, in place.
 
         x          [T, H, D], may be a strided view; returned.
         positions  [T] int64, each below max_len; IndexError otherwise.
         table      [max_len, rot] float32: rot / 2 cosines, then rot / 2 sines.
-        Pair i is (i, i + rot / 2), or (2i, 2i + 1) if interleaved. Computed in float32, rounded once.
+        Pair i is (i, i + rot / 2), or (2i, 2i + 1) if interleaved. In float32, rounded once.
         Source: arXiv 2104.09864.
         """
         rot = table.shape[1]

@@ -39,7 +39,7 @@ class CacheMemory:
         for index, group in enumerate(layout.groups):
             offset = 0
             for layer in group.layers:
-                spec, attend = layers[layer]
+                spec, attend = layers[layer].spec, layers[layer].attend
                 sizes = (spec.num_kv_heads, spec.head_size, spec.head_size, dtype)
                 place = CachePlace(
                     buffer=self.buffer,
@@ -52,7 +52,7 @@ class CacheMemory:
                 self.group_of[layer] = index
                 offset += group.block_size * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
             assert offset <= group.block_bytes, f"group {index} needs {offset} bytes a block, not {group.block_bytes}"
-            attend = layers[group.layers[0]][1]
+            attend = layers[group.layers[0]].attend
             self._attends.append(attend)
             self.plans.append(
                 attend.provider.new_plan(  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from tests.e2e.driver import Job, settings
 
 
 def _make(folder: Path, provider: str) -> tuple[Worker, Scheduler]:
-    description = describe(str(folder), hf_overrides={}, revision=None)
+    description = describe(str(folder))
     wanted = settings(
         folder, kernel_overrides={"all": provider} if provider else {}, max_model_len=256,
         kv_cache_memory_bytes=16 << 20, max_num_seqs=8, max_num_batched_tokens=512,

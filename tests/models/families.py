@@ -126,6 +126,7 @@ CASES: dict[str, Case] = {
         | {
             "architectures": ["Gemma2ForCausalLM"],
             "model_type": "gemma2",
+            "rms_norm_eps": 0.5,
             "head_dim": 24,
             "attention_bias": True,
             "query_pre_attn_scalar": 9,

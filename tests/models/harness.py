@@ -31,17 +31,22 @@ BLOCKS_PER_SLAB = 3
 class PagedRun:
     """One sequence in a paged cache of its own, fed in chunks; its blocks lie in a shuffled order.
 
-    Slots that nothing was written to hold NaN. With `drop_passed`, blocks that a window has left behind are
+    Slots that nothing was written to hold NaN. With `drop_passed`, blocks that a window has left
+    behind are
     null in the block table, as the engine makes them.
     """
 
-    def __init__(self, decoder: Decoder, *, max_len: int, block_size: int = 16, drop_passed: bool = True) -> None:
+    def __init__(
+        self, decoder: Decoder, *, max_len: int, block_size: int = 16, drop_passed: bool = True
+    ) -> None:
         self.decoder = decoder
         self.block_size = block_size
         self.drop_passed = drop_passed
         self.arena = Arena(CPU, chunk_bytes=4 << 20)
         self.num_computed = 0
-        self.groups = cache_groups(decoder.spec, block_size=block_size, dtype_bytes=decoder.dtype.itemsize)
+        self.groups = cache_groups(
+            decoder.spec, block_size=block_size, dtype_bytes=decoder.dtype.itemsize
+        )
         self.group_of: list[int | None] = [None] * len(decoder.attention_layers)
         self.caches: list[Any] = [None] * len(decoder.attention_layers)
         self.plans: list[Any] = []
@@ -69,7 +74,10 @@ class PagedRun:
             self.group_of[layer] = index
         self.plans.append(
             provider.new_plan(
-                block_size=self.block_size, blocks_per_slab=BLOCKS_PER_SLAB, window=group.window, device=CPU
+                block_size=self.block_size,
+                blocks_per_slab=BLOCKS_PER_SLAB,
+                window=group.window,
+                device=CPU,
             )
         )
         self.tables.append(np.random.default_rng(index).permutation(num_blocks).astype(np.int32))
@@ -133,7 +141,9 @@ def load(
     )
 
 
-def our_logits(decoder: Decoder, ids: Sequence[int], *, max_len: int, chunk: int | None = None) -> torch.Tensor:
+def our_logits(
+    decoder: Decoder, ids: Sequence[int], *, max_len: int, chunk: int | None = None
+) -> torch.Tensor:
     """[T, V] float32 at every position, computed in chunks of `chunk` tokens or at once."""
     run = PagedRun(decoder, max_len=max_len)
     size = chunk or len(ids)
@@ -141,7 +151,9 @@ def our_logits(decoder: Decoder, ids: Sequence[int], *, max_len: int, chunk: int
         return torch.cat([run.logits(ids[at : at + size]) for at in range(0, len(ids), size)])
 
 
-def their_logits(folder: Path, ids: Sequence[int], *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def their_logits(
+    folder: Path, ids: Sequence[int], *, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """[T, V] float32 from Transformers, read from the same folder."""
     from transformers import AutoModelForCausalLM
 
@@ -151,7 +163,8 @@ def their_logits(folder: Path, ids: Sequence[int], *, dtype: torch.dtype = torch
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any], *, seed: int = 0, **save: Any) -> Path:
-    """A random checkpoint with exactly this config.json, its weights scaled so that every part matters.
+    """A random checkpoint with exactly this config.json, its weights scaled so that every part
+    matters.
 
     Matrices have a gain of about 1.5, norm weights and biases spread widely.
     """
@@ -160,7 +173,9 @@ def write_checkpoint(folder: Path, config: dict[str, Any], *, seed: int = 0, **s
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config)
     (folder / "config.json").write_text(text)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.from_pretrained(folder), dtype=torch.float32
+    )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -13,7 +13,8 @@ from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
 
 
 def gemma2(hf: HfConfig) -> DecoderSpec:
-    """`Gemma2ForCausalLM`. Defaults are those of Transformers' Gemma2Config. Source: arXiv 2408.00118."""
+    """`Gemma2ForCausalLM`. Defaults are those of Transformers' Gemma2Config. Source: arXiv
+    2408.00118."""
     heads, kv_heads = head_counts(hf, default_kv_heads=4)
     head_size = hf.int_("head_dim", 256)
     eps = hf.float_("rms_norm_eps", 1e-6)
@@ -25,7 +26,9 @@ def gemma2(hf: HfConfig) -> DecoderSpec:
         width=hf.int_("intermediate_size"),
         activation=hf.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh"),
     )
-    hf.skip("hidden_act")  # written beside hidden_activation by older tools; Transformers reads the latter
+    hf.skip(
+        "hidden_act"
+    )  # written beside hidden_activation by older tools; Transformers reads the latter
     layers = tuple(
         LayerSpec(
             mixer=Attention(

@@ -26,7 +26,8 @@ def llama(hf: HfConfig) -> DecoderSpec:
 
 
 def mistral(hf: HfConfig) -> DecoderSpec:
-    """`MistralForCausalLM`: every layer looks back over `sliding_window` tokens unless that is null."""
+    """`MistralForCausalLM`: every layer looks back over `sliding_window` tokens unless that is
+    null."""
     return _decoder(
         hf,
         kv_heads=8,

@@ -15,7 +15,8 @@ from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
 
 
 def qwen2(hf: HfConfig) -> DecoderSpec:
-    """`Qwen2ForCausalLM` (Qwen 2 and 2.5): q, k and v have biases, the output projection has none."""
+    """`Qwen2ForCausalLM` (Qwen 2 and 2.5): q, k and v have biases, the output projection has
+    none."""
     head_size = hf.optional_int("head_dim") or default_head_size(hf)
     heads, kv_heads = head_counts(hf)
     return _decoder(
@@ -63,7 +64,11 @@ def _decoder(hf: HfConfig, attention: Attention) -> DecoderSpec:
     if any(sliding) and window is None:
         raise hf.refuse("layer_types", "sliding layers need sliding_window and use_sliding_window")
     layers = tuple(
-        LayerSpec(mixer=replace(attention, window=window if slides else None), feed_forward=dense, norm_eps=eps)
+        LayerSpec(
+            mixer=replace(attention, window=window if slides else None),
+            feed_forward=dense,
+            norm_eps=eps,
+        )
         for slides in sliding
     )
     return DecoderSpec(

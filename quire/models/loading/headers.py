@@ -1,4 +1,5 @@
-"""Which tensors a folder's safetensors files hold: names, types, shapes, without reading any of them.
+"""Which tensors a folder's safetensors files hold: names, types, shapes, without reading any of
+them.
 
 Reading the numbers is `models.loading.reader`.
 """
@@ -44,28 +45,38 @@ def weight_files(folder: Path) -> list[Path]:
     found = sorted(folder.glob("*.safetensors"))
     if found:
         return found
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    hint = f"; {pickled[0]} is a pickle, which is never read: convert it to safetensors" if pickled else ""
+    pickled = sorted(
+        path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)
+    )
+    hint = (
+        f"; {pickled[0]} is a pickle, which is never read: convert it to safetensors"
+        if pickled
+        else ""
+    )
     raise ModelLoadError(f"{folder} holds no safetensors files{hint}")
 
 
 def read_headers(folder: Path) -> dict[str, TensorHeader]:
     """Every tensor of the checkpoint by name.
 
-    Raises ModelLoadError for a damaged or truncated file, a name that two files hold, or an element type
+    Raises ModelLoadError for a damaged or truncated file, a name that two files hold, or an
+    element type
     that is no plain float.
     """
     tensors: dict[str, TensorHeader] = {}
     for path in weight_files(folder):
         for name, header in _file_headers(path).items():
             if name in tensors:
-                raise ModelLoadError(f"tensor {name!r} is in {tensors[name].path.name} and in {path.name}")
+                raise ModelLoadError(
+                    f"tensor {name!r} is in {tensors[name].path.name} and in {path.name}"
+                )
             tensors[name] = header
     return tensors
 
 
 def common_dtype(tensors: Mapping[str, TensorHeader]) -> str:
-    """The element type that most numbers of the checkpoint have, as torch names it; float64 reads as float32."""
+    """The element type that most numbers of the checkpoint have, as torch names it; float64 reads
+    as float32."""
     counts: dict[str, int] = {}
     for header in tensors.values():
         name = _DTYPE_NAMES[header.element]
@@ -75,7 +86,9 @@ def common_dtype(tensors: Mapping[str, TensorHeader]) -> str:
 
 def _indexed(folder: Path, index: Path) -> list[Path]:
     try:
-        names: Iterable[Any] = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        names: Iterable[Any] = set(
+            json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelLoadError(f"{index} cannot be read as an index of shards: {error!r}") from error
     paths = []
@@ -83,7 +96,9 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
         if Path(name).name != name:
             raise ModelLoadError(f"{index} names {name!r}, which is not a file of this folder")
         if not (folder / name).is_file():
-            raise ModelLoadError(f"{folder} lacks the shard {name} that {_INDEX} names; download it again")
+            raise ModelLoadError(
+                f"{folder} lacks the shard {name} that {_INDEX} names; download it again"
+            )
         paths.append(folder / name)
     return paths
 
@@ -98,7 +113,9 @@ def _file_headers(path: Path) -> dict[str, TensorHeader]:
     try:
         entries = json.loads(text)
         entries.pop("__metadata__", None)
-        return {name: _header(path, name, entry, size - 8 - length) for name, entry in entries.items()}
+        return {
+            name: _header(path, name, entry, size - 8 - length) for name, entry in entries.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelLoadError):
             raise
@@ -110,8 +127,11 @@ def _header(path: Path, name: str, entry: Mapping[str, Any], data_bytes: int) ->
     begin, end = entry["data_offsets"]
     if element not in ELEMENT_BYTES:
         raise ModelLoadError(
-            f"{path.name}: tensor {name!r} is stored as {element}; known are {', '.join(ELEMENT_BYTES)}"
+            f"{path.name}: tensor {name!r} is stored as {element}; "
+            f"known are {', '.join(ELEMENT_BYTES)}"
         )
     if end - begin != prod(shape) * ELEMENT_BYTES[element] or not 0 <= begin <= end <= data_bytes:
-        raise ModelLoadError(f"{path}: the numbers of {name!r} are cut short; download the file again")
+        raise ModelLoadError(
+            f"{path}: the numbers of {name!r} are cut short; download the file again"
+        )
     return TensorHeader(path, element, shape)

@@ -1,6 +1,7 @@
 """Weights by parameter name: read from safetensors piece by piece, or random for dry runs.
 
-Which tensors make up a parameter is decided in `models.names`; packing them is the layers' business.
+Which tensors make up a parameter is decided in `models.names`; packing them is the layers'
+business.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def checkpoint_source(
     table = parameters(spec)
     num_tensors = sum(len(pieces) for pieces in plan.values())
     with ExitStack() as stack:
-        bar = stack.enter_context(tqdm(total=num_tensors, desc="Loading weights", unit="tensor", disable=not progress))
+        bar = stack.enter_context(
+            tqdm(total=num_tensors, desc="Loading weights", unit="tensor", disable=not progress)
+        )
         files: dict[Path, Any] = {}
         for path in sorted({header.path for header in stored.values()}):
             files[path] = stack.enter_context(_opened(path))

@@ -1,7 +1,7 @@
 """The product with a plain weight through torch's own matrix library, in tiles of constant shape.
 
-The definition is in `ops.linear`; this differs in where it rounds: the product with its bias is rounded to
-the weight's dtype by the library, and a delta is added to that.
+The definition is in `ops.linear`; this differs in where it rounds: the product with its bias is
+rounded to the weight's dtype by the library, and a delta is added to that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 class _Pads(threading.local):
-    """One buffer [TILE_ROWS, K] for each K and dtype, for the last, incomplete tile of a thread's products."""
+    """One buffer [TILE_ROWS, K] for each K and dtype and thread, for tiles that are not full."""
 
     def __init__(self) -> None:
         self.known: dict[tuple[int, torch.dtype], torch.Tensor] = {}
@@ -63,8 +63,8 @@ class LinearTorch(Provider):
     ) -> torch.Tensor:
         """x @ weight.T + bias, rounded to x's dtype; then + delta, rounded again.
 
-        x [T, K] in the weight's dtype, rows may be strided; delta [T, N] float32. Returns [T, N]. A row
-        whose delta is zero has the bits of the call without delta.
+        x [T, K] in the weight's dtype, rows may be strided; delta [T, N] float32. Returns [T, N].
+        A row whose delta is zero has the bits of the call without delta.
         """
         num_rows = x.shape[0]
         if out is None:

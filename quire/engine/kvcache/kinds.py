@@ -1,0 +1,96 @@
+"""What differs between kinds of cache: which blocks a sequence needs and which prefix is usable.
+
+Knows positions and keys only; the blocks themselves are counted in `kvcache.block_pool`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+from quire.protocol.cache import CacheGroup
+from quire.protocol.errors import SettingsError
+
+
+class FullAttention:
+    """Every token stays visible: a block lives as long as its sequence."""
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+
+    def blocks_needed(self, end: int) -> int:
+        """Entries that a table must have for the first `end` tokens."""
+        return -(-end // self.block_size)
+
+    def first_needed(self, start: int) -> int:
+        """Index of the first block that a query at position `start` or later can see."""
+        return 0
+
+    def most_live(self, end: int, chunk: int) -> int:
+        """Most blocks held at once while `end` tokens are computed, `chunk` at most in a step."""
+        return self.blocks_needed(end)
+
+    def longest_hit(self, keys: Sequence[bytes], cached: Container[bytes], limit: int) -> int:
+        """Blocks of the longest usable cached prefix, at most `limit`."""
+        for i in range(limit):
+            if keys[i] not in cached:
+                return i
+        return limit
+
+
+class SlidingWindow:
+    """A query sees `window` tokens, itself included; blocks behind the window are given back."""
+
+    def __init__(self, block_size: int, window: int) -> None:
+        self.block_size = block_size
+        self.window = window
+
+    def blocks_needed(self, end: int) -> int:
+        """Entries that a table must have for the first `end` tokens."""
+        return -(-end // self.block_size)
+
+    def first_needed(self, start: int) -> int:
+        """Index of the first block that a query at position `start` or later can see."""
+        behind = start - self.window + 1
+        return behind // self.block_size if behind > 0 else 0
+
+    def most_live(self, end: int, chunk: int) -> int:
+        """Most blocks held at once while `end` tokens are computed, `chunk` at most in a step."""
+        seen = self.window - 1 + min(chunk, end)
+        return min(self.blocks_needed(end), self.blocks_needed(seen) + 1)
+
+    def longest_hit(self, keys: Sequence[bytes], cached: Container[bytes], limit: int) -> int:
+        """Blocks of the longest usable cached prefix, at most `limit`.
+
+        A prefix is usable when the blocks that its next token sees are cached; earlier ones are
+        not looked at.
+        """
+        wanted = -(-(self.window - 1) // self.block_size)
+        if wanted == 0:
+            return limit
+        run = 0
+        for i in range(limit - 1, -1, -1):
+            if keys[i] in cached:
+                run += 1
+                if run == wanted:
+                    return i + run
+            else:
+                run = 0
+        return run
+
+
+CacheRules = FullAttention | SlidingWindow
+
+
+def rules_of(group: CacheGroup) -> CacheRules:
+    """The rules of a group's kind. Raises SettingsError for kinds that are not served."""
+    if group.kind in ("full", "mla"):
+        return FullAttention(group.block_size)
+    if group.kind == "sliding_window" and group.window is not None and group.window > 0:
+        return SlidingWindow(group.block_size, group.window)
+    if group.kind == "sliding_window":
+        raise SettingsError(
+            f"a sliding window cache has window {group.window}; it must be at least 1 token"
+        )
+    raise SettingsError(
+        f"cache kind {group.kind!r} is not served; known kinds: full, mla, sliding_window"
+    )

@@ -1,0 +1,289 @@
+"""Where the cache of each sequence lives: tables, prefix hits, forks and keys over the block pool.
+
+Who runs, and who gives way when blocks run out, is decided in `engine.scheduler`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from quire.engine.kvcache.block_pool import BlockPool
+from quire.engine.kvcache.hashing import BlockHasher
+from quire.engine.kvcache.kinds import CacheRules, SlidingWindow, rules_of
+from quire.engine.request import NEVER, Sequence
+from quire.protocol.cache import NULL_BLOCK, CacheLayout
+from quire.protocol.errors import SettingsError
+from quire.protocol.step import BlockCopy
+
+
+class CacheManager:
+    """Block tables of all sequences. All groups share one block size, so all tables have one length.
+
+    Raises SettingsError if the groups differ in block size, have a kind that is not served, or if
+    one sequence of `max_model_len` tokens does not fit.
+    """
+
+    def __init__(
+        self,
+        layout: CacheLayout,
+        *,
+        max_model_len: int,
+        max_chunk: int,
+        caching: bool,
+        hash_algo: str,
+    ) -> None:
+        sizes = {group.block_size for group in layout.groups}
+        if len(sizes) != 1:
+            raise SettingsError(
+                f"cache groups have block sizes {sorted(sizes)}; they must share one block_size"
+            )
+        self.block_size = sizes.pop()
+        self.caching = caching
+        self._max_chunk = max_chunk
+        self.rules = [rules_of(group) for group in layout.groups]
+        check_length_fits(layout, self.rules, max_model_len, max_chunk)
+        self.pool = BlockPool(layout)
+        self._hasher = BlockHasher(self.block_size, hash_algo)
+        self._groups = range(len(layout.groups))
+        self._windows = [
+            (g, rules) for g, rules in enumerate(self.rules) if isinstance(rules, SlidingWindow)
+        ]
+
+    # Starting a sequence.
+
+    def match(self, sequence: Sequence) -> int:
+        """Blocks of the longest cached prefix that every group can use; 0 if it may not read.
+
+        The last known token is never part of it. Prompt positions whose logprobs are still to be
+        sent are not skipped either.
+        """
+        if not sequence.reads_cache:
+            return 0
+        request = sequence.request
+        limit = (len(sequence.token_ids) - 1) // self.block_size
+        if request.logprobs_at < sequence.num_prompt:
+            limit = min(limit, (request.logprobs_at - 1) // self.block_size)
+        if limit <= 0:
+            return 0
+        self._hasher.extend(sequence.keys, request, sequence.token_ids, limit)
+        hit = limit
+        settled = 0
+        while settled < len(self.rules) and hit:
+            for g in self._groups:
+                usable = self.rules[g].longest_hit(sequence.keys, self.pool.cached(g), hit)
+                settled = settled + 1 if usable == hit else 1
+                hit = usable
+                if settled == len(self.rules):
+                    break
+        return hit
+
+    def next_key(self, sequence: Sequence, num_blocks: int) -> bytes | None:
+        """Key of the block after the first `num_blocks`; None if its tokens are not all known."""
+        if (num_blocks + 1) * self.block_size > len(sequence.token_ids):
+            return None
+        self._hasher.extend(
+            sequence.keys, sequence.request, sequence.token_ids, num_blocks + 1
+        )
+        return sequence.keys[num_blocks]
+
+    def fits(self, sequence: Sequence, hit: int) -> bool:
+        """Whether blocks for all its known tokens could be had now, as far as counts tell."""
+        for g, rules in enumerate(self.rules):
+            need = rules.blocks_needed(sequence.length) - hit
+            need = min(need, rules.most_live(sequence.length, self._max_chunk))
+            if need > self.pool.num_available(g):
+                return False
+        return True
+
+    def start(self, sequence: Sequence, hit: int, end: int) -> bool:
+        """Tables for the first `end` tokens, the first `hit` blocks from the cache.
+
+        False, with nothing held, if blocks run out.
+        """
+        tables: list[list[int]] = []
+        for g in self._groups:
+            first = self.rules[g].first_needed(hit * self.block_size)
+            cached = self.pool.cached(g)
+            found = [cached[key] for key in sequence.keys[first:hit]]
+            self.pool.share(g, found)
+            tables.append([NULL_BLOCK] * min(first, hit) + found)
+        sequence.tables = tables
+        sequence.capacity = hit * self.block_size
+        sequence.computed = sequence.capacity
+        self._mark_published(sequence, hit)
+        if self.grow(sequence, end) is None:
+            self.release(sequence)
+            return False
+        return True
+
+    def grow(self, sequence: Sequence, end: int) -> list[list[int]] | None:
+        """Appends blocks until the tables reach `end` tokens; what windows have passed goes back.
+
+        Returns the new ids [groups][blocks]; None, with none taken, if blocks run out.
+        """
+        for g, rules in self._windows:
+            self._pass_window(g, rules.first_needed(sequence.computed), sequence.tables[g])
+        count = -(-end // self.block_size) - sequence.capacity // self.block_size
+        grown: list[list[int]] = []
+        for g in self._groups:
+            fresh = self.pool.take(g, count)
+            if fresh is None:
+                for other, blocks in enumerate(grown):
+                    self.pool.release(other, reversed(blocks))
+                return None
+            grown.append(fresh)
+        for table, fresh in zip(sequence.tables, grown, strict=True):
+            table += fresh
+        sequence.capacity += count * self.block_size
+        return grown
+
+    def _pass_window(self, group: int, first: int, table: list[int]) -> None:
+        passed = []
+        index = min(first, len(table)) - 1
+        while index >= 0 and table[index] != NULL_BLOCK:
+            passed.append(table[index])
+            table[index] = NULL_BLOCK
+            index -= 1
+        if passed:
+            passed.reverse()
+            self.pool.release(group, passed)
+
+    def release(self, sequence: Sequence) -> None:
+        """Gives back every block, the tail first, so that the tail of a chain is evicted first."""
+        for g, table in enumerate(sequence.tables):
+            self.pool.release(g, reversed(table))
+        sequence.tables = []
+        sequence.capacity = 0
+        sequence.computed = 0
+        sequence.publish_at = NEVER
+        sequence.is_fork = False
+
+    # Forks.
+
+    def fork(self, parent: Sequence, child: Sequence) -> None:
+        """References for `child` on the parent's blocks of the prompt; its last token is open."""
+        child.computed = child.num_prompt - 1
+        num_blocks = -(-child.num_prompt // self.block_size)
+        tables = []
+        for g in self._groups:
+            first = self.rules[g].first_needed(child.computed)
+            table = [NULL_BLOCK] * first + parent.tables[g][first:num_blocks]
+            self.pool.share(g, table)
+            tables.append(table)
+        child.tables = tables
+        child.capacity = num_blocks * self.block_size
+        child.keys = parent.keys[: child.num_prompt // self.block_size]
+        self._mark_published(child, child.computed // self.block_size)
+        child.is_fork = True
+
+    def start_fork(
+        self, child: Sequence, end: int, copies: list[BlockCopy], sources: list[tuple[int, int]]
+    ) -> bool:
+        """Gives a fork its own last block and room for `end` tokens.
+
+        Appends the copies to be made to `copies`, and the blocks to give back once the plan is
+        made to `sources`. False, with the references kept, if blocks run out.
+        """
+        last = child.computed // self.block_size
+        has_content = child.computed % self.block_size > 0
+        own = [self.pool.num_references(g, child.tables[g][last]) == 1 for g in self._groups]
+        fresh: list[list[int]] = []
+        for g in self._groups:
+            blocks = self.pool.take(g, 0 if own[g] else 1)
+            if blocks is None:
+                self._give_back(fresh)
+                return False
+            fresh.append(blocks)
+        if end > child.capacity and self.grow(child, end) is None:
+            self._give_back(fresh)
+            return False
+        for g in self._groups:
+            source = child.tables[g][last]
+            if own[g]:
+                # Nobody else holds it: it is written in place, so it must not be found any more.
+                self.pool.withdraw_block(g, source)
+                continue
+            target = fresh[g][0]
+            child.tables[g][last] = target
+            sources.append((g, source))
+            if has_content:
+                copies.append(BlockCopy(g, source, target))
+        child.is_fork = False
+        return True
+
+    def _give_back(self, taken: list[list[int]]) -> None:
+        for g, blocks in enumerate(taken):
+            self.pool.release(g, blocks)
+
+    def release_sources(self, sources: Iterable[tuple[int, int]]) -> None:
+        """Gives back the blocks that a plan copies from."""
+        for g, block in sources:
+            self.pool.release(g, (block,))
+
+    # Keys.
+
+    def _mark_published(self, sequence: Sequence, num_blocks: int) -> None:
+        sequence.published = num_blocks
+        if sequence.request.writes_cache:
+            sequence.publish_at = (num_blocks + 1) * self.block_size
+        else:
+            sequence.publish_at = NEVER
+
+    def publish(self, sequence: Sequence) -> None:
+        """Publishes the keys of its full blocks whose tokens are planned and whose ids are known."""
+        known = min(sequence.computed, len(sequence.token_ids)) // self.block_size
+        first = sequence.published
+        if known <= first or sequence.publish_at == NEVER:
+            return
+        self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, known)
+        publish = self.pool.publish
+        for g, table in enumerate(sequence.tables):
+            for i in range(first, known):
+                if table[i] != NULL_BLOCK:
+                    publish(g, table[i], sequence.keys[i])
+        self._mark_published(sequence, known)
+
+    def withdraw(self, sequence: Sequence, start: int) -> None:
+        """Forgets the keys of its blocks from the one that holds token `start` on."""
+        for key in sequence.keys[start // self.block_size :]:
+            for g in self._groups:
+                self.pool.withdraw(g, key)
+
+    def check_invariants(self, sequences: Iterable[Sequence]) -> None:
+        """Raises AssertionError unless the pool's accounts are those of the sequences' tables."""
+        holders: list[Counter[int]] = [Counter() for _ in self._groups]
+        for sequence in sequences:
+            for g in self._groups if sequence.tables else ():
+                assert len(sequence.tables[g]) * self.block_size == sequence.capacity
+                holders[g].update(sequence.held_blocks(g))
+        self.pool.check_invariants(holders)
+
+
+def check_length_fits(
+    layout: CacheLayout, rules: list[CacheRules], max_model_len: int, max_chunk: int
+) -> None:
+    """Raises SettingsError, naming the longest length that fits, if one sequence alone would not."""
+
+    def slabs_for(length: int) -> int:
+        total = 0
+        for g, rule in enumerate(rules):
+            per_slab = layout.blocks_per_slab(g)
+            live = rule.most_live(length, max_chunk)
+            total += -(-live // per_slab)
+            # Blocks of a moving window wander through their slabs and may lie across one more edge.
+            if len(rules) > 1 and live < rule.blocks_needed(length):
+                total += 1
+        return total
+
+    if slabs_for(max_model_len) <= layout.num_slabs:
+        return
+    low, high = 0, max_model_len
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if slabs_for(middle) <= layout.num_slabs else (low, middle)
+    advice = f"set --max-model-len {low} or less, or give" if low else "give"
+    raise SettingsError(
+        f"max_model_len {max_model_len} needs {slabs_for(max_model_len)} slabs of KV cache and there "
+        f"are {layout.num_slabs}; {advice} more memory with --kv-cache-memory-bytes"
+    )

@@ -1,0 +1,186 @@
+"""A request as the scheduler keeps it: its sequences, what they know and where they stand.
+
+Decides nothing: who runs is `engine.scheduler`, where the cache lives is `engine.kvcache`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from quire.protocol.cache import NULL_BLOCK
+from quire.protocol.params import SamplingParams
+from quire.protocol.request import EngineRequest
+
+NEVER = sys.maxsize
+"""Later than every step and every position."""
+
+
+class Request:
+    """One request of a user and the sequences that are left of it.
+
+    unfinished   indices without a finish reason, also those whose sequence is not made yet.
+    sequences    the live ones by index; the leader prefills, the others are made when its prompt
+                 is planned to the end.
+    root_key     parent key of the first block; empty until it is needed.
+    logprobs_at  the first prompt position whose logprobs were not sent; `num_prompt` when none is
+                 wanted or all are sent.
+    queued_s, scheduled_s  monotonic seconds.
+    """
+
+    __slots__ = (
+        "source",
+        "request_id",
+        "params",
+        "number",
+        "unfinished",
+        "sequences",
+        "is_forked",
+        "reads_cache",
+        "writes_cache",
+        "root_key",
+        "logprobs_at",
+        "stops",
+        "eos",
+        "final_len",
+        "queued_s",
+        "scheduled_s",
+    )
+
+    def __init__(
+        self,
+        source: EngineRequest,
+        params: SamplingParams,
+        *,
+        number: int,
+        max_model_len: int,
+        caching: bool,
+        now_s: float,
+    ) -> None:
+        num_prompt = len(source.prompt_token_ids)
+        self.source = source
+        self.request_id = source.request_id
+        self.params = params
+        self.number = number
+        self.unfinished = set(range(params.n))
+        self.sequences: dict[int, Sequence] = {}
+        self.is_forked = params.n == 1
+        # Ids alone do not name the content of embedded prompts and of encoder inputs.
+        self.writes_cache = caching and source.embeds is None and source.encoder is None
+        self.reads_cache = self.writes_cache and not params.skip_reading_prefix_cache
+        self.root_key = b""
+        self.logprobs_at = 1 if params.prompt_logprobs is not None else num_prompt
+        self.eos = frozenset(() if params.ignore_eos else source.eos_token_ids)
+        self.stops = self.eos | frozenset(params.stop_token_ids or ())
+        room = max_model_len if params.max_tokens is None else num_prompt + params.max_tokens
+        self.final_len = min(room, max_model_len)
+        self.queued_s = now_s
+        self.scheduled_s = 0.0
+
+    def make_sequence(self, index: int, *, priority: int) -> Sequence:
+        """A waiting sequence of this request that owns nothing yet."""
+        token_ids = list(self.source.prompt_token_ids)
+        if self.source.resume_ids is not None and index < len(self.source.resume_ids):
+            token_ids += self.source.resume_ids[index]
+        sequence = Sequence(self, index, token_ids, (priority, self.number, index))
+        self.sequences[index] = sequence
+        return sequence
+
+
+class Sequence:
+    """One continuation: known tokens, computed tokens, its row and its block tables.
+
+    token_ids    ids the engine has seen: prompt, then output.
+    pending      tokens sampled by steps in flight: the worker knows them, we do not yet.
+    length       len(token_ids) + pending.
+    computed     tokens whose cache is filled, once the planned steps have run.
+    tables       [groups][blocks] block ids, NULL_BLOCK where a window has passed.
+    capacity     tokens that the tables reach.
+    keys         keys of its leading full blocks, as far as they were needed.
+    published    leading blocks whose keys were offered to the cache.
+    publish_at   tokens at which the next key can be published.
+    valid_from   results of steps before this one are not for it; NEVER when it is finished.
+    reads_cache  whether it may start from cached blocks.
+    is_fork      waits with references on its leader's blocks, taken in step `forked_in`.
+    wait_key     key that a running sequence is computing and that this one waits for.
+    busy_key     key of the next block that this one will fill with known tokens.
+    alone_until  while positive it runs alone in its steps, until it has computed so many tokens.
+    is_suspect   it took part in a step that failed.
+    num_cached   prompt tokens found in the cache when it first ran; -1 before.
+    """
+
+    __slots__ = (
+        "request",
+        "request_id",
+        "index",
+        "order",
+        "token_ids",
+        "num_prompt",
+        "length",
+        "pending",
+        "computed",
+        "final_len",
+        "min_len",
+        "stops",
+        "row",
+        "tables",
+        "capacity",
+        "keys",
+        "published",
+        "publish_at",
+        "valid_from",
+        "reads_cache",
+        "is_fork",
+        "forked_in",
+        "wait_key",
+        "busy_key",
+        "alone_until",
+        "is_suspect",
+        "num_cached",
+        "is_announced",
+        "num_nonfinite",
+    )
+
+    def __init__(
+        self, request: Request, index: int, token_ids: list[int], order: tuple[int, int, int]
+    ) -> None:
+        num_prompt = len(request.source.prompt_token_ids)
+        self.request = request
+        self.request_id = request.request_id
+        self.index = index
+        self.order = order
+        self.token_ids = token_ids
+        self.num_prompt = num_prompt
+        self.length = len(token_ids)
+        self.pending = 0
+        self.computed = 0
+        self.final_len = request.final_len
+        self.min_len = num_prompt + request.params.min_tokens
+        self.stops = request.stops
+        self.row = -1
+        self.tables: list[list[int]] = []
+        self.capacity = 0
+        self.keys: list[bytes] = []
+        self.published = 0
+        self.publish_at = NEVER
+        self.valid_from = 0
+        self.reads_cache = request.reads_cache
+        self.is_fork = False
+        self.forked_in = -1
+        self.wait_key: bytes | None = None
+        self.busy_key: bytes | None = None
+        self.alone_until = 0
+        self.is_suspect = False
+        self.num_cached = -1
+        self.is_announced = False
+        self.num_nonfinite = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing may be planned for it or told of it any more."""
+        return self.valid_from == NEVER
+
+    def held_blocks(self, group: int) -> list[int]:
+        """Blocks of a group on which this sequence holds a reference, in token order."""
+        if not self.tables:
+            return []
+        return [block for block in self.tables[group] if block != NULL_BLOCK]

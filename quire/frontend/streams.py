@@ -1,0 +1,66 @@
+"""The outputs of one request on their way to one reader, bounded however slow the reader is.
+
+Making the outputs is `frontend.outputs`; who puts them here is `quire.async_llm`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from quire.protocol.errors import RequestFailedError
+from quire.protocol.results import RequestOutput
+
+
+class RequestStream:
+    """The outputs of one live request, for one reader; made by `AsyncLLM.add_request`.
+
+    Holds at most one output: while the reader is away, later ones are merged into it.
+    """
+
+    def __init__(self, request_id: str, *, joins: bool, on_close: Callable[[str], None]) -> None:
+        self.request_id = request_id
+        self._joins = joins
+        self._on_close = on_close
+        self._waiting: RequestOutput | None = None
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+        self._ended = False
+
+    def put(self, output: RequestOutput) -> None:
+        """Takes an output in."""
+        if self._waiting is None:
+            self._waiting = output
+        else:
+            self._waiting.add(output, aggregate=self._joins)
+        self._news.set()
+
+    def fail(self, error: Exception) -> None:
+        """Ends the stream with this error, after the output that waits."""
+        if self._error is None:
+            self._error = error
+        self._news.set()
+
+    def __aiter__(self) -> RequestStream:
+        return self
+
+    async def __anext__(self) -> RequestOutput:
+        if self._ended:
+            raise StopAsyncIteration
+        while self._waiting is None:
+            if self._error is not None:
+                self._ended = True
+                raise self._error
+            self._news.clear()
+            await self._news.wait()
+        output, self._waiting = self._waiting, None
+        if output.error is not None:
+            self._ended = True
+            raise RequestFailedError(output.error)
+        self._ended = output.finished
+        return output
+
+    def close(self) -> None:
+        """Ends the request if it still runs; may be called twice."""
+        self._ended = True
+        self._on_close(self.request_id)

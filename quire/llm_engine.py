@@ -1,0 +1,162 @@
+"""The engine as a loop that the caller turns: add requests, step, take what came out.
+
+`quire.llm` and `quire.async_llm` are the faces for most programs; the engine itself is behind `engine.client`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from quire.config.args import EngineArgs
+from quire.config.schema import Settings
+from quire.engine.client import EngineClient, make_client
+from quire.frontend.inputs import InputProcessor, RequestOptions
+from quire.frontend.outputs import OutputProcessor
+from quire.frontend.prompts import prompt_text as text_of
+from quire.frontend.tokenizer import Tokenizer
+from quire.protocol.errors import EngineDeadError, InvalidRequestError, NotServedError
+from quire.protocol.params import PoolingParams, SamplingParams
+from quire.protocol.results import RequestOutput
+
+
+class LLMEngine:
+    """One engine with its front. Use it from one thread at a time.
+
+    Requests without a seed draw theirs from `settings.model.seed` (0 if not given) and the number of
+    requests before them.
+    """
+
+    def __init__(self, client: EngineClient) -> None:
+        """Takes the client over: `shutdown` ends it. Raises what `client.wait_ready` raises."""
+        self.client = client
+        self.inputs = InputProcessor.from_settings(
+            client.settings, client.description, client.info, base_seed=0
+        )
+        self.outputs = OutputProcessor(self.inputs.tokenizer)
+
+    @classmethod
+    def from_engine_args(
+        cls,
+        engine_args: EngineArgs,
+        usage_context: Any = None,
+        stat_loggers: Any = None,
+        enable_multiprocessing: bool = False,
+    ) -> LLMEngine:
+        """An engine with these settings, in this process unless `enable_multiprocessing`.
+
+        `usage_context` is not read. Raises NotServedError if `stat_loggers` are given.
+        """
+        if stat_loggers:
+            raise NotServedError("stat_loggers are not served; leave them out", param="stat_loggers")
+        return cls.from_settings(engine_args.to_settings(), own_process=enable_multiprocessing)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, own_process: bool = False) -> LLMEngine:
+        """An engine with these settings, in this process or in its own."""
+        client = make_client(settings, own_process=own_process)
+        try:
+            return cls(client)
+        except BaseException:
+            client.shutdown()
+            raise
+
+    def add_request(
+        self,
+        request_id: str,
+        prompt: Any,
+        params: SamplingParams | PoolingParams | None = None,
+        arrival_time: float | None = None,
+        lora_request: Any = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+        session_id: str | None = None,
+        prompt_text: str | None = None,
+    ) -> str:
+        """Checks a request and hands it to the engine; returns the id that the engine knows it by.
+
+        The same `request_id` may be live more than once. `prompt_text` is given back as the output's
+        prompt; `session_id` is not read. Raises InvalidRequestError or TypeError.
+        """
+        options = RequestOptions(
+            priority=priority,
+            arrival_time=arrival_time,
+            lora_request=lora_request,
+            tokenization_kwargs=tokenization_kwargs,
+            trace_headers=trace_headers,
+        )
+        request = self.inputs.process(request_id, prompt, params, options)
+        self.outputs.add(request, request_id, prompt_text or text_of(prompt))
+        try:
+            self.client.add(request)
+        except BaseException:
+            self.outputs.abort([request.request_id])
+            raise
+        return request.request_id
+
+    def step(self) -> list[RequestOutput]:
+        """One turn of the engine; what came out of it, in the engine's order."""
+        return [output for _, output in self.step_with_ids()]
+
+    def step_with_ids(self) -> list[tuple[str, RequestOutput]]:
+        """Like `step`, each output with the id that `add_request` returned."""
+        if not len(self.outputs):
+            return []
+        news = self.client.step()
+        if news is None:
+            raise EngineDeadError(
+                f"the engine has nothing to do, but {len(self.outputs)} requests are unfinished"
+            )
+        done = self.outputs.process(news)
+        for request_id, index in done.aborts:
+            self.client.abort(request_id, index)
+        return done.outputs
+
+    def abort_request(self, request_ids: str | Iterable[str], internal: bool = False) -> None:
+        """Ends requests without an output. Unknown ids are passed over.
+
+        internal  the ids are those that `add_request` returned; otherwise the user's own, and every
+                  live request of that name ends.
+        """
+        names = [request_ids] if isinstance(request_ids, str) else list(request_ids)
+        if not internal:
+            names = [one for name in names for one in self.outputs.live_ids(name)]
+        for request_id, _ in self.outputs.abort(names):
+            self.client.abort(request_id)
+
+    def has_unfinished_requests(self) -> bool:
+        """Whether a step would do anything."""
+        return len(self.outputs) > 0
+
+    def get_num_unfinished_requests(self) -> int:
+        """Requests added and not ended."""
+        return len(self.outputs)
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises InvalidRequestError where skip_tokenizer_init left it out."""
+        if self.inputs.tokenizer is None:
+            raise InvalidRequestError("there is no tokenizer: the engine was started with skip_tokenizer_init")
+        return self.inputs.tokenizer
+
+    def reset_prefix_cache(
+        self, reset_running_requests: bool = False, reset_connector: bool = False
+    ) -> bool:
+        """Forgets all cached prefixes. False, and nothing forgotten, while a request uses blocks."""
+        refuse_reset_options(reset_running_requests, reset_connector)
+        return bool(self.client.call("reset_prefix_cache"))
+
+    def shutdown(self) -> None:
+        """Ends the engine; may be called twice."""
+        self.client.shutdown()
+
+
+def refuse_reset_options(reset_running_requests: bool, reset_connector: bool) -> None:
+    """Raises NotServedError for the options of `reset_prefix_cache` that are not there."""
+    if reset_running_requests:
+        raise NotServedError(
+            "resetting running requests is not served; abort them or let them end first",
+            param="reset_running_requests",
+        )
+    if reset_connector:
+        raise NotServedError("there is no cache connector to reset", param="reset_connector")

@@ -1,0 +1,193 @@
+"""Every metric by name, in one list, and the registry that holds one server's.
+
+When a metric moves is `metrics.engine_stats`; `/metrics` itself is a route of the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+FIRST_TOKEN_S = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
+)  # fmt: skip
+TOKEN_S = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
+)  # fmt: skip
+REQUEST_S = (
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
+)  # fmt: skip
+STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+CHOICES = (1, 2, 5, 10, 20)
+HTTP_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+UP_TO_CONTEXT = ()
+"""Stands for 1, 2, 5, 10, 20, 50 … up to the model's context."""
+
+FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One name: its kind, its help line, its buckets, and labels beside model_name and engine.
+
+    values  the label values that exist from the start; every other metric starts with its one child.
+    plain   without model_name and engine.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    buckets: tuple[float, ...] | None = None
+    label: str | None = None
+    values: tuple[str, ...] = ()
+    plain: tuple[str, ...] | None = None
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("vllm:num_requests_running", "gauge", "requests in the running batch"),
+    Metric("vllm:num_requests_waiting", "gauge", "requests not yet scheduled"),
+    Metric("vllm:kv_cache_usage_perc", "gauge", "share of the cache's blocks in use, 0 to 1"),
+    Metric("vllm:num_preemptions", "counter", "requests put back to the queue for lack of blocks"),
+    Metric("vllm:prompt_tokens", "counter", "prompt tokens of requests with a first token"),
+    Metric("vllm:generation_tokens", "counter", "output tokens"),
+    Metric("vllm:prefix_cache_queries", "counter", "prompt tokens looked up in the prefix cache"),
+    Metric("vllm:prefix_cache_hits", "counter", "prompt tokens found in the prefix cache"),
+    Metric(
+        "vllm:request_success", "counter", "finished sequences",
+        label="finished_reason", values=FINISH_REASONS,
+    ),
+    Metric("vllm:time_to_first_token_seconds", "histogram", "arrival to first token", FIRST_TOKEN_S),
+    Metric("vllm:inter_token_latency_seconds", "histogram", "gap between two tokens", TOKEN_S),
+    Metric(
+        "vllm:request_time_per_output_token_seconds", "histogram",
+        "decode time of a request over its tokens but one", TOKEN_S,
+    ),
+    Metric("vllm:e2e_request_latency_seconds", "histogram", "arrival to finish", REQUEST_S),
+    Metric("vllm:request_queue_time_seconds", "histogram", "queued to first scheduled", REQUEST_S),
+    Metric("vllm:request_prefill_time_seconds", "histogram", "scheduled to first token", REQUEST_S),
+    Metric("vllm:request_decode_time_seconds", "histogram", "first to last token", REQUEST_S),
+    Metric("vllm:request_inference_time_seconds", "histogram", "scheduled to last token", REQUEST_S),
+    Metric("vllm:request_prompt_tokens", "histogram", "prompt tokens of a request", UP_TO_CONTEXT),
+    Metric("vllm:request_generation_tokens", "histogram", "output tokens of a sequence", UP_TO_CONTEXT),
+    Metric(
+        "vllm:request_max_num_generation_tokens", "histogram",
+        "longest output of a request's sequences", UP_TO_CONTEXT,
+    ),
+    Metric("vllm:request_params_max_tokens", "histogram", "max_tokens as asked", UP_TO_CONTEXT),
+    Metric("vllm:request_params_n", "histogram", "n as asked", CHOICES),
+    Metric(
+        "vllm:request_prefill_kv_computed_tokens", "histogram",
+        "prompt tokens of a request that were not cached", UP_TO_CONTEXT,
+    ),
+    Metric("vllm:iteration_tokens_total", "histogram", "tokens computed by a step", STEP_TOKENS),
+    Metric("quire:requests_accepted", "counter", "requests handed to the engine"),
+    Metric("quire:requests_finished", "counter", "accepted requests that ended by themselves"),
+    Metric("quire:requests_aborted", "counter", "accepted requests whose client went away"),
+    Metric("quire:requests_failed", "counter", "accepted requests that ended with an error"),
+    Metric(
+        "http_requests", "counter", "answers by route", plain=("handler", "method", "status")
+    ),
+    Metric(
+        "http_request_duration_seconds", "histogram", "time to the end of an answer", HTTP_S,
+        plain=("handler", "method"),
+    ),
+)  # fmt: skip
+"""All names. Counters are shown with `_total` behind them."""
+
+Child = Counter | Gauge | Histogram
+
+
+def one_two_five(limit: int) -> tuple[float, ...]:
+    """1, 2, 5, 10, 20, 50 … up to and not above the limit, and at least 1."""
+    found: list[float] = []
+    scale = 1
+    while scale <= limit:
+        found += [step * scale for step in (1, 2, 5) if step * scale <= limit]
+        scale *= 10
+    return tuple(found) or (1.0,)
+
+
+class Metrics:
+    """The metrics of one server process, each child made at once so that an idle scrape lists all.
+
+    model_name     value of the label model_name: the first served name.
+    max_model_len  upper bound of the token buckets.
+    """
+
+    def __init__(self, model_name: str, *, max_model_len: int = 131072) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._labels = {"model_name": model_name, "engine": "0"}
+        self._parents: dict[str, Child] = {}
+        self._children: dict[tuple[str, str], Child] = {}
+        tokens = one_two_five(max_model_len)
+        for metric in METRICS:
+            self._make(metric, tokens)
+
+    def _make(self, metric: Metric, token_buckets: tuple[float, ...]) -> None:
+        names = [*self._labels, *([metric.label] if metric.label else [])]
+        labels = list(metric.plain) if metric.plain is not None else names
+        parent: Child
+        if metric.kind == "histogram":
+            buckets = metric.buckets if metric.buckets else token_buckets
+            parent = Histogram(
+                metric.name, metric.help, labels, buckets=buckets, registry=self.registry
+            )
+        else:
+            make: Callable[..., Counter | Gauge] = Counter if metric.kind == "counter" else Gauge
+            parent = make(metric.name, metric.help, labels, registry=self.registry)
+        self._parents[metric.name] = parent
+        if metric.plain is not None:
+            return
+        for value in metric.values or ("",):
+            extra = {metric.label: value} if metric.label else {}
+            self._children[metric.name, value] = parent.labels(**self._labels, **extra)
+
+    def count(self, name: str, amount: float = 1.0, value: str = "") -> None:
+        """Adds to a counter; `value` is its label's."""
+        child = self._children[name, value]
+        assert isinstance(child, Counter)
+        child.inc(amount)
+
+    def set(self, name: str, amount: float) -> None:
+        """Sets a gauge."""
+        child = self._children[name, ""]
+        assert isinstance(child, Gauge)
+        child.set(amount)
+
+    def observe(self, name: str, amount: float, times: int = 1) -> None:
+        """Puts a value into a histogram, `times` times."""
+        child = self._children[name, ""]
+        assert isinstance(child, Histogram)
+        for _ in range(times):
+            child.observe(amount)
+
+    def http(self, handler: str, method: str, status: int, seconds: float) -> None:
+        """Counts one answer of the server; the status in its class form, 2xx."""
+        requests = self._parents["http_requests"]
+        durations = self._parents["http_request_duration_seconds"]
+        assert isinstance(requests, Counter) and isinstance(durations, Histogram)
+        requests.labels(handler=handler, method=method, status=f"{status // 100}xx").inc()
+        durations.labels(handler=handler, method=method).observe(seconds)
+
+    def info(self, name: str, help: str, labels: Mapping[str, str]) -> None:
+        """A gauge that is 1 and says things in its labels."""
+        Gauge(name, help, list(labels), registry=self.registry).labels(**labels).set(1)
+
+    def exposition(self) -> bytes:
+        """All series in the Prometheus text format 0.0.4."""
+        return generate_latest(self.registry)

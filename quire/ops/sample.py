@@ -1,0 +1,298 @@
+"""The operations between logits and token ids: constraints, penalties, filters, the draw.
+
+Their order and what a request asks of them is `sampling.sampler`'s business; log-probabilities are
+`ops.logprobs`.
+
+All work on x [B, V] float32 and act on the listed rows only, each row from its own numbers alone, by
+the rules of `ops.pieces`: neither the other rows, nor B, nor the number of threads change a bit.
+Ids are int64 numpy arrays, one array for each listed row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from quire.ops.philox import philox4x32
+from quire.ops.pieces import in_pieces, total, weights
+from quire.ops.registry import Provider, declare, register
+
+Ids = NDArray[np.int64]
+
+ARGMAX = declare(
+    "argmax", "pure", "run(x [B,V], rows) -> best id of each row, ties to the lowest, and its value"
+)
+MASK_BITS = declare(
+    "mask_bits", "pure", "run(x [B,V] in place, rows, words) -> ids whose bit is 0 get -inf"
+)
+KEEP_IDS = declare("keep_ids", "pure", "run(x [B,V] in place, rows, ids) -> all other ids get -inf")
+ADD_BIAS = declare(
+    "add_bias", "pure", "run(x [B,V] in place, rows, ids, values) -> x[row, ids] += values"
+)
+BAN_IDS = declare(
+    "ban_ids", "pure", "run(x [B,V] in place, rows, ids) -> ids get -inf unless none would be left"
+)
+PENALIZE = declare(
+    "penalize",
+    "pure",
+    "run(x [B,V] in place, rows, seen, output, repetition, frequency, presence) -> penalties",
+)
+DIVIDE_ROWS = declare(
+    "divide_rows", "pure", "run(x [B,V] in place, rows, divisors) -> x[row] /= divisor"
+)
+FILTER_ROWS = declare(
+    "filter_rows",
+    "pure",
+    "run(x [B,V] in place, rows, min_p, top_k, top_p) -> ids outside get -inf",
+)
+GUMBEL_DRAW = declare(
+    "gumbel_draw",
+    "pure",
+    "run(x [B,V], rows, seeds, positions, indices) -> a drawn id of each row, Philox4x32-10",
+)
+
+SCORE_RANGE = 26.5
+"""Gumbel values of 32-bit words lie in [-3.14, 22.88]: who is further behind can never win."""
+_FIRST_TOP = 512  # candidates tried first for top-p; almost always enough
+
+
+@register
+class ArgmaxReference(Provider):
+    op = "argmax"
+    name = "reference"
+
+    def run(
+        self, x: torch.Tensor, rows: Sequence[int] | None = None
+    ) -> tuple[list[int], list[float]]:
+        """Id and value of the best entry of each row, ties to the lowest id; rows None is all.
+
+        A row with a NaN gives NaN as its value. Looks at blocks of 1,024 first: six times as quick
+        as one argmax over a row of 150,000 in torch 2.13.
+        """
+        if rows is not None and len(rows) < x.shape[0]:
+            x = x[torch.tensor(rows, dtype=torch.int64, device=x.device)]
+        if x.shape[0] == 0:
+            return [], []
+        width = 1024
+        whole = x.shape[1] // width
+        parts = [x[:, : whole * width].view(x.shape[0], whole, width).amax(2)] if whole else []
+        if x.shape[1] > whole * width:
+            parts.append(x[:, whole * width :].amax(1, keepdim=True))
+        block = torch.cat(parts, 1).argmax(1, keepdim=True)  # [B, 1]
+        places = (block * width + torch.arange(width, device=x.device)).clamp_(max=x.shape[1] - 1)
+        inside = x.gather(1, places)  # [B, 1024]; the clamped end repeats the last entry
+        first = inside.argmax(1, keepdim=True)
+        ids = places.gather(1, first)[:, 0]
+        return ids.tolist(), inside.gather(1, first)[:, 0].tolist()
+
+
+@register
+class MaskBitsReference(Provider):
+    op = "mask_bits"
+    name = "reference"
+
+    def run(
+        self, x: torch.Tensor, rows: Sequence[int], words: Sequence[NDArray[np.uint32]]
+    ) -> None:
+        """words: for each row [ceil(V / 32)]; bit i % 32 of word i // 32 allows id i."""
+        for row, packed in zip(rows, words, strict=True):
+            raw = np.ascontiguousarray(packed).astype("<u4", copy=False).view(np.uint8)
+            allowed = np.unpackbits(raw, count=x.shape[1], bitorder="little")
+            x[row].masked_fill_(torch.from_numpy(allowed == 0).to(x.device), -math.inf)
+
+
+@register
+class KeepIdsReference(Provider):
+    op = "keep_ids"
+    name = "reference"
+
+    def run(self, x: torch.Tensor, rows: Sequence[int], ids: Sequence[Ids]) -> None:
+        """A row stays as it is if all its ids are -inf already: then an earlier mask wins."""
+        for row, kept in zip(rows, ids, strict=True):
+            index = torch.from_numpy(kept).to(x.device)
+            values = x[row][index]
+            if float(values.max()) > -math.inf:
+                x[row].fill_(-math.inf)
+                x[row][index] = values
+
+
+@register
+class AddBiasReference(Provider):
+    op = "add_bias"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        rows: Sequence[int],
+        ids: Sequence[Ids],
+        values: Sequence[NDArray[np.float32]],
+    ) -> None:
+        """The ids of one row differ from each other."""
+        for row, index, bias in zip(rows, ids, values, strict=True):
+            places = torch.from_numpy(index).to(x.device)
+            x[row][places] = x[row][places] + torch.from_numpy(bias).to(x.device)
+
+
+@register
+class BanIdsReference(Provider):
+    op = "ban_ids"
+    name = "reference"
+
+    def run(self, x: torch.Tensor, rows: Sequence[int], ids: Sequence[Ids]) -> None:
+        """A row stays as it is if the ban would leave it without any id."""
+        for row, banned in zip(rows, ids, strict=True):
+            index = torch.from_numpy(banned).to(x.device)
+            values = x[row][index]
+            x[row][index] = -math.inf
+            if float(x[row].max()) == -math.inf:
+                x[row][index] = values
+
+
+@register
+class PenalizeReference(Provider):
+    op = "penalize"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        rows: Sequence[int],
+        *,
+        seen: Sequence[Ids],
+        output: Sequence[Ids],
+        repetition: Sequence[float],
+        frequency: Sequence[float],
+        presence: Sequence[float],
+    ) -> None:
+        """Lowers what was there before: repetition first, then frequency and presence, in float32.
+
+        seen    ids of prompt and output, in any order, repeats allowed: a positive logit is divided
+                by the repetition penalty, any other multiplied (arXiv 1909.05858, section 4.1).
+        output  ids of the output with repeats: x -= frequency * count, then x -= presence.
+        """
+        for at, row in enumerate(rows):
+            line = x[row]
+            if repetition[at] != 1.0 and len(seen[at]):
+                index = torch.from_numpy(seen[at]).to(x.device)
+                values = line[index]
+                line[index] = torch.where(
+                    values > 0, values / repetition[at], values * repetition[at]
+                )
+            if (frequency[at] != 0.0 or presence[at] != 0.0) and len(output[at]):
+                ids, counts = np.unique(output[at], return_counts=True)
+                index = torch.from_numpy(ids).to(x.device)
+                # a product of its own: a fused multiply-add rounds once, and not in scalar tails
+                lowering = torch.from_numpy(counts).to(x.device, torch.float32) * frequency[at]
+                line[index] = line[index] - lowering - presence[at]
+
+
+@register
+class DivideRowsReference(Provider):
+    op = "divide_rows"
+    name = "reference"
+
+    def run(self, x: torch.Tensor, rows: Sequence[int], divisors: Sequence[float]) -> None:
+        """A division in float32; rows with divisor 1 are not touched."""
+        for row, divisor in zip(rows, divisors, strict=True):
+            if divisor != 1.0:
+                x[row].div_(divisor)
+
+
+@register
+class FilterRowsReference(Provider):
+    op = "filter_rows"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        rows: Sequence[int],
+        *,
+        min_p: Sequence[float],
+        top_k: Sequence[int],
+        top_p: Sequence[float],
+    ) -> None:
+        """Sets to -inf, in this order, what each filter leaves out; the best id always stays.
+
+        min_p  keeps probabilities of at least min_p times the best one; 0 is off. arXiv 2407.01082.
+        top_k  keeps the k best, and those equal to the last of them; 0 is off.
+        top_p  keeps the fewest best whose share of what is left reaches top_p, ties to the lowest
+               id; 1 is off. arXiv 1904.09751.
+        """
+        for at, row in enumerate(rows):
+            line = x[row]
+            if min_p[at] > 0.0:
+                line.masked_fill_(line < float(line.max()) + math.log(min_p[at]), -math.inf)
+            if 0 < top_k[at] < line.shape[0]:
+                line.masked_fill_(line < line.topk(top_k[at]).values[-1], -math.inf)
+            if top_p[at] < 1.0:
+                kept = nucleus(line, top_p[at])
+                values = line[kept]
+                line.fill_(-math.inf)
+                line[kept] = values
+
+
+def nucleus(line: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Ids [n] of the fewest best entries of line [V] that hold the share top_p of its probability.
+
+    Sorts only as many as needed; the running sum has the same bits whichever size suffices.
+    """
+    mass = weights(line, float(line.max()))
+    limit = top_p * total(mass)
+    size = _FIRST_TOP
+    while True:
+        everything = size >= line.shape[0]
+        ids = (line > -math.inf if everything else line >= line.topk(size).values[-1]).nonzero()[
+            :, 0
+        ]
+        order = line[ids].sort(descending=True, stable=True).indices
+        ids = ids[order]
+        running = mass[ids].to(torch.float64).cumsum(0)
+        if everything or float(running[-1]) >= limit:
+            return ids[: 1 + int((running[:-1] < limit).sum())]
+        size *= 16
+
+
+@register
+class GumbelDrawReference(Provider):
+    op = "gumbel_draw"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        rows: Sequence[int],
+        *,
+        seeds: Sequence[int],
+        positions: Sequence[int],
+        indices: Sequence[int],
+    ) -> list[int]:
+        """The id with the best x + g, g a Gumbel number of its own; ties to the lowest id.
+
+        That draws from softmax(x). g = -log(-log(u)), u = (w + 1/2) / 2^32 in float64, w the first
+        word of Philox4x32-10 with key = seed (low word, high word) and counter = (id, output
+        position, choice index, 0). Ids at -inf are never drawn.
+        seeds: 64 bits, negative ones as two's complement.
+        """
+        drawn = []
+        for at, row in enumerate(rows):
+            line = x[row]
+            ids = (line >= float(line.max()) - SCORE_RANGE).nonzero()[:, 0]
+            seed = seeds[at] & 0xFFFFFFFFFFFFFFFF
+            key = (seed & 0xFFFFFFFF, seed >> 32)
+            words = philox4x32((ids, positions[at], indices[at], 0), key)[0]
+            assert isinstance(words, torch.Tensor)
+            uniform = (words.to(torch.float64) + 0.5) * 2.0**-32
+            noise = in_pieces(uniform, _gumbel, 0.5)[: len(ids)]
+            drawn.append(int(ids[int((line[ids].to(torch.float64) + noise).argmax())]))
+        return drawn
+
+
+def _gumbel(uniform: torch.Tensor) -> torch.Tensor:
+    """-log(-log(u)) in place."""
+    return uniform.log_().neg_().log_().neg_()

@@ -1,0 +1,62 @@
+"""How far a provider may be from the formula computed in float64, by operation and dtype.
+
+Leaves equality of bits (of rows, of fused and separate operations) to the tests that ask for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """|got - want| <= absolute + relative * |want|, for inputs of about unit variance."""
+
+    relative: float
+    absolute: float
+
+
+EXACT = Tolerance(0.0, 0.0)
+
+_ONE_ROUNDING = {
+    "float32": Tolerance(1e-6, 1e-6),
+    "bfloat16": Tolerance(
+        2**-8, 1e-6
+    ),  # half a unit in the last place of 8 bits, and float32's own
+    "float16": Tolerance(2**-11, 1e-6),
+}
+_TRANSCENDENTAL = {
+    "float32": Tolerance(3e-6, 1e-6),
+    "bfloat16": Tolerance(2**-8 + 3e-6, 1e-6),
+    "float16": Tolerance(2**-11 + 3e-6, 1e-6),
+}
+_PRODUCT = {  # the absolute part is for sums that cancel, at K up to a few thousand
+    "float32": Tolerance(1e-5, 1e-4),
+    "bfloat16": Tolerance(2**-7, 1e-3),
+    "float16": Tolerance(2**-10, 1e-3),
+}
+_ATTENTION = {
+    "float32": Tolerance(1e-5, 1e-5),
+    "bfloat16": Tolerance(2**-8 + 1e-5, 1e-5),
+    "float16": Tolerance(2**-11 + 1e-5, 1e-5),
+}
+_EXACT = dict.fromkeys(("float32", "bfloat16", "float16"), EXACT)
+
+TOLERANCES: dict[str, dict[str, Tolerance]] = {
+    "embedding": _ONE_ROUNDING,
+    "put_rows": _EXACT,
+    "linear": _PRODUCT,
+    "rms_norm": _TRANSCENDENTAL,
+    "add_rms_norm": _TRANSCENDENTAL,
+    "add": _ONE_ROUNDING,
+    "scale": _ONE_ROUNDING,
+    "act_mul": _TRANSCENDENTAL,
+    "soft_cap": _TRANSCENDENTAL,
+    "to_float32": _EXACT,
+    "take_rows": _EXACT,
+    "rope": _TRANSCENDENTAL,
+    "paged_attention": _ATTENTION,
+    "copy_blocks": _EXACT,
+}
+"""Float32 sums of a few thousand terms keep about 1e-6; one rounding to bfloat16 loses up to 2^-9 of
+the value, and the bounds above leave as much again for values next to a power of two."""

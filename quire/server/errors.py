@@ -1,0 +1,132 @@
+"""Errors as HTTP answers: status, type, body.
+
+Which mistakes there are is said where they are found; this file knows only classes.
+"""
+
+from __future__ import annotations
+
+import http
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from quire.protocol.errors import (
+    EngineDeadError,
+    InvalidRequestError,
+    OutOfCapacityError,
+    QuireError,
+    RequestFailedError,
+    ShuttingDownError,
+)
+
+logger = logging.getLogger(__name__)
+
+JSON = "application/json"
+_MAX_MESSAGE = 2000
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{4,}\b")
+_PATH = re.compile(r"(?<![\w<:/])/(?:[\w.@+-]+/)+[\w.@+-]*")
+
+
+class HttpError(QuireError):
+    """An answer that only HTTP knows: a status and a type of its own, and headers with it."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.param = param
+        self.headers = dict(headers or {})
+
+
+class ClientGone(Exception):
+    """The client closed the connection: there is nobody to answer."""
+
+
+def not_found(name: str) -> HttpError:
+    """A model that is not served; its name is cut to 64 characters."""
+    return HttpError(
+        404, f"the model {name[:64]!r} is not served; see /v1/models", type="NotFoundError", param="model"
+    )
+
+
+def unavailable(message: str, *, retry_after_s: int = 1) -> HttpError:
+    """Cannot serve now, may serve soon."""
+    return HttpError(
+        503, message, type="ServiceUnavailable", headers={"Retry-After": str(retry_after_s)}
+    )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An error as it goes over the wire."""
+
+    status: int
+    type: str
+    message: str
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def body(self, extra: Mapping[str, object] | None = None) -> bytes:
+        """The JSON error object."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.status}
+        return msgspec.json.encode({"error": {**error, **(extra or {})}})
+
+    def response(self, extra: Mapping[str, object] | None = None) -> Response:
+        """The whole answer."""
+        return Response(self.body(extra), self.status, self.headers, media_type=JSON)
+
+
+def problem_of(error: BaseException) -> Problem:
+    """What a client is told of an error. One that nobody raised on purpose is logged and not shown."""
+    message = clean(str(error))
+    if isinstance(error, HttpError):
+        return Problem(error.status, error.type, message, error.param, error.headers)
+    if isinstance(error, InvalidRequestError):
+        return Problem(400, "BadRequestError", message, error.param)
+    if isinstance(error, OutOfCapacityError):
+        wait = str(max(1, math.ceil(error.retry_after_s)))
+        return Problem(429, "RateLimitError", message, headers={"Retry-After": wait})
+    if isinstance(error, ShuttingDownError):
+        return Problem(503, "ServiceUnavailable", message, headers={"Retry-After": "1"})
+    if isinstance(error, (EngineDeadError, RequestFailedError)):
+        return Problem(500, "InternalServerError", without_places(message))
+    if isinstance(error, HTTPException):
+        return _of_http(error)
+    logger.error("an answer failed", exc_info=error)
+    return Problem(500, "InternalServerError", "the server failed; the reason is in its log")
+
+
+def _of_http(error: HTTPException) -> Problem:
+    reason = http.HTTPStatus(error.status_code).phrase
+    message = {
+        404: "there is no such path; the API is described at /docs",
+        405: "this path does not take this method; the Allow header has those it takes",
+    }.get(error.status_code, clean(str(error.detail)))
+    return Problem(
+        error.status_code, reason.replace(" ", ""), message, headers=dict(error.headers or {})
+    )
+
+
+def clean(message: str) -> str:
+    """A message that always encodes: lone surrogates escaped, memory addresses out, a bounded length."""
+    text = message.encode("utf-8", "backslashreplace").decode()
+    return _ADDRESS.sub("0x…", text[:_MAX_MESSAGE])
+
+
+def without_places(message: str) -> str:
+    """The message without file-system paths."""
+    return _PATH.sub("<path>", message)

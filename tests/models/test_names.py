@@ -1,0 +1,125 @@
+"""The weight maps are total: every parameter filled once, every checkpoint tensor used or listed as ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from quire.models.loading.headers import read_headers
+from quire.models.loading.reader import checkpoint_source
+from quire.models.names import LLAMA_NAMES, Rule, WeightMap, expand, match
+from quire.models.parameters import parameters
+from quire.models.registry import ARCHITECTURES
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Rope
+from quire.protocol.errors import ModelLoadError
+from tests.models.conftest import Built
+from tests.models.families import CASES
+from tests.models.harness import CPU
+
+
+def stored_shapes(it: Built) -> dict[str, tuple[int, ...]]:
+    return {name: header.shape for name, header in read_headers(Path(it.description.path)).items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_part_is_filled_once_and_every_tensor_used(
+    name: str, built: Callable[[str], Built]
+) -> None:
+    it = built(name)
+    names, spec = ARCHITECTURES[it.description.architecture].names, it.description.spec
+    plan = match(names, spec, stored_shapes(it))
+    assert list(plan) == list(parameters(spec))
+    sources = [piece.source for found in plan.values() for piece in found]
+    assert len(sources) == len(set(sources))
+    assert set(stored_shapes(it)) - set(sources) <= {"lm_head.weight"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_dropped_rule_is_noticed(name: str, built: Callable[[str], Built]) -> None:
+    it = built(name)
+    names, spec = ARCHITECTURES[it.description.architecture].names, it.description.spec
+    targets = {name for name in parameters(spec)}
+    for index, rule in enumerate(names.rules):
+        if rule.target.replace("{layer}", "0") not in targets:
+            continue
+        fewer = replace(names, rules=names.rules[:index] + names.rules[index + 1 :])
+        with pytest.raises(ValueError, match="fills parts"):
+            expand(fewer, spec)
+
+
+def test_a_missing_tensor_is_named(built: Callable[[str], Built]) -> None:
+    it = built("llama")
+    shapes = stored_shapes(it)
+    del shapes["model.layers.1.self_attn.k_proj.weight"]
+    with pytest.raises(ModelLoadError, match=r"lacks tensor 'model.layers.1.self_attn.k_proj"):
+        match(LLAMA_NAMES, it.description.spec, shapes)
+
+
+def test_a_tensor_of_another_model_is_named(built: Callable[[str], Built]) -> None:
+    it = built("llama_plain_tied")
+    shapes = stored_shapes(it) | {"model.layers.0.self_attn.q_proj.bias": (64,)}
+    with pytest.raises(ModelLoadError, match=r"q_proj.bias', which this architecture does not use"):
+        match(LLAMA_NAMES, it.description.spec, shapes)
+
+
+def test_a_wrong_shape_is_told_with_both_shapes(built: Callable[[str], Built]) -> None:
+    it = built("llama")
+    shapes = stored_shapes(it) | {"model.norm.weight": (63,)}
+    with pytest.raises(ModelLoadError, match=r"\[63\], but config.json implies \[64\]"):
+        match(LLAMA_NAMES, it.description.spec, shapes)
+
+
+def test_old_position_buffers_and_a_tied_head_are_ignored(built: Callable[[str], Built]) -> None:
+    it = built("llama_plain_tied")
+    extra = {"lm_head.weight": (97, 64), "model.layers.1.self_attn.rotary_emb.inv_freq": (8,)}
+    match(LLAMA_NAMES, it.description.spec, stored_shapes(it) | extra)
+
+
+def test_a_part_filled_twice_is_a_mistake(built: Callable[[str], Built]) -> None:
+    twice = replace(LLAMA_NAMES, rules=(*LLAMA_NAMES.rules, Rule("other", "final_norm.weight")))
+    with pytest.raises(ValueError, match="final_norm"):
+        expand(twice, built("llama").description.spec)
+
+
+def test_split_transpose_and_fold(tmp_path: Path) -> None:
+    """A checkpoint that stores q, k and v as one tensor, projections as [in, out], and norms as w - 1."""
+    attention = Attention(num_heads=2, num_kv_heads=1, head_size=4, rope=Rope(dim=4))
+    spec = DecoderSpec(
+        vocab_size=5,
+        hidden_size=6,
+        max_position_embeddings=8,
+        layers=(LayerSpec(mixer=attention, feed_forward=Dense(width=3)),),
+        tie_head=True,
+    )
+    names = WeightMap(
+        rules=(
+            Rule("wte", "embedding.weight"),
+            Rule("h.{layer}.attn", "layers.{layer}.mixer.qkv.weight", parts=(0, 1, 2)),
+            Rule("h.{layer}.proj", "layers.{layer}.mixer.out.weight", transpose=True),
+            Rule("h.{layer}.ln1", "layers.{layer}.norm_before_mixer.weight", fold="add_one"),
+            Rule("h.{layer}.ln2", "layers.{layer}.norm_before_feed_forward.weight"),
+            Rule("h.{layer}.gate", "layers.{layer}.feed_forward.gate_up.weight", parts=(0,)),
+            Rule("h.{layer}.up", "layers.{layer}.feed_forward.gate_up.weight", parts=(1,)),
+            Rule("h.{layer}.down", "layers.{layer}.feed_forward.down.weight"),
+            Rule("ln", "final_norm.weight"),
+        )
+    )
+    shapes = {"wte": (5, 6), "h.0.attn": (16, 6), "h.0.proj": (8, 6), "h.0.ln1": (6,)}
+    shapes |= {"h.0.ln2": (6,), "h.0.gate": (3, 6), "h.0.up": (3, 6), "h.0.down": (6, 3)}
+    shapes |= {"ln": (6,)}
+    generator = torch.Generator().manual_seed(1)
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with checkpoint_source(
+        tmp_path, names, spec, dtype=torch.float32, device=CPU, progress=False
+    ) as weights:
+        assert torch.equal(weights("layers.0.mixer.qkv.weight"), tensors["h.0.attn"])
+        assert torch.equal(weights("layers.0.mixer.out.weight"), tensors["h.0.proj"].t())
+        assert torch.equal(weights("layers.0.norm_before_mixer.weight"), tensors["h.0.ln1"] + 1)
+        gate_up = torch.cat((tensors["h.0.gate"], tensors["h.0.up"]))
+        assert torch.equal(weights("layers.0.feed_forward.gate_up.weight"), gate_up)

@@ -1,0 +1,211 @@
+"""Every registered architecture computes what Transformers computes, and the comparison can see every field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+
+from quire.models.hf_config import HfConfig
+from quire.models.names import WeightMap, expand
+from quire.models.registry import ARCHITECTURES
+from quire.models.spec import DecoderSpec, Rope, YarnScaling
+from quire.protocol.errors import ModelLoadError
+from tests.models import harness
+from tests.models.conftest import Built
+from tests.models.families import CASES
+
+TOLERANCE = 1e-4
+VISIBLE = 100 * TOLERANCE
+
+
+def test_every_architecture_has_a_case() -> None:
+    assert {case.config["architectures"][0] for case in CASES.values()} == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_equal_transformers(name: str, built: Callable[[str], Built]) -> None:
+    it = built(name)
+    assert it.theirs.std() > 1, "weights are too small for the test to see anything"
+    decoder = harness.load(it.description, max_len=it.case.max_len)
+    ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
+    torch.testing.assert_close(ours, it.theirs, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_chunks_give_the_same_bits(name: str, built: Callable[[str], Built]) -> None:
+    it = built(name)
+    decoder = harness.load(it.description, max_len=it.case.max_len)
+    whole = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
+    cut = harness.our_logits(decoder, it.ids, max_len=it.case.max_len, chunk=37)
+    assert torch.equal(whole, cut)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
+def test_bfloat16_stays_near_float32(name: str, built: Callable[[str], Built]) -> None:
+    """As near as Transformers in bfloat16 does, with room for another order of roundings."""
+    it = built(name)
+    decoder = harness.load(it.description, max_len=it.case.max_len, dtype=torch.bfloat16)
+    ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
+    theirs = harness.their_logits(it.description.path, it.ids, dtype=torch.bfloat16)
+    assert (ours - it.theirs).square().mean() <= 1.5 * (theirs - it.theirs).square().mean()
+
+
+def plain_value(owner: Any, name: str) -> Any:
+    """What the field would be in the plain layer, or another value where there is none."""
+    field = next(field for field in fields(owner) if field.name == name)
+    value = getattr(owner, name)
+    if field.default is not MISSING:
+        return field.default
+    return value * 2 if isinstance(value, int | float) else None
+
+
+def mutations(spec: DecoderSpec) -> Iterator[tuple[str, DecoderSpec]]:
+    """The description with one field changed, for every field that is not as in the plain layer."""
+    for name in changed(spec):
+        yield name, replace(spec, **{name: plain_value(spec, name)})
+    parts: dict[str, Callable[[Any], tuple[Any, Callable[[Any], Any]]]] = {
+        "layer": lambda layer: (layer, lambda new: new),
+        "mixer": lambda layer: (layer.mixer, lambda new: replace(layer, mixer=new)),
+        "feed_forward": lambda layer: (
+            layer.feed_forward,
+            lambda new: replace(layer, feed_forward=new),
+        ),
+        "rope": lambda layer: (
+            layer.mixer.rope,
+            lambda new: replace(layer, mixer=replace(layer.mixer, rope=new)),
+        ),
+        "scaling": lambda layer: (
+            layer.mixer.rope.scaling,
+            lambda new: replace(
+                layer,
+                mixer=replace(layer.mixer, rope=replace(layer.mixer.rope, scaling=new)),
+            ),
+        ),
+    }
+    for part, lens in parts.items():
+        names = {name: None for layer in spec.layers for name in changed(lens(layer)[0])}
+        for name in names:
+            layers = []
+            for layer in spec.layers:
+                owner, put = lens(layer)
+                if name in changed(owner):
+                    layer = put(replace(owner, **{name: plain_value(owner, name)}))
+                layers.append(layer)
+            yield f"{part}.{name}", replace(spec, layers=tuple(layers))
+
+
+SHAPES = {"vocab_size", "hidden_size", "max_position_embeddings", "num_heads", "num_kv_heads"}
+SHAPES |= {"head_size", "width", "dim", "layers", "mixer", "feed_forward"}
+"""Fields without a plain value: sizes, which tensors' shapes prove, and the parts walked by themselves."""
+
+
+def changed(owner: Any) -> list[str]:
+    """Names of the fields of a description part that the family sets to something of its own."""
+    if not is_dataclass(owner):
+        return []
+    names = []
+    for field in fields(owner):
+        required = field.default is MISSING
+        if field.name not in SHAPES and (required or getattr(owner, field.name) != field.default):
+            names.append(field.name)
+    return names
+
+
+def spec_of(config: dict[str, Any]) -> DecoderSpec:
+    return ARCHITECTURES[config["architectures"][0]].describe(HfConfig(config))
+
+
+def all_mutations() -> list[Any]:
+    return [
+        pytest.param(name, field, id=f"{name}-{field}")
+        for name, case in CASES.items()
+        for field, _ in mutations(spec_of(case.config))
+    ]
+
+
+def forgiving(names: WeightMap, spec: DecoderSpec, original: DecoderSpec) -> WeightMap:
+    """The map that ignores the tensors which only the original description uses."""
+    used = {piece.source for found in expand(names, spec).values() for piece in found}
+    had = {piece.source for found in expand(names, original).values() for piece in found}
+    return replace(names, ignored=(*names.ignored, *sorted(had - used)))
+
+
+@pytest.mark.parametrize(("name", "field"), all_mutations())
+def test_a_wrong_field_shows(name: str, field: str, built: Callable[[str], Built]) -> None:
+    it = built(name)
+    original = it.description.spec
+    spec = dict(mutations(original))[field]
+    names = ARCHITECTURES[it.description.architecture].names
+    if field == "tie_head":
+        with pytest.raises(ModelLoadError, match="lm_head"):
+            harness.load(it.description, max_len=it.case.max_len, spec=spec)
+        return
+    names = forgiving(names, spec, original)
+    decoder = harness.load(it.description, max_len=it.case.max_len, spec=spec, names=names)
+    ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
+    assert (ours - it.theirs).abs().max() > VISIBLE
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        (name, index)
+        for name, case in CASES.items()
+        for index, rule in enumerate(ARCHITECTURES[case.config["architectures"][0]].names.rules)
+        if rule.fold != "none"
+    ],
+)
+def test_a_missing_fold_shows(name: str, rule: int, built: Callable[[str], Built]) -> None:
+    it = built(name)
+    names = ARCHITECTURES[it.description.architecture].names
+    rules = list(names.rules)
+    rules[rule] = replace(rules[rule], fold="none")
+    decoder = harness.load(
+        it.description, max_len=it.case.max_len, names=replace(names, rules=tuple(rules))
+    )
+    ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
+    assert (ours - it.theirs).abs().max() > VISIBLE
+
+
+@pytest.mark.parametrize(("name", "other"), [("llama", "gelu"), ("gemma2", "gelu")])
+def test_the_other_gelu_shows(name: str, other: str, built: Callable[[str], Built]) -> None:
+    """Both curves differ by less than 0.001, so only that parity fails is asked."""
+    it = built(name)
+    layers = tuple(
+        replace(layer, feed_forward=replace(layer.feed_forward, activation=other))
+        for layer in it.description.spec.layers
+    )
+    spec = replace(it.description.spec, layers=layers)
+    decoder = harness.load(it.description, max_len=it.case.max_len, spec=spec)
+    ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
+    assert (ours - it.theirs).abs().max() > 10 * TOLERANCE
+
+
+def test_interleaved_rope_shows(built: Callable[[str], Built]) -> None:
+    """No family pairs neighbours yet; the other pairing must not pass for the usual one."""
+    it = built("llama")
+    layers = tuple(
+        replace(layer, mixer=replace(layer.mixer, rope=replace(layer.mixer.rope, interleaved=True)))
+        for layer in it.description.spec.layers
+        if layer.mixer.rope is not None
+    )
+    spec = replace(it.description.spec, layers=layers)
+    decoder = harness.load(it.description, max_len=it.case.max_len, spec=spec)
+    ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
+    assert (ours - it.theirs).abs().max() > VISIBLE
+
+
+def test_the_mutations_reach_every_kind_of_field() -> None:
+    seen = {field for case in CASES.values() for field, _ in mutations(spec_of(case.config))}
+    wanted = {"embedding_scale", "logit_softcap", "tie_head", "norm_eps", "layer.placement"}
+    wanted |= {f"mixer.{name}" for name in ("scale", "qkv_bias", "out_bias", "qk_norm", "norm_eps")}
+    wanted |= {"mixer.window", "mixer.softcap", "mixer.rope", "layer.norm_eps"}
+    wanted |= {"feed_forward.activation", "feed_forward.bias"}
+    wanted |= {f"rope.{field.name}" for field in fields(Rope)} - {"rope.dim", "rope.interleaved"}
+    wanted |= {f"scaling.{field.name}" for field in fields(YarnScaling)}
+    wanted |= {"scaling.low_freq_factor", "scaling.high_freq_factor"}
+    assert wanted <= seen, wanted - seen

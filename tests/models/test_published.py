@@ -1,0 +1,99 @@
+"""Published config.json files are read as Transformers reads them; their descriptions are kept on file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quire.models.hf_config import HfConfig
+from quire.models.parameters import weight_counts
+from quire.models.registry import ARCHITECTURES, describe
+from quire.models.spec import DecoderSpec, derived_max_len, to_json
+from tests.models import harness
+from tests.models.families import CASES
+from tests.models.published import PUBLISHED, config, shrunk
+
+SPECS = Path(__file__).parent / "specs"
+
+
+def described(values: dict[str, Any]) -> DecoderSpec:
+    return ARCHITECTURES[values["architectures"][0]].describe(HfConfig(values))
+
+
+def rendered(name: str) -> str:
+    """The stored form: what the engine would plan with, and the size of each group of weights."""
+    spec = described(config(name))
+    data = to_json(spec) | {"max_model_len": derived_max_len(spec), "weights": weight_counts(spec)}
+    return json.dumps(data, indent=2) + "\n"
+
+
+def write_specs() -> None:
+    """Stores every description anew; read the difference before you keep it."""
+    for name in PUBLISHED:
+        (SPECS / f"{name}.json").write_text(rendered(name))
+
+
+def test_every_architecture_has_a_stored_description() -> None:
+    assert {config(name)["architectures"][0] for name in PUBLISHED} == set(ARCHITECTURES)
+    assert {path.stem for path in SPECS.glob("*.json")} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_description_is_the_stored_one(name: str) -> None:
+    assert rendered(name) == (SPECS / f"{name}.json").read_text()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_no_key_is_left_unread(name: str) -> None:
+    values = config(name)
+    hf = HfConfig(values)
+    ARCHITECTURES[values["architectures"][0]].describe(hf)
+    assert hf.unread() == []
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
+    folder = harness.write_checkpoint(tmp_path, shrunk(name))
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(0, 97, (150,), generator=generator).tolist()
+    decoder = harness.load(describe(str(folder)), max_len=160)
+    ours = harness.our_logits(decoder, ids, max_len=160)
+    torch.testing.assert_close(ours, harness.their_logits(folder, ids), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, *CASES])
+def test_what_transformers_writes_describes_the_same(name: str, tmp_path: Path) -> None:
+    """Transformers saves configs in its newest spelling: rope_parameters, layer_types, dtype."""
+    from transformers import AutoConfig
+
+    values = config(name) if name in PUBLISHED else CASES[name].config
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    (old / "config.json").write_text(json.dumps(values))
+    AutoConfig.from_pretrained(old).save_pretrained(new)
+    saved = json.loads((new / "config.json").read_text())
+    (new / "config.json").write_text(json.dumps(saved | {"architectures": values["architectures"]}))
+    before = describe(str(old), load_format="dummy")
+    after = describe(str(new), load_format="dummy")
+    assert after.spec == before.spec
+    assert after.eos_token_ids == before.eos_token_ids
+    assert after.checkpoint_dtype == before.checkpoint_dtype
+
+
+def test_weight_counts_are_those_of_the_real_models() -> None:
+    """Figures of the model cards: 6.74, 1.24, 7.24, 0.49, 0.60 and 2.61 billion."""
+    totals = {name: sum(weight_counts(described(config(name))).values()) for name in PUBLISHED}
+    assert totals["llama-2-7b"] == 6_738_415_616
+    assert totals["llama-3.2-1b"] == 1_235_814_400
+    assert totals["mistral-7b-v0.1"] == 7_241_732_096
+    assert totals["qwen2.5-0.5b"] == 494_032_768
+    assert totals["qwen3-0.6b"] == 596_049_920
+    assert totals["gemma-2-2b"] == 2_614_341_888
+
+
+if __name__ == "__main__":
+    write_specs()
