@@ -270,7 +270,7 @@ def _one_each(name: str, values: Any, count: int | None) -> Any:
 def _final_only(params: Any, count: int | None) -> SamplingParams | list[SamplingParams]:
     """Copies of the params that ask for one output at the end."""
     if not isinstance(params, SamplingParams):
-        if not isinstance(params, Sequence):
+        if isinstance(params, str) or not isinstance(params, Sequence):
             raise TypeError(f"sampling_params must be SamplingParams or a list, not {type(params).__name__}")
         return [_final_only_one(one) for one in _one_each("sampling_params", params, count)]
     return _final_only_one(params)

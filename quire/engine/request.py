@@ -18,6 +18,7 @@ NEVER = sys.maxsize
 class Request:
     """One request of a user and the sequences that are left of it.
 
+    rank, number lower runs first: priority, then order of arrival.
     unfinished   indices without a finish reason, also those whose sequence is not made yet.
     sequences    the live ones by index; the leader prefills, the others are made when its prompt
                  is planned to the end.
@@ -31,6 +32,7 @@ class Request:
         "source",
         "request_id",
         "params",
+        "rank",
         "number",
         "unfinished",
         "sequences",
@@ -51,6 +53,7 @@ class Request:
         source: EngineRequest,
         params: SamplingParams,
         *,
+        rank: int,
         number: int,
         max_model_len: int,
         caching: bool,
@@ -60,6 +63,7 @@ class Request:
         self.source = source
         self.request_id = source.request_id
         self.params = params
+        self.rank = rank
         self.number = number
         self.unfinished = set(range(params.n))
         self.sequences: dict[int, Sequence] = {}
@@ -76,12 +80,12 @@ class Request:
         self.queued_s = now_s
         self.scheduled_s = 0.0
 
-    def make_sequence(self, index: int, *, priority: int) -> Sequence:
+    def make_sequence(self, index: int) -> Sequence:
         """A waiting sequence of this request that owns nothing yet."""
         token_ids = list(self.source.prompt_token_ids)
         if self.source.resume_ids is not None and index < len(self.source.resume_ids):
             token_ids += self.source.resume_ids[index]
-        sequence = Sequence(self, index, token_ids, (priority, self.number, index))
+        sequence = Sequence(self, index, token_ids, (self.rank, self.number, index))
         self.sequences[index] = sequence
         return sequence
 
@@ -100,7 +104,7 @@ class Sequence:
     publish_at   tokens at which the next key can be published.
     valid_from   results of steps before this one are not for it; NEVER when it is finished.
     reads_cache  whether it may start from cached blocks.
-    is_fork      waits with references on its leader's blocks, taken in step `forked_in`.
+    is_fork      waits with references on its leader's blocks.
     wait_key     key that a running sequence is computing and that this one waits for.
     busy_key     key of the next block that this one will fill with known tokens.
     alone_until  while positive it runs alone in its steps, until it has computed so many tokens.
@@ -130,7 +134,6 @@ class Sequence:
         "valid_from",
         "reads_cache",
         "is_fork",
-        "forked_in",
         "wait_key",
         "busy_key",
         "alone_until",
@@ -165,7 +168,6 @@ class Sequence:
         self.valid_from = 0
         self.reads_cache = request.reads_cache
         self.is_fork = False
-        self.forked_in = -1
         self.wait_key: bytes | None = None
         self.busy_key: bytes | None = None
         self.alone_until = 0

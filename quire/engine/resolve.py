@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from quire.config.schema import Settings
 from quire.hardware.cpu import Machine
@@ -149,10 +150,10 @@ def _dtype(wanted: str, description: ModelDescription, note: Note) -> str:
     return name
 
 
-def _device(wanted: str, machine: Machine, note: Note) -> str:
+def _device(wanted: str, machine: Machine, note: Note) -> Literal["cpu", "cuda"]:
     if wanted == "cuda" and machine.num_gpus == 0:
         raise SettingsError("device is 'cuda', but this machine shows no NVIDIA GPU; use --device cpu")
-    name = wanted if wanted != "auto" else ("cuda" if machine.num_gpus else "cpu")
+    name: Literal["cpu", "cuda"] = "cuda" if wanted == "cuda" or (wanted == "auto" and machine.num_gpus) else "cpu"
     note("device", name, "given" if wanted != "auto" else "the fastest this machine has")
     return name
 

@@ -20,8 +20,7 @@ from quire.ops.registry import Table
 from quire.ops.rope import ROPE
 
 HeadStep = Callable[[torch.Tensor, torch.Tensor], object]
-"""Something done in place to heads [T, H, D] at positions [T], before they are cached or
-compared."""
+"""Something done in place to heads [T, H, D] at positions [T] before attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +37,10 @@ class AttentionSizes:
 
 
 class AttentionLayer:
-    """x [T, C] to [T, C] for decoder layer `index`. Parameters: `<name>.qkv`, `<name>.out`,
-    `<name>.q_norm`,
-    `<name>.k_norm`.
+    """x [T, C] to [T, C] for decoder layer `index`.
+
+    Its parameters: `<name>.qkv`, `<name>.out`, and with `qk_eps` `<name>.q_norm`, `<name>.k_norm`.
+
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
     qk_eps   eps of the norm over each head of q and k; None leaves it out.
@@ -100,8 +100,7 @@ class AttentionLayer:
         self._out.load(weights)
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
-        """Stores the step's keys and values, then attends; writes [T, C] into `out`, which may be
-        x."""
+        """Caches keys and values, then attends; writes [T, C] into `out`, which may be x."""
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
         q_end, k_end, v_end = self._bounds
         qkv = self._qkv(x, out=ctx.arena.take((num_tokens, v_end), x.dtype))

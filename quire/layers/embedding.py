@@ -49,8 +49,7 @@ class Embedding:
         return weight
 
     def __call__(self, ctx: ForwardContext) -> torch.Tensor:
-        """[T, C] in the arena: the rows of ctx.ids, with ctx.embeds in place of the rows it
-        names."""
+        """[T, C] in the arena: rows of ctx.ids, and ctx.embeds where it names rows."""
         out = ctx.arena.take((ctx.num_tokens, self._size), self._dtype)
         self._rows(ctx.ids, self._packed, scale=self._scale, out=out)
         if ctx.embeds is not None:

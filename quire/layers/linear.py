@@ -1,7 +1,6 @@
 """A product with a weight, packed once for the provider that was bound.
 
-Which rows of the weight come from which tensor is `models.names`; the multiplication is
-`ops.linear`.
+Where its rows come from is told in `models.names`; the multiplication is `ops.linear`.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ class Linear:
         self._packed: object = None
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
-        """Takes and packs its parameters; what `weights` gave is not kept unless the provider
-        does."""
+        """Takes and packs its parameters; only what the provider made of them is kept."""
         weight = weights(f"{self.name}.weight")
         self.pack(weight, weights(f"{self.name}.bias") if self._bias else None)
 
@@ -55,7 +53,6 @@ class Linear:
     def __call__(
         self, x: torch.Tensor, *, out: torch.Tensor, delta: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Writes [T, N] into `out`; delta [T, N] float32 is added before the bias and the
-        rounding."""
+        """Writes [T, N] into `out`; delta [T, N] float32 is added before rounding."""
         self._product(x, self._packed, delta=delta, out=out)
         return out

@@ -15,8 +15,7 @@ from quire.ops.registry import Table
 
 
 class RmsNorm:
-    """x / rms(x) * weight over the last axis of size C; its parameter is `<name>.weight` [C]
-    float32."""
+    """x / rms(x) * weight over the last axis; its parameter is `<name>.weight` [C] float32."""
 
     def __init__(
         self, table: Table, name: str, *, size: int, eps: float, dtype: torch.dtype
@@ -54,7 +53,6 @@ class AddRmsNorm:
     def __call__(
         self, x: torch.Tensor, residual: torch.Tensor, *, out: torch.Tensor
     ) -> torch.Tensor:
-        """Adds x [T, C] to `residual` in place and writes the norm of the sum into `out`, which
-        may be x."""
+        """Adds x [T, C] to `residual` in place; the norm of the sum goes to `out`, maybe x."""
         self._norm(x, residual, self._weight, eps=self._eps, out=out)
         return out

@@ -37,9 +37,11 @@ def llama3_frequencies(
     high_freq_factor: float,
     original_len: int,
 ) -> torch.Tensor:
-    """Llama 3.1's scaling: wavelengths above original_len / low_freq_factor are divided by
-    `factor`,
-    those below original_len / high_freq_factor kept, those between interpolated."""
+    """Llama 3.1's scaling of frequencies [dim / 2].
+
+    Wavelengths above original_len / low_freq_factor are divided by `factor`, those below
+    original_len / high_freq_factor kept, those between interpolated.
+    """
     wavelengths = 2 * math.pi / plain
     scaled = torch.where(wavelengths > original_len / low_freq_factor, plain / factor, plain)
     keep = (original_len / wavelengths - low_freq_factor) / (high_freq_factor - low_freq_factor)
@@ -59,10 +61,12 @@ def yarn_frequencies(
     beta_slow: float,
     truncate: bool,
 ) -> torch.Tensor:
-    """YaRN's blend: dimensions that turn more than beta_fast times within original_len are kept,
-    those that
-    turn less than beta_slow times are divided by `factor`, a linear ramp between. Source: arXiv
-    2309.00071."""
+    """YaRN's blend of frequencies, [dim / 2] float32.
+
+    Dimensions that turn more than beta_fast times within original_len are kept, those that turn
+    less than beta_slow times are divided by `factor`, with a linear ramp between.
+    Source: arXiv 2309.00071.
+    """
 
     def dimension(turns: float) -> float:
         return dim * math.log(original_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
@@ -81,8 +85,7 @@ def yarn_frequencies(
 def angle_table(
     inv_freq: torch.Tensor, *, max_len: int, attention_factor: float, device: torch.device
 ) -> torch.Tensor:
-    """[max_len, 2 * len(inv_freq)] float32: cosines, then sines, of position * frequency, times
-    the factor."""
+    """[max_len, 2 * len(inv_freq)] float32: cosines, then sines, times `attention_factor`."""
     positions = torch.arange(max_len, dtype=torch.float32)
     angles = positions[:, None] * inv_freq[None, :]
     table = torch.cat((angles.cos() * attention_factor, angles.sin() * attention_factor), dim=1)

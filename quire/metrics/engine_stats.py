@@ -34,7 +34,7 @@ class ServingMetrics:
 
         An engine that was started again counts from zero, which is noticed by a falling counter.
         """
-        if not self.enabled:
+        if not self.enabled or stats is self._last:
             return
         last = self._last if stats.steps >= self._last.steps else EngineStats()
         for name, field in _COUNTERS:
@@ -48,18 +48,16 @@ class ServingMetrics:
         self.metrics.set("vllm:kv_cache_usage_perc", stats.cache_usage)
         self._last = stats
 
-    def accept(self, *, n: int, max_tokens: int | None) -> RequestWatch:
-        """Counts a request as handed to the engine, and gives what follows it to its end."""
-        if self.enabled:
-            self.metrics.count("quire:requests_accepted")
+    def watch(self, *, n: int, max_tokens: int | None) -> RequestWatch:
+        """Follows one request from before it is handed to the engine to its end."""
         return RequestWatch(self.metrics if self.enabled else None, n=n, max_tokens=max_tokens)
 
 
 class RequestWatch:
     """Follows one request through its DELTA outputs; exactly one of the three ends counts.
 
-    Call `take` for each output, then `close` in any case: a request that is closed before its last
-    output was aborted, or failed if `close` is told so.
+    Call `take` for each output, then `close`: a request that is closed before its last output was
+    aborted, or failed if `close` is told so. One that the engine never got is not closed.
     """
 
     def __init__(self, metrics: Metrics | None, *, n: int, max_tokens: int | None) -> None:
@@ -67,6 +65,7 @@ class RequestWatch:
         self._n = n
         self._max_tokens = max_tokens
         self._arrival_s = time.time()
+        self._accepted = False
         self._started = False
         self._ended = False
         self._tokens: dict[int, int] = {}
@@ -79,6 +78,7 @@ class RequestWatch:
         metrics = self._metrics
         if metrics is None or self._ended:
             return
+        self._accept(metrics)
         stats = output.metrics
         if not self._started and any(choice.token_ids for choice in output.outputs):
             self._started = True
@@ -150,9 +150,15 @@ class RequestWatch:
         metrics = self._metrics
         if metrics is None or self._ended:
             return
+        self._accept(metrics)
         for index in sorted(self._open):
             self._end_choice(metrics, index, "error" if failed else "abort")
         self._end(metrics, "failed" if failed else "aborted")
+
+    def _accept(self, metrics: Metrics) -> None:
+        if not self._accepted:
+            self._accepted = True
+            metrics.count("quire:requests_accepted")
 
     def _end(self, metrics: Metrics, how: str) -> None:
         self._ended = True

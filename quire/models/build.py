@@ -1,5 +1,4 @@
-"""From a description to a decoder that can run: parts are built, operations bound, weights loaded
-and packed.
+"""Makes a decoder of a description: builds its parts, binds operations, loads and packs weights.
 
 What the parts compute is in `layers`; what is read from where is in `models.loading`.
 """
@@ -47,8 +46,7 @@ def build_decoder(
 
     load_format    "auto" and "safetensors" read the folder; "dummy" makes random weights.
     progress       a bar on the terminal while reading.
-    max_model_len  longest sequence in tokens: length of position tables, and what dynamic scaling
-                   goes by.
+    max_model_len  longest sequence in tokens; position tables and dynamic scaling follow it.
     Raises ModelLoadError if the weights are not those that the description implies.
     """
     return build_from_spec(

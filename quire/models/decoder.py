@@ -33,8 +33,7 @@ class AttentionBinding:
 class Decoder:
     """A model with its weights. All tensors it returns lie in the step's arena.
 
-    spec  has no window that reaches `max_model_len`, so that caches and plans agree with the
-          layers.
+    spec  without windows that reach `max_model_len`: caches and plans agree with layers.
     """
 
     def __init__(
@@ -61,8 +60,7 @@ class Decoder:
         self._copy = table.bind(SCALE, dtype_name(dtype), C=spec.hidden_size)
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
-        """Takes every parameter, in the order of `models.parameters.parameters`, and packs it at
-        once."""
+        """Takes every parameter once, layer by layer, and packs it at once."""
         table = self._embedding.load(weights)
         if self.spec.tie_head:
             self._head.linear.pack(table)
@@ -102,8 +100,7 @@ class Decoder:
 
         hidden  [T, C] to start from, changed in place; None starts from ctx.ids.
         layers  which layers run; None is all.
-        taps    layers whose output is wanted too: then the result is (hidden, [T, C] copies in
-                that order).
+        taps    layers whose output is wanted too: the result is then (hidden, copies [T, C]).
         """
         residual = self._embedding(ctx) if hidden is None else hidden
         tapped: dict[int, torch.Tensor] = {}

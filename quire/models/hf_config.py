@@ -61,14 +61,15 @@ HARMLESS_VALUES: dict[str, tuple[Any, ...]] = {
 """Keys that may stay unread with these values; null and empty are harmless for every key."""
 
 _MISSING: Any = object()
+_MAX_INT = 2**31 - 1
+_MAX_LAYERS = 10_000
 
 
 class HfConfig:
     """One JSON object of a checkpoint, read key by key.
 
-    A read without `default` raises ModelLoadError when the key is absent; a value of another type
-    raises
-    too. `none_ok` reads answer None for null, whatever the default.
+    A read without `default` raises ModelLoadError when the key is absent; so does every read of a
+    value of another type. Optional reads answer None for null, whatever the default.
     """
 
     def __init__(
@@ -81,10 +82,13 @@ class HfConfig:
         self._children: dict[str, HfConfig] = {}
 
     def int_(self, key: str, default: int = _MISSING, *, minimum: int = 1) -> int:
-        """A whole number of at least `minimum`."""
+        """A whole number from `minimum` to 2^31 - 1, or to 10,000 for layers."""
         value = self._read(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise self._wrong(key, value, f"a whole number of at least {minimum}")
+        maximum = _MAX_LAYERS if key == "num_hidden_layers" else _MAX_INT
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(key, value, "a whole number")
+        if not minimum <= value <= maximum:
+            raise self._wrong(key, value, f"a whole number from {minimum} to {maximum}")
         return value
 
     def float_(self, key: str, default: float = _MISSING) -> float:
@@ -97,6 +101,13 @@ class HfConfig:
         ):
             raise self._wrong(key, value, "a finite number")
         return float(value)
+
+    def positive(self, key: str, default: float = _MISSING) -> float:
+        """A finite number above zero."""
+        value = self.float_(key, default)
+        if value <= 0:
+            raise self._wrong(key, value, "a number above zero")
+        return value
 
     def bool_(self, key: str, default: bool = _MISSING) -> bool:
         """True or false."""
@@ -120,9 +131,9 @@ class HfConfig:
             else self.int_(key, default or _MISSING, minimum=minimum)
         )
 
-    def optional_float(self, key: str, default: float | None = None) -> float | None:
-        """A number, or None when the key is null; `default` when it is absent."""
-        return None if self._none(key, default) else self.float_(key, default or _MISSING)
+    def optional_positive(self, key: str, default: float | None = None) -> float | None:
+        """A number above zero, or None when the key is null; `default` when it is absent."""
+        return None if self._none(key, default) else self.positive(key, default or _MISSING)
 
     def strings(self, key: str) -> list[str] | None:
         """A list of strings; None when absent or null."""
@@ -134,8 +145,7 @@ class HfConfig:
         return value
 
     def section(self, key: str) -> HfConfig | None:
-        """A nested object as a reader of its own, whose unread keys count too; None when absent or
-        null."""
+        """A nested object as a reader of its own; None when absent. Its unread keys count too."""
         value = self._read(key, None)
         if value is None:
             return None
@@ -168,8 +178,7 @@ class HfConfig:
         )
 
     def unread(self) -> list[str]:
-        """Keys with a value that no read has touched and that are on no harmless list, sections
-        included."""
+        """Keys that no read has touched and no harmless list names, those of sections included."""
         names = []
         for key, value in self._values.items():
             if key in self._used or key in HARMLESS_KEYS or value in (None, {}, []):
@@ -197,8 +206,7 @@ class HfConfig:
 
 
 def merge_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `overrides` over them; nested objects merge key by key, null takes a key out
-    of use."""
+    """`values` with `overrides` over them; objects merge key by key, null takes a key out."""
     merged = dict(values)
     for key, value in overrides.items():
         old = merged.get(key)

@@ -50,8 +50,7 @@ def default_head_size(hf: HfConfig) -> int:
 
 
 def sliding_layers(hf: HfConfig, default: Callable[[int], bool]) -> list[bool]:
-    """For each layer whether it looks back over a window only: `layer_types`, else
-    `default(layer)`."""
+    """For each layer whether it has a window: as `layer_types` says, else `default(layer)`."""
     num_layers = hf.int_("num_hidden_layers")
     names = hf.strings("layer_types")
     if names is None:
@@ -70,12 +69,11 @@ def rope(hf: HfConfig, *, head_size: int, sliding: bool = False) -> Rope:
     """Rotary positions of one kind of layer, in any spelling.
 
     Old: `rope_theta` beside `rope_scaling` with `type` or `rope_type`. New: `rope_parameters` with
-    all of
-    it, or with one object for each of `full_attention` and `sliding_attention`.
+    all of it, or with one object for each of `full_attention` and `sliding_attention`.
     """
     if head_size % 2:
         raise hf.refuse("head_dim", "rotary positions need an even head size")
-    theta = hf.float_("rope_theta", 10_000.0)
+    theta = hf.positive("rope_theta", 10_000.0)
     parent = "rope_scaling" if hf.has("rope_scaling") else "rope_parameters"
     section = hf.section(parent)
     if section is None or section.is_empty():
@@ -88,7 +86,7 @@ def rope(hf: HfConfig, *, head_size: int, sliding: bool = False) -> Rope:
             raise hf.refuse(
                 parent, "it names some kinds of layers and leaves out one that the model has"
             )
-    theta = section.float_("rope_theta", theta)
+    theta = section.positive("rope_theta", theta)
     scaling = _scaling(hf, section)
     return Rope(dim=head_size, theta=theta, scaling=scaling)
 
@@ -114,12 +112,12 @@ def _default(hf: HfConfig, section: HfConfig) -> None:
 
 
 def _linear(hf: HfConfig, section: HfConfig) -> LinearScaling:
-    return LinearScaling(factor=section.float_("factor"))
+    return LinearScaling(factor=section.positive("factor"))
 
 
 def _dynamic(hf: HfConfig, section: HfConfig) -> DynamicScaling:
     return DynamicScaling(
-        factor=section.float_("factor"), original_len=hf.int_("max_position_embeddings")
+        factor=section.positive("factor"), original_len=hf.int_("max_position_embeddings")
     )
 
 
@@ -130,19 +128,25 @@ def _original_len(hf: HfConfig, section: HfConfig) -> int:
 
 
 def _llama3(hf: HfConfig, section: HfConfig) -> Llama3Scaling:
+    low, high = section.positive("low_freq_factor"), section.positive("high_freq_factor")
+    if high <= low:
+        raise section.refuse("high_freq_factor", f"it must be above low_freq_factor {low}")
     return Llama3Scaling(
-        factor=section.float_("factor"),
-        low_freq_factor=section.float_("low_freq_factor"),
-        high_freq_factor=section.float_("high_freq_factor"),
+        factor=section.positive("factor"),
+        low_freq_factor=low,
+        high_freq_factor=high,
         original_len=_original_len(hf, section),
     )
 
 
 def _yarn(hf: HfConfig, section: HfConfig) -> YarnScaling:
     original = _original_len(hf, section)
-    factor = section.optional_float("factor") or hf.int_("max_position_embeddings") / original
-    mscale, mscale_all = section.optional_float("mscale"), section.optional_float("mscale_all_dim")
-    attention_factor = section.optional_float("attention_factor")
+    factor = section.optional_positive("factor") or hf.int_("max_position_embeddings") / original
+    mscale, mscale_all = (
+        section.optional_positive("mscale"),
+        section.optional_positive("mscale_all_dim"),
+    )
+    attention_factor = section.optional_positive("attention_factor")
     if attention_factor is None and mscale and mscale_all:
         attention_factor = _yarn_magnitude(factor, mscale) / _yarn_magnitude(factor, mscale_all)
     elif attention_factor is None:
@@ -151,8 +155,8 @@ def _yarn(hf: HfConfig, section: HfConfig) -> YarnScaling:
         factor=factor,
         original_len=original,
         attention_factor=attention_factor,
-        beta_fast=section.optional_float("beta_fast") or 32.0,
-        beta_slow=section.optional_float("beta_slow") or 1.0,
+        beta_fast=section.optional_positive("beta_fast") or 32.0,
+        beta_slow=section.optional_positive("beta_slow") or 1.0,
         truncate=section.bool_("truncate", True),
     )
 

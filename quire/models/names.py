@@ -41,8 +41,8 @@ class Rule:
 class WeightMap:
     """All rules of an architecture and the checkpoint tensors that may be left unread.
 
-    ignored  patterns where "{layer}" is any number; a pattern in `ignored_if_tied` counts with a
-             tied head.
+    ignored          patterns where "{layer}" is any number.
+    ignored_if_tied  further ones when the embedding is the head too.
     """
 
     rules: tuple[Rule, ...]
@@ -75,8 +75,7 @@ class Piece:
 
 
 def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, ...]]:
-    """For every parameter of the decoder the checkpoint tensors that fill it, each part exactly
-    once.
+    """For every parameter the checkpoint tensors that fill it, each part exactly once.
 
     Raises ValueError if the map leaves a part unfilled or fills it twice: a mistake in the map.
     """
@@ -104,8 +103,7 @@ def match(
     """`expand`, checked against the tensors of a checkpoint.
 
     shapes  by tensor name.
-    Raises ModelLoadError when a tensor is missing, has another shape, or is neither used nor
-    ignored.
+    Raises ModelLoadError for a tensor that is missing, of another shape, or without use.
     """
     plan = expand(weight_map, spec)
     pieces = [piece for found in plan.values() for piece in found]

@@ -1,5 +1,4 @@
-"""Looks at a checkpoint folder and says what model it holds, without torch and without reading
-weights.
+"""Says what model a checkpoint folder holds, without torch and without reading weights.
 
 Building the model is `models.build`; what each family's settings mean is in `models.architectures`.
 """
@@ -65,8 +64,7 @@ def describe(
     """What the folder `model` holds.
 
     hf_overrides                over config.json: objects merge, null takes a key out of use.
-    generation_config           "auto" is the model's own file, "vllm" none, else a folder that has
-                                one.
+    generation_config           "auto" is the model's own, "vllm" none, else a folder with one.
     override_generation_config  over the defaults so found.
     load_format                 "dummy" asks for no weight files.
     Raises ModelLoadError with what is wrong and what to do.

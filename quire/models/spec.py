@@ -1,7 +1,6 @@
 """What a model is, as frozen data: one decoder description with one entry for each layer.
 
-Says nothing of checkpoints (`models.hf_config`, `models.names`) and builds nothing
-(`models.build`).
+Leaves checkpoints to `models.hf_config` and `models.names`, and building to `models.build`.
 A field's default is the plain layer: RMS norm before each part, grouped-query attention with RoPE,
 SwiGLU.
 """
@@ -26,8 +25,7 @@ class LinearScaling:
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicScaling:
-    """A larger base once the longest sequence passes `original_len` tokens; chosen from
-    `max_model_len`."""
+    """A larger base if `max_model_len` passes `original_len`; both in tokens."""
 
     factor: float
     original_len: int
@@ -45,8 +43,7 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, kw_only=True)
 class YarnScaling:
-    """Ramp between scaled and kept frequencies over dimensions; cos and sin times
-    `attention_factor`.
+    """A ramp from kept to scaled frequencies; cosines and sines times `attention_factor`.
 
     Source: arXiv 2309.00071.
     """
@@ -150,8 +147,7 @@ class DecoderSpec:
     tie_head: bool = False
 
     def for_length(self, max_model_len: int) -> DecoderSpec:
-        """The same decoder when no sequence passes `max_model_len`: wider windows are no
-        windows."""
+        """The same decoder for sequences up to `max_model_len`: wider windows are dropped."""
         layers = []
         for layer in self.layers:
             window = layer.mixer.window

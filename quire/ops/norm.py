@@ -17,12 +17,19 @@ ADD_RMS_NORM = declare(
     "run(x [T,C], residual [T,C] in place, weight [C], eps) -> rms_norm(residual += x)",
 )
 
+SUM_WIDTH = 16384
+"""Longest stretch of one sum. torch divides a sum of 32,768 or more among its threads if it has one row
+to add up, and only then."""
+
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> torch.Tensor:
     """out = x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32, rounded once."""
     wide = x.to(torch.float32)
-    mean_square = (wide * wide).mean(dim=-1, keepdim=True)
-    normed = wide * torch.rsqrt(mean_square.add_(eps))
+    squares = wide * wide
+    total = squares[..., :SUM_WIDTH].sum(dim=-1, keepdim=True)
+    for start in range(SUM_WIDTH, x.shape[-1], SUM_WIDTH):
+        total += squares[..., start : start + SUM_WIDTH].sum(dim=-1, keepdim=True)
+    normed = wide * torch.rsqrt(total.div_(x.shape[-1]).add_(eps))
     return out.copy_(normed.mul_(weight.to(torch.float32)))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tolerance:
-    """|got - want| <= absolute + relative * |want|, for inputs of about unit variance."""
+    """|got - want| <= absolute + relative * |want|, for inputs and results of about unit variance."""
 
     relative: float
     absolute: float
@@ -30,10 +30,10 @@ _TRANSCENDENTAL = {
     "bfloat16": Tolerance(2**-8 + 3e-6, 1e-6),
     "float16": Tolerance(2**-11 + 3e-6, 1e-6),
 }
-_PRODUCT = {  # the absolute part is for sums that cancel, at K up to a few thousand
-    "float32": Tolerance(1e-5, 1e-4),
-    "bfloat16": Tolerance(2**-7, 1e-3),
-    "float16": Tolerance(2**-10, 1e-3),
+_PRODUCT = {  # the absolute part is for a product that was rounded before a delta cancelled it
+    "float32": Tolerance(1e-5, 1e-5),
+    "bfloat16": Tolerance(2**-8, 2**-7),
+    "float16": Tolerance(2**-11, 2**-10),
 }
 _ATTENTION = {
     "float32": Tolerance(1e-5, 1e-5),

@@ -18,7 +18,7 @@ _SHOWN = 80  # characters of a user's value that an error repeats
 
 
 def refuse(param: str, message: str) -> NoReturn:
-    """Raises InvalidRequestError for the field `param`, without any index or subfield in its name."""
+    """Raises InvalidRequestError for the field `param`, less any index or subfield."""
     raise InvalidRequestError(message, param=param.partition("[")[0].partition(".")[0])
 
 
@@ -79,10 +79,8 @@ def limits(
         else ""
     )
     top = f"at most {_plain(high)}" if high is not None else ""
-    refuse(
-        name,
-        f"{name} is {shown(value)}; it must be {' and '.join(part for part in (bound, top) if part)}.",
-    )
+    allowed = " and ".join(part for part in (bound, top) if part)
+    refuse(name, f"{name} is {shown(value)}; it must be {allowed}.")
 
 
 def integers(name: str, values: Any) -> list[int]:

@@ -7,14 +7,30 @@ context length or what this build serves are left to `frontend.inputs`.
 from __future__ import annotations
 
 import copy
-import enum
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 
 from quire.protocol.checks import integer, integers, limits, number, refuse, strings, truth
+from quire.protocol.options import (
+    RepetitionDetectionParams,
+    RequestOutputKind,
+    SamplingType,
+    StructuredOutputsParams,
+)
+from quire.protocol.pooling import PoolingParams
+
+__all__ = [
+    "BeamSearchParams",
+    "PoolingParams",
+    "RepetitionDetectionParams",
+    "RequestOutputKind",
+    "SamplingParams",
+    "SamplingType",
+    "StructuredOutputsParams",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,77 +47,12 @@ MAX_OPENAI_BIAS = 100.0
 """Where `from_optional` clamps a bias, as the OpenAI interface defines it."""
 
 
-class SamplingType(enum.IntEnum):
-    """How a token is chosen: argmax, a drawn seed, or the user's seed."""
-
-    GREEDY = 0
-    RANDOM = 1
-    RANDOM_SEED = 2
-
-
-class RequestOutputKind(enum.Enum):
-    """What each output of a stream holds: all so far, the news only, or one output at the end."""
-
-    CUMULATIVE = 0
-    DELTA = 1
-    FINAL_ONLY = 2
-
-
 class TextEncoder(Protocol):
     """The part of a tokenizer that bad words need."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The ids of a text."""
         ...
-
-
-class StructuredOutputsParams(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A constraint on the output; exactly one of the first six must be set.
-
-    `json` is a JSON schema as text, as a dict, or as a class with `model_json_schema()`, which is
-    replaced by its schema.
-    """
-
-    json: str | dict[str, Any] | None = None
-    regex: str | None = None
-    choice: list[str] | None = None
-    grammar: str | None = None
-    json_object: bool | None = None
-    structural_tag: str | None = None
-    disable_any_whitespace: bool = False
-    disable_additional_properties: bool = False
-    whitespace_pattern: str | None = None
-
-    def __post_init__(self) -> None:
-        describe: Callable[[], dict[str, Any]] | None = getattr(
-            self.json, "model_json_schema", None
-        )
-        if describe is not None:
-            self.json = describe()
-        kinds = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
-        given = [kind for kind in kinds if getattr(self, kind) is not None]
-        if len(given) != 1:
-            refuse(
-                "structured_outputs",
-                f"structured_outputs has {len(given)} constraints {given}; give exactly one of {list(kinds)}.",
-            )
-
-
-class RepetitionDetectionParams(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Ends a sequence whose tail repeats: pattern sizes in tokens, `min_count` repeats in a row."""
-
-    max_pattern_size: int
-    min_pattern_size: int = 1
-    min_count: int = 2
-
-    def __post_init__(self) -> None:
-        limits("repetition_detection.min_count", self.min_count, low=2)
-        limits("repetition_detection.min_pattern_size", self.min_pattern_size, low=1)
-        limits(
-            "repetition_detection.max_pattern_size",
-            self.max_pattern_size,
-            low=self.min_pattern_size,
-        )
 
 
 class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="sampling"):
@@ -160,7 +111,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
         self.verify()
 
     def verify(self) -> None:
-        """Checks every field and brings it to its plain form; may be called again after a change."""
+        """Checks every field and brings it to its plain form; call it again after a change."""
         self._check_counts()
         self._check_numbers()
         self._check_stops()
@@ -207,7 +158,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
     def update_from_generation_config(
         self, generation_config: Mapping[str, Any], model_eos_token_id: int | None = None
     ) -> None:
-        """Adds the end-of-sequence ids of a generation config, but for the model's own, to the stop ids.
+        """Adds the ids that end a sequence, but for the model's own, to the stop ids.
 
         Does nothing where `ignore_eos` is set.
         """
@@ -278,7 +229,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
         if self.stop and not self.detokenize:
             refuse(
                 "stop",
-                "stop strings need text, but detokenize is False; set it to True or use stop_token_ids.",
+                "stop strings need text, but detokenize is False; "
+                "set it to True or use stop_token_ids.",
             )
 
     def _check_logprobs(self) -> None:
@@ -298,7 +250,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
         if self.logprobs not in (None, len(ids)):
             refuse(
                 "logprob_token_ids",
-                f"logprob_token_ids has {len(ids)} ids but logprobs is {self.logprobs}; leave logprobs out.",
+                f"logprob_token_ids has {len(ids)} ids but logprobs is {self.logprobs}; "
+                "leave logprobs out.",
             )
 
     def _check_tokens(self) -> None:
@@ -360,71 +313,6 @@ class BeamSearchParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.temperature = number("temperature", self.temperature)
         limits("temperature", self.temperature, low=0.0, high=MAX_TEMPERATURE)
         self.length_penalty = number("length_penalty", self.length_penalty)
-
-
-POOLING_TASKS = (
-    "embed",
-    "classify",
-    "token_embed",
-    "token_classify",
-    "plugin",
-    "embed&token_classify",
-)
-
-
-class LateInteractionParams(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """How one side of a late-interaction score is kept or used; `query_uses` counts its documents."""
-
-    mode: Literal["cache_query", "score_doc"]
-    query_key: str
-    query_uses: int | None = None
-
-
-class PoolingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="pooling"):
-    """What to make of a prompt's hidden states. Making one checks it; raises InvalidRequestError.
-
-    use_activation  None is True: normalise an embedding, softmax or sigmoid for classes.
-    dimensions      first entries of an embedding to keep, for models trained for it.
-    """
-
-    use_activation: bool | None = None
-    dimensions: int | None = None
-    step_tag_id: int | None = None
-    returned_token_ids: list[int] | None = None
-    task: str | None = None
-    requires_token_ids: bool = False
-    skip_reading_prefix_cache: bool | None = None
-    late_interaction_params: LateInteractionParams | None = None
-    extra_kwargs: dict[str, Any] | None = None
-    output_kind: RequestOutputKind = RequestOutputKind.FINAL_ONLY
-
-    def __post_init__(self) -> None:
-        self.verify()
-
-    def verify(self) -> None:
-        """Checks every field; may be called again after a change."""
-        if self.task in ("score", "encode"):
-            instead = "'classify'" if self.task == "score" else "'token_embed' or 'token_classify'"
-            refuse("task", f"task {self.task!r} is an old name; use {instead}.")
-        if self.task is not None and self.task not in POOLING_TASKS:
-            refuse("task", f"task is {self.task!r}; it must be one of {list(POOLING_TASKS)}.")
-        if self.dimensions is not None:
-            self.dimensions = limits("dimensions", integer("dimensions", self.dimensions), low=1)
-        if self.step_tag_id is not None:
-            self.step_tag_id = limits(
-                "step_tag_id", integer("step_tag_id", self.step_tag_id), low=0
-            )
-        if self.returned_token_ids is not None:
-            self.returned_token_ids = integers("returned_token_ids", self.returned_token_ids)
-        if self.output_kind is not RequestOutputKind.FINAL_ONLY:
-            refuse(
-                "output_kind",
-                "a pooling request gives one output at the end; use RequestOutputKind.FINAL_ONLY.",
-            )
-
-    def clone(self) -> PoolingParams:
-        """A copy that shares no list or dict with this one."""
-        return copy.deepcopy(self)
 
 
 def _token_id(key: Any) -> int:

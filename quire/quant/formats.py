@@ -1,7 +1,6 @@
 """How numbers are stored: the formats that a weight can have.
 
-Which checkpoint setting means which format is for `quant.schemes`; multiplying them is for packed
-operations.
+Which checkpoint setting means which format is for `quant.schemes`, multiplying for `ops`.
 """
 
 from __future__ import annotations

@@ -43,16 +43,16 @@ class Logprobs:
     def of_prompt(
         self, logits: torch.Tensor, next_ids: NDArray[np.integer], count: int
     ) -> list[PositionLogprobs]:
-        """For each position, logits [n, V] and the token that follows it; always raw.
+        """For each position, logits [n, V] and the token that follows it; always raw logprobs.
 
-        Rows with a NaN or without a finite best entry give NaN as log-probability of the next token alone.
+        A position whose logits hold a NaN, or have no finite best, reports NaN.
         """
         found = self._top(
             logits,
             [int(one) for one in next_ids],
             counts=[count] * len(next_ids),
             extra=[()] * len(next_ids),
-            normalize=self._normalize or not self.is_raw,
+            normalize=True,
         )
         return [PositionLogprobs(*row) for row in found]
 

@@ -59,8 +59,7 @@ class Sampler:
     ) -> list[PositionLogprobs]:
         """For each prompt position: the token that really follows, then the k best; k = -1 is all.
 
-        logits [n, V] float32, not modified; values are raw log-probabilities, or raw logits in the
-        modes that report logits.
+        logits [n, V] float32, not modified; values are raw log-probabilities in every mode.
         """
         return self._logprobs.of_prompt(logits, next_ids, k)
 

@@ -22,7 +22,12 @@ class Decoder(Protocol):
 
 
 class Face(Protocol):
-    """An engine that can serve."""
+    """An engine that serves, or will once `wait_ready` returns."""
+
+    @property
+    def phase(self) -> tuple[str, int]:
+        """What the engine does before it can serve, and how far it is in percent (-1: unknown)."""
+        ...
 
     @property
     def info(self) -> EngineInfo:
@@ -40,13 +45,16 @@ class Face(Protocol):
         ...
 
     @property
-    def dead_error(self) -> BaseException:
+    def dead_error(self) -> Exception:
         """Why it is dead."""
         ...
 
-    @property
-    def generation_defaults(self) -> Mapping[str, Any]:
-        """Sampling values of the model's generation config."""
+    def wait_ready(self, timeout_s: float | None = None) -> EngineInfo:
+        """Blocks until the engine can serve. Raises SettingsError, ModelLoadError or EngineDeadError."""
+        ...
+
+    def default_sampling_values(self) -> Mapping[str, Any]:
+        """Fields of SamplingParams that the model's generation config sets."""
         ...
 
     def generate(
@@ -56,20 +64,22 @@ class Face(Protocol):
         request_id: str,
         *,
         tokenization_kwargs: Mapping[str, Any] | None = None,
+        trace_headers: Mapping[str, str] | None = None,
         priority: int = 0,
+        cache_salt: str | None = None,
         strict: bool = False,
     ) -> AsyncGenerator[RequestOutput, None]:
         """The outputs of a request. Closing the generator aborts it.
 
-        Raises InvalidRequestError at its first step, before anything is queued.
-        strict  refuse a max_tokens that does not fit in the context, and sizes beyond a client's limits.
+        Raises InvalidRequestError at its first step, before anything is queued. `strict` refuses a
+        max_tokens that does not fit in the context, and sizes beyond a client's limits.
         """
         ...
 
-    def get_tokenizer(self) -> Decoder:
+    async def get_tokenizer(self) -> Decoder:
         """The tokenizer. Raises InvalidRequestError where there is none."""
         ...
 
-    def shutdown(self) -> None:
+    def shutdown(self, timeout: float | None = None) -> None:
         """Ends the engine."""
         ...

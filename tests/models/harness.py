@@ -32,8 +32,7 @@ class PagedRun:
     """One sequence in a paged cache of its own, fed in chunks; its blocks lie in a shuffled order.
 
     Slots that nothing was written to hold NaN. With `drop_passed`, blocks that a window has left
-    behind are
-    null in the block table, as the engine makes them.
+    behind are null in the block table, as the engine makes them.
     """
 
     def __init__(
@@ -163,8 +162,7 @@ def their_logits(
 
 
 def write_checkpoint(folder: Path, config: dict[str, Any], *, seed: int = 0, **save: Any) -> Path:
-    """A random checkpoint with exactly this config.json, its weights scaled so that every part
-    matters.
+    """A random checkpoint with exactly this config.json, scaled so that every part matters.
 
     Matrices have a gain of about 1.5, norm weights and biases spread widely.
     """

@@ -43,7 +43,7 @@ def test_every_part_is_filled_once_and_every_tensor_used(
 def test_a_dropped_rule_is_noticed(name: str, built: Callable[[str], Built]) -> None:
     it = built(name)
     names, spec = ARCHITECTURES[it.description.architecture].names, it.description.spec
-    targets = {name for name in parameters(spec)}
+    targets = set(parameters(spec))
     for index, rule in enumerate(names.rules):
         if rule.target.replace("{layer}", "0") not in targets:
             continue

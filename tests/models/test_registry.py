@@ -123,7 +123,7 @@ def test_rope_of_each_kind_of_layer(tmp_path: Path) -> None:
 
 def test_overrides_merge_and_null_takes_a_key_out(tmp_path: Path) -> None:
     model = folder_with(tmp_path, llama(rope_scaling=LLAMA3, new_trick=True))
-    with pytest.raises(ModelLoadError, match="does not know new_trick.*--hf-overrides"):
+    with pytest.raises(ModelLoadError, match=r"does not know new_trick.*--hf-overrides"):
         dry(model)
     found = dry(model, hf_overrides={"new_trick": None, "rope_scaling": {"factor": 9.0}})
     assert found.spec.layers[0].mixer.rope.scaling.factor == 9.0
@@ -160,6 +160,10 @@ def test_context_extension_by_override(tmp_path: Path) -> None:
         (llama(num_hidden_layers=0), "num_hidden_layers is 0"),
         (llama(num_key_value_heads=3), "num_key_value_heads is 3: num_attention_heads 4 must be"),
         (llama(rms_norm_eps=float("inf")), "rms_norm_eps is inf; it must be a finite number"),
+        (llama(num_hidden_layers=10**9), "num_hidden_layers is 1000000000; .* to 10000"),
+        (llama(vocab_size=2.5), "vocab_size is 2.5; it must be a whole number"),
+        (llama(rope_scaling=LINEAR | {"factor": 0}), "rope_scaling.factor is 0.0; .* above zero"),
+        (llama(rope_scaling=LLAMA3 | {"high_freq_factor": 1}), "must be above low_freq_factor"),
         (llama(tie_word_embeddings=1), "tie_word_embeddings is 1; it must be true or false"),
         (llama(hidden_act="relu6"), "hidden_act is 'relu6'; it must be one of gelu"),
         (llama(head_dim=7), "even head size"),
@@ -176,7 +180,7 @@ def test_what_is_wrong_with_config_json_is_said(config: Any, message: str, tmp_p
 def test_a_missing_folder_or_config_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="there is no folder"):
         describe(str(tmp_path / "none"))
-    with pytest.raises(ModelLoadError, match="has no config.json"):
+    with pytest.raises(ModelLoadError, match=r"has no config.json"):
         describe(str(tmp_path))
 
 
@@ -209,10 +213,10 @@ def test_damaged_weights_are_said(header: Any, data: bytes, message: str, tmp_pa
 
 def test_truncated_missing_and_pickled_weights_are_said(tmp_path: Path) -> None:
     model = folder_with(tmp_path, llama())
-    with pytest.raises(ModelLoadError, match="holds no safetensors files$"):
+    with pytest.raises(ModelLoadError, match=r"holds no safetensors files$"):
         describe(model)
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(ModelLoadError, match="pytorch_model.bin is a pickle"):
+    with pytest.raises(ModelLoadError, match=r"pytorch_model.bin is a pickle"):
         describe(model)
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 12)
     with pytest.raises(ModelLoadError, match="not a whole safetensors file"):

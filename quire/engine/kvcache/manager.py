@@ -42,7 +42,7 @@ class CacheManager:
         self.caching = caching
         self._max_chunk = max_chunk
         self.rules = [rules_of(group) for group in layout.groups]
-        check_length_fits(layout, self.rules, max_model_len, max_chunk)
+        check_length_fits(layout, self.rules, max_model_len, min(max_chunk, self.block_size))
         self.pool = BlockPool(layout)
         self._hasher = BlockHasher(self.block_size, hash_algo)
         self._groups = range(len(layout.groups))
@@ -56,12 +56,14 @@ class CacheManager:
         """Blocks of the longest cached prefix that every group can use; 0 if it may not read.
 
         The last known token is never part of it. Prompt positions whose logprobs are still to be
-        sent are not skipped either.
+        sent are not skipped either, nor the end of a prompt that is still to be forked.
         """
         if not sequence.reads_cache:
             return 0
         request = sequence.request
         limit = (len(sequence.token_ids) - 1) // self.block_size
+        if not request.is_forked:
+            limit = min(limit, (sequence.num_prompt - 1) // self.block_size)
         if request.logprobs_at < sequence.num_prompt:
             limit = min(limit, (request.logprobs_at - 1) // self.block_size)
         if limit <= 0:
@@ -124,7 +126,7 @@ class CacheManager:
         """
         for g, rules in self._windows:
             self._pass_window(g, rules.first_needed(sequence.computed), sequence.tables[g])
-        count = -(-end // self.block_size) - sequence.capacity // self.block_size
+        count = max(-(-end // self.block_size) - sequence.capacity // self.block_size, 0)
         grown: list[list[int]] = []
         for g in self._groups:
             fresh = self.pool.take(g, count)

@@ -13,14 +13,13 @@ from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
 
 
 def gemma2(hf: HfConfig) -> DecoderSpec:
-    """`Gemma2ForCausalLM`. Defaults are those of Transformers' Gemma2Config. Source: arXiv
-    2408.00118."""
+    """`Gemma2ForCausalLM`; defaults as in Gemma2Config. Source: arXiv 2408.00118."""
     heads, kv_heads = head_counts(hf, default_kv_heads=4)
     head_size = hf.int_("head_dim", 256)
-    eps = hf.float_("rms_norm_eps", 1e-6)
+    eps = hf.positive("rms_norm_eps", 1e-6)
     bias = hf.bool_("attention_bias", False)
-    scale = hf.float_("query_pre_attn_scalar", 256.0) ** -0.5
-    softcap = hf.optional_float("attn_logit_softcapping", 50.0) or 0.0
+    scale = hf.positive("query_pre_attn_scalar", 256.0) ** -0.5
+    softcap = hf.optional_positive("attn_logit_softcapping", 50.0) or 0.0
     window = hf.optional_int("sliding_window", 4096)
     dense = Dense(
         width=hf.int_("intermediate_size"),
@@ -56,7 +55,7 @@ def gemma2(hf: HfConfig) -> DecoderSpec:
         layers=layers,
         norm_eps=eps,
         embedding_scale=width**0.5,
-        logit_softcap=hf.optional_float("final_logit_softcapping", 30.0) or 0.0,
+        logit_softcap=hf.optional_positive("final_logit_softcapping", 30.0) or 0.0,
         tie_head=hf.bool_("tie_word_embeddings", True),
     )
 

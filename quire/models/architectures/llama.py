@@ -26,8 +26,7 @@ def llama(hf: HfConfig) -> DecoderSpec:
 
 
 def mistral(hf: HfConfig) -> DecoderSpec:
-    """`MistralForCausalLM`: every layer looks back over `sliding_window` tokens unless that is
-    null."""
+    """`MistralForCausalLM`: every layer has the window `sliding_window` unless that is null."""
     return _decoder(
         hf,
         kv_heads=8,
@@ -49,7 +48,7 @@ def _decoder(
 ) -> DecoderSpec:
     heads, kv_heads = head_counts(hf, default_kv_heads=kv_heads)
     head_size = hf.optional_int("head_dim") or default_head_size(hf)
-    eps = hf.float_("rms_norm_eps", 1e-6)
+    eps = hf.positive("rms_norm_eps", 1e-6)
     attention = Attention(
         num_heads=heads,
         num_kv_heads=kv_heads,

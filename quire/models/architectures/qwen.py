@@ -15,8 +15,7 @@ from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
 
 
 def qwen2(hf: HfConfig) -> DecoderSpec:
-    """`Qwen2ForCausalLM` (Qwen 2 and 2.5): q, k and v have biases, the output projection has
-    none."""
+    """`Qwen2ForCausalLM` (Qwen 2 and 2.5): q, k and v have biases, the output has none."""
     head_size = hf.optional_int("head_dim") or default_head_size(hf)
     heads, kv_heads = head_counts(hf)
     return _decoder(
@@ -46,13 +45,13 @@ def qwen3(hf: HfConfig) -> DecoderSpec:
             qkv_bias=bias,
             out_bias=bias,
             qk_norm="per_head",
-            norm_eps=hf.float_("rms_norm_eps", 1e-6),
+            norm_eps=hf.positive("rms_norm_eps", 1e-6),
         ),
     )
 
 
 def _decoder(hf: HfConfig, attention: Attention) -> DecoderSpec:
-    eps = hf.float_("rms_norm_eps", 1e-6)
+    eps = hf.positive("rms_norm_eps", 1e-6)
     dense = Dense(
         width=hf.int_("intermediate_size"), activation=hf.choice("hidden_act", ACTIVATIONS, "silu")
     )

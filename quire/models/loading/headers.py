@@ -1,5 +1,4 @@
-"""Which tensors a folder's safetensors files hold: names, types, shapes, without reading any of
-them.
+"""Names, types and shapes of the tensors in a folder's safetensors files, none of them read.
 
 Reading the numbers is `models.loading.reader`.
 """
@@ -60,8 +59,7 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
     """Every tensor of the checkpoint by name.
 
     Raises ModelLoadError for a damaged or truncated file, a name that two files hold, or an
-    element type
-    that is no plain float.
+    element type that is no plain float.
     """
     tensors: dict[str, TensorHeader] = {}
     for path in weight_files(folder):
@@ -75,8 +73,7 @@ def read_headers(folder: Path) -> dict[str, TensorHeader]:
 
 
 def common_dtype(tensors: Mapping[str, TensorHeader]) -> str:
-    """The element type that most numbers of the checkpoint have, as torch names it; float64 reads
-    as float32."""
+    """The type that most numbers have, by torch's name; float64 reads as float32."""
     counts: dict[str, int] = {}
     for header in tensors.values():
         name = _DTYPE_NAMES[header.element]

@@ -1,7 +1,6 @@
 """Weights by parameter name: read from safetensors piece by piece, or random for dry runs.
 
-Which tensors make up a parameter is decided in `models.names`; packing them is the layers'
-business.
+Which tensors make up a parameter is decided in `models.names`; packing is the layers' business.
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ class Layout:
 class TorchPlan:
     """One cache group's step.
 
-    Layouts are made when the first layer of a shape asks, and kept for the step. Tensors stay where they are while a later step has the same shapes.
+    Layouts are made when the first layer of a shape asks, and kept for the step.
+    Tensors stay where they are while a later step has the same shapes.
     """
 
     def __init__(

@@ -1,0 +1,56 @@
+"""What a token or a row's result means for a sequence: whether it stops, and what the front hears.
+
+The state of the queues and of the cache is `scheduler.scheduler`'s.
+"""
+
+from __future__ import annotations
+
+from quire.engine.request import Request, Sequence
+from quire.protocol.outputs import FinishReason, SequenceUpdate
+from quire.protocol.step import PositionLogprobs
+
+
+def stop_of(sequence: Sequence) -> tuple[FinishReason, int | None] | None:
+    """How the last known token ends the sequence: (finish_reason, stop_reason), or None.
+
+    End-of-sequence tokens and stop ids end nothing below `min_tokens`: the sampler bans them there.
+    """
+    token_ids = sequence.token_ids
+    num_known = len(token_ids)
+    if token_ids[-1] in sequence.stops and num_known >= sequence.min_len:
+        return "stop", None if token_ids[-1] in sequence.request.eos else token_ids[-1]
+    return ("length", None) if num_known >= sequence.final_len else None
+
+
+def unsent_logprobs(
+    request: Request, start: int, slices: list[PositionLogprobs] | None
+) -> list[PositionLogprobs] | None:
+    """Of the prompt logprobs at positions from `start` + 1, those the front does not have yet."""
+    if not slices or request.logprobs_at > start + len(slices):
+        return None
+    fresh = slices[request.logprobs_at - start - 1 :]
+    request.logprobs_at = start + len(slices) + 1
+    return fresh
+
+
+def first_update(
+    sequence: Sequence,
+    token_ids: list[int],
+    logprobs: list[PositionLogprobs] | None,
+    prompt_logprobs: list[PositionLogprobs] | None,
+    stop: tuple[FinishReason, int | None] | None,
+) -> SequenceUpdate:
+    """The first news of a sequence: it also tells of times and cached tokens."""
+    sequence.is_announced = True
+    return SequenceUpdate(
+        request_id=sequence.request_id,
+        index=sequence.index,
+        token_ids=token_ids,
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+        finish_reason=stop[0] if stop else None,
+        stop_reason=stop[1] if stop else None,
+        num_cached_tokens=max(sequence.num_cached, 0),
+        queued_s=sequence.request.queued_s,
+        scheduled_s=sequence.request.scheduled_s,
+    )

@@ -1,0 +1,67 @@
+"""The application: routes, guards, and every error as JSON.
+
+The socket, the engine's start and the server's end are `server.launch`.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+import quire
+from quire.protocol.errors import QuireError
+from quire.server.errors import ClientGone, problem_of
+from quire.server.guard import Guard
+from quire.server.routes import completions, info
+from quire.server.state import ServerState
+
+
+def build_app(state: ServerState) -> FastAPI:
+    """The ASGI application of a server; `state` is at `app.state.quire`."""
+    config = state.config
+    docs = not config.disable_fastapi_docs
+    middleware = []
+    if config.allowed_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=config.allowed_origins,
+                allow_methods=config.allowed_methods,
+                allow_headers=config.allowed_headers,
+                allow_credentials=config.allow_credentials,
+            )
+        )
+    middleware.append(Middleware(Guard, state=state))
+    app = FastAPI(
+        title="Quire",
+        version=quire.__version__,
+        openapi_url="/openapi.json" if docs else None,
+        docs_url="/docs" if docs else None,
+        redoc_url="/redoc" if docs else None,
+        root_path=config.root_path,
+        redirect_slashes=False,
+        middleware=middleware,
+    )
+    app.state.quire = state
+    for module in (completions, info):
+        app.include_router(module.router)
+    app.add_exception_handler(QuireError, _quire_error)
+    app.add_exception_handler(HTTPException, _quire_error)
+    app.add_exception_handler(ClientGone, _client_gone)
+    return app
+
+
+async def _quire_error(http: Request, error: Exception) -> Response:
+    state: ServerState = http.app.state.quire
+    problem = problem_of(error)
+    extra = {"phase": state.phase[0]} if problem.status == 503 else None
+    return problem.response(extra)
+
+
+async def _client_gone(http: Request, error: Exception) -> Response:
+    """An answer that nobody reads; 499 is what access logs call it."""
+    return Response(status_code=499)

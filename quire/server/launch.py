@@ -1,0 +1,261 @@
+"""A server from start to end: the port first, then the engine, drained at the end.
+
+What it answers is `server.app`; reading the command line is `quire.cli`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+import uvicorn
+import uvloop
+
+from quire.config.schema import ServerConfig, Settings
+from quire.protocol.errors import ModelLoadError, QuireError, SettingsError
+from quire.server.app import build_app
+from quire.server.face import Face
+from quire.server.guard import is_loopback
+from quire.server.http_protocol import bounded_protocol
+from quire.server.state import ServerState
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+EXIT_STOPPED, EXIT_FAILED, EXIT_WRONG = 0, 1, 2
+"""Ended as asked; the engine failed; a setting or the model cannot work."""
+
+_LOOK_S = 0.1
+_FLUSH_S = 0.5  # what answers get to leave after the engine's death
+
+MakeLlm = Callable[[Settings], Face]
+
+
+def make_async_llm(settings: Settings) -> Face:
+    """The engine's streaming face, not ready yet."""
+    from quire.async_llm import AsyncLLM
+
+    return AsyncLLM.from_settings(settings, wait=False)
+
+
+def serve(settings: Settings, config: ServerConfig, make_llm: MakeLlm = make_async_llm) -> int:
+    """Serves until a signal or the engine's death; returns the exit code. Raises SettingsError."""
+    check(config)
+    bound = bind(config)
+    running = Running(settings, config, make_llm)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(running.run(bound))
+
+
+def check(config: ServerConfig) -> None:
+    """Raises SettingsError for settings that cannot work; warns of an open server."""
+    if not 0 <= config.port <= 65535:
+        raise SettingsError(f"--port is {config.port}; it must be between 0 and 65535")
+    if any(not key for key in config.api_key):
+        raise SettingsError("--api-key is empty; give a key, or leave it out for an open server")
+    if config.allow_credentials and "*" in config.allowed_origins:
+        raise SettingsError("--allow-credentials needs --allowed-origins that are named, not *")
+    if (config.ssl_keyfile is None) != (config.ssl_certfile is None):
+        raise SettingsError("--ssl-keyfile and --ssl-certfile must be given together")
+    if config.fingerprint_mode == "custom" and config.fingerprint_value is None:
+        raise SettingsError("--fingerprint-mode custom needs --fingerprint-value")
+    if not config.api_key and config.uds is None and not is_loopback(config.host):
+        logger.warning(
+            "anyone who reaches %s:%d can use this server: give --api-key", config.host, config.port
+        )
+
+
+def bind(config: ServerConfig) -> socket.socket:
+    """The listening socket. Raises SettingsError."""
+    if config.uds is not None:
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        address: str | tuple[str, int] = config.uds
+        where = f"--uds {config.uds}"
+    else:
+        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        address = (config.host, config.port)
+        where = f"--host {config.host} --port {config.port}"
+    try:
+        bound.bind(address)
+        bound.listen(2048)
+    except OSError as error:
+        bound.close()
+        raise SettingsError(f"cannot listen at {where}: {error.strerror or error}") from None
+    bound.setblocking(False)
+    return bound
+
+
+def url_of(bound: socket.socket, config: ServerConfig) -> str:
+    """Where the server is reached."""
+    if config.uds is not None:
+        return f"unix:{config.uds}"
+    host, port = bound.getsockname()[:2]
+    scheme = "https" if config.ssl_certfile else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, leaving signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Captures nothing."""
+        yield
+
+
+class Running:
+    """One run of a server."""
+
+    def __init__(self, settings: Settings, config: ServerConfig, make_llm: MakeLlm) -> None:
+        self.state = ServerState(settings, config)
+        self.exit_code = EXIT_STOPPED
+        self._make_llm = make_llm
+        self._drain: asyncio.Task[None] | None = None
+        self.server = _Server(uvicorn_config(self.state))
+
+    async def run(self, bound: socket.socket) -> int:
+        """Serves on the socket; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        logger.info("listening on %s", url_of(bound, self.state.config))
+        engine = asyncio.create_task(self._engine())
+        try:
+            await self.server.serve(sockets=[bound])
+        finally:
+            engine.cancel()
+            await asyncio.gather(engine, return_exceptions=True)
+            if self.state.llm is not None:
+                self.state.llm.shutdown()
+        return self.exit_code
+
+    def stop(self) -> None:
+        """The first call drains, the second ends at once."""
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._drained())
+        else:
+            self._end(self.exit_code)
+            self.server.force_exit = True
+
+    def _end(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        self.server.should_exit = True
+
+    async def _drained(self) -> None:
+        """No new requests; those in flight get their time; then the end."""
+        self.state.draining = True
+        timeout = self.state.config.shutdown_timeout
+        logger.info("draining: %d requests in flight, %g s", self.state.num_live, timeout)
+        try:
+            await asyncio.wait_for(self.state.idle.wait(), timeout)
+        except TimeoutError:
+            logger.warning("%d requests did not end in time", self.state.num_live)
+            self.server.config.timeout_graceful_shutdown = 0
+        self._end(EXIT_STOPPED)
+
+    async def _engine(self) -> None:
+        """Starts the engine and watches it to its end."""
+        try:
+            llm = await _in_thread(lambda: self._make_llm(self.state.settings))
+            self.state.llm = llm
+            await _in_thread(llm.wait_ready)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._failed_to_start(error)
+            return
+        self.state.set_ready(llm)
+        for name, value, reason in llm.info.table:
+            logger.info("%-24s %-20s %s", name, value, reason)
+        logger.info("KV cache size: %d tokens", llm.info.capacity_tokens)
+        logger.info("ready: serving %s", ", ".join(self.state.names))
+        while not llm.errored:
+            await asyncio.sleep(_LOOK_S)
+            self.state.take_stats()
+        if self.state.config.keep_alive_on_engine_death:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.state.idle.wait(), _FLUSH_S)
+        self.server.config.timeout_graceful_shutdown = 0
+        self._end(EXIT_FAILED)
+
+    def _failed_to_start(self, error: Exception) -> None:
+        wrong = isinstance(error, (SettingsError, ModelLoadError))
+        text = str(error) if isinstance(error, QuireError) else f"{type(error).__name__}: {error}"
+        logger.error("cannot start: %s", text)
+        logger.debug("the start failed", exc_info=error)
+        self._end(EXIT_WRONG if wrong else EXIT_FAILED)
+
+
+def uvicorn_config(state: ServerState) -> uvicorn.Config:
+    """uvicorn's own settings from ours."""
+    config = state.config
+    if config.disable_access_log_for_endpoints:
+        quiet = frozenset(
+            path.strip() for one in config.disable_access_log_for_endpoints for path in one.split(",")
+        )
+        logging.getLogger("uvicorn.access").addFilter(
+            lambda record: _path_of(record.args) not in quiet
+        )
+    level = uvicorn.config.LOG_LEVELS[config.uvicorn_log_level]
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(level)
+    return uvicorn.Config(
+        build_app(state),
+        loop="none",
+        http=bounded_protocol(config),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=not config.disable_uvicorn_access_log,
+        server_header=False,
+        timeout_keep_alive=max(1, round(config.keep_alive_timeout)),
+        ssl_keyfile=config.ssl_keyfile,
+        ssl_certfile=config.ssl_certfile,
+        ssl_ca_certs=config.ssl_ca_certs,
+        ssl_cert_reqs=config.ssl_cert_reqs,
+        ssl_ciphers=config.ssl_ciphers,
+    )
+
+
+def _path_of(args: object) -> str | None:
+    """The path in the arguments of an access log line: client, method, path, version, status."""
+    if not isinstance(args, tuple) or len(args) < 3:
+        return None
+    return str(args[2]).partition("?")[0]
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """The result of blocking work in a thread that does not keep the process alive."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def finish(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def body() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as caught:
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(finish, result, error)
+
+    threading.Thread(target=body, name="quire-start", daemon=True).start()
+    return await future

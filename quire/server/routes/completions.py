@@ -1,0 +1,175 @@
+"""POST /v1/completions.
+
+Fields are `server.schema.completions`, the written answer `server.completion_output`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from quire.protocol.errors import InvalidRequestError
+from quire.server.body import convert, read_json
+from quire.server.completion_output import Answer, ChunkWriter, encode
+from quire.server.completion_params import jobs_of, sampling_params
+from quire.server.errors import JSON, problem_of
+from quire.server.face import Face
+from quire.server.generation import Job, Outputs, begun, run
+from quire.server.schema.completions import CompletionRequest, check, read_prompts
+from quire.server.sse import DONE, EventStream, answer, event
+from quire.server.state import ServerState
+
+router = APIRouter()
+
+_PLAIN = re.compile(r"[\w.-]{1,64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """A completions request, checked and ready to run."""
+
+    state: ServerState
+    llm: Face
+    request: CompletionRequest
+    request_id: str
+    model: str
+    jobs: list[Job]
+    headers: dict[str, str]
+
+
+@router.post("/v1/completions")
+async def completions(http: Request) -> Response:
+    """Continues text or token ids, whole or as a stream of events."""
+    state: ServerState = http.app.state.quire
+    llm = state.serving_llm()
+    body = await read_json(http, state.config)
+    request, unknown = convert(body, CompletionRequest, strict=state.config.strict)
+    call = _prepare(state, llm, http, request, _ignored(unknown))
+    if request.stream:
+        return await answer(http, _stream(call))
+    with state.in_flight():
+        return await answer(http, _whole(call))
+
+
+def _ignored(unknown: list[str]) -> dict[str, str]:
+    names = [name for name in unknown if _PLAIN.fullmatch(name)][:20]
+    return {"X-Ignored-Fields": ", ".join(names)} if names else {}
+
+
+def _prepare(
+    state: ServerState, llm: Face, http: Request, request: CompletionRequest, headers: dict[str, str]
+) -> _Call:
+    model = state.check_model(request.model)
+    check(request, max_choices=state.config.max_num_choices)
+    prompts = read_prompts(request.prompt, max_prompts=state.config.max_num_prompts)
+    params = sampling_params(request, llm.default_sampling_values())
+    request_id = "cmpl-" + _request_id(http, request)
+    jobs = jobs_of(request, prompts, params, request_id, _priority(http, request))
+    return _Call(
+        state=state,
+        llm=llm,
+        request=request,
+        request_id=request_id,
+        model=model,
+        jobs=jobs,
+        headers=headers,
+    )
+
+
+def _request_id(http: Request, request: CompletionRequest) -> str:
+    """The header's id, else the body's, else the one that the server made."""
+    if http.state.request_id_given:
+        return str(http.state.request_id)
+    return request.request_id or str(http.state.request_id)
+
+
+def _priority(http: Request, request: CompletionRequest) -> int:
+    given = http.headers.get("x-vllm-priority")
+    if given is None:
+        return request.priority
+    try:
+        return int(given[:20])
+    except ValueError:
+        raise InvalidRequestError(
+            f"X-Vllm-Priority is {given[:20]!r}; it must be an integer", param="priority"
+        ) from None
+
+
+async def _answer_of(call: _Call) -> Answer:
+    needs_text = call.request.echo and (
+        call.request.logprobs is not None or any(isinstance(job.prompt, list) for job in call.jobs)
+    )
+    as_ids = call.request.return_tokens_as_token_ids
+    return Answer(
+        call.request,
+        len(call.jobs),
+        tokenizer=await call.llm.get_tokenizer() if needs_text else None,
+        as_ids=call.state.config.return_tokens_as_token_ids if as_ids is None else as_ids,
+        cached_details=call.state.config.enable_prompt_tokens_details,
+    )
+
+
+async def _whole(call: _Call) -> Response:
+    gathered = await _answer_of(call)
+    async with contextlib.aclosing(run(call.state, call.llm, call.jobs)) as outputs:
+        async for place, output in outputs:
+            gathered.add(place, output)
+    body = {
+        "id": call.request_id,
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": call.model,
+        "choices": gathered.choices(),
+        "usage": gathered.usage(),
+        "system_fingerprint": call.state.fingerprint(),
+        "service_tier": None,
+        "kv_transfer_params": None,
+    }
+    return Response(encode(body), headers=call.headers, media_type=JSON)
+
+
+async def _stream(call: _Call) -> Response:
+    """The stream's answer, once the first output has come: until then errors have their own status."""
+    live = contextlib.ExitStack()
+    live.enter_context(call.state.in_flight())
+    try:
+        gathered = await _answer_of(call)
+        outputs = await begun(run(call.state, call.llm, call.jobs))
+    except BaseException:
+        live.close()
+        raise
+    return EventStream(_chunks(call, gathered, outputs), headers=call.headers, finally_=live.close)
+
+
+async def _chunks(call: _Call, gathered: Answer, outputs: Outputs) -> AsyncGenerator[bytes, None]:
+    options = call.request.stream_options
+    force = call.state.config.enable_force_include_usage
+    with_usage = force or (options is not None and options.include_usage)
+    always = force or (with_usage and options is not None and options.continuous_usage_stats)
+    writer = ChunkWriter(call.request_id, int(time.time()), call.model, call.state.fingerprint())
+    try:
+        async with contextlib.aclosing(outputs):
+            async for place, output in outputs:
+                pieces = gathered.add(place, output)
+                usage = gathered.usage() if always else None
+                parts = []
+                for (index, choice, first), piece in zip(pieces, output.outputs, strict=True):
+                    extra: dict[str, object] = {}
+                    if call.request.return_token_ids:
+                        extra["token_ids"] = piece.token_ids if call.request.max_tokens != 0 else []
+                        if first:
+                            extra["prompt_token_ids"] = gathered.prompt_token_ids(place)
+                    parts.append(writer.piece(index, choice, extra, usage))
+                yield b"".join(parts)
+        if with_usage:
+            yield writer.usage(gathered.usage())
+    except Exception as error:
+        yield event(problem_of(error).body())
+    yield DONE

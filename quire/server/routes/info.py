@@ -1,0 +1,119 @@
+"""What a server says of itself: /v1/models, /health, /ready, /ping, /version, /load, /metrics.
+
+The numbers behind /metrics are `quire.metrics`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+import quire
+from quire.metrics.registry import CONTENT_TYPE
+from quire.server.errors import not_found
+from quire.server.state import ServerState
+
+router = APIRouter()
+
+
+def _state(http: Request) -> ServerState:
+    state: ServerState = http.app.state.quire
+    return state
+
+
+def _card(state: ServerState, name: str) -> dict[str, Any]:
+    permission = {
+        "id": f"modelperm-{state.created:x}",
+        "object": "model_permission",
+        "created": state.created,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": True,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
+    ready = state.llm is not None and state.ready
+    return {
+        "id": name,
+        "object": "model",
+        "created": state.created,
+        "owned_by": "vllm",
+        "root": state.settings.model.model,
+        "parent": None,
+        "max_model_len": state.llm.info.max_model_len if ready and state.llm is not None else None,
+        "permission": [permission],
+    }
+
+
+@router.get("/v1/models")
+async def models(http: Request) -> Response:
+    """One card for each served name."""
+    state = _state(http)
+    return JSONResponse({"object": "list", "data": [_card(state, name) for name in state.names]})
+
+
+@router.get("/v1/models/{name:path}")
+async def model(http: Request, name: str) -> Response:
+    """The card of one served name; 404 for any other."""
+    state = _state(http)
+    if name not in state.names:
+        raise not_found(name)
+    return JSONResponse(_card(state, name))
+
+
+@router.api_route("/health", methods=["GET", "HEAD"])
+async def health(http: Request) -> Response:
+    """200 while the server lives, from the moment its port is bound; 503 when the engine is dead."""
+    llm = _state(http).llm
+    return Response(status_code=503 if llm is not None and llm.errored else 200)
+
+
+@router.api_route("/ping", methods=["GET", "POST"])
+async def ping(http: Request) -> Response:
+    """The same as /health."""
+    return await health(http)
+
+
+@router.api_route("/ready", methods=["GET", "HEAD"])
+async def ready(http: Request) -> Response:
+    """200 when requests are served; else 503 with the phase, and how far it is where that is known."""
+    state = _state(http)
+    phase, percent = state.phase
+    dead = state.llm is not None and state.llm.errored
+    body: dict[str, Any] = {"phase": "dead" if dead else phase}
+    if percent >= 0:
+        body["percent"] = percent
+    if state.ready and not state.draining and not dead:
+        return JSONResponse(body)
+    return JSONResponse(body, 503, {"Retry-After": "1"})
+
+
+@router.get("/version")
+async def version() -> Response:
+    """The version of Quire."""
+    return JSONResponse({"version": quire.__version__})
+
+
+@router.get("/load")
+async def load(http: Request) -> Response:
+    """Requests in flight; 0 unless --enable-server-load-tracking."""
+    state = _state(http)
+    return JSONResponse(
+        {"server_load": state.num_live if state.config.enable_server_load_tracking else 0}
+    )
+
+
+@router.get("/metrics")
+@router.get("/metrics/", include_in_schema=False)
+async def metrics(http: Request) -> Response:
+    """All series in the Prometheus text format."""
+    state = _state(http)
+    state.take_stats()
+    return Response(state.metrics.exposition(), headers={"content-type": CONTENT_TYPE})

@@ -1,0 +1,127 @@
+"""What all routes of one server share: the engine, its phase, names, metrics, and the requests in flight.
+
+Starting and ending the server is `server.launch`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from quire.config.schema import ServerConfig, Settings
+from quire.metrics.engine_stats import ServingMetrics
+from quire.metrics.registry import Metrics
+from quire.server.errors import not_found, unavailable
+from quire.server.face import Face
+
+
+class ServerState:
+    """One server. `llm` is None until the engine is being started; use it from the event loop."""
+
+    def __init__(self, settings: Settings, config: ServerConfig, llm: Face | None = None) -> None:
+        self.settings = settings
+        self.config = config
+        self.created = int(time.time())
+        self.llm: Face | None = llm
+        self.ready = False
+        self.draining = False
+        self.num_live = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._number_requests(None)
+        if llm is not None:
+            self.set_ready(llm)
+
+    @property
+    def names(self) -> list[str]:
+        """Names the server answers to; the first is echoed."""
+        model = self.settings.model
+        return model.served_model_name or [model.model]
+
+    @property
+    def phase(self) -> tuple[str, int]:
+        """What the server is doing, and how far it is in percent (-1: unknown)."""
+        if self.draining:
+            return "draining", -1
+        if self.ready:
+            return "ready", 100
+        return self.llm.phase if self.llm is not None else ("starting", -1)
+
+    def set_ready(self, llm: Face) -> None:
+        """From now on requests are served. The metrics start anew, with the model's context known."""
+        self.llm = llm
+        self._number_requests(llm)
+        self.ready = True
+
+    def _number_requests(self, llm: Face | None) -> None:
+        limit = llm.info.max_model_len if llm is not None else 131072
+        self.metrics = Metrics(self.names[0], max_model_len=limit)
+        enabled = not self.settings.observability.disable_log_stats
+        self.serving = ServingMetrics(self.metrics, enabled=enabled)
+        if llm is None:
+            return
+        cache, info = self.settings.cache, llm.info
+        labels = {name: str(getattr(cache, name)) for name in cache.__dataclass_fields__}
+        labels |= {
+            "engine": "0",
+            "block_size": str(info.block_size),
+            "num_gpu_blocks": str(info.num_blocks),
+            "cache_dtype": cache.kv_cache_dtype,
+            "enable_prefix_caching": str(info.enable_prefix_caching),
+        }
+        self.metrics.info("vllm:cache_config_info", "the cache as it was set up", labels)
+
+    def serving_llm(self) -> Face:
+        """The engine, if it takes requests now. Raises HttpError (503), or the reason of its death."""
+        llm = self.llm
+        if llm is not None and llm.errored:
+            raise llm.dead_error
+        if self.draining:
+            raise unavailable("the server is shutting down (phase: draining); try another one")
+        if llm is None or not self.ready:
+            text, percent = self.phase
+            far = f", {percent}%" if percent >= 0 else ""
+            raise unavailable(f"the model is not ready (phase: {text}{far}); try again")
+        return llm
+
+    def check_model(self, name: str | None) -> str:
+        """The name to echo. Raises HttpError (404) for a model that is not served."""
+        if name is None or name in self.names:
+            return name or self.names[0]
+        raise not_found(name)
+
+    def fingerprint(self) -> str | None:
+        """`system_fingerprint` of answers, as `--fingerprint-mode` asks."""
+        mode = self.config.fingerprint_mode
+        if mode == "none" or self.llm is None:
+            return None
+        if mode == "custom":
+            return self.config.fingerprint_value
+        full = self.llm.info.fingerprint
+        return hashlib.sha256(full.encode()).hexdigest()[:16] if mode == "hash" else full
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Counts a request for `/load` and for draining."""
+        self.num_live += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self.num_live -= 1
+            if self.num_live == 0:
+                self.idle.set()
+
+    def take_stats(self) -> None:
+        """Brings the engine's counters into the metrics."""
+        if self.llm is not None and self.ready:
+            self.serving.take_stats(self.llm.stats)
+
+
+def new_id() -> str:
+    """32 random hex digits."""
+    return os.urandom(16).hex()

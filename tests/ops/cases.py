@@ -1,0 +1,246 @@
+"""What every operation is tested with: inputs, a call, and the formula in float64.
+
+A case draws its inputs for a number of rows; `rows` of the inputs can be taken apart so that the same
+calls serve for values (`test_table.py`) and for independence of rows (`test_rows.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from quire.ops.registry import Provider
+
+Tensors = dict[str, torch.Tensor]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of static sizes of one operation.
+
+    draw   (T, dtype) -> the tensors with one row a token.
+    fixed  dtype -> tensors that all rows share.
+    call   (provider, rows, fixed, out or None) -> result [T, ...]; may change `rows` in place.
+    want   (rows, fixed) in float64 -> the formula.
+    """
+
+    label: str
+    draw: Callable[[int, torch.dtype], Tensors]
+    call: Callable[[Provider, Tensors, Tensors, torch.Tensor | None], torch.Tensor]
+    want: Callable[[Tensors, Tensors], torch.Tensor]
+    fixed: Callable[[torch.dtype], Tensors] = field(default=lambda dtype: {})
+    has_out: bool = True
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Normal numbers in `dtype`."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def rows_of(*widths: int) -> Callable[[int, torch.dtype], Tensors]:
+    """Draws x, y, z ... [T, width]."""
+
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        return {
+            name: noise(count, width, seed=seed, dtype=dtype)
+            for seed, (name, width) in enumerate(zip("xyz", widths))
+        }
+
+    return draw
+
+
+def embedding(width: int, scale: float) -> Case:
+    return Case(
+        f"C={width} scale={scale}",
+        lambda count, dtype: {"ids": torch.arange(count) * 7 % 50},
+        lambda p, rows, fixed, out: p.run(
+            rows["ids"], p.pack(fixed["table"]), scale=scale, out=out  # type: ignore[attr-defined]
+        ),
+        lambda rows, fixed: fixed["table"][rows["ids"].long()] * scale,
+        lambda dtype: {"table": noise(50, width, dtype=dtype)},
+    )
+
+
+def linear(in_size: int, out_size: int, bias: bool, delta: bool) -> Case:
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        rows = {"x": noise(count, in_size, dtype=dtype)}
+        return {**rows, "delta": noise(count, out_size, seed=1)} if delta else rows
+
+    def fixed(dtype: torch.dtype) -> Tensors:
+        shared = {"weight": (noise(out_size, in_size, seed=2) * in_size**-0.5).to(dtype)}
+        return {**shared, "bias": noise(out_size, seed=3, dtype=dtype)} if bias else shared
+
+    def call(p: Any, rows: Tensors, fixed: Tensors, out: torch.Tensor | None) -> torch.Tensor:
+        packed = p.pack(fixed["weight"], fixed.get("bias"))
+        result: torch.Tensor = p.run(rows["x"], packed, delta=rows.get("delta"), out=out)
+        return result
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        y = rows["x"] @ fixed["weight"].T
+        return y + rows.get("delta", torch.zeros(())) + fixed.get("bias", torch.zeros(()))
+
+    return Case(f"K={in_size} N={out_size} bias={bias} delta={delta}", draw, call, want, fixed)
+
+
+def rms_norm(*sizes: int) -> Case:
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x = rows["x"]
+        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6) * fixed["weight"]
+
+    return Case(
+        f"C={sizes}",
+        lambda count, dtype: {"x": noise(count, *sizes, dtype=dtype)},
+        lambda p, rows, fixed, out: p.run(rows["x"], fixed["weight"], eps=1e-6, out=out),
+        want,
+        lambda dtype: {"weight": noise(sizes[-1], seed=1, dtype=dtype)},
+    )
+
+
+def add_rms_norm(width: int) -> Case:
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x = rows["x"]  # already rounded where the operation rounds
+        return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6) * fixed["weight"]
+
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        x, y = noise(count, width, dtype=dtype), noise(count, width, seed=1, dtype=dtype)
+        return {"x": x + y, "addend": y, "before": x}
+
+    return Case(
+        f"C={width}",
+        draw,
+        lambda p, rows, fixed, out: p.run(
+            rows["addend"], rows["before"], fixed["weight"], eps=1e-6, out=out
+        ),
+        want,
+        lambda dtype: {"weight": noise(width, seed=2, dtype=dtype)},
+    )
+
+
+def activation(name: str, width: int) -> Case:
+    formulas: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "silu": torch.nn.functional.silu,
+        "gelu": torch.nn.functional.gelu,
+        "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    }
+    return Case(
+        f"{name} F={width}",
+        rows_of(2 * width),
+        lambda p, rows, fixed, out: p.run(rows["x"], act=name, out=out),
+        lambda rows, fixed: formulas[name](rows["x"][:, :width]) * rows["x"][:, width:],
+    )
+
+
+def rope(heads: int, head_size: int, rot: int, interleaved: bool) -> Case:
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        return {"x": noise(count, heads, head_size, dtype=dtype), "at": torch.arange(count) * 5 % 97}
+
+    def table(dtype: torch.dtype) -> Tensors:
+        angles = torch.arange(97).unsqueeze(1) / 3.0 ** torch.arange(rot // 2)
+        return {"table": torch.cat([angles.cos(), angles.sin()], dim=1)}
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x, angles = rows["x"], fixed["table"][rows["at"].long()].unsqueeze(1)
+        pairs = torch.arange(rot).view(-1, 2) if interleaved else torch.arange(rot).view(2, -1).T
+        number = torch.view_as_complex(x[..., pairs].contiguous())
+        turn = torch.complex(angles[..., : rot // 2], angles[..., rot // 2 :])
+        turned = x.clone()
+        turned[..., pairs] = torch.view_as_real(number * turn)
+        return turned
+
+    return Case(
+        f"H={heads} D={head_size} rot={rot} interleaved={interleaved}",
+        draw,
+        lambda p, rows, fixed, out: p.run(
+            rows["x"], rows["at"], fixed["table"], interleaved=interleaved
+        ),
+        want,
+        table,
+        has_out=False,
+    )
+
+
+def put_rows(p: Provider, rows: Tensors, fixed: Tensors, out: torch.Tensor | None) -> torch.Tensor:
+    result: torch.Tensor = p.run(rows["x"], torch.arange(len(rows["x"])).flip(0), rows["y"].flip(0))
+    return result
+
+
+CASES: dict[str, list[Case]] = {
+    "embedding": [embedding(8, 1.0), embedding(33, 5.65625)],
+    "put_rows": [Case("C=9", rows_of(9, 9), put_rows, lambda rows, fixed: rows["y"], has_out=False)],
+    "linear": [
+        linear(64, 48, bias=False, delta=False),
+        linear(97, 33, bias=True, delta=False),
+        linear(256, 130, bias=True, delta=True),
+        linear(1536, 72, bias=False, delta=True),
+    ],
+    "rms_norm": [rms_norm(16), rms_norm(3, 80), rms_norm(1000), rms_norm(4096)],
+    "add_rms_norm": [add_rms_norm(24), add_rms_norm(1001)],
+    "add": [
+        Case(
+            f"C={width} scale={scale}",
+            rows_of(width, width),
+            lambda p, rows, fixed, out, s=scale: p.run(rows["x"], rows["y"], scale=s, out=out),  # type: ignore[misc]
+            lambda rows, fixed, s=scale: rows["x"] + s * rows["y"],  # type: ignore[misc]
+        )
+        for width, scale in ((64, 1.0), (37, 0.22))
+    ],
+    "scale": [
+        Case(
+            "C=37",
+            rows_of(37),
+            lambda p, rows, fixed, out: p.run(rows["x"], factor=1.7, out=out),
+            lambda rows, fixed: rows["x"] * 1.7,
+        )
+    ],
+    "act_mul": [activation(name, width) for name in ("silu", "gelu", "gelu_tanh") for width in (64, 411)],
+    "soft_cap": [
+        Case(
+            "C=37",
+            rows_of(37),
+            lambda p, rows, fixed, out: p.run(rows["x"], cap=1.5, out=out),
+            lambda rows, fixed: torch.tanh(rows["x"] / 1.5) * 1.5,
+        )
+    ],
+    "to_float32": [
+        Case(
+            "C=37",
+            rows_of(37),
+            lambda p, rows, fixed, out: p.run(rows["x"], out=out),
+            lambda rows, fixed: rows["x"],
+        )
+    ],
+    "take_rows": [
+        Case(
+            "C=37",
+            rows_of(37),
+            lambda p, rows, fixed, out: p.run(rows["x"], torch.arange(len(rows["x"])), out=out),
+            lambda rows, fixed: rows["x"],
+        )
+    ],
+    "rope": [
+        rope(3, 16, 16, False),
+        rope(1, 64, 64, True),
+        rope(2, 48, 12, False),
+        rope(2, 40, 10, True),
+    ],
+}
+
+
+def result_dtype(op: str, dtype: torch.dtype) -> torch.dtype:
+    """The dtype of an operation's result."""
+    return torch.float32 if op == "to_float32" else dtype
+
+
+def wide(tensors: Tensors) -> Tensors:
+    """The same numbers in float64."""
+    return {name: tensor.to(torch.float64) for name, tensor in tensors.items()}
+
+
+def poisoned(shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+    """An `out` full of NaN."""
+    return torch.full(shape, math.nan, dtype=dtype)

@@ -1,0 +1,76 @@
+"""Each program of examples/ runs as its docstring says; what it prints is other tests' business."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+Checkpoint = Callable[..., Path]
+
+
+def run(name: str, *words: str) -> str:
+    """What an example prints."""
+    done = subprocess.run(
+        [sys.executable, f"examples/{name}.py", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_offline_generate(checkpoint: Checkpoint) -> None:
+    lines = run("offline_generate", str(checkpoint("llama"))).splitlines()
+    assert len(lines) == 9, "one greedy and two sampled continuations of three prompts"
+    assert lines[3] != lines[4], "the two choices of a sampled request differ"
+
+
+def test_async_stream(checkpoint: Checkpoint) -> None:
+    lines = run("async_stream", str(checkpoint("qwen3"))).splitlines()
+    assert {line[0] for line in lines} == {"0", "1", "2"}
+    assert len(lines) > 10, "answers come in pieces"
+
+
+def test_openai_client(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "quire", "serve", str(checkpoint("gemma2")), "--port", "0"],
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        printed = run("openai_client", f"{address_in(log, server)}/v1")
+    finally:
+        server.terminate()
+        server.wait(30)
+    assert "CompletionUsage" in printed.splitlines()[0]
+    assert len(printed.splitlines()[1].split("' ")) > 5, "the second answer comes in pieces"
+
+
+def address_in(log: Path, server: subprocess.Popen[bytes], timeout_s: float = 60.0) -> str:
+    """The base URL that the server's log names, once it can serve."""
+    import httpx
+
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        assert server.poll() is None, log.read_text()
+        found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
+        if found is not None and not found.group().endswith(":0"):
+            try:
+                if httpx.get(f"{found.group()}/ready").status_code == 200:
+                    return found.group()
+            except httpx.TransportError:
+                pass
+        time.sleep(0.1)
+    pytest.fail(f"the server was not ready after {timeout_s} s: {log.read_text()}")
