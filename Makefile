@@ -38,7 +38,7 @@ format: $(STAMP)  ## rewrite files to the project's format
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## the figures of docs/performance.md
-	$(BIN)/python benchmarks/scheduler.py
+	$(BIN)/python -m benchmarks.scheduler
 
 clean:  ## remove what checks and builds leave behind; the environment stays
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

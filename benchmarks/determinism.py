@@ -26,10 +26,16 @@ def main() -> int:
         for family in ("llama", "qwen3", "gemma2"):
             path = FAMILIES[family](Path(folder) / family)
             for dtype in ("float32", "bfloat16"):
-                jobs = mixed_jobs(NUM_REQUESTS, vocab_size=400, longest=LONGEST, max_tokens=MAX_TOKENS)
-                print(f"{family} {dtype}: {len(jobs)} requests, prompts to {LONGEST} tokens, {MAX_TOKENS} new tokens")
+                jobs = mixed_jobs(
+                    NUM_REQUESTS, vocab_size=400, longest=LONGEST, max_tokens=MAX_TOKENS
+                )
+                print(
+                    f"{family} {dtype}: {len(jobs)} requests, prompts to {LONGEST} tokens, {MAX_TOKENS} new tokens"
+                )
                 started = time.monotonic()
-                for cell in matrix(path, jobs, dtype=dtype, tight_blocks=TIGHT_BLOCKS, longest=LONGEST + MAX_TOKENS):
+                for cell in matrix(
+                    path, jobs, dtype=dtype, tight_blocks=TIGHT_BLOCKS, longest=LONGEST + MAX_TOKENS
+                ):
                     print(
                         f"  {cell.name:44} different {cell.num_different:3} of {cell.num_sequences}"
                         f"  preemptions {cell.num_preemptions:4}  cached tokens {cell.num_cached_tokens:6}"

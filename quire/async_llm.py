@@ -73,7 +73,9 @@ class AsyncLLM:
         NotServedError if `stat_loggers` are given.
         """
         if stat_loggers:
-            raise NotServedError("stat_loggers are not served; leave them out", param="stat_loggers")
+            raise NotServedError(
+                "stat_loggers are not served; leave them out", param="stat_loggers"
+            )
         return cls.from_settings(engine_args.to_settings())
 
     @classmethod
@@ -182,7 +184,7 @@ class AsyncLLM:
         request_id: str,
         prompt: Any,
         params: SamplingParams | PoolingParams | None = None,
-        options: RequestOptions = RequestOptions(),
+        options: RequestOptions | None = None,
         *,
         prompt_text: str | None = None,
     ) -> RequestStream:
@@ -191,6 +193,7 @@ class AsyncLLM:
         The same `request_id` may be live more than once. Raises InvalidRequestError, TypeError or
         EngineDeadError.
         """
+        options = options or RequestOptions()
         self._check_alive()
         if self._inputs is None:
             await asyncio.to_thread(self.wait_ready)
@@ -198,7 +201,9 @@ class AsyncLLM:
         self._take_loop()
         text = text_of(prompt)
         if text is not None and len(text) > _INLINE_CHARS:
-            request = await asyncio.to_thread(self._inputs.process, request_id, prompt, params, options)
+            request = await asyncio.to_thread(
+                self._inputs.process, request_id, prompt, params, options
+            )
         else:
             request = self._inputs.process(request_id, prompt, params, options)
         self._check_alive()
@@ -237,7 +242,9 @@ class AsyncLLM:
             await asyncio.to_thread(self.wait_ready)
         assert self._inputs is not None
         if self._inputs.tokenizer is None:
-            raise InvalidRequestError("there is no tokenizer: the engine was started with skip_tokenizer_init")
+            raise InvalidRequestError(
+                "there is no tokenizer: the engine was started with skip_tokenizer_init"
+            )
         return self._inputs.tokenizer
 
     def default_sampling_values(self) -> dict[str, Any]:
@@ -357,6 +364,9 @@ class AsyncLLM:
             if self.is_running:
                 with contextlib.suppress(EngineDeadError):
                     self._client.abort(name)
+
+
+AsyncLLMEngine = AsyncLLM
 
 
 def _weakly(method: Callable[[Any], None]) -> Callable[[Any], None]:

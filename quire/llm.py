@@ -80,7 +80,9 @@ class LLM:
         if engine is None:
             raise EngineDeadError("this LLM is closed; make a new one")
         if os.getpid() != self._pid:
-            raise RuntimeError("this LLM was made in another process; make a new one after the fork")
+            raise RuntimeError(
+                "this LLM was made in another process; make a new one after the fork"
+            )
         return engine
 
     def generate(
@@ -107,7 +109,9 @@ class LLM:
         answered. An exception, KeyboardInterrupt too, ends all requests of the call.
         """
         if mm_processor_kwargs:
-            raise NotServedError("images, audio and video are not served", param="mm_processor_kwargs")
+            raise NotServedError(
+                "images, audio and video are not served", param="mm_processor_kwargs"
+            )
         engine = self.llm_engine
         items = _as_iterable(prompts)
         count = len(items) if isinstance(items, Sequence) else None
@@ -151,7 +155,9 @@ class LLM:
                 _pick("sampling_params", work.params, place),
                 lora_request=work.lora_request,
                 tokenization_kwargs=work.tokenization_kwargs,
-                priority=0 if work.priorities is None else _pick("priority", work.priorities, place),
+                priority=0
+                if work.priorities is None
+                else _pick("priority", work.priorities, place),
             )
         except InvalidRequestError as error:
             raise at_place(error, place) from error
@@ -232,7 +238,9 @@ def _as_iterable(prompts: Any) -> Iterable[Any]:
     if isinstance(prompts, (str, Mapping)):
         return [prompts]
     if isinstance(prompts, (list, tuple)):
-        is_ids = len(prompts) > 0 and isinstance(prompts[0], int) and not isinstance(prompts[0], bool)
+        is_ids = (
+            len(prompts) > 0 and isinstance(prompts[0], int) and not isinstance(prompts[0], bool)
+        )
         return [prompts] if is_ids else prompts
     if isinstance(prompts, Iterable) and not isinstance(prompts, (bytes, bytearray)):
         return prompts
@@ -271,7 +279,9 @@ def _final_only(params: Any, count: int | None) -> SamplingParams | list[Samplin
     """Copies of the params that ask for one output at the end."""
     if not isinstance(params, SamplingParams):
         if isinstance(params, str) or not isinstance(params, Sequence):
-            raise TypeError(f"sampling_params must be SamplingParams or a list, not {type(params).__name__}")
+            raise TypeError(
+                f"sampling_params must be SamplingParams or a list, not {type(params).__name__}"
+            )
         return [_final_only_one(one) for one in _one_each("sampling_params", params, count)]
     return _final_only_one(params)
 
@@ -287,5 +297,7 @@ def _pick(name: str, values: Any, place: int) -> Any:
     if isinstance(values, SamplingParams):
         return values
     if place >= len(values):
-        raise InvalidRequestError(f"{name} has {len(values)} entries, but there are more prompts", param=name)
+        raise InvalidRequestError(
+            f"{name} has {len(values)} entries, but there are more prompts", param=name
+        )
     return values[place]

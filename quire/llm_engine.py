@@ -48,7 +48,9 @@ class LLMEngine:
         `usage_context` is not read. Raises NotServedError if `stat_loggers` are given.
         """
         if stat_loggers:
-            raise NotServedError("stat_loggers are not served; leave them out", param="stat_loggers")
+            raise NotServedError(
+                "stat_loggers are not served; leave them out", param="stat_loggers"
+            )
         return cls.from_settings(engine_args.to_settings(), own_process=enable_multiprocessing)
 
     @classmethod
@@ -136,7 +138,9 @@ class LLMEngine:
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises InvalidRequestError where skip_tokenizer_init left it out."""
         if self.inputs.tokenizer is None:
-            raise InvalidRequestError("there is no tokenizer: the engine was started with skip_tokenizer_init")
+            raise InvalidRequestError(
+                "there is no tokenizer: the engine was started with skip_tokenizer_init"
+            )
         return self.inputs.tokenizer
 
     def reset_prefix_cache(

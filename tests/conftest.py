@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from quire.hardware.threads import bound_waiting
 from tests.checkpoints import FAMILIES
+
+bound_waiting()  # before any test loads torch: test runs share their cores
 
 
 @pytest.fixture(scope="session")

@@ -113,6 +113,19 @@ def engine_in_own_process(default: bool = False) -> bool:
     return read_bool("QUIRE_ENGINE_PROCESS", default)
 
 
+def is_set(name: str) -> bool:
+    """Whether the environment has any variable of this name, of ours or of a library."""
+    return name in os.environ
+
+
+def set_default(name: str, value: str) -> None:
+    """Gives a variable a value for this process and its children, unless the user gave it one.
+
+    For variables of libraries that read them once, when they are loaded; not for Quire's own.
+    """
+    os.environ.setdefault(name, value)
+
+
 def without_effect() -> list[str]:
     """Names of set variables that vLLM knows and nothing here reads, sorted."""
     return sorted(

@@ -21,6 +21,7 @@ import zmq
 
 from quire.config.schema import Settings
 from quire.engine.resolve import describe_model
+from quire.hardware.threads import bound_waiting
 from quire.models.registry import ModelDescription
 from quire.protocol import wire
 from quire.protocol.errors import EngineDeadError, ModelLoadError, QuireError, SettingsError
@@ -40,6 +41,7 @@ class EngineClient(ABC):
     """
 
     def __init__(self, settings: Settings) -> None:
+        bound_waiting()
         self.settings = settings
         self.description: ModelDescription = describe_model(settings)
         self.phase: tuple[str, int] = ("starting", -1)
@@ -175,7 +177,13 @@ class ProcessClient(EngineClient):
         self._on_death: OnDeath | None = None
         # The settings travel as an argument, not pickled: the child imports no code of the caller's.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "quire.engine.process", *addresses, msgspec.json.encode(settings).decode()],
+            [
+                sys.executable,
+                "-m",
+                "quire.engine.process",
+                *addresses,
+                msgspec.json.encode(settings).decode(),
+            ],
             stdin=subprocess.DEVNULL,
         )
         self._reader = threading.Thread(target=self._read, name="quire-engine-reader", daemon=True)
@@ -200,7 +208,9 @@ class ProcessClient(EngineClient):
             if poller.poll(200):
                 self._take(wire.decode_from_engine(self._from_engine.recv()))
             elif self._process.poll() is not None and not self._stopping:
-                self._die(f"the engine process ended with code {self._process.returncode}", "internal")
+                self._die(
+                    f"the engine process ended with code {self._process.returncode}", "internal"
+                )
             if self._death is not None:
                 return
 
@@ -234,7 +244,9 @@ class ProcessClient(EngineClient):
 
     def wait_ready(self, timeout_s: float | None = None) -> EngineInfo:
         if not self._ready.wait(timeout_s):
-            raise EngineDeadError(f"the engine was not ready after {timeout_s} s; it was at: {self.phase[0]}")
+            raise EngineDeadError(
+                f"the engine was not ready after {timeout_s} s; it was at: {self.phase[0]}"
+            )
         if self._info is None:
             assert self._death is not None
             error, kind = self._death
@@ -275,7 +287,9 @@ class ProcessClient(EngineClient):
         self._send(wire.Call(number, name))
         reply = waiting.get(timeout=60.0)
         if reply.error is not None:
-            raise EngineDeadError(reply.error) if self._death is not None else ValueError(reply.error)
+            raise (
+                EngineDeadError(reply.error) if self._death is not None else ValueError(reply.error)
+            )
         return reply.value
 
     def shutdown(self, timeout_s: float = 5.0) -> None:

@@ -124,7 +124,11 @@ class EngineCore:
     def _follow_rate(self, plan: StepPlan, result: StepResult) -> None:
         """Keeps the token budget near what the measured rate does in the target time."""
         num_tokens = plan.num_tokens
-        if not self.resolved.adaptive_budget or num_tokens < _RATE_MIN_TOKENS or result.elapsed_s <= 0.0:
+        if (
+            not self.resolved.adaptive_budget
+            or num_tokens < _RATE_MIN_TOKENS
+            or result.elapsed_s <= 0.0
+        ):
             return
         rate = num_tokens / result.elapsed_s
         before = self._tokens_per_s or rate

@@ -39,7 +39,11 @@ class _Engine:
     def run(self, settings: Settings) -> None:
         self.send(wire.Phase("reading the model's description"))
         description = describe_model(settings)
-        core = EngineCore(settings, description, on_phase=lambda text, percent: self.send(wire.Phase(text, percent)))
+        core = EngineCore(
+            settings,
+            description,
+            on_phase=lambda text, percent: self.send(wire.Phase(text, percent)),
+        )
         self.send(wire.Ready(core.info))
         try:
             while not self._stopping and os.getppid() == self._parent:

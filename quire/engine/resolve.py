@@ -5,15 +5,14 @@ A pure function of the settings, the model's description and the machine; nothin
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from quire.config.schema import Settings
 from quire.hardware.cpu import Machine
+from quire.models.parameters import weight_counts
 from quire.models.registry import ModelDescription, describe
 from quire.models.spec import cache_groups
 from quire.protocol.cache import CacheGroup, CacheLayout
@@ -24,7 +23,9 @@ _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
 _DEFAULT_MAX_NUM_SEQS = 256
 _DEFAULT_TOKEN_BUDGET = 2048
-_OVERHEAD_BYTES = 768 << 20  # torch and the interpreter, measured at 0.5 GiB; the rest is room for scratch
+_OVERHEAD_BYTES = (
+    768 << 20
+)  # torch and the interpreter, measured at 0.5 GiB; the rest is room for scratch
 _MAX_PADDING = 0.05
 _MAX_BLOCKS_PER_SLAB = 64
 
@@ -63,67 +64,115 @@ def describe_model(settings: Settings) -> ModelDescription:
     )
 
 
-def resolve(settings: Settings, description: ModelDescription, machine: Machine) -> ResolvedSettings:
-    """All choices in one place. Raises SettingsError for a value that cannot work on this model or machine."""
+@dataclass(frozen=True, kw_only=True)
+class _Choices:
+    """What was open and is not any more."""
+
+    dtype: str
+    cache_dtype: str
+    device: Literal["cpu", "cuda"]
+    max_model_len: int
+    block_size: int
+    max_num_seqs: int
+    budget: int
+    threads: int
+    overlap: bool
+    caching: bool
+
+
+def resolve(
+    settings: Settings, description: ModelDescription, machine: Machine
+) -> ResolvedSettings:
+    """All choices in one place.
+
+    Raises SettingsError for a value that cannot work on this model or machine.
+    """
     table: list[tuple[str, str, str]] = []
 
     def note(name: str, value: object, reason: str) -> None:
         table.append((name, str(value), reason))
 
-    dtype = _dtype(settings.model.dtype, description, note)
-    device = _device(settings.parallel.device, machine, note)
-    max_model_len = _max_model_len(settings.model.max_model_len, description, note)
-    cache, scheduler = settings.cache, settings.scheduler
-    block_size = _block_size(cache.block_size, device, note)
-    cache_dtype = dtype if cache.kv_cache_dtype == "auto" else cache.kv_cache_dtype
-    budget = _positive("max_num_batched_tokens", scheduler.max_num_batched_tokens)
-    max_num_seqs = _positive("max_num_seqs", scheduler.max_num_seqs) or _DEFAULT_MAX_NUM_SEQS
-    note("max_num_seqs", max_num_seqs, _why(scheduler.max_num_seqs))
-    note("max_num_batched_tokens", budget or _DEFAULT_TOKEN_BUDGET, _why(budget, "default; follows the measured rate"))
-    threads = _positive("threads", settings.parallel.threads) or machine.physical_cores
-    note("threads", threads, _why(settings.parallel.threads, "physical cores this process may use"))
-    overlap = bool(scheduler.async_scheduling) if scheduler.async_scheduling is not None else device == "cuda"
-    note("async_scheduling", overlap, _why(scheduler.async_scheduling, "pays where the device is not the CPU"))
-    caching = True if cache.enable_prefix_caching is None else cache.enable_prefix_caching
-    note("enable_prefix_caching", caching, _why(cache.enable_prefix_caching))
-    if settings.parallel.tensor_parallel_size != 1:
-        raise SettingsError(
-            f"tensor_parallel_size is {settings.parallel.tensor_parallel_size}; this version runs on one device: use 1"
-        )
+    _check_one_device(settings.parallel.tensor_parallel_size)
+    made = _choose(settings, description, machine, note)
     groups = cache_groups(
-        description.spec, block_size=block_size, dtype_bytes=DTYPE_BYTES[cache_dtype], max_model_len=max_model_len
+        description.spec,
+        block_size=made.block_size,
+        dtype_bytes=DTYPE_BYTES[made.cache_dtype],
+        max_model_len=made.max_model_len,
     )
-    useful = useful_bytes(groups, max_num_seqs, max_model_len)
-    cache_bytes = _cache_bytes(settings, useful, _weight_bytes(description, dtype), machine, device, note)
+    useful = useful_bytes(groups, made.max_num_seqs, made.max_model_len)
+    weights = _weight_bytes(description, made.dtype)
+    cache_bytes = _cache_bytes(settings, useful, weights, machine, made.device, note)
     layout = plan_layout(groups, cache_bytes)
-    if cache.num_gpu_blocks_override is not None:
-        num_blocks = _positive("num_gpu_blocks_override", cache.num_gpu_blocks_override) or 1
+    num_blocks = _positive("num_gpu_blocks_override", settings.cache.num_gpu_blocks_override)
+    if num_blocks is not None:
         layout = _with_blocks(layout, num_blocks)
         note("num_gpu_blocks_override", num_blocks, "given")
-    resolved = dataclasses.replace(
-        settings,
-        model=dataclasses.replace(settings.model, dtype=dtype, max_model_len=max_model_len),
-        cache=dataclasses.replace(cache, block_size=block_size, enable_prefix_caching=caching),
-        scheduler=dataclasses.replace(
-            scheduler,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=budget or _DEFAULT_TOKEN_BUDGET,
-            async_scheduling=overlap,
-        ),
-        parallel=dataclasses.replace(settings.parallel, threads=threads, device=device),
-    )
-    fingerprint = _fingerprint(resolved, machine, cache_dtype)
+    resolved = _settle(settings, made)
+    fingerprint = _fingerprint(resolved, machine, made.cache_dtype)
     note("system_fingerprint", fingerprint, "everything that fixes the bits of an answer")
     return ResolvedSettings(
         settings=resolved,
-        dtype=dtype,
-        cache_dtype=cache_dtype,
-        device=device,
-        depth=2 if overlap else 1,
+        dtype=made.dtype,
+        cache_dtype=made.cache_dtype,
+        device=made.device,
+        depth=2 if made.overlap else 1,
         layout=layout,
-        adaptive_budget=budget is None and device == "cpu",
+        adaptive_budget=settings.scheduler.max_num_batched_tokens is None and made.device == "cpu",
         fingerprint=fingerprint,
         table=table,
+    )
+
+
+def _choose(
+    settings: Settings, description: ModelDescription, machine: Machine, note: Note
+) -> _Choices:
+    cache, scheduler, parallel = settings.cache, settings.scheduler, settings.parallel
+    dtype = _dtype(settings.model.dtype, description, note)
+    device = _device(parallel.device, machine, note)
+    max_model_len = _max_model_len(settings.model.max_model_len, description, note)
+    block_size = _block_size(cache.block_size, device, note)
+    max_num_seqs = _positive("max_num_seqs", scheduler.max_num_seqs) or _DEFAULT_MAX_NUM_SEQS
+    note("max_num_seqs", max_num_seqs, _why(scheduler.max_num_seqs))
+    given = _positive("max_num_batched_tokens", scheduler.max_num_batched_tokens)
+    budget = given or _DEFAULT_TOKEN_BUDGET
+    note("max_num_batched_tokens", budget, _why(given, "default; follows the measured rate"))
+    threads = _positive("threads", parallel.threads) or machine.physical_cores
+    note("threads", threads, _why(parallel.threads, "physical cores this process may use"))
+    wanted = scheduler.async_scheduling
+    overlap = wanted if wanted is not None else device == "cuda"
+    note("async_scheduling", overlap, _why(wanted, "pays where the device is not the CPU"))
+    caching = cache.enable_prefix_caching is not False
+    note("enable_prefix_caching", caching, _why(cache.enable_prefix_caching))
+    return _Choices(
+        dtype=dtype,
+        cache_dtype=dtype if cache.kv_cache_dtype == "auto" else cache.kv_cache_dtype,
+        device=device,
+        max_model_len=max_model_len,
+        block_size=block_size,
+        max_num_seqs=max_num_seqs,
+        budget=budget,
+        threads=threads,
+        overlap=overlap,
+        caching=caching,
+    )
+
+
+def _settle(settings: Settings, made: _Choices) -> Settings:
+    return Settings(
+        model=replace(settings.model, dtype=made.dtype, max_model_len=made.max_model_len),
+        load=settings.load,
+        cache=replace(
+            settings.cache, block_size=made.block_size, enable_prefix_caching=made.caching
+        ),
+        scheduler=replace(
+            settings.scheduler,
+            max_num_seqs=made.max_num_seqs,
+            max_num_batched_tokens=made.budget,
+            async_scheduling=made.overlap,
+        ),
+        parallel=replace(settings.parallel, threads=made.threads, device=made.device),
+        observability=settings.observability,
     )
 
 
@@ -137,6 +186,13 @@ def _positive(name: str, value: int | None) -> int | None:
     return value
 
 
+def _check_one_device(tensor_parallel_size: int) -> None:
+    if tensor_parallel_size != 1:
+        raise SettingsError(
+            f"tensor_parallel_size is {tensor_parallel_size}; this version runs on one device: use 1"
+        )
+
+
 def _dtype(wanted: str, description: ModelDescription, note: Note) -> str:
     name = _DTYPE_ALIASES.get(wanted, wanted)
     if name == "auto":
@@ -146,14 +202,20 @@ def _dtype(wanted: str, description: ModelDescription, note: Note) -> str:
     elif name in DTYPE_BYTES:
         note("dtype", name, "given")
     else:
-        raise SettingsError(f"dtype {wanted!r} is not computed by this version; use bfloat16 or float32")
+        raise SettingsError(
+            f"dtype {wanted!r} is not computed by this version; use bfloat16 or float32"
+        )
     return name
 
 
 def _device(wanted: str, machine: Machine, note: Note) -> Literal["cpu", "cuda"]:
     if wanted == "cuda" and machine.num_gpus == 0:
-        raise SettingsError("device is 'cuda', but this machine shows no NVIDIA GPU; use --device cpu")
-    name: Literal["cpu", "cuda"] = "cuda" if wanted == "cuda" or (wanted == "auto" and machine.num_gpus) else "cpu"
+        raise SettingsError(
+            "device is 'cuda', but this machine shows no NVIDIA GPU; use --device cpu"
+        )
+    name: Literal["cpu", "cuda"] = (
+        "cuda" if wanted == "cuda" or (wanted == "auto" and machine.num_gpus) else "cpu"
+    )
     note("device", name, "given" if wanted != "auto" else "the fastest this machine has")
     return name
 
@@ -178,9 +240,8 @@ def _block_size(wanted: int | None, device: str, note: Note) -> int:
 
 
 def _weight_bytes(description: ModelDescription, dtype: str) -> int:
-    """Bytes of the weights once loaded, from the sizes of the checkpoint's files."""
-    stored = sum(file.stat().st_size for file in Path(description.path).glob("*.safetensors"))
-    return stored * DTYPE_BYTES[dtype] // (4 if description.checkpoint_dtype == "float32" else 2)
+    """Bytes of the weights once loaded."""
+    return sum(weight_counts(description.spec).values()) * DTYPE_BYTES[dtype]
 
 
 def useful_bytes(groups: tuple[CacheGroup, ...], max_num_seqs: int, max_model_len: int) -> int:
@@ -212,7 +273,11 @@ def _cache_bytes(
             f"{available / 2**30:.1f} GiB of memory are free; use a smaller model or --dtype bfloat16"
         )
     size = min(useful, int(left * share))
-    reason = "all that max_num_seqs x max_model_len can use" if size == useful else f"{share:.0%} of what is free"
+    reason = (
+        "all that max_num_seqs x max_model_len can use"
+        if size == useful
+        else f"{share:.0%} of what is free"
+    )
     note("kv_cache_memory_bytes", size, reason)
     return size
 

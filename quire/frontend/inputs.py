@@ -90,7 +90,7 @@ class InputProcessor:
         max_logprobs: int = 20,
         base_seed: int | None = None,
         use_priority: bool = False,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
@@ -100,7 +100,7 @@ class InputProcessor:
         self._base_seed = base_seed
         self._ordinals = itertools.count()
         self._use_priority = use_priority
-        self._limits = limits
+        self._limits = limits or Limits()
         names = {"max_new_tokens": "max_tokens"}
         self.defaults = {names.get(k, k): v for k, v in description.generation_defaults.items()}
         ends = dict.fromkeys(description.eos_token_ids)
@@ -110,7 +110,12 @@ class InputProcessor:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, description: ModelDescription, info: EngineInfo, *, base_seed: int | None
+        cls,
+        settings: Settings,
+        description: ModelDescription,
+        info: EngineInfo,
+        *,
+        base_seed: int | None,
     ) -> InputProcessor:
         """The checks for an engine as it was started; loads its tokenizer. Raises ModelLoadError."""
         model = settings.model
@@ -139,13 +144,14 @@ class InputProcessor:
         request_id: str,
         prompt: Any,
         params: SamplingParams | PoolingParams | None = None,
-        options: RequestOptions = RequestOptions(),
+        options: RequestOptions | None = None,
     ) -> EngineRequest:
         """The request as the engine takes it, under an id of its own: `request_id`, a dash, 8 hex digits.
 
         Raises InvalidRequestError (NotServedError for features that are not there), and TypeError for
         a prompt or params of a wrong type. Neither `prompt` nor `params` is modified or kept.
         """
+        options = options or RequestOptions()
         if not isinstance(request_id, str):
             raise TypeError(f"request_id must be a string, not {type(request_id).__name__}")
         params = self.default_params() if params is None else self._own_params(params)
@@ -169,7 +175,9 @@ class InputProcessor:
     def _own_params(self, params: SamplingParams | PoolingParams) -> SamplingParams:
         """A checked copy, so that a later change by the user has no effect."""
         if isinstance(params, PoolingParams):
-            raise NotServedError("pooling (embeddings, scores, classes) is not served; use SamplingParams")
+            raise NotServedError(
+                "pooling (embeddings, scores, classes) is not served; use SamplingParams"
+            )
         if not isinstance(params, SamplingParams):
             raise TypeError(f"params must be SamplingParams, not {type(params).__name__}")
         own = msgspec.structs.replace(params)  # runs all of its checks again
@@ -182,14 +190,18 @@ class InputProcessor:
 
     def _check_options(self, options: RequestOptions, fields: Mapping[str, Any]) -> None:
         if options.lora_request is not None:
-            raise NotServedError("LoRA adapters are not served; leave lora_request out", param="lora_request")
+            raise NotServedError(
+                "LoRA adapters are not served; leave lora_request out", param="lora_request"
+            )
         if options.mm_processor_kwargs or fields.get("mm_processor_kwargs"):
             raise NotServedError(
                 "images, audio and video are not served; leave mm_processor_kwargs out",
                 param="mm_processor_kwargs",
             )
         if isinstance(options.priority, bool) or not isinstance(options.priority, int):
-            refuse("priority", f"priority must be an integer, not {type(options.priority).__name__}")
+            refuse(
+                "priority", f"priority must be an integer, not {type(options.priority).__name__}"
+            )
         if options.priority and not self._use_priority:
             refuse(
                 "priority",
@@ -200,7 +212,10 @@ class InputProcessor:
             refuse("priority", "priority must lie between -2**31 and 2**31 - 1")
         for salt in (options.cache_salt, fields.get("cache_salt")):
             if salt is not None and (not isinstance(salt, str) or not salt):
-                refuse("cache_salt", "cache_salt must be a string that is not empty; leave it out for none")
+                refuse(
+                    "cache_salt",
+                    "cache_salt must be a string that is not empty; leave it out for none",
+                )
             if salt is not None and options.strict and len(salt) > self._limits.cache_salt_chars:
                 refuse(
                     "cache_salt",
@@ -233,9 +248,15 @@ class InputProcessor:
         for name in ("logprobs", "prompt_logprobs"):
             asked = getattr(params, name)
             if asked is not None and (self.vocab_size if asked == -1 else asked) > most:
-                refuse(name, f"{name} is {asked}; the limit is {most} (start with --max-logprobs to raise it)")
+                refuse(
+                    name,
+                    f"{name} is {asked}; the limit is {most} (start with --max-logprobs to raise it)",
+                )
         if params.stop and self.tokenizer is None:
-            refuse("stop", "stop strings need a tokenizer, but skip_tokenizer_init is set; use stop_token_ids")
+            refuse(
+                "stop",
+                "stop strings need a tokenizer, but skip_tokenizer_init is set; use stop_token_ids",
+            )
         if self.tokenizer is None:
             params.detokenize = False
         for name in ("logit_bias", "allowed_token_ids", "stop_token_ids", "logprob_token_ids"):
@@ -251,7 +272,10 @@ class InputProcessor:
 
     def _check_vocabulary(self, name: str, ids: Any) -> None:
         if len(ids) > self.vocab_size:
-            refuse(name, f"{name} has {len(ids)} entries, but the model has only {self.vocab_size} tokens")
+            refuse(
+                name,
+                f"{name} has {len(ids)} entries, but the model has only {self.vocab_size} tokens",
+            )
         wrong = [one for one in ids if not 0 <= one < self.vocab_size]
         if wrong:
             refuse(
@@ -267,7 +291,9 @@ class InputProcessor:
             ("bad_words", bounds.bad_words),
         ):
             if len(getattr(params, name) or ()) > most:
-                refuse(name, f"{name} has {len(getattr(params, name))} entries; the limit is {most}")
+                refuse(
+                    name, f"{name} has {len(getattr(params, name))} entries; the limit is {most}"
+                )
         for name, most in (("stop", bounds.stop_chars), ("bad_words", bounds.bad_word_chars)):
             longest = max((len(one) for one in getattr(params, name)), default=0)
             if longest > most:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from quire.frontend.detokenizer import Detokenizer
 from quire.frontend.stops import StopMatcher
@@ -59,7 +59,9 @@ class OutputProcessor:
 
     def live_ids(self, external_id: str) -> list[str]:
         """Ids in the engine of the live requests that the user calls `external_id`."""
-        return [one for one, request in self._requests.items() if request.external_id == external_id]
+        return [
+            one for one, request in self._requests.items() if request.external_id == external_id
+        ]
 
     def add(self, request: EngineRequest, external_id: str, prompt: str | None) -> None:
         """Takes note of a request before the engine gets it; `prompt` is its text, if it had one."""
@@ -110,7 +112,13 @@ class _Choice:
         "stop_reason", "stops", "text", "text_of", "token_ids",
     )  # fmt: skip
 
-    def __init__(self, index: int, request: EngineRequest, params: SamplingParams, tokenizer: Tokenizer | None):
+    def __init__(
+        self,
+        index: int,
+        request: EngineRequest,
+        params: SamplingParams,
+        tokenizer: Tokenizer | None,
+    ):
         self.index = index
         self.text = ""
         self.token_ids: list[int] = []
@@ -121,7 +129,9 @@ class _Choice:
         self.sent_ids = 0
         self.text_of: Detokenizer | None = None
         self.stops: StopMatcher | None = None
-        self.pieces = PieceDecoder(tokenizer) if tokenizer is not None and params.wants_logprobs else None
+        self.pieces = (
+            PieceDecoder(tokenizer) if tokenizer is not None and params.wants_logprobs else None
+        )
         if tokenizer is not None and params.detokenize:
             self.text_of = Detokenizer(
                 tokenizer.raw,
@@ -134,8 +144,6 @@ class _Choice:
 
     def take(self, update: SequenceUpdate, params: SamplingParams) -> bool:
         """Works an update in; True if a stop string ended the sequence before the engine did."""
-        if self.finish_reason is not None:
-            return False
         ids = update.token_ids
         kept, stopped = self._take_text(ids, update, params)
         if self.logprobs is not None and update.logprobs:
@@ -159,7 +167,9 @@ class _Choice:
         if self.text_of is None:
             return len(ids), None
         ends_on_token = update.finish_reason == "stop" and not params.include_stop_str_in_output
-        shown = ids[:-1] if ends_on_token else ids  # the token that ended it is not part of the text
+        shown = (
+            ids[:-1] if ends_on_token else ids
+        )  # the token that ended it is not part of the text
         if self.stops is None:
             if shown:
                 self.text += self.text_of.append(shown)
@@ -218,6 +228,7 @@ class _Request:
         self._prompt = prompt
         self._interval = max(stream_interval, params.stream_interval or 1)
         self._choices = [_Choice(index, request, params, tokenizer) for index in range(params.n)]
+        self._num_running = params.n
         self._changed: dict[int, _Choice] = {}
         self._stats = RequestStateStats(arrival_time=request.arrival_time)
         self._num_cached_tokens: int | None = None
@@ -233,7 +244,7 @@ class _Request:
 
     @property
     def finished(self) -> bool:
-        return all(choice.finish_reason is not None for choice in self._choices)
+        return self._num_running == 0
 
     def take(self, update: SequenceUpdate, at_s: float) -> bool:
         """Works an update of one sequence in; True if the engine must be told to end that sequence."""
@@ -241,10 +252,11 @@ class _Request:
         choice = self._choices[update.index]
         if not update.token_ids and update.finish_reason is None:
             return False
-        before = choice.finish_reason
+        if choice.finish_reason is not None:
+            return False
         must_abort = choice.take(update, self._params)
-        if before is None:
-            self._changed[update.index] = choice
+        self._changed[update.index] = choice
+        self._num_running -= choice.finish_reason is not None
         return must_abort
 
     def _take_common(self, update: SequenceUpdate, at_s: float) -> None:
@@ -277,6 +289,7 @@ class _Request:
                     self._params,
                 )
                 self._changed[choice.index] = choice
+        self._num_running = 0
 
     def output(self) -> RequestOutput | None:
         """What the user gets now: None while there is nothing due."""
@@ -284,7 +297,9 @@ class _Request:
         if not self._changed or (not self.finished and (kind is FINAL_ONLY or not self._is_due())):
             return None
         delta = kind is DELTA
-        choices = sorted(self._changed.values(), key=lambda c: c.index) if delta else self._choices
+        choices = self._choices
+        if delta and len(self._changed) < len(choices):
+            choices = [choice for choice in choices if choice.index in self._changed]
         self._changed = {}
         prompt_logprobs = None if delta and self._prompt_logprobs_sent else self._prompt_logprobs
         self._prompt_logprobs_sent = True
@@ -295,7 +310,7 @@ class _Request:
             prompt_logprobs=prompt_logprobs,
             outputs=[choice.output(self._request.seed, delta=delta) for choice in choices],
             finished=self.finished,
-            metrics=replace(self._stats),
+            metrics=self._stats.copy(),
             num_cached_tokens=self._num_cached_tokens,
             error=self._error,
         )

@@ -41,7 +41,10 @@ def read_prompt(prompt: Any) -> dict[str, Any]:
             raise NotServedError(sentence, param="prompt" if key == "prompt_embeds" else key)
     unknown = [key for key in prompt if key not in _PROMPT_KEYS and key not in _NOT_SERVED_KEYS]
     if unknown:
-        refuse("prompt", f"the prompt has an unknown key {unknown[0]!r}; use prompt or prompt_token_ids")
+        refuse(
+            "prompt",
+            f"the prompt has an unknown key {unknown[0]!r}; use prompt or prompt_token_ids",
+        )
     text: Any = prompt.get("prompt")
     ids: Any = prompt.get("prompt_token_ids")
     if text is None and ids is None:
@@ -82,7 +85,10 @@ class PromptReader:
         how = how or {}
         for key in how:
             if key not in _TOKENIZATION_KEYS:
-                refuse(key, f"tokenization_kwargs has {key!r}; known keys: {', '.join(_TOKENIZATION_KEYS)}")
+                refuse(
+                    key,
+                    f"tokenization_kwargs has {key!r}; known keys: {', '.join(_TOKENIZATION_KEYS)}",
+                )
         keep = self._tokens_to_keep(how.get("truncate_prompt_tokens"), max_tokens)
         side = how.get("truncation_side") or "left"
         if side not in ("left", "right"):
@@ -112,7 +118,10 @@ class PromptReader:
         if keep is None:
             return None
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < -1 or keep == 0:
-            refuse("truncate_prompt_tokens", f"truncate_prompt_tokens is {keep!r}; it must be -1 or at least 1")
+            refuse(
+                "truncate_prompt_tokens",
+                f"truncate_prompt_tokens is {keep!r}; it must be -1 or at least 1",
+            )
         if keep > self.max_model_len:
             refuse(
                 "truncate_prompt_tokens",

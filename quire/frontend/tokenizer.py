@@ -19,7 +19,9 @@ TruncationSide = Literal["left", "right"]
 
 _KEEPING_NORMALIZERS = frozenset({"Sequence", "Prepend", "Replace"})
 _SHRINKING_FACTOR = 4  # bytes per byte: NFC and NFKC join at most about three bytes into one
-_SAMPLE_BYTES_PER_TOKEN = 8  # a first look at a very long text; English has about four bytes a token
+_SAMPLE_BYTES_PER_TOKEN = (
+    8  # a first look at a very long text; English has about four bytes a token
+)
 _SAMPLE_MARGIN = 256  # tokens by which cutting a text may change the count before the cut
 _MODEL_MAX_LIMIT = 1 << 40  # some checkpoints write 1e30 for "no limit"
 
@@ -112,7 +114,8 @@ class Tokenizer:
             if not isinstance(text, str):
                 raise
             raise InvalidRequestError(
-                "the prompt has a lone surrogate and is not valid Unicode; remove it", param="prompt"
+                "the prompt has a lone surrogate and is not valid Unicode; remove it",
+                param="prompt",
             ) from error
         return ids
 
@@ -227,7 +230,9 @@ def _add_missing_tokens(raw: tokenizers.Tokenizer, settings: dict[str, Any]) -> 
     """Adds the tokens that only tokenizer_config.json lists, in the order of their ids."""
     listed = settings.get("added_tokens_decoder") or {}
     known = raw.get_vocab(with_added_tokens=True)
-    for _, entry in sorted(((int(key), entry) for key, entry in listed.items()), key=lambda e: e[0]):
+    for _, entry in sorted(
+        ((int(key), entry) for key, entry in listed.items()), key=lambda e: e[0]
+    ):
         if entry["content"] not in known:
             switches = {k: v for k, v in entry.items() if k not in ("content", "__type")}
             raw.add_tokens([tokenizers.AddedToken(entry["content"], **switches)])

@@ -85,9 +85,11 @@ class RequestWatch:
             metrics.count("vllm:prompt_tokens", len(output.prompt_token_ids or ()))
             if stats is not None:
                 metrics.observe("vllm:time_to_first_token_seconds", stats.first_token_latency)
-        at_s = stats.last_token_ts if stats is not None and stats.last_token_ts else time.monotonic()
+        known = stats is not None and stats.last_token_ts > 0.0
+        last_s = stats.last_token_ts if stats is not None and known else time.monotonic()
+        first_s = stats.first_token_ts if stats is not None and known else last_s
         for choice in output.outputs:
-            self._take_tokens(metrics, choice.index, len(choice.token_ids), at_s)
+            self._take_tokens(metrics, choice.index, len(choice.token_ids), first_s, last_s)
             if choice.finish_reason is not None and choice.index in self._open:
                 self._end_choice(metrics, choice.index, choice.finish_reason)
         if output.finished:
@@ -96,19 +98,22 @@ class RequestWatch:
             self._observe_whole(metrics, output)
             self._end(metrics, "failed" if failed else "aborted" if aborted else "finished")
 
-    def _take_tokens(self, metrics: Metrics, index: int, count: int, at_s: float) -> None:
+    def _take_tokens(
+        self, metrics: Metrics, index: int, count: int, first_s: float, last_s: float
+    ) -> None:
+        """Tokens of one choice, of which the last came at `last_s`, and the request's first at `first_s`."""
         if not count:
             return
         metrics.count("vllm:generation_tokens", count)
         self._tokens[index] = self._tokens.get(index, 0) + count
         gaps = count
         if index not in self._first_s:
-            self._first_s[index] = self._last_s[index] = at_s
+            self._first_s[index] = self._last_s[index] = first_s
             gaps -= 1
         if gaps:
-            gap = max(0.0, at_s - self._last_s[index]) / gaps
+            gap = max(0.0, last_s - self._last_s[index]) / gaps
             metrics.observe("vllm:inter_token_latency_seconds", gap, gaps)
-        self._last_s[index] = at_s
+        self._last_s[index] = last_s
 
     def _end_choice(self, metrics: Metrics, index: int, reason: str) -> None:
         self._open.discard(index)

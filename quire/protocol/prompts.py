@@ -5,7 +5,7 @@ Leaves turning them into token ids, and refusing the forms that are not served, 
 
 from __future__ import annotations
 
-from typing import Any, TypedDict, Union
+from typing import Any, TypedDict
 
 
 class _CommonKeys(TypedDict, total=False):
@@ -36,4 +36,4 @@ class TokensPrompt(_Tokens, _CommonKeys, total=False):
     token_type_ids: list[int] | None
 
 
-PromptType = Union[str, list[int], TextPrompt, TokensPrompt]
+PromptType = str | list[int] | TextPrompt | TokensPrompt

@@ -47,6 +47,19 @@ class RequestStateStats:
     num_generation_tokens: int = 0
     is_corrupted: bool = False
 
+    def copy(self) -> RequestStateStats:
+        """The same numbers, as they are now."""
+        return RequestStateStats(
+            self.arrival_time,
+            self.queued_ts,
+            self.scheduled_ts,
+            self.first_token_ts,
+            self.last_token_ts,
+            self.first_token_latency,
+            self.num_generation_tokens,
+            self.is_corrupted,
+        )
+
 
 @dataclass(slots=True)
 class CompletionOutput:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -158,6 +159,10 @@ def convert(body: dict[str, Any], kind: type[T], *, strict: bool) -> tuple[T, li
     `strict` for unknown fields too.
     """
     given = {name: value for name, value in body.items() if value is not None}
+    for name in whole_fields(kind):
+        value = given.get(name)
+        if isinstance(value, float) and value.is_integer():
+            given[name] = int(value)
     unknown = unknown_fields(given, kind)
     if unknown and strict:
         raise InvalidRequestError(
@@ -171,6 +176,13 @@ def convert(body: dict[str, Any], kind: type[T], *, strict: bool) -> tuple[T, li
         name = path.split(".")[0].split("[")[0]
         message = message[0].lower() + message[1:].replace("`", "")
         raise InvalidRequestError(f"{path}: {message}", param=name or None) from None
+
+
+@cache
+def whole_fields(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Fields that hold a whole number, which JSON may also write as 1.0."""
+    hints = get_type_hints(kind)
+    return tuple(name for name in kind.__struct_fields__ if hints[name] in (int, int | None))
 
 
 def unknown_fields(given: dict[str, Any], kind: type[msgspec.Struct]) -> list[str]:

@@ -40,11 +40,17 @@ class LogprobLog:
         self._top: list[dict[str, float] | None] = []
         self._offsets: list[int] = []
 
-    def add(self, token_id: int, text: str, position: dict[int, Logprob] | None) -> None:
-        """One token; `position` None for the first of a prompt, which has no log-probability."""
+    def add(
+        self, token_id: int, text: str, position: dict[int, Logprob] | None, *, shown: bool = True
+    ) -> None:
+        """One token; `position` None for the first of a prompt, which has no log-probability.
+
+        shown  whether its text is in the choice's text: a start token of the tokenizer's is not.
+        """
         self._tokens.append(self._name(token_id, text))
         self._offsets.append(self._offset)
-        self._offset += len(text)
+        if shown:
+            self._offset += len(text)
         if position is None:
             self._logprobs.append(None)
             self._top.append(None)
@@ -118,8 +124,10 @@ class Choice:
         """Puts the prompt in front."""
         self.texts.append(echo.text or "")
         if self.log is not None:
-            for token_id, text, position in echo.pieces:
-                self.log.add(token_id, text, position)
+            at_start = echo.text or ""
+            for place, (token_id, text, position) in enumerate(echo.pieces):
+                shown = place > 0 or at_start.startswith(text)
+                self.log.add(token_id, text, position, shown=shown)
 
     def add(self, piece: CompletionOutput) -> None:
         """Works a piece of the output in."""

@@ -116,9 +116,7 @@ def _of_http(error: HTTPException) -> Problem:
         404: "there is no such path; the API is described at /docs",
         405: "this path does not take this method; the Allow header has those it takes",
     }.get(error.status_code, clean(str(error.detail)))
-    return Problem(
-        error.status_code, reason.replace(" ", ""), message, headers=dict(error.headers or {})
-    )
+    return Problem(error.status_code, reason, message, headers=dict(error.headers or {}))
 
 
 def clean(message: str) -> str:

@@ -42,7 +42,9 @@ class BatchBuilder:
     Sizes grow to the largest step seen, at most by a doubling at a time.
     """
 
-    def __init__(self, *, state: WorkerState, memory: CacheMemory, arena: Arena, device: torch.device) -> None:
+    def __init__(
+        self, *, state: WorkerState, memory: CacheMemory, arena: Arena, device: torch.device
+    ) -> None:
         self._state = state
         self._memory = memory
         self._arena = arena
@@ -80,7 +82,12 @@ class BatchBuilder:
             arena=self._arena,
         )
         return Batch(
-            plan=plan, rows=rows, starts=starts, counts=counts, query_start=query_start, context=context
+            plan=plan,
+            rows=rows,
+            starts=starts,
+            counts=counts,
+            query_start=query_start,
+            context=context,
         )
 
     def _fill_plans(

@@ -101,7 +101,9 @@ class LocalExecutor(Executor):
                 on_phase=on_phase,
             )
 
-        self._thread = threading.Thread(target=self._run, args=(load,), name="quire-compute", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(load,), name="quire-compute", daemon=True
+        )
         self._thread.start()
         self._loaded.wait()
         if self._error is not None:

@@ -26,10 +26,18 @@ class CacheMemory:
     """
 
     def __init__(
-        self, *, layout: CacheLayout, decoder: Decoder, dtype: torch.dtype, device: torch.device, table: Table
+        self,
+        *,
+        layout: CacheLayout,
+        decoder: Decoder,
+        dtype: torch.dtype,
+        device: torch.device,
+        table: Table,
     ) -> None:
         self.layout = layout
-        self.buffer = torch.empty((layout.num_slabs, layout.slab_bytes), dtype=torch.uint8, device=device)
+        self.buffer = torch.empty(
+            (layout.num_slabs, layout.slab_bytes), dtype=torch.uint8, device=device
+        )
         layers = decoder.attention_layers
         self.caches: list[Any] = [None] * len(layers)
         self.group_of: list[int | None] = [None] * len(layers)
@@ -51,7 +59,9 @@ class CacheMemory:
                 self.caches[layer] = attend.provider.view(place, *sizes)  # type: ignore[attr-defined]
                 self.group_of[layer] = index
                 offset += group.block_size * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
-            assert offset <= group.block_bytes, f"group {index} needs {offset} bytes a block, not {group.block_bytes}"
+            assert offset <= group.block_bytes, (
+                f"group {index} needs {offset} bytes a block, not {group.block_bytes}"
+            )
             attend = layers[group.layers[0]].attend
             self._attends.append(attend)
             self.plans.append(

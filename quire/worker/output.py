@@ -29,10 +29,14 @@ _PROMPT_SLICE = 64  # prompt positions whose logits live at once: 64 x 150k floa
 class Output:
     """Collects the results of generating rows and writes sampled tokens back to the state."""
 
-    def __init__(self, *, state: WorkerState, decoder: Decoder, table: Table, logprobs_mode: str, dtype: str) -> None:
+    def __init__(
+        self, *, state: WorkerState, decoder: Decoder, table: Table, logprobs_mode: str, dtype: str
+    ) -> None:
         self._state = state
         self._decoder = decoder
-        self._sampler = Sampler(table, vocab_size=decoder.spec.vocab_size, logprobs_mode=logprobs_mode)
+        self._sampler = Sampler(
+            table, vocab_size=decoder.spec.vocab_size, logprobs_mode=logprobs_mode
+        )
         self._take = table.bind(TAKE_ROWS, dtype, C=decoder.spec.hidden_size)
 
     def collect(self, batch: Batch, hidden: torch.Tensor, masks: Masks) -> list[RowResult]:
@@ -51,7 +55,9 @@ class Output:
                 RowResult(
                     row=row,
                     token_ids=[choice.token_id] if choice is not None and good else [],
-                    logprobs=[choice.logprobs] if choice is not None and good and choice.logprobs else None,
+                    logprobs=[choice.logprobs]
+                    if choice is not None and good and choice.logprobs
+                    else None,
                     prompt_logprobs=prompt_logprobs.get(position),
                     nonfinite=choice is not None and not good,
                 )
@@ -66,9 +72,13 @@ class Output:
         last_rows = batch.query_start[1:][places] - 1
         logits = self._logits(batch, hidden, last_rows)
         ends = (batch.starts + batch.counts)[places]
-        rows = [self._sample_row(batch.plan.rows[place], int(end)) for place, end in zip(places, ends, strict=True)]
+        rows = [
+            self._sample_row(batch.plan.rows[place], int(end))
+            for place, end in zip(places, ends, strict=True)
+        ]
         needing = [
-            row for row, place in zip(rows, places, strict=True)
+            row
+            for row, place in zip(rows, places, strict=True)
             if self._state.row(batch.plan.rows[place]).new.needs_mask
         ]
         if needing:
@@ -94,7 +104,9 @@ class Output:
             eos_token_ids=new.eos_token_ids,
         )
 
-    def _prompt_logprobs(self, batch: Batch, hidden: torch.Tensor, place: int) -> list[PositionLogprobs]:
+    def _prompt_logprobs(
+        self, batch: Batch, hidden: torch.Tensor, place: int
+    ) -> list[PositionLogprobs]:
         """For the prompt tokens that this chunk predicts, in slices of positions."""
         index = batch.plan.rows[place]
         new = self._state.row(index).new
@@ -115,10 +127,16 @@ class Output:
     def _logits(self, batch: Batch, hidden: torch.Tensor, rows: NDArray[np.int64]) -> torch.Tensor:
         """[len(rows), V] float32."""
         index = torch.from_numpy(np.ascontiguousarray(rows)).to(hidden.device)
-        taken = self._take(hidden, index, out=batch.context.arena.take((len(rows), hidden.shape[1]), hidden.dtype))
+        taken = self._take(
+            hidden, index, out=batch.context.arena.take((len(rows), hidden.shape[1]), hidden.dtype)
+        )
         return self._decoder.logits(taken, batch.context)
 
 
 def _wants_prompt_logprobs(new: NewRow) -> bool:
     """The first sequence of a request speaks for all of them."""
-    return isinstance(new.params, SamplingParams) and new.params.prompt_logprobs is not None and new.index == 0
+    return (
+        isinstance(new.params, SamplingParams)
+        and new.params.prompt_logprobs is not None
+        and new.index == 0
+    )

@@ -33,7 +33,9 @@ class WorkerState:
 
     def __init__(self, *, layout: CacheLayout, max_num_seqs: int, max_model_len: int) -> None:
         # np.zeros leaves pages untouched until a row uses them.
-        self.token_ids: NDArray[np.int32] = np.zeros((max_num_seqs, max_model_len + 1), dtype=np.int32)
+        self.token_ids: NDArray[np.int32] = np.zeros(
+            (max_num_seqs, max_model_len + 1), dtype=np.int32
+        )
         self.block_tables: list[NDArray[np.int32]] = []
         self.num_blocks: list[NDArray[np.int32]] = []
         for group in layout.groups:
@@ -53,7 +55,9 @@ class WorkerState:
         for growth in plan.growth:
             for group, block_ids in enumerate(growth.block_ids):
                 self._append(group, growth.row, block_ids)
-        for row, start, count, samples in zip(plan.rows, plan.starts, plan.counts, plan.samples, strict=True):
+        for row, start, count, samples in zip(
+            plan.rows, plan.starts, plan.counts, plan.samples, strict=True
+        ):
             if samples:
                 known = self.rows[row]
                 assert known is not None, f"step {plan.step} runs the free row {row}"

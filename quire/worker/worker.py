@@ -50,7 +50,9 @@ class Worker:
         set_threads(parallel.threads)
         device = torch.device(parallel.device)
         dtype = getattr(torch, model.dtype)
-        self.table = Table(device=device.type, overrides=parallel.kernel_overrides, fast_math=parallel.fast_math)
+        self.table = Table(
+            device=device.type, overrides=parallel.kernel_overrides, fast_math=parallel.fast_math
+        )
         on_phase("loading weights", 0)
         decoder = build_decoder(
             description,
@@ -63,10 +65,16 @@ class Worker:
         )
         on_phase("allocating the KV cache", 100)
         memory = CacheMemory(
-            layout=layout, decoder=decoder, dtype=getattr(torch, cache_dtype), device=device, table=self.table
+            layout=layout,
+            decoder=decoder,
+            dtype=getattr(torch, cache_dtype),
+            device=device,
+            table=self.table,
         )
         state = WorkerState(
-            layout=layout, max_num_seqs=settings.scheduler.max_num_seqs, max_model_len=model.max_model_len
+            layout=layout,
+            max_num_seqs=settings.scheduler.max_num_seqs,
+            max_model_len=model.max_model_len,
         )
         self.runner = ModelRunner(
             decoder=decoder,
@@ -74,7 +82,11 @@ class Worker:
             memory=memory,
             builder=BatchBuilder(state=state, memory=memory, arena=Arena(device), device=device),
             output=Output(
-                state=state, decoder=decoder, table=self.table, logprobs_mode=model.logprobs_mode, dtype=model.dtype
+                state=state,
+                decoder=decoder,
+                table=self.table,
+                logprobs_mode=model.logprobs_mode,
+                dtype=model.dtype,
             ),
             adapters=NoAdapters(),
             encoder=NoEncoder(),

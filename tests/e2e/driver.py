@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from quire.config.schema import (
     CacheConfig,
@@ -62,7 +62,7 @@ class Collected:
 def settings(model: Path, **flat: Any) -> Settings:
     """Settings from flat names; every leaf takes the fields it has."""
     leaves: dict[str, Any] = {}
-    flat = {"model": str(model), "use_tqdm_on_load": False, "threads": 2, **flat}
+    flat = {"model": str(model), "use_tqdm_on_load": False, "threads": 1, **flat}
     for name, leaf in (
         ("model", ModelConfig),
         ("load", LoadConfig),
@@ -88,7 +88,9 @@ def engine(model: Path, *, own_process: bool = False, **flat: Any) -> Iterator[E
         client.shutdown()
 
 
-def run(client: EngineClient, jobs: Sequence[Job], *, tag: str = "r", at_once: int | None = None) -> list[list[Collected]]:
+def run(
+    client: EngineClient, jobs: Sequence[Job], *, tag: str = "r", at_once: int | None = None
+) -> list[list[Collected]]:
     """Runs all jobs, at most `at_once` at a time; the sequences of each job in order of their index."""
     found = [[Collected() for _ in range(job.params.get("n", 1))] for job in jobs]
     open_sequences = [len(sequences) for sequences in found]
@@ -119,7 +121,9 @@ def bits(found: list[list[Collected]]) -> list[list[tuple[Any, ...]]]:
     return [[one.bits for one in sequences] for sequences in found]
 
 
-def mixed_jobs(count: int, *, vocab_size: int, longest: int, max_tokens: int, seed: int = 0) -> list[Job]:
+def mixed_jobs(
+    count: int, *, vocab_size: int, longest: int, max_tokens: int, seed: int = 0
+) -> list[Job]:
     """Prompts of many lengths, some sharing a prefix; half greedy, half seeded with filters and penalties."""
     rng = random.Random(seed)
     shared = tuple(rng.randrange(5, vocab_size) for _ in range(longest))
@@ -128,7 +132,12 @@ def mixed_jobs(count: int, *, vocab_size: int, longest: int, max_tokens: int, se
         length = rng.choice((rng.randint(1, 40), rng.randint(1, longest)))
         own = tuple(rng.randrange(5, vocab_size) for _ in range(length))
         prompt = shared[: rng.randint(1, length)] + own if number % 3 == 0 else own
-        params: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0, "logprobs": 3, "ignore_eos": True}
+        params: dict[str, Any] = {
+            "max_tokens": max_tokens,
+            "temperature": 0.0,
+            "logprobs": 3,
+            "ignore_eos": True,
+        }
         if number % 2:
             params |= {"temperature": 0.9, "top_p": 0.95, "n": 2 if number % 4 == 1 else 1}
         if number % 5 == 0:

@@ -23,7 +23,13 @@ class Cell:
 
 
 def matrix(
-    folder: Path, jobs: list[Job], *, dtype: str, tight_blocks: int, longest: int, max_num_seqs: int = 64
+    folder: Path,
+    jobs: list[Job],
+    *,
+    dtype: str,
+    tight_blocks: int,
+    longest: int,
+    max_num_seqs: int = 64,
 ) -> Iterator[Cell]:
     """Runs `jobs` alone, then in every other way, and compares ids and logprob bits.
 
@@ -44,7 +50,9 @@ def matrix(
             num_different=sum(a != b for a, b in zip(reference, got, strict=True)),
             num_sequences=len(got),
             num_preemptions=_preemptions(client, jobs[0]),
-            num_cached_tokens=sum(one.num_cached_tokens for sequences in found for one in sequences),
+            num_cached_tokens=sum(
+                one.num_cached_tokens for sequences in found for one in sequences
+            ),
         )
 
     with engine(folder, **base, enable_prefix_caching=False) as client:
@@ -60,7 +68,11 @@ def matrix(
                     yield cell(f"{where}, warm", client, at_once=9)
     for depth in (1, 2):
         for caching in (True, False):
-            flat = {**base, "num_gpu_blocks_override": tight_blocks, "enable_prefix_caching": caching}
+            flat = {
+                **base,
+                "num_gpu_blocks_override": tight_blocks,
+                "enable_prefix_caching": caching,
+            }
             with engine(folder, **flat, async_scheduling=depth == 2) as client:
                 yield cell(f"preempted, depth {depth}, caching {caching}", client)
 

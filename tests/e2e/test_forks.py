@@ -22,7 +22,9 @@ def _computed(client) -> int:
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 @pytest.mark.parametrize("caching", [True, False])
-def test_n_of_eight_costs_little_more_than_one(checkpoint: Callable[..., Path], family: str, caching: bool) -> None:
+def test_n_of_eight_costs_little_more_than_one(
+    checkpoint: Callable[..., Path], family: str, caching: bool
+) -> None:
     with engine(checkpoint(family), enable_prefix_caching=caching, max_model_len=1100) as client:
         together = run(client, [with_params(JOB, n=8)])[0]
         assert _computed(client) < 1.1 * len(PROMPT)
@@ -33,7 +35,9 @@ def test_n_of_eight_costs_little_more_than_one(checkpoint: Callable[..., Path], 
 
 def test_eight_equal_prompts_at_once_are_computed_once(checkpoint: Callable[..., Path]) -> None:
     for budget in (4096, 256):
-        with engine(checkpoint("llama"), max_num_batched_tokens=budget, max_model_len=1100) as client:
+        with engine(
+            checkpoint("llama"), max_num_batched_tokens=budget, max_model_len=1100
+        ) as client:
             found = run(client, [JOB] * 8)
             assert _computed(client) < 1.1 * len(PROMPT)
             assert len({str(one) for one in bits(found)}) == 1

@@ -22,10 +22,25 @@ import pytest
 def server(checkpoint: Callable[..., Path]) -> Iterator[str]:
     """The base URL of `quire serve` in its own process."""
     command = [
-        sys.executable, "-m", "quire", "serve", str(checkpoint("llama")), "--port", "0", "--max-model-len", "4096",
-        "--kv-cache-memory-bytes", "64M", "--served-model-name", "tiny", "--uvicorn-log-level", "warning",
+        sys.executable,
+        "-m",
+        "quire",
+        "serve",
+        str(checkpoint("llama")),
+        "--port",
+        "0",
+        "--max-model-len",
+        "4096",
+        "--kv-cache-memory-bytes",
+        "64M",
+        "--served-model-name",
+        "tiny",
+        "--uvicorn-log-level",
+        "warning",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
     lines: list[str] = []
     assert process.stderr is not None
     url = ""
@@ -37,7 +52,9 @@ def server(checkpoint: Callable[..., Path]) -> Iterator[str]:
     assert url, "".join(lines)
     import threading
 
-    threading.Thread(target=lambda: [lines.append(line) for line in process.stderr or ()], daemon=True).start()
+    threading.Thread(
+        target=lambda: [lines.append(line) for line in process.stderr or ()], daemon=True
+    ).start()
     deadline = time.monotonic() + 60
     while httpx.get(f"{url}/ready").status_code != 200:
         assert process.poll() is None and time.monotonic() < deadline, "".join(lines)
@@ -53,8 +70,13 @@ def _bodies(count: int) -> list[dict[str, Any]]:
     for number in range(count):
         length = rng.choice((rng.randint(10, 300), rng.randint(10, 3000)))
         body: dict[str, Any] = {
-            "model": "tiny", "prompt": [rng.randrange(5, 400) for _ in range(length)], "max_tokens": 24,
-            "logprobs": 2, "temperature": 0.0, "ignore_eos": True, "return_token_ids": True,
+            "model": "tiny",
+            "prompt": [rng.randrange(5, 400) for _ in range(length)],
+            "max_tokens": 24,
+            "logprobs": 2,
+            "temperature": 0.0,
+            "ignore_eos": True,
+            "return_token_ids": True,
         }
         if number % 3 == 0:
             body |= {"temperature": 0.9, "seed": number, "top_p": 0.95}
@@ -71,7 +93,12 @@ async def _answer(client: httpx.AsyncClient, body: dict[str, Any]) -> tuple[Any,
         assert response.status_code == 200, response.text
         choice = response.json()["choices"][0]
         logprobs = choice["logprobs"]
-        return choice["text"], choice["token_ids"], logprobs["token_logprobs"], logprobs["top_logprobs"]
+        return (
+            choice["text"],
+            choice["token_ids"],
+            logprobs["token_logprobs"],
+            logprobs["top_logprobs"],
+        )
     text, ids, values, tops = "", [], [], []
     async with client.stream("POST", "/v1/completions", json=body) as response:
         assert response.status_code == 200
@@ -112,7 +139,10 @@ def test_64_at_once_equal_their_solo_runs_and_killed_clients_leave_nothing(serve
 
     async def one_by_one() -> list[tuple[Any, ...]]:
         async with httpx.AsyncClient(base_url=server, timeout=120) as client:
-            return [await _answer(client, {**body, "stream": False, "cache_salt": str(n)}) for n, body in enumerate(bodies)]
+            return [
+                await _answer(client, {**body, "stream": False, "cache_salt": str(n)})
+                for n, body in enumerate(bodies)
+            ]
 
     together = asyncio.run(all_at_once())
     assert all(len(answer[1]) == 24 for answer in together)
@@ -130,9 +160,15 @@ def test_64_at_once_equal_their_solo_runs_and_killed_clients_leave_nothing(serve
         )
 
     asyncio.run(killed())
-    assert _settles(lambda: _metric(server, "vllm:num_requests_running") == 0), "rows are still running"
-    assert _settles(lambda: _metric(server, "vllm:kv_cache_usage_perc") == 0), "blocks are still in use"
+    assert _settles(lambda: _metric(server, "vllm:num_requests_running") == 0), (
+        "rows are still running"
+    )
+    assert _settles(lambda: _metric(server, "vllm:kv_cache_usage_perc") == 0), (
+        "blocks are still in use"
+    )
     accepted = _metric(server, "quire:requests_accepted_total")
-    ended = sum(_metric(server, f"quire:requests_{how}_total") for how in ("finished", "aborted", "failed"))
+    ended = sum(
+        _metric(server, f"quire:requests_{how}_total") for how in ("finished", "aborted", "failed")
+    )
     assert accepted == ended == 148
     assert _metric(server, "quire:requests_aborted_total") == 20

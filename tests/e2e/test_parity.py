@@ -28,8 +28,13 @@ def greedy() -> Callable[[Path, tuple[int, ...]], list[int]]:
         ids = torch.tensor([prompt])
         with torch.no_grad():
             out = models[folder].generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS,
-                do_sample=False, eos_token_id=None, pad_token_id=0,
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=NUM_TOKENS,
+                min_new_tokens=NUM_TOKENS,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
             )
         return out[0, len(prompt) :].tolist()
 
@@ -38,14 +43,22 @@ def greedy() -> Callable[[Path, tuple[int, ...]], list[int]]:
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2"])
 def test_greedy_tokens_are_those_of_transformers_in_one_mixed_batch_chunked_and_cache_warm(
-    checkpoint: Callable[..., Path], greedy: Callable[[Path, tuple[int, ...]], list[int]], family: str
+    checkpoint: Callable[..., Path],
+    greedy: Callable[[Path, tuple[int, ...]], list[int]],
+    family: str,
 ) -> None:
     folder = checkpoint(family)
     rng = random.Random(1)
-    prompts = [tuple(rng.randrange(5, 400) for _ in range(length)) for length in (1, 7, 33, 64, 130, 200, 200)]
+    prompts = [
+        tuple(rng.randrange(5, 400) for _ in range(length))
+        for length in (1, 7, 33, 64, 130, 200, 200)
+    ]
     expected = [greedy(folder, prompt) for prompt in prompts]
     assert len({tuple(ids) for ids in expected}) == len(prompts)
-    jobs = [Job(p, {"max_tokens": NUM_TOKENS, "temperature": 0.0, "ignore_eos": True}, seed=0) for p in prompts]
+    jobs = [
+        Job(p, {"max_tokens": NUM_TOKENS, "temperature": 0.0, "ignore_eos": True}, seed=0)
+        for p in prompts
+    ]
     with engine(folder, dtype="float32", max_model_len=512, max_num_batched_tokens=96) as client:
         for tag in ("cold", "warm"):
             found = run(client, jobs, tag=tag)
@@ -59,7 +72,9 @@ def test_prompt_logprobs_are_those_of_transformers_at_every_position(
 ) -> None:
     folder = checkpoint(family)
     prompt = tuple(5 + (13 * i * i + 7 * i) % 400 for i in range(200))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     with torch.no_grad():
         expected = torch.log_softmax(model(torch.tensor([prompt])).logits[0, :-1], dim=-1)
     job = Job(prompt, {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}, seed=0)

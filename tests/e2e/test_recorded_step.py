@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from quire.hardware.cpu import read_machine
 from quire.engine.resolve import resolve
 from quire.engine.scheduler.scheduler import Scheduler
+from quire.hardware.cpu import read_machine
 from quire.models.registry import describe
 from quire.protocol.step import StepPlan, StepResult
 from quire.worker.worker import Worker
@@ -20,13 +20,20 @@ from tests.e2e.driver import Job, settings
 def _make(folder: Path, provider: str) -> tuple[Worker, Scheduler]:
     description = describe(str(folder))
     wanted = settings(
-        folder, kernel_overrides={"all": provider} if provider else {}, max_model_len=256,
-        kv_cache_memory_bytes=16 << 20, max_num_seqs=8, max_num_batched_tokens=512,
+        folder,
+        kernel_overrides={"all": provider} if provider else {},
+        max_model_len=256,
+        kv_cache_memory_bytes=16 << 20,
+        max_num_seqs=8,
+        max_num_batched_tokens=512,
     )
     resolved = resolve(wanted, description, read_machine())
     worker = Worker(
-        settings=resolved.settings, layout=resolved.layout, description=description,
-        cache_dtype=resolved.cache_dtype, on_phase=lambda text, percent: None,
+        settings=resolved.settings,
+        layout=resolved.layout,
+        description=description,
+        cache_dtype=resolved.cache_dtype,
+        on_phase=lambda text, percent: None,
     )
     scheduler = Scheduler(
         layout=resolved.layout, max_num_seqs=8, max_num_batched_tokens=512, max_model_len=256
@@ -70,7 +77,18 @@ def test_a_recorded_decode_step_replays_with_the_eager_bits(
                 hidden = worker.runner.decoder.forward(batch.context)
             tape.calls = tape.calls[first_call:]
             assert len(tape.calls) > 10 and all(call.bound.op.name for call in tape.calls)
-            result = _replay(worker, tape, hidden, plan.__class__(step=plan.step, rows=plan.rows, starts=plan.starts, counts=plan.counts, samples=plan.samples))
+            result = _replay(
+                worker,
+                tape,
+                hidden,
+                plan.__class__(
+                    step=plan.step,
+                    rows=plan.rows,
+                    starts=plan.starts,
+                    counts=plan.counts,
+                    samples=plan.samples,
+                ),
+            )
         elif tape is not None and hidden is not None:
             result = _replay(worker, tape, hidden, plan)
             replayed += 1

@@ -125,13 +125,14 @@ def load(
     names: WeightMap | None = None,
     dtype: torch.dtype = torch.float32,
     load_format: str = "auto",
+    table: Table | None = None,
 ) -> Decoder:
     """The decoder of a described checkpoint, with another description or weight map if given."""
     return build_from_spec(
         spec or description.spec,
         names or ARCHITECTURES[description.architecture].names,
         Path(description.path),
-        Table(),
+        table or Table(),
         dtype=dtype,
         device=CPU,
         load_format=load_format,

@@ -7,8 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from quire.models.build import build_from_spec
-from quire.models.registry import ARCHITECTURES
 from quire.ops.registry import Table
 from tests.models import harness
 from tests.models.conftest import Built
@@ -71,17 +69,7 @@ def test_a_recorded_step_replays_with_the_eager_bits(
 ) -> None:
     it = built(name)
     table = Table()
-    decoder = build_from_spec(
-        it.description.spec,
-        ARCHITECTURES[it.description.architecture].names,
-        harness.Path(it.description.path),
-        table,
-        dtype=dtype,
-        device=harness.CPU,
-        load_format="auto",
-        progress=False,
-        max_model_len=64,
-    )
+    decoder = harness.load(it.description, max_len=64, dtype=dtype, table=table)
     run, eager = harness.PagedRun(decoder, max_len=64), harness.PagedRun(decoder, max_len=64)
     run.logits(IDS)
     eager.logits(IDS)

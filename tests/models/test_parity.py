@@ -13,6 +13,7 @@ from quire.models.hf_config import HfConfig
 from quire.models.names import WeightMap, expand
 from quire.models.registry import ARCHITECTURES
 from quire.models.spec import DecoderSpec, Rope, YarnScaling
+from quire.ops.registry import Table
 from quire.protocol.errors import ModelLoadError
 from tests.models import harness
 from tests.models.conftest import Built
@@ -31,6 +32,18 @@ def test_logits_equal_transformers(name: str, built: Callable[[str], Built]) -> 
     it = built(name)
     assert it.theirs.std() > 1, "weights are too small for the test to see anything"
     decoder = harness.load(it.description, max_len=it.case.max_len)
+    ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
+    torch.testing.assert_close(ours, it.theirs, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
+def test_the_reference_operations_give_the_same_model(
+    name: str, built: Callable[[str], Built]
+) -> None:
+    it = built(name)
+    table = Table(overrides={"all": "reference"})
+    decoder = harness.load(it.description, max_len=it.case.max_len, table=table)
+    assert {binding.provider for binding in table.bindings} == {"reference"}
     ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
     torch.testing.assert_close(ours, it.theirs, rtol=0, atol=TOLERANCE)
 

@@ -115,7 +115,9 @@ class Cache:
         for at, (row, count) in enumerate(zip(rows, counts, strict=True)):
             start = self.done[row]
             positions = np.arange(start, start + count)
-            slots.append(self.tables[row][positions // size].astype(np.int64) * size + positions % size)
+            slots.append(
+                self.tables[row][positions // size].astype(np.int64) * size + positions % size
+            )
             parts.append((self.sequences[row], slice(start, start + count)))
             if window is not None:
                 tables[at, : max(start - window + 1, 0) // size] = -1

@@ -27,6 +27,7 @@ class Case:
     fixed  dtype -> tensors that all rows share.
     call   (provider, rows, fixed, out or None) -> result [T, ...]; may change `rows` in place.
     want   (rows, fixed) in float64 -> the formula.
+    tolerance  its line in the table of tolerances, where that is not the operation's name.
     """
 
     label: str
@@ -35,6 +36,7 @@ class Case:
     want: Callable[[Tensors, Tensors], torch.Tensor]
     fixed: Callable[[torch.dtype], Tensors] = field(default=lambda dtype: {})
     has_out: bool = True
+    tolerance: str | None = None
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -59,7 +61,10 @@ def embedding(width: int, scale: float) -> Case:
         f"C={width} scale={scale}",
         lambda count, dtype: {"ids": torch.arange(count) * 7 % 50},
         lambda p, rows, fixed, out: p.run(
-            rows["ids"], p.pack(fixed["table"]), scale=scale, out=out  # type: ignore[attr-defined]
+            rows["ids"],
+            p.pack(fixed["table"]),
+            scale=scale,
+            out=out,  # type: ignore[attr-defined]
         ),
         lambda rows, fixed: fixed["table"][rows["ids"].long()] * scale,
         lambda dtype: {"table": noise(50, width, dtype=dtype)},
@@ -84,7 +89,14 @@ def linear(in_size: int, out_size: int, bias: bool, delta: bool) -> Case:
         y = rows["x"] @ fixed["weight"].T
         return y + rows.get("delta", torch.zeros(())) + fixed.get("bias", torch.zeros(()))
 
-    return Case(f"K={in_size} N={out_size} bias={bias} delta={delta}", draw, call, want, fixed)
+    return Case(
+        f"K={in_size} N={out_size} bias={bias} delta={delta}",
+        draw,
+        call,
+        want,
+        fixed,
+        tolerance="linear with delta" if delta else None,
+    )
 
 
 def rms_norm(*sizes: int) -> Case:
@@ -137,7 +149,10 @@ def activation(name: str, width: int) -> Case:
 
 def rope(heads: int, head_size: int, rot: int, interleaved: bool) -> Case:
     def draw(count: int, dtype: torch.dtype) -> Tensors:
-        return {"x": noise(count, heads, head_size, dtype=dtype), "at": torch.arange(count) * 5 % 97}
+        return {
+            "x": noise(count, heads, head_size, dtype=dtype),
+            "at": torch.arange(count) * 5 % 97,
+        }
 
     def table(dtype: torch.dtype) -> Tensors:
         angles = torch.arange(97).unsqueeze(1) / 3.0 ** torch.arange(rot // 2)
@@ -171,7 +186,9 @@ def put_rows(p: Provider, rows: Tensors, fixed: Tensors, out: torch.Tensor | Non
 
 CASES: dict[str, list[Case]] = {
     "embedding": [embedding(8, 1.0), embedding(33, 5.65625)],
-    "put_rows": [Case("C=9", rows_of(9, 9), put_rows, lambda rows, fixed: rows["y"], has_out=False)],
+    "put_rows": [
+        Case("C=9", rows_of(9, 9), put_rows, lambda rows, fixed: rows["y"], has_out=False)
+    ],
     "linear": [
         linear(64, 48, bias=False, delta=False),
         linear(97, 33, bias=True, delta=False),
@@ -197,7 +214,9 @@ CASES: dict[str, list[Case]] = {
             lambda rows, fixed: rows["x"] * 1.7,
         )
     ],
-    "act_mul": [activation(name, width) for name in ("silu", "gelu", "gelu_tanh") for width in (64, 411)],
+    "act_mul": [
+        activation(name, width) for name in ("silu", "gelu", "gelu_tanh") for width in (64, 411)
+    ],
     "soft_cap": [
         Case(
             "C=37",

@@ -54,7 +54,12 @@ def test_chunks_and_block_sizes_do_not_change_bits(provider: str, shape: Shape) 
     (sequence,) = draw(shape, [1100], seed=1)
     last = 90  # positions 1010 to 1099: both sides of a segment's end
     want: torch.Tensor | None = None
-    for block_size, cuts in ((16, [90]), (8, [1, 1, 31, 40, 17]), (256, [33, 1, 56]), (32, [13, 77])):
+    for block_size, cuts in (
+        (16, [90]),
+        (8, [1, 1, 31, 40, 17]),
+        (256, [33, 1, 56]),
+        (32, [13, 77]),
+    ):
         cut = Shape(**{**shape.__dict__, "block_size": block_size})
         cache = Cache(provider, cut, [sequence], seed=block_size)
         cache.prepare([0], [1100 - last])
@@ -147,7 +152,14 @@ def test_a_plan_keeps_its_addresses_while_shapes_repeat() -> None:
         layout = cache.plan.layout(heads)
         tensors = [layout.pair, layout.place, *cache.plan.slots]
         for group in layout.groups:
-            tensors += [group.slab, group.place, group.slot, group.pairs, group.last_seen, group.base]
+            tensors += [
+                group.slab,
+                group.place,
+                group.slot,
+                group.pairs,
+                group.last_seen,
+                group.base,
+            ]
         return [tensor.data_ptr() for tensor in tensors]
 
     cache.step([0, 1], [1, 1])
@@ -182,8 +194,16 @@ def test_what_cannot_be_is_refused(provider: str) -> None:
         ({"blocks_per_slab": 5}, "does not fit"),
     ],
 )
-def test_a_place_that_cannot_hold_the_layer_is_refused(change: dict[str, int], message: str) -> None:
-    sizes = {"block_size": 8, "blocks_per_slab": 4, "block_bytes": 1024, "layer_offset": 0, **change}
+def test_a_place_that_cannot_hold_the_layer_is_refused(
+    change: dict[str, int], message: str
+) -> None:
+    sizes = {
+        "block_size": 8,
+        "blocks_per_slab": 4,
+        "block_bytes": 1024,
+        "layer_offset": 0,
+        **change,
+    }
     place = CachePlace(buffer=torch.empty(2, 4096, dtype=torch.uint8), **sizes)
     with pytest.raises(ValueError, match=message):
         PROVIDERS["torch"].view(place, 1, 16, 16, torch.float32)

@@ -40,7 +40,9 @@ def test_rows_are_independent(op: Op, provider: Provider, dtype: str, case: Case
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["torch", "reference"])
 @pytest.mark.parametrize("sizes", [(2048, 1030), (31, 7), (5000, 96)])
-def test_large_products_have_independent_rows(sizes: tuple[int, int], name: str, dtype: str) -> None:
+def test_large_products_have_independent_rows(
+    sizes: tuple[int, int], name: str, dtype: str
+) -> None:
     case = linear(*sizes, bias=True, delta=False)
     provider = providers(LINEAR)[name]
     fixed, rows = case.fixed(DTYPES[dtype]), case.draw(66, DTYPES[dtype])
@@ -80,7 +82,8 @@ def test_a_poisoned_row_stays_alone(name: str) -> None:
 def test_a_zero_delta_changes_no_bit(name: str, dtype: str) -> None:
     provider = providers(LINEAR)[name]
     x, weight, bias = (
-        noise(*shape, seed=seed, dtype=DTYPES[dtype]) for seed, shape in enumerate([(70, 96), (40, 96), (40,)])
+        noise(*shape, seed=seed, dtype=DTYPES[dtype])
+        for seed, shape in enumerate([(70, 96), (40, 96), (40,)])
     )
     packed = provider.pack(weight, bias)  # type: ignore[attr-defined]
     delta = noise(70, 40, seed=4)

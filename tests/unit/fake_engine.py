@@ -33,7 +33,9 @@ def tokens_of(prompt: list[int], count: int, index: int = 0) -> list[int]:
 class FakeClient(EngineClient):
     """Gives one token a step to every live sequence. `fail_on` is a prompt whose request gets an error."""
 
-    def __init__(self, settings: Settings, folder: str, *, fail_on: list[int] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, folder: str, *, fail_on: list[int] | None = None
+    ) -> None:
         self.settings = settings
         self.description: Any = SimpleNamespace(
             path=folder, eos_token_ids=(1,), generation_defaults={"temperature": 0.5}
@@ -86,14 +88,18 @@ class FakeClient(EngineClient):
             if not self.given:
                 return None
             updates = [self._advance(key) for key in list(self.given)]
-            return EngineOutputs(updates=updates, stats=EngineStats(num_running=len(self.live)), at_s=1.0)
+            return EngineOutputs(
+                updates=updates, stats=EngineStats(num_running=len(self.live)), at_s=1.0
+            )
 
     def _advance(self, key: tuple[str, int]) -> SequenceUpdate:
         request = self.live[key[0]]
         assert isinstance(request.params, SamplingParams)
         if request.prompt_token_ids == self.fail_on:
             self._end(key)
-            return SequenceUpdate(request_id=key[0], index=key[1], finish_reason="error", error="it failed")
+            return SequenceUpdate(
+                request_id=key[0], index=key[1], finish_reason="error", error="it failed"
+            )
         self.given[key] += 1
         count = self.given[key]
         token = tokens_of(request.prompt_token_ids, count, key[1])[-1]
@@ -101,7 +107,10 @@ class FakeClient(EngineClient):
         if is_last:
             self._end(key)
         return SequenceUpdate(
-            request_id=key[0], index=key[1], token_ids=[token], finish_reason="length" if is_last else None
+            request_id=key[0],
+            index=key[1],
+            token_ids=[token],
+            finish_reason="length" if is_last else None,
         )
 
     def start(self, on_outputs: OnOutputs, on_death: OnDeath) -> None:
@@ -109,7 +118,9 @@ class FakeClient(EngineClient):
 
         def run() -> None:
             while self._work.get() is not None:
-                while self.gate.wait() and not self.is_shut_down and (news := self.step()) is not None:
+                while (
+                    self.gate.wait() and not self.is_shut_down and (news := self.step()) is not None
+                ):
                     on_outputs(news)
 
         self._thread = threading.Thread(target=run, daemon=True)

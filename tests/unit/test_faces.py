@@ -63,10 +63,14 @@ def test_answers_keep_the_order_of_the_prompts(llm: LLM) -> None:
     assert [answer.outputs[0].token_ids for answer in answers] == [
         tokens_of([10], 9), tokens_of([20], 1), tokens_of([30], 5)
     ]  # fmt: skip
-    assert all(answer.finished and answer.outputs[0].finish_reason == "length" for answer in answers)
+    assert all(
+        answer.finished and answer.outputs[0].finish_reason == "length" for answer in answers
+    )
 
 
-@pytest.mark.parametrize("prompt", ["the sea", [0, 5], {"prompt": "the sea"}, {"prompt_token_ids": [5]}])
+@pytest.mark.parametrize(
+    "prompt", ["the sea", [0, 5], {"prompt": "the sea"}, {"prompt_token_ids": [5]}]
+)
 def test_a_single_prompt_gives_a_list_of_one(llm: LLM, prompt: Any) -> None:
     (answer,) = llm.generate(prompt, **Quiet)
     assert len(answer.outputs[0].token_ids) == 16
@@ -82,13 +86,16 @@ def test_iterables_and_no_prompts(llm: LLM) -> None:
 
 def test_all_choices_are_in_one_answer(llm: LLM) -> None:
     (answer,) = llm.generate([[5]], SamplingParams(n=3, max_tokens=2), **Quiet)
-    assert [choice.token_ids for choice in answer.outputs] == [tokens_of([5], 2, i) for i in range(3)]
+    assert [choice.token_ids for choice in answer.outputs] == [
+        tokens_of([5], 2, i) for i in range(3)
+    ]
 
 
 def test_many_prompts_are_fed_a_window_at_a_time(
     llm: LLM, clients: list[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quire.llm, "MAX_QUEUED", 7)
+
     def prompts() -> Iterator[list[int]]:
         for one in range(100):
             assert len(clients[0].live) < 7
@@ -100,12 +107,18 @@ def test_many_prompts_are_fed_a_window_at_a_time(
 
 
 def test_ten_thousand_prompts(llm: LLM, clients: list[FakeClient]) -> None:
-    answers = llm.generate([[one % 500] for one in range(10_000)], SamplingParams(max_tokens=1), **Quiet)
+    answers = llm.generate(
+        [[one % 500] for one in range(10_000)], SamplingParams(max_tokens=1), **Quiet
+    )
     assert len(answers) == 10_000 and clients[0].most_live == quire.llm.MAX_QUEUED
 
 
 def test_a_wrong_prompt_is_named_and_none_is_run(llm: LLM, clients: list[FakeClient]) -> None:
-    cases = [("x" * 10_000, "prompt 1: .*prompt tokens"), ([], "prompt 1: .*empty"), ([600], "prompt 1: .*600")]
+    cases = [
+        ("x" * 10_000, "prompt 1: .*prompt tokens"),
+        ([], "prompt 1: .*empty"),
+        ([600], "prompt 1: .*600"),
+    ]
     for bad, message in cases:
         with pytest.raises(InvalidRequestError, match=message):
             llm.generate([[5], bad, [6]], **Quiet)
@@ -174,7 +187,9 @@ def test_calls_from_two_threads_both_get_their_answers(llm: LLM) -> None:
     answers: dict[int, list[int]] = {}
 
     def work(first: int) -> None:
-        made = llm.generate([[first + one] for one in range(50)], SamplingParams(max_tokens=1), **Quiet)
+        made = llm.generate(
+            [[first + one] for one in range(50)], SamplingParams(max_tokens=1), **Quiet
+        )
         answers[first] = [answer.outputs[0].token_ids[0] for answer in made]
 
     threads = [threading.Thread(target=work, args=(first,)) for first in (0, 100)]
@@ -242,7 +257,9 @@ def test_a_dropped_llm_ends_its_engine(clients: list[FakeClient]) -> None:
     assert clients[0].is_shut_down
 
 
-def test_an_llm_is_not_used_after_a_fork(llm: LLM, clients: list[FakeClient], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_llm_is_not_used_after_a_fork(
+    llm: LLM, clients: list[FakeClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("os.getpid", lambda: -1)
         with pytest.raises(RuntimeError, match="fork"):
@@ -258,15 +275,24 @@ def test_an_llm_is_not_copied(llm: LLM, how: Callable[[Any], Any]) -> None:
 
 
 def test_settings_by_name(clients: list[FakeClient]) -> None:
-    with LLM("model", block_size=32, max_num_seqs=4, threads=1), LLM.from_engine_args(EngineArgs("other")):
+    with (
+        LLM("model", block_size=32, max_num_seqs=4, threads=1),
+        LLM.from_engine_args(EngineArgs("other")),
+    ):
         first, second = (client.settings for client in clients)
-    assert (first.model.model, first.cache.block_size, first.scheduler.max_num_seqs) == ("model", 32, 4)
+    assert (first.model.model, first.cache.block_size, first.scheduler.max_num_seqs) == (
+        "model",
+        32,
+        4,
+    )
     assert first.observability.disable_log_stats and not second.observability.disable_log_stats
     with pytest.raises(TypeError, match="'blok_size'; did you mean 'block_size'"):
         LLM("model", blok_size=1)
 
 
-def test_a_tokenizer_that_cannot_be_read_ends_the_engine(clients: list[FakeClient], tmp_path: Path) -> None:
+def test_a_tokenizer_that_cannot_be_read_ends_the_engine(
+    clients: list[FakeClient], tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
         LLM("model", tokenizer=str(tmp_path))
     assert clients[0].is_shut_down
@@ -285,7 +311,12 @@ def test_without_a_tokenizer(clients: list[FakeClient]) -> None:
 
 def test_engine_args_are_attributes() -> None:
     args = EngineArgs(model="m", max_logprobs=5)
-    assert (args.model, args.max_logprobs, args.block_size, args.served_model_name) == ("m", 5, None, [])
+    assert (args.model, args.max_logprobs, args.block_size, args.served_model_name) == (
+        "m",
+        5,
+        None,
+        [],
+    )
     args.block_size = 8
     args.served_model_name = "one"
     settings = args.to_settings()

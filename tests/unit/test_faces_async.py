@@ -6,6 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +58,9 @@ def run(what: Callable[[], Awaitable[T]]) -> T:
     return asyncio.run(limited())
 
 
-async def collect(llm: AsyncLLM, prompt: Any, params: SamplingParams | None = None, **more: Any) -> list[RequestOutput]:
+async def collect(
+    llm: AsyncLLM, prompt: Any, params: SamplingParams | None = None, **more: Any
+) -> list[RequestOutput]:
     return [output async for output in llm.generate(prompt, params, "r", **more)]
 
 
@@ -76,7 +79,9 @@ def test_outputs_come_as_a_stream(llm: AsyncLLM) -> None:
 
 def test_many_requests_at_once_and_the_same_name_twice(llm: AsyncLLM) -> None:
     async def all_of_them() -> list[list[RequestOutput]]:
-        return await asyncio.gather(*(collect(llm, [one], SamplingParams(max_tokens=6)) for one in range(20, 60)))
+        return await asyncio.gather(
+            *(collect(llm, [one], SamplingParams(max_tokens=6)) for one in range(20, 60))
+        )
 
     for first, outputs in zip(range(20, 60), run(all_of_them), strict=True):
         assert outputs[-1].outputs[0].token_ids == tokens_of([first], 6)
@@ -90,13 +95,17 @@ def test_a_slow_reader_gets_merged_outputs(
 ) -> None:
     async def slow() -> list[RequestOutput]:
         options = RequestOptions()
-        stream = await llm.add_request("r", [5], SamplingParams(n=2, max_tokens=40, output_kind=kind), options)
+        stream = await llm.add_request(
+            "r", [5], SamplingParams(n=2, max_tokens=40, output_kind=kind), options
+        )
         await until(lambda: llm.num_unfinished_requests == 0)
         return [output async for output in stream]
 
     (output,) = run(slow)
     assert output.finished
-    assert [choice.token_ids for choice in output.outputs] == [tokens_of([5], 40, i) for i in (0, 1)]
+    assert [choice.token_ids for choice in output.outputs] == [
+        tokens_of([5], 40, i) for i in (0, 1)
+    ]
     assert [choice.finish_reason for choice in output.outputs] == ["length", "length"]
 
 
@@ -128,7 +137,10 @@ def test_leaving_a_stream_ends_its_request(llm: AsyncLLM, client: FakeClient) ->
 def test_abort_by_name_gives_a_last_output(llm: AsyncLLM, client: FakeClient) -> None:
     async def abort() -> tuple[list[RequestOutput], list[RequestOutput]]:
         client.gate.clear()
-        tasks = [asyncio.create_task(collect(llm, [5], SamplingParams(max_tokens=None))) for _ in range(2)]
+        tasks = [
+            asyncio.create_task(collect(llm, [5], SamplingParams(max_tokens=None)))
+            for _ in range(2)
+        ]
         await until(lambda: len(client.live) == 2)
         await llm.abort(["r", "unknown"])
         first, second = await asyncio.gather(*tasks)
@@ -146,7 +158,11 @@ def test_a_refused_request_raises_at_the_first_use(llm: AsyncLLM, client: FakeCl
         (None, {}, TypeError),
         ([5], {"priority": 1}, InvalidRequestError),
         ([5], {"data_parallel_rank": 1}, NotServedError),
-        ([5], {"strict": True, "sampling_params": SamplingParams(max_tokens=64)}, InvalidRequestError),
+        (
+            [5],
+            {"strict": True, "sampling_params": SamplingParams(max_tokens=64)},
+            InvalidRequestError,
+        ),
     ]
     for prompt, more, error in cases:
         params = more.pop("sampling_params", None)
@@ -157,7 +173,9 @@ def test_a_refused_request_raises_at_the_first_use(llm: AsyncLLM, client: FakeCl
 
 def test_long_texts_are_served(llm: AsyncLLM) -> None:
     how = {"truncate_prompt_tokens": 5}
-    outputs = run(lambda: collect(llm, "the sea and the harbour " * 400, None, tokenization_kwargs=how))
+    outputs = run(
+        lambda: collect(llm, "the sea and the harbour " * 400, None, tokenization_kwargs=how)
+    )
     assert len(outputs[-1].prompt_token_ids or ()) == 5 and outputs[-1].finished
 
 
@@ -206,7 +224,14 @@ def test_shutdown_ends_requests(llm: AsyncLLM, client: FakeClient) -> None:
 
 def test_one_loop_after_the_other(llm: AsyncLLM) -> None:
     for _ in range(3):
-        assert len(run(lambda: collect(llm, [5], SamplingParams(max_tokens=3)))[-1].outputs[0].token_ids) == 3
+        assert (
+            len(
+                run(lambda: collect(llm, [5], SamplingParams(max_tokens=3)))[-1]
+                .outputs[0]
+                .token_ids
+            )
+            == 3
+        )
 
 
 def test_waiting_until_all_is_done(llm: AsyncLLM, client: FakeClient) -> None:
@@ -240,7 +265,7 @@ def test_readiness_and_the_rest_of_the_surface(llm: AsyncLLM, client: FakeClient
 
 def test_a_dropped_face_ends_its_engine(client: FakeClient) -> None:
     llm = AsyncLLM(client)
-    run(lambda: collect(llm, [5]))
+    run(partial(collect, llm, [5]))
     gone = weakref.ref(llm)
     del llm
     gc.collect()

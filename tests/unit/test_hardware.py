@@ -12,7 +12,7 @@ import pytest
 from quire.hardware import cpu
 from quire.hardware.cpu import isa_of, read_machine
 from quire.hardware.cuda import Gpu, read_gpus
-from quire.hardware.threads import set_threads
+from quire.hardware.threads import bound_waiting, set_threads
 
 GIB = 1 << 30
 
@@ -159,3 +159,22 @@ def test_threads_are_set_and_checked() -> None:
 def test_reading_the_machine_loads_no_torch() -> None:
     code = "import sys; from quire.hardware import cpu, threads; cpu.read_machine(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("given", "after"),
+    [
+        ({}, "1000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+    ],
+)
+def test_waiting_is_bounded_unless_the_user_says_how(
+    given: dict[str, str], after: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    bound_waiting()
+    assert os.environ.get("GOMP_SPINCOUNT") == after

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,7 +48,10 @@ def processor(tokenizer: Tokenizer | None, **values: Any) -> InputProcessor:
 
 
 def process(
-    inputs: InputProcessor, prompt: Any = (5, 6), params: SamplingParams | None = None, **options: Any
+    inputs: InputProcessor,
+    prompt: Any = (5, 6),
+    params: SamplingParams | None = None,
+    **options: Any,
 ) -> EngineRequest:
     return inputs.process("r", prompt, params, RequestOptions(**options))
 
@@ -150,7 +152,12 @@ def test_a_tokenizer_of_another_model_is_noticed(tokenizer: Tokenizer) -> None:
 def test_a_prompt_needs_one_free_place(inputs: InputProcessor) -> None:
     assert own(process(inputs, [5] * (CONTEXT - 1))).max_tokens == 1
     for length in (CONTEXT, CONTEXT + 1):
-        refusal("prompt", f"{length} prompt tokens", str(CONTEXT - 1), of=lambda n=length: process(inputs, [5] * n))
+        refusal(
+            "prompt",
+            f"{length} prompt tokens",
+            str(CONTEXT - 1),
+            of=lambda n=length: process(inputs, [5] * n),
+        )
 
 
 def test_a_huge_text_is_refused_quickly(inputs: InputProcessor) -> None:
@@ -163,7 +170,9 @@ def test_open_max_tokens_goes_up_to_the_context(inputs: InputProcessor) -> None:
     assert own(process(inputs, [5] * 4, SamplingParams(max_tokens=None))).max_tokens == CONTEXT - 4
 
 
-def test_too_many_max_tokens_are_capped_for_the_owner_and_refused_for_a_client(inputs: InputProcessor) -> None:
+def test_too_many_max_tokens_are_capped_for_the_owner_and_refused_for_a_client(
+    inputs: InputProcessor,
+) -> None:
     params = SamplingParams(max_tokens=CONTEXT, min_tokens=CONTEXT)
     capped = own(process(inputs, [5] * 4, params))
     assert (capped.max_tokens, capped.min_tokens) == (CONTEXT - 4, CONTEXT - 4)
@@ -183,7 +192,9 @@ def test_min_tokens_beyond_the_context_are_refused(inputs: InputProcessor) -> No
     ("keep", "side", "expected"),
     [(3, None, [7, 8, 9]), (3, "right", [5, 6, 7]), (9, None, [5, 6, 7, 8, 9])],
 )
-def test_truncation_of_ids(inputs: InputProcessor, keep: int, side: str | None, expected: list[int]) -> None:
+def test_truncation_of_ids(
+    inputs: InputProcessor, keep: int, side: str | None, expected: list[int]
+) -> None:
     how = {"truncate_prompt_tokens": keep, "truncation_side": side}
     assert process(inputs, [5, 6, 7, 8, 9], tokenization_kwargs=how).prompt_token_ids == expected
 
@@ -193,7 +204,10 @@ def test_truncation_to_the_context_leaves_room_for_max_tokens(inputs: InputProce
     request = process(inputs, [*range(100)], SamplingParams(max_tokens=10), tokenization_kwargs=how)
     assert request.prompt_token_ids == [*range(46, 100)]
     long = process(inputs, "the river runs down " * 100, tokenization_kwargs=how)
-    assert len(long.prompt_token_ids) == CONTEXT - 16 and long.prompt_token_ids[0] == checkpoints.BOS_ID
+    assert (
+        len(long.prompt_token_ids) == CONTEXT - 16
+        and long.prompt_token_ids[0] == checkpoints.BOS_ID
+    )
 
 
 @pytest.mark.parametrize("keep", [0, -2, True, "3", CONTEXT + 1])
@@ -204,7 +218,10 @@ def test_impossible_truncations_are_refused(inputs: InputProcessor, keep: Any) -
 
 def test_unknown_tokenization_settings_are_refused(inputs: InputProcessor) -> None:
     refusal("padding", of=lambda: process(inputs, [5], tokenization_kwargs={"padding": True}))
-    refusal("truncation_side", of=lambda: process(inputs, [5], tokenization_kwargs={"truncation_side": "up"}))
+    refusal(
+        "truncation_side",
+        of=lambda: process(inputs, [5], tokenization_kwargs={"truncation_side": "up"}),
+    )
 
 
 # --- params
@@ -231,21 +248,39 @@ def test_logprobs_have_a_limit(tokenizer: Tokenizer, inputs: InputProcessor) -> 
         ("stop_token_ids", [1], [1] * (VOCAB + 1)),
     ],
 )
-def test_ids_in_params_are_within_the_vocabulary(inputs: InputProcessor, name: str, good: Any, bad: Any) -> None:
+def test_ids_in_params_are_within_the_vocabulary(
+    inputs: InputProcessor, name: str, good: Any, bad: Any
+) -> None:
     assert getattr(own(process(inputs, params=SamplingParams(**{name: good}))), name) == good
     refusal(name, of=lambda: process(inputs, params=SamplingParams(**{name: bad})))
 
 
-def test_bad_words_are_found_with_and_without_a_space(inputs: InputProcessor, tokenizer: Tokenizer) -> None:
+def test_bad_words_are_found_with_and_without_a_space(
+    inputs: InputProcessor, tokenizer: Tokenizer
+) -> None:
     request = process(inputs, params=SamplingParams(bad_words=["the"]))
-    assert own(request).bad_words_ids == [tokenizer.encode("the", False), tokenizer.encode(" the", False)]
-    refusal("bad_words", of=lambda: process(processor(None), params=SamplingParams(bad_words=["a"])))
-    refusal("bad_words", of=lambda: process(processor(tokenizer, vocab_size=9), [5], SamplingParams(bad_words=["a"])))
+    assert own(request).bad_words_ids == [
+        tokenizer.encode("the", False),
+        tokenizer.encode(" the", False),
+    ]
+    refusal(
+        "bad_words", of=lambda: process(processor(None), params=SamplingParams(bad_words=["a"]))
+    )
+    refusal(
+        "bad_words",
+        of=lambda: process(
+            processor(tokenizer, vocab_size=9), [5], SamplingParams(bad_words=["a"])
+        ),
+    )
 
 
 def test_stop_strings_need_a_tokenizer(inputs: InputProcessor) -> None:
     assert own(process(inputs, params=SamplingParams(stop="a"))).stop == ["a"]
-    refusal("stop", "stop_token_ids", of=lambda: process(processor(None), params=SamplingParams(stop=["a"])))
+    refusal(
+        "stop",
+        "stop_token_ids",
+        of=lambda: process(processor(None), params=SamplingParams(stop=["a"])),
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,7 +344,9 @@ def test_missing_seeds_follow_from_the_base_and_the_order(tokenizer: Tokenizer) 
     assert all(0 <= one < 2**53 for base in (0, None) for one in seeds(base))
 
 
-@pytest.mark.parametrize(("given", "used"), [(0, 0), (42, 42), (2**64 - 1, 2**64 - 1), (-2, 2**64 - 2)])
+@pytest.mark.parametrize(
+    ("given", "used"), [(0, 0), (42, 42), (2**64 - 1, 2**64 - 1), (-2, 2**64 - 2)]
+)
 def test_a_given_seed_is_kept_in_64_bits(inputs: InputProcessor, given: int, used: int) -> None:
     assert process(inputs, params=SamplingParams(seed=given)).seed == used
 
@@ -355,7 +392,7 @@ def test_cache_salts(inputs: InputProcessor) -> None:
 def test_features_that_are_not_served_are_refused_with_a_sentence(
     inputs: InputProcessor, prompt: Any, params: Any, options: Any, param: str | None
 ) -> None:
-    with pytest.raises(NotServedError, match="served|no ") as caught:
+    with pytest.raises(NotServedError, match=r"served|no ") as caught:
         process(inputs, prompt, params, **options)
     assert caught.value.param == param
 
@@ -370,5 +407,7 @@ def test_a_request_id_is_a_string(inputs: InputProcessor) -> None:
 def test_the_request_survives_the_wire(inputs: InputProcessor) -> None:
     import msgspec
 
-    request = process(inputs, "the sea", SamplingParams(n=2, stop="x", bad_words=["no"], logit_bias={3: -1.0}))
+    request = process(
+        inputs, "the sea", SamplingParams(n=2, stop="x", bad_words=["no"], logit_bias={3: -1.0})
+    )
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=EngineRequest) == request

@@ -38,11 +38,17 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 class Feed:
     """One request in a processor, fed update by update."""
 
-    def __init__(self, tokenizer: Tokenizer | None, *, prompt: list[int] | None = None, **params: Any) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer | None, *, prompt: list[int] | None = None, **params: Any
+    ) -> None:
         self.processor = OutputProcessor(tokenizer)
         self.params = SamplingParams(**params)
         request = EngineRequest(
-            request_id="r-1", prompt_token_ids=prompt or [0, 50], params=self.params, seed=77, arrival_time=1.0
+            request_id="r-1",
+            prompt_token_ids=prompt or [0, 50],
+            params=self.params,
+            seed=77,
+            arrival_time=1.0,
         )
         self.processor.add(request, "r", "words")
         self.aborts: list[tuple[str, int]] = []
@@ -57,12 +63,16 @@ class Feed:
         self.outputs += made
         return made
 
-    def tokens(self, ids: list[int], finish: Any = None, *, index: int = 0, **more: Any) -> list[RequestOutput]:
+    def tokens(
+        self, ids: list[int], finish: Any = None, *, index: int = 0, **more: Any
+    ) -> list[RequestOutput]:
         return self.send(update(ids, finish, index=index, **more))
 
 
 def update(ids: list[int], finish: Any = None, *, index: int = 0, **more: Any) -> SequenceUpdate:
-    return SequenceUpdate(request_id="r-1", index=index, token_ids=ids, finish_reason=finish, **more)
+    return SequenceUpdate(
+        request_id="r-1", index=index, token_ids=ids, finish_reason=finish, **more
+    )
 
 
 def joined(outputs: list[RequestOutput], kind: RequestOutputKind) -> RequestOutput:
@@ -81,7 +91,9 @@ def plain(choice: CompletionOutput) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_ends_with_the_same_answer(tokenizer: Tokenizer, kind: RequestOutputKind) -> None:
+def test_every_kind_ends_with_the_same_answer(
+    tokenizer: Tokenizer, kind: RequestOutputKind
+) -> None:
     ids = tokenizer.encode("Über the bridge 😀 ran", False)
     feed = Feed(tokenizer, output_kind=kind, max_tokens=len(ids))
     for one in ids[:-1]:
@@ -101,7 +113,9 @@ def test_cumulative_grows_and_delta_does_not(tokenizer: Tokenizer) -> None:
     grown, news = Feed(tokenizer, output_kind=CUMULATIVE), Feed(tokenizer, output_kind=DELTA)
     for place, one in enumerate(ids):
         (whole,), (piece,) = grown.tokens([one]), news.tokens([one])
-        assert whole.outputs[0].token_ids == ids[: place + 1] and piece.outputs[0].token_ids == [one]
+        assert whole.outputs[0].token_ids == ids[: place + 1] and piece.outputs[0].token_ids == [
+            one
+        ]
         assert whole.outputs[0].text == tokenizer.decode(ids[: place + 1])
 
 
@@ -114,7 +128,9 @@ def test_a_cumulative_output_is_not_changed_by_later_tokens(tokenizer: Tokenizer
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_choices_of_one_request_share_an_output(tokenizer: Tokenizer, kind: RequestOutputKind) -> None:
+def test_choices_of_one_request_share_an_output(
+    tokenizer: Tokenizer, kind: RequestOutputKind
+) -> None:
     feed = Feed(tokenizer, n=2, output_kind=kind)
     made = feed.send(update([60], index=1))
     if kind is CUMULATIVE:
@@ -159,7 +175,9 @@ def test_a_stop_string_cuts_text_and_keeps_its_tokens(
     tokenizer: Tokenizer, kind: RequestOutputKind, include: bool, size: int
 ) -> None:
     ids = tokenizer.encode("one stone, two stones and more", False)
-    feed = Feed(tokenizer, stop=["o st", "wo s"], output_kind=kind, include_stop_str_in_output=include)
+    feed = Feed(
+        tokenizer, stop=["o st", "wo s"], output_kind=kind, include_stop_str_in_output=include
+    )
     for start in range(0, len(ids), size):
         feed.tokens(ids[start : start + size])
     whole = joined(feed.outputs, kind)
@@ -200,7 +218,9 @@ def test_no_stop_string_before_min_tokens(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("include", [False, True])
 @pytest.mark.parametrize("stop", [[], ["zzz"]])
-def test_the_ending_token_is_text_only_if_asked_for(tokenizer: Tokenizer, include: bool, stop: list[str]) -> None:
+def test_the_ending_token_is_text_only_if_asked_for(
+    tokenizer: Tokenizer, include: bool, stop: list[str]
+) -> None:
     ids = tokenizer.encode("the sea", False)
     feed = Feed(tokenizer, stop=stop, include_stop_str_in_output=include)
     (output,) = feed.tokens(ids, "stop", stop_reason=ids[-1])
@@ -218,7 +238,9 @@ def test_an_incomplete_character_comes_out_at_the_end(tokenizer: Tokenizer) -> N
 
 @given(data=st.data())
 @settings(max_examples=50, deadline=None)
-def test_however_the_tokens_arrive_the_answer_is_the_same(tokenizer: Tokenizer, data: st.DataObject) -> None:
+def test_however_the_tokens_arrive_the_answer_is_the_same(
+    tokenizer: Tokenizer, data: st.DataObject
+) -> None:
     ids = data.draw(st.lists(st.integers(0, 511), min_size=1, max_size=30))
     stop = data.draw(st.lists(st.text("aeo thn", min_size=1, max_size=3), max_size=2))
     answers = set()
@@ -237,14 +259,18 @@ def test_however_the_tokens_arrive_the_answer_is_the_same(tokenizer: Tokenizer, 
 # --- log-probabilities
 
 
-def logprobs(ids: list[int], values: list[float], ranks: list[int] | None = None) -> PositionLogprobs:
+def logprobs(
+    ids: list[int], values: list[float], ranks: list[int] | None = None
+) -> PositionLogprobs:
     return PositionLogprobs(ids, values, ranks or list(range(1, len(ids) + 1)))
 
 
 def test_logprobs_hold_the_chosen_token_first(tokenizer: Tokenizer) -> None:
     feed = Feed(tokenizer, logprobs=2)
     (output,) = feed.tokens([60], logprobs=[logprobs([60, 61, 62], [-3.0, -0.5, -1.0], [9, 1, 2])])
-    (second,) = feed.tokens([61], "length", logprobs=[logprobs([61, 61, 60], [-0.25, -0.25, -2.0], [1, 1, 2])])
+    (second,) = feed.tokens(
+        [61], "length", logprobs=[logprobs([61, 61, 60], [-0.25, -0.25, -2.0], [1, 1, 2])]
+    )
     position = (output.outputs[0].logprobs or [])[0]
     assert [(i, one.logprob, one.rank) for i, one in position.items()] == [
         (60, -3.0, 9), (61, -0.5, 1), (62, -1.0, 2)
@@ -265,7 +291,10 @@ def test_decoded_tokens_joined_are_the_text(kind: str, request: pytest.FixtureRe
                     logprobs=[logprobs([one], [-1.0])])  # fmt: skip
     choice = feed.outputs[-1].outputs[0]
     assert choice.logprobs is not None
-    assert "".join(p[i].decoded_token or "" for p, i in zip(choice.logprobs, ids, strict=True)) == choice.text
+    assert (
+        "".join(p[i].decoded_token or "" for p, i in zip(choice.logprobs, ids, strict=True))
+        == choice.text
+    )
 
 
 def test_a_broken_character_at_the_end_belongs_to_the_last_token(tokenizer: Tokenizer) -> None:
@@ -286,7 +315,9 @@ def test_logprobs_stop_with_the_tokens(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_prompt_logprobs_come_in_slices_and_leave_whole(tokenizer: Tokenizer, kind: RequestOutputKind) -> None:
+def test_prompt_logprobs_come_in_slices_and_leave_whole(
+    tokenizer: Tokenizer, kind: RequestOutputKind
+) -> None:
     prompt = [0, *tokenizer.encode("the é", False)]
     feed = Feed(tokenizer, prompt=prompt, prompt_logprobs=1, output_kind=kind)
     slices = [logprobs([one, 99], [-1.0, -2.0]) for one in prompt[1:]]
@@ -295,7 +326,9 @@ def test_prompt_logprobs_come_in_slices_and_leave_whole(tokenizer: Tokenizer, ki
     feed.tokens([61], "length")
     first = feed.outputs[0].prompt_logprobs
     assert first is not None and first[0] is None and len(first) == len(prompt)
-    decoded = [p[i].decoded_token for p, i in zip(first[1:], prompt[1:], strict=True) if p is not None]
+    decoded = [
+        p[i].decoded_token for p, i in zip(first[1:], prompt[1:], strict=True) if p is not None
+    ]
     assert "".join(filter(None, decoded)) == "the é"
     if kind is DELTA:
         assert feed.outputs[1].prompt_logprobs is None
@@ -307,7 +340,8 @@ def test_prompt_logprobs_come_in_slices_and_leave_whole(tokenizer: Tokenizer, ki
 def test_an_error_ends_all_choices_with_its_sentence(tokenizer: Tokenizer) -> None:
     feed = Feed(tokenizer, n=2)
     (output,) = feed.send(
-        update([], "error", index=0, error="the row failed"), update([], "error", index=1, error="the row failed")
+        update([], "error", index=0, error="the row failed"),
+        update([], "error", index=1, error="the row failed"),
     )
     assert output.finished and output.error == "the row failed"
     assert [choice.finish_reason for choice in output.outputs] == ["error", "error"]
@@ -348,7 +382,14 @@ def test_times(tokenizer: Tokenizer) -> None:
     feed.send(update([61, 62], "length"), at_s=5.0)
     stats = feed.outputs[0].metrics
     assert stats is not None
-    assert (stats.queued_ts, stats.scheduled_ts, stats.first_token_ts, stats.last_token_ts) == (1.5, 2.5, 4.0, 5.0)
-    assert stats.num_generation_tokens == 3 and stats.arrival_time == 1.0 and stats.first_token_latency > 0
-
-
+    assert (stats.queued_ts, stats.scheduled_ts, stats.first_token_ts, stats.last_token_ts) == (
+        1.5,
+        2.5,
+        4.0,
+        5.0,
+    )
+    assert (
+        stats.num_generation_tokens == 3
+        and stats.arrival_time == 1.0
+        and stats.first_token_latency > 0
+    )

@@ -18,7 +18,9 @@ def piece(index: int, text: str, ids: list[int], **values: object) -> Completion
 
 
 def test_pieces_are_joined_by_index() -> None:
-    whole = output(piece(1, "b", [2], logprobs=[{2: Logprob(-1.0, 1, "b")}], cumulative_logprob=-1.0))
+    whole = output(
+        piece(1, "b", [2], logprobs=[{2: Logprob(-1.0, 1, "b")}], cumulative_logprob=-1.0)
+    )
     later = piece(1, "c", [3], logprobs=[{3: Logprob(-2.0)}], cumulative_logprob=-3.0, finish_reason="stop",
                   stop_reason=9)  # fmt: skip
     stats = RequestStateStats(num_generation_tokens=2)

@@ -74,7 +74,9 @@ def test_truncation_keeps_special_tokens_like_transformers(
 
 
 def test_special_tokens_around_a_text(folders: dict[str, Path]) -> None:
-    around = {name: Tokenizer.load(folder).special_tokens_around for name, folder in folders.items()}
+    around = {
+        name: Tokenizer.load(folder).special_tokens_around for name, folder in folders.items()
+    }
     assert around == {"bytes": (1, 0), "plain": (0, 0), "pieces": (1, 0), "both": (1, 1)}
 
 
@@ -97,7 +99,7 @@ def test_tokens_listed_only_in_the_config_are_added(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadError, match="no tokenizer.json in .*skip_tokenizer_init"):
+    with pytest.raises(ModelLoadError, match=r"no tokenizer\.json in .*skip_tokenizer_init"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ModelLoadError, match="is not a tokenizer that can be read"):
@@ -130,7 +132,9 @@ def test_a_text_that_cannot_fit_is_refused_at_once(folders: dict[str, Path]) -> 
 @pytest.mark.parametrize("name", ["bytes", "pieces"])
 @given(text=st.text(max_size=60), slack=st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
-def test_a_text_that_fits_is_never_refused(folders: dict[str, Path], name: str, text: str, slack: int) -> None:
+def test_a_text_that_fits_is_never_refused(
+    folders: dict[str, Path], name: str, text: str, slack: int
+) -> None:
     tokenizer = Tokenizer.load(folders[name]) if name not in _LOADED else _LOADED[name]
     _LOADED[name] = tokenizer
     tokenizer.refuse_too_long(text * 20, len(tokenizer.encode(text * 20)) + slack)
@@ -167,6 +171,8 @@ def test_bytes_of_single_tokens(folders: dict[str, Path]) -> None:
     assert tokenizer.token_bytes(tokenizer.convert_tokens_to_ids("</s>")) == b"</s>"
     assert tokenizer.token_bytes(100_000) == b""
     byte_level = Tokenizer.load(folders["bytes"])
-    assert [byte_level.token_bytes(byte_level.get_vocab()[char]) for char in "ĠĊA"] == [b" ", b"\n", b"A"]
-
-
+    assert [byte_level.token_bytes(byte_level.get_vocab()[char]) for char in "ĠĊA"] == [
+        b" ",
+        b"\n",
+        b"A",
+    ]

@@ -30,8 +30,12 @@ def sentencepiece_like(folder: Path, *, end: bool = False, **settings: Any) -> P
                 merges.append((piece, char))
             piece += char
             vocab.setdefault(piece, len(vocab))
-    made = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    made = Tokenizer(
+        models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    made.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     made.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),

@@ -49,11 +49,6 @@ class _Group:
         self.num_slabs = 0
         self.in_use = 0
 
-    @property
-    def num_free(self) -> int:
-        """Blocks of its slabs that are neither held nor cached."""
-        return self.num_slabs * self.per_slab - self.in_use - len(self.lru)
-
 
 class BlockPool:
     """Reference counts, free blocks and the prefix cache of every group of a layout.
@@ -81,7 +76,7 @@ class BlockPool:
     def take(self, group: int, count: int) -> list[int] | None:
         """`count` blocks, each held once; None, with nothing taken, if there are not so many."""
         g = self._groups[group]
-        refs, per_slab, held_in = g.refs, g.per_slab, self._held_in
+        refs, held_in = g.refs, self._held_in
         taken: list[int] = []
         while len(taken) < count:
             slab = g.open
@@ -150,11 +145,14 @@ class BlockPool:
         """How many tables hold the block."""
         return self._groups[group].refs[block]
 
-    def num_available(self, group: int) -> int:
-        """Blocks that `take` could give to this group alone."""
+    def has_available(self, group: int, count: int) -> bool:
+        """Whether `take` could give this group alone so many blocks."""
         g = self._groups[group]
-        slabs = len(self._empty) + sum(len(other.idle) for other in self._groups if other is not g)
-        return g.num_free + len(g.lru) + slabs * g.per_slab
+        slabs = g.num_slabs + len(self._empty)
+        if slabs * g.per_slab - g.in_use >= count:
+            return True
+        slabs += sum(len(other.idle) for other in self._groups if other is not g)
+        return slabs * g.per_slab - g.in_use >= count
 
     # The prefix cache.
 
@@ -162,12 +160,17 @@ class BlockPool:
         """Key -> block of every published block; not to be changed."""
         return self._groups[group].block_of
 
-    def publish(self, group: int, block: int, key: bytes) -> None:
-        """Lets others find a held block; the first block of a key stays the one that is found."""
+    def publish(self, group: int, blocks: list[int], keys: list[bytes]) -> None:
+        """Lets others find held blocks; NULL_BLOCK is passed over.
+
+        The first block of a key stays the one that is found.
+        """
         g = self._groups[group]
-        if key not in g.block_of and block not in g.key_of:
-            g.block_of[key] = block
-            g.key_of[block] = key
+        key_of, block_of = g.key_of, g.block_of
+        for block, key in zip(blocks, keys, strict=True):
+            if key not in block_of and block not in key_of and block != NULL_BLOCK:
+                block_of[key] = block
+                key_of[block] = key
 
     def withdraw(self, group: int, key: bytes) -> None:
         """Forgets a key, if it is known; a block that nobody holds becomes free."""
@@ -299,7 +302,9 @@ class BlockPool:
             self._check_group(group, g, slabs)
             if holders is not None:
                 held = {block: n for block, n in enumerate(g.refs) if n}
-                assert held == dict(holders[group]), f"group {group}: references are not the tables'"
+                assert held == dict(holders[group]), (
+                    f"group {group}: references are not the tables'"
+                )
         owned = sum(g.num_slabs for g in self._groups)
         assert owned + len(self._empty) == self.layout.num_slabs, "a slab is lost"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from quire.engine.request import Request
@@ -30,7 +30,7 @@ class BlockHasher:
                 f"prefix_caching_hash_algo is {algo!r}; it must be one of {', '.join(HASH_ALGOS)}"
             )
         self._block_size = block_size
-        self._chain: Callable[[list[bytes], bytes, list[int], list[bytes]], None] = (
+        self._chain: Callable[[list[bytes], bytes, list[int], Sequence[bytes]], None] = (
             _chain_raw if algo == "sha256" else _chain_cbor
         )
 
@@ -45,11 +45,9 @@ class BlockHasher:
             request.root_key = root_key(request)
         parent = keys[-1] if keys else request.root_key
         size = self._block_size
-        extras = []
+        extras = [b""] * (num_blocks - first)
         if request.source.media:
             extras = [media_extra(request, i * size, size) for i in range(first, num_blocks)]
-        else:
-            extras = [b""] * (num_blocks - first)
         self._chain(keys, parent, token_ids[first * size : num_blocks * size], extras)
 
 
@@ -76,7 +74,7 @@ def media_extra(request: Request, start: int, block_size: int) -> bytes:
     return b"".join(parts)
 
 
-def _chain_raw(keys: list[bytes], parent: bytes, ids: list[int], extras: list[bytes]) -> None:
+def _chain_raw(keys: list[bytes], parent: bytes, ids: list[int], extras: Sequence[bytes]) -> None:
     packed = array("i", ids)
     if sys.byteorder != "little":
         packed.byteswap()
@@ -90,7 +88,7 @@ def _chain_raw(keys: list[bytes], parent: bytes, ids: list[int], extras: list[by
         place += width
 
 
-def _chain_cbor(keys: list[bytes], parent: bytes, ids: list[int], extras: list[bytes]) -> None:
+def _chain_cbor(keys: list[bytes], parent: bytes, ids: list[int], extras: Sequence[bytes]) -> None:
     width = len(ids) // len(extras)
     for i, extra in enumerate(extras):
         body = b"".join(_cbor_head(0, token) for token in ids[i * width : (i + 1) * width])

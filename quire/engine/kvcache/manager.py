@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.hashing import BlockHasher
-from quire.engine.kvcache.kinds import CacheRules, SlidingWindow, rules_of
+from quire.engine.kvcache.kinds import SlidingWindow, rules_of
 from quire.engine.request import NEVER, Sequence
 from quire.protocol.cache import NULL_BLOCK, CacheLayout
 from quire.protocol.errors import SettingsError
@@ -42,7 +42,7 @@ class CacheManager:
         self.caching = caching
         self._max_chunk = max_chunk
         self.rules = [rules_of(group) for group in layout.groups]
-        check_length_fits(layout, self.rules, max_model_len, min(max_chunk, self.block_size))
+        check_length_fits(layout, max_model_len)
         self.pool = BlockPool(layout)
         self._hasher = BlockHasher(self.block_size, hash_algo)
         self._groups = range(len(layout.groups))
@@ -60,15 +60,10 @@ class CacheManager:
         """
         if not sequence.reads_cache:
             return 0
-        request = sequence.request
-        limit = (len(sequence.token_ids) - 1) // self.block_size
-        if not request.is_forked:
-            limit = min(limit, (sequence.num_prompt - 1) // self.block_size)
-        if request.logprobs_at < sequence.num_prompt:
-            limit = min(limit, (request.logprobs_at - 1) // self.block_size)
+        limit = self._hit_limit(sequence)
         if limit <= 0:
             return 0
-        self._hasher.extend(sequence.keys, request, sequence.token_ids, limit)
+        self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, limit)
         hit = limit
         settled = 0
         while settled < len(self.rules) and hit:
@@ -80,22 +75,37 @@ class CacheManager:
                     break
         return hit
 
-    def next_key(self, sequence: Sequence, num_blocks: int) -> bytes | None:
-        """Key of the block after the first `num_blocks`; None if its tokens are not all known."""
-        if (num_blocks + 1) * self.block_size > len(sequence.token_ids):
+    def _hit_limit(self, sequence: Sequence) -> int:
+        request = sequence.request
+        limit = (len(sequence.token_ids) - 1) // self.block_size
+        if not request.is_forked:
+            limit = min(limit, (sequence.num_prompt - 1) // self.block_size)
+        if request.logprobs_at < sequence.num_prompt:
+            limit = min(limit, (request.logprobs_at - 1) // self.block_size)
+        return limit
+
+    def awaited_key(self, sequence: Sequence, hit: int) -> bytes | None:
+        """Key of the block after the first `hit`; None if the sequence could not start from it."""
+        if sequence.reads_cache and hit < self._hit_limit(sequence):
+            return sequence.keys[hit]
+        return None
+
+    def next_key(self, sequence: Sequence) -> bytes | None:
+        """Key of the block that the sequence fills next; None if its ids are not all known."""
+        num_blocks = sequence.computed // self.block_size + 1
+        if num_blocks * self.block_size > len(sequence.token_ids):
             return None
-        self._hasher.extend(
-            sequence.keys, sequence.request, sequence.token_ids, num_blocks + 1
-        )
-        return sequence.keys[num_blocks]
+        self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, num_blocks)
+        return sequence.keys[num_blocks - 1]
 
     def fits(self, sequence: Sequence, hit: int) -> bool:
         """Whether blocks for all its known tokens could be had now, as far as counts tell."""
+        need = -(-sequence.length // self.block_size) - hit
         for g, rules in enumerate(self.rules):
-            need = rules.blocks_needed(sequence.length) - hit
-            need = min(need, rules.most_live(sequence.length, self._max_chunk))
-            if need > self.pool.num_available(g):
-                return False
+            if not self.pool.has_available(g, need):
+                live = rules.most_live(sequence.length, self._max_chunk)
+                if live >= need or not self.pool.has_available(g, live):
+                    return False
         return True
 
     def start(self, sequence: Sequence, hit: int, end: int) -> bool:
@@ -105,6 +115,9 @@ class CacheManager:
         """
         tables: list[list[int]] = []
         for g in self._groups:
+            if not hit:
+                tables.append([])
+                continue
             first = self.rules[g].first_needed(hit * self.block_size)
             cached = self.pool.cached(g)
             found = [cached[key] for key in sequence.keys[first:hit]]
@@ -125,7 +138,9 @@ class CacheManager:
         Returns the new ids [groups][blocks]; None, with none taken, if blocks run out.
         """
         for g, rules in self._windows:
-            self._pass_window(g, rules.first_needed(sequence.computed), sequence.tables[g])
+            first = rules.first_needed(sequence.computed)
+            if first:
+                self._pass_window(g, first, sequence.tables[g])
         count = max(-(-end // self.block_size) - sequence.capacity // self.block_size, 0)
         grown: list[list[int]] = []
         for g in self._groups:
@@ -234,16 +249,16 @@ class CacheManager:
 
     def publish(self, sequence: Sequence) -> None:
         """Publishes the keys of its full blocks whose tokens are planned and whose ids are known."""
+        if sequence.computed < sequence.publish_at:
+            return
         known = min(sequence.computed, len(sequence.token_ids)) // self.block_size
         first = sequence.published
-        if known <= first or sequence.publish_at == NEVER:
+        if known <= first:
             return
         self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, known)
-        publish = self.pool.publish
+        keys = sequence.keys[first:known]
         for g, table in enumerate(sequence.tables):
-            for i in range(first, known):
-                if table[i] != NULL_BLOCK:
-                    publish(g, table[i], sequence.keys[i])
+            self.pool.publish(g, table[first:known], keys)
         self._mark_published(sequence, known)
 
     def withdraw(self, sequence: Sequence, start: int) -> None:
@@ -262,30 +277,37 @@ class CacheManager:
         self.pool.check_invariants(holders)
 
 
-def check_length_fits(
-    layout: CacheLayout, rules: list[CacheRules], max_model_len: int, max_chunk: int
-) -> None:
+def slabs_needed(layout: CacheLayout, length: int) -> int:
+    """Slabs with which one sequence of `length` tokens always comes to its end, a block at a time.
+
+    Raises SettingsError for a cache kind that is not served.
+    """
+    total = 0
+    for g, group in enumerate(layout.groups):
+        rules = rules_of(group)
+        live = rules.most_live(length, group.block_size)
+        total += -(-live // layout.blocks_per_slab(g))
+        # Blocks of a moving window wander through their slabs and may lie across one more edge.
+        if len(layout.groups) > 1 and live < rules.blocks_needed(length):
+            total += 1
+    return total
+
+
+def check_length_fits(layout: CacheLayout, max_model_len: int) -> None:
     """Raises SettingsError, naming the longest length that fits, if one sequence alone would not."""
-
-    def slabs_for(length: int) -> int:
-        total = 0
-        for g, rule in enumerate(rules):
-            per_slab = layout.blocks_per_slab(g)
-            live = rule.most_live(length, max_chunk)
-            total += -(-live // per_slab)
-            # Blocks of a moving window wander through their slabs and may lie across one more edge.
-            if len(rules) > 1 and live < rule.blocks_needed(length):
-                total += 1
-        return total
-
-    if slabs_for(max_model_len) <= layout.num_slabs:
+    needed = slabs_needed(layout, max_model_len)
+    if needed <= layout.num_slabs:
         return
     low, high = 0, max_model_len
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if slabs_for(middle) <= layout.num_slabs else (low, middle)
+        if slabs_needed(layout, middle) <= layout.num_slabs:
+            low = middle
+        else:
+            high = middle
     advice = f"set --max-model-len {low} or less, or give" if low else "give"
     raise SettingsError(
-        f"max_model_len {max_model_len} needs {slabs_for(max_model_len)} slabs of KV cache and there "
-        f"are {layout.num_slabs}; {advice} more memory with --kv-cache-memory-bytes"
+        f"max_model_len {max_model_len} needs {needed * layout.slab_bytes} bytes of KV cache and "
+        f"there are {layout.num_slabs * layout.slab_bytes}; {advice} more with "
+        f"--kv-cache-memory-bytes {needed * layout.slab_bytes}"
     )

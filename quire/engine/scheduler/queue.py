@@ -6,7 +6,6 @@ What the order is comes from `scheduler.policy`.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
 from operator import attrgetter
 
 from quire.engine.request import Sequence
@@ -43,7 +42,10 @@ class OrderedSequences:
         assert self.items[index] is sequence, "the sequence is not in this queue"
         del self.items[index]
 
-    def remove_all(self, sequences: Iterable[Sequence]) -> None:
-        """Takes out sequences that are in."""
+    def remove_all(self, sequences: list[Sequence]) -> None:
+        """Takes out sequences that are in, given in order."""
+        if self.items[: len(sequences)] == sequences:
+            del self.items[: len(sequences)]
+            return
         for sequence in sequences:
             self.remove(sequence)

@@ -33,14 +33,15 @@ def unsent_logprobs(
     return fresh
 
 
-def first_update(
+def make_update(
     sequence: Sequence,
     token_ids: list[int],
     logprobs: list[PositionLogprobs] | None,
     prompt_logprobs: list[PositionLogprobs] | None,
     stop: tuple[FinishReason, int | None] | None,
 ) -> SequenceUpdate:
-    """The first news of a sequence: it also tells of times and cached tokens."""
+    """News of a sequence; the first ones also tell of times and cached tokens."""
+    is_first = not sequence.is_announced
     sequence.is_announced = True
     return SequenceUpdate(
         request_id=sequence.request_id,
@@ -50,7 +51,7 @@ def first_update(
         prompt_logprobs=prompt_logprobs,
         finish_reason=stop[0] if stop else None,
         stop_reason=stop[1] if stop else None,
-        num_cached_tokens=max(sequence.num_cached, 0),
-        queued_s=sequence.request.queued_s,
-        scheduled_s=sequence.request.scheduled_s,
+        num_cached_tokens=max(sequence.num_cached, 0) if is_first else None,
+        queued_s=sequence.request.queued_s if is_first else None,
+        scheduled_s=sequence.request.scheduled_s if is_first else None,
     )

@@ -10,7 +10,9 @@ import re
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,7 +46,15 @@ class _Call:
     headers: dict[str, str]
 
 
-@router.post("/v1/completions")
+def _openapi() -> dict[str, Any]:
+    """The request body for /openapi.json."""
+    _, parts = msgspec.json.schema_components([CompletionRequest])
+    schema = {**parts["CompletionRequest"]}
+    schema["properties"]["stream_options"] = parts["StreamOptions"]
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
+
+
+@router.post("/v1/completions", openapi_extra=_openapi())
 async def completions(http: Request) -> Response:
     """Continues text or token ids, whole or as a stream of events."""
     state: ServerState = http.app.state.quire

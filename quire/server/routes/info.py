@@ -68,20 +68,20 @@ async def model(http: Request, name: str) -> Response:
     return JSONResponse(_card(state, name))
 
 
-@router.api_route("/health", methods=["GET", "HEAD"])
+@router.api_route("/health", methods=["GET", "HEAD"], include_in_schema=False)
 async def health(http: Request) -> Response:
     """200 while the server lives, from the moment its port is bound; 503 when the engine is dead."""
     llm = _state(http).llm
     return Response(status_code=503 if llm is not None and llm.errored else 200)
 
 
-@router.api_route("/ping", methods=["GET", "POST"])
+@router.api_route("/ping", methods=["GET", "POST"], include_in_schema=False)
 async def ping(http: Request) -> Response:
     """The same as /health."""
     return await health(http)
 
 
-@router.api_route("/ready", methods=["GET", "HEAD"])
+@router.api_route("/ready", methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(http: Request) -> Response:
     """200 when requests are served; else 503 with the phase, and how far it is where that is known."""
     state = _state(http)

@@ -14,6 +14,8 @@ from quire.server.schema.common import StreamOptions
 
 MAX_NAME = 256
 """Characters of `user` and `request_id`."""
+MAX_BIASES = 1024
+"""Entries of `logit_bias`."""
 
 
 class CompletionRequest(msgspec.Struct, kw_only=True):
@@ -130,6 +132,8 @@ def _check_output(request: CompletionRequest) -> None:
         _refuse("logprobs", f"logprobs is {_short(request.logprobs)}; it must be at least 0")
     if request.max_tokens == 0 and not request.echo:
         _refuse("max_tokens", "max_tokens is 0; it must be at least 1, or echo must be set")
+    if len(request.logit_bias or ()) > MAX_BIASES:
+        _refuse("logit_bias", f"logit_bias has {len(request.logit_bias or ())} entries; the limit is {MAX_BIASES}")
     for token_id, bias in (request.logit_bias or {}).items():
         if not -100.0 <= bias <= 100.0:
             _refuse(
