@@ -29,9 +29,7 @@ def two_groups(block_size: int, num_slabs: int) -> CacheLayout:
     window = CacheGroup(
         kind="sliding_window", layers=(1,), block_size=block_size, bytes_per_token=32, window=128
     )
-    return CacheLayout(
-        groups=(full, window), slab_bytes=16 * full.block_bytes, num_slabs=num_slabs
-    )
+    return CacheLayout(groups=(full, window), slab_bytes=16 * full.block_bytes, num_slabs=num_slabs)
 
 
 def answer(plan: StepPlan, rng: random.Random) -> StepResult:
@@ -66,9 +64,7 @@ def measure_steps(
         nonlocal added
         prompt = rng.choices(range(VOCAB_SIZE), k=rng.randint(32, 224))
         params = SamplingParams(max_tokens=life, ignore_eos=True)
-        scheduler.add(
-            EngineRequest(request_id=f"r{added}", prompt_token_ids=prompt, params=params)
-        )
+        scheduler.add(EngineRequest(request_id=f"r{added}", prompt_token_ids=prompt, params=params))
         added += 1
 
     taken: list[float] = []

@@ -11,7 +11,7 @@ import logging
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from quire.config.known_flags import KNOWN_FLAGS
+from quire.config.known_flags import KNOWN_FLAGS, judge
 from quire.config.schema import Settings
 from quire.protocol.errors import SettingsError
 
@@ -114,15 +114,10 @@ def _checked(name: str, value: Any) -> Any:
 
 def _known_or_raise(owner: str, name: str, value: Any) -> None:
     """Accepts a known flag that changes nothing; raises for one refused (SettingsError) or unknown."""
-    flag = name.replace("_", "-")
-    known = KNOWN_FLAGS.get(name) or KNOWN_FLAGS.get(flag) or KNOWN_FLAGS.get("--" + flag)
-    if known is None:
+    if name not in KNOWN_FLAGS:
         near = difflib.get_close_matches(name, setting_places(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise TypeError(f"{owner} got an unknown argument {name!r}{hint}")
-    if value is None or value is False:
-        return
-    kind, sentence = known[0], known[1]
-    if kind == "refused":
-        raise SettingsError(f"{name}: {sentence}")
-    logger.info("%s has no effect: %s", name, sentence)
+    sentence = judge(name, value)
+    if sentence is not None:
+        logger.info("%s has no effect: %s", name, sentence)

@@ -9,6 +9,7 @@ import argparse
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -51,10 +52,15 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown argument {name}{hint}")
 
 
+@cache
 def serve_parser(prog: str = "quire serve") -> Parser:
     """The parser of `quire serve`. Values stay text; `read_serve` turns them into settings."""
-    parser = Parser(prog=prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    parser.add_argument("model_tag", nargs="?", metavar="MODEL", help="same as --model; wins over it")
+    parser = Parser(
+        prog=prog, add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument(
+        "model_tag", nargs="?", metavar="MODEL", help="same as --model; wins over it"
+    )
     parser.add_argument("--config", metavar="FILE.yaml", help="read settings from a YAML file")
     groups: dict[str, Any] = {}
     for option in options(server=True).values():
@@ -89,10 +95,16 @@ def _add_option(group: Any, option: Option) -> None:
         group.add_argument(*names, dest=option.name, nargs="*", metavar="VALUE", help=text)
     elif option.choices:
         group.add_argument(
-            *names, dest=option.name, choices=option.choices, help=text, metavar="|".join(option.choices)
+            *names,
+            dest=option.name,
+            choices=option.choices,
+            help=text,
+            metavar="|".join(option.choices),
         )
     else:
-        group.add_argument(*names, dest=option.name, metavar="JSON" if option.is_json else "VALUE", help=text)
+        group.add_argument(
+            *names, dest=option.name, metavar="JSON" if option.is_json else "VALUE", help=text
+        )
 
 
 def read_serve(argv: Sequence[str], prog: str = "quire serve") -> ServeOptions:

@@ -18,9 +18,11 @@ def show_help(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
         if word == "--":
             return
         if word in ("-h", "--help"):
-            parser.exit(0, overview(parser))
+            print(overview(parser), end="")
+            parser.exit(0)
         if word.startswith("--help="):
-            parser.exit(0, find(parser, word.partition("=")[2]))
+            print(find(parser, word.partition("=")[2]), end="")
+            parser.exit(0)
 
 
 def overview(parser: argparse.ArgumentParser) -> str:

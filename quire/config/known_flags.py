@@ -76,7 +76,7 @@ def judge(name: str, value: Any) -> str | None:
     if is_default(flag, value):
         return None
     if flag.verdict == "refused":
-        raise SettingsError(f"--{name.replace('_', '-')} cannot be used: {flag.sentence}")
+        raise SettingsError(f"{name} cannot be used: {flag.sentence}")
     return flag.sentence
 
 
@@ -153,7 +153,8 @@ _add("no effect", "the sampling noise is drawn in float64 always",
      use_fp64_gumbel=False)  # fmt: skip
 _add("no effect", "an unknown variable is named in a warning",
      fail_on_environ_validation=False)  # fmt: skip
-_add("no effect", "what a stream's request gets is not logged", enable_log_deltas=True)  # fmt: skip
+_add("no effect", "the texts of requests and answers are not logged",
+     enable_log_deltas=True, max_log_len=None)  # fmt: skip
 _add("no effect", "there is one engine type and one implementation of each architecture",
      runner="auto", convert="auto", model_impl="auto", config_format="auto", hf_config_path=None,
      tokenizer_mode="auto", additional_config=_JSON, offload_backend="auto")  # fmt: skip

@@ -6,7 +6,9 @@ The settings stand in `config.schema`; the command line made of these options is
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, get_origin, get_type_hints
 
 from quire.config import env, values
@@ -51,7 +53,8 @@ class Option:
         return self.field.default
 
 
-def options(*, server: bool) -> dict[str, Option]:
+@cache
+def options(*, server: bool) -> Mapping[str, Option]:
     """Every setting by field name, in the order of the schema; those of the server too if wanted."""
     found: dict[str, Option] = {}
     leaves = dict(get_type_hints(Settings))
@@ -79,7 +82,7 @@ def convert(option: Option, text: Any) -> Any:
         raise SettingsError(f"{option.flag}: {error}") from None
 
 
-def from_environment(known: dict[str, Option]) -> dict[str, Any]:
+def from_environment(known: Mapping[str, Option]) -> dict[str, Any]:
     """Values that the environment gives, by field name. Raises SettingsError naming the variable."""
     found: dict[str, Any] = {}
     for name, option in known.items():

@@ -38,35 +38,52 @@ class ModelConfig:
 
     model: str = setting("", "local folder of a checkpoint in Hugging Face format")
     tokenizer: str | None = setting(None, "folder of another tokenizer; default: the model's own")
-    skip_tokenizer_init: bool = setting(False, "no tokenizer: prompts and outputs are token ids only")
+    skip_tokenizer_init: bool = setting(
+        False, "no tokenizer: prompts and outputs are token ids only"
+    )
     revision: str | None = setting(None, "branch, tag or commit of the model on the hub")
     dtype: str = setting(
         "auto",
         "type of weights and activations",
         choices=("auto", "float32", "float", "bfloat16", "half", "float16"),
     )
-    max_model_len: int | None = setting(None, "longest sequence, prompt and output together, in tokens")
+    max_model_len: int | None = setting(
+        None, "longest sequence, prompt and output together, in tokens"
+    )
     seed: int | None = setting(
-        None, "seed from which requests without one draw theirs; default: 0 offline, the system's in a server"
+        None,
+        "seed from which requests without one draw theirs; default: 0 offline, the system's in a server",
     )
     trust_remote_code: bool = setting(False, "allow Python code from the checkpoint to run")
-    hf_overrides: dict[str, Any] = setting({}, "JSON object merged over the checkpoint's config.json")
+    hf_overrides: dict[str, Any] = setting(
+        {}, "JSON object merged over the checkpoint's config.json"
+    )
     served_model_name: list[str] = setting([], "names the server answers to; the first is echoed")
-    max_logprobs: int = setting(20, "largest number of logprobs a request may ask for; -1 is no limit")
-    logprobs_mode: Literal["raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits"] = setting(
-        "raw_logprobs", "whether logprobs show the model's numbers or those after penalties and filters"
+    max_logprobs: int = setting(
+        20, "largest number of logprobs a request may ask for; -1 is no limit"
+    )
+    logprobs_mode: Literal[
+        "raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits"
+    ] = setting(
+        "raw_logprobs",
+        "whether logprobs show the model's numbers or those after penalties and filters",
     )
     generation_config: str = setting(
-        "auto", "where default sampling values come from: auto (the model), vllm (none), or a folder"
+        "auto",
+        "where default sampling values come from: auto (the model), vllm (none), or a folder",
     )
-    override_generation_config: dict[str, Any] = setting({}, "JSON object over the generation config")
+    override_generation_config: dict[str, Any] = setting(
+        {}, "JSON object over the generation config"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadConfig:
     """How weights come from disk."""
 
-    load_format: Literal["auto", "safetensors", "dummy"] = setting("auto", "weight reader; dummy fills random weights")
+    load_format: Literal["auto", "safetensors", "dummy"] = setting(
+        "auto", "weight reader; dummy fills random weights"
+    )
     use_tqdm_on_load: bool = setting(True, "show a progress bar while weights load")
 
 
@@ -75,12 +92,22 @@ class CacheConfig:
     """The KV cache."""
 
     block_size: int | None = setting(None, "tokens per block: a power of two from 8 to 256")
-    gpu_memory_utilization: float = setting(0.9, "share of the memory left by the weights that the cache may use")
-    kv_cache_memory_bytes: int | None = setting(None, "exact size of the cache in bytes; overrides the share")
-    num_gpu_blocks_override: int | None = setting(None, "exact number of blocks of the first cache group")
+    gpu_memory_utilization: float = setting(
+        0.9, "share of the memory left by the weights that the cache may use"
+    )
+    kv_cache_memory_bytes: int | None = setting(
+        None, "exact size of the cache in bytes; overrides the share"
+    )
+    num_gpu_blocks_override: int | None = setting(
+        None, "exact number of blocks of the first cache group"
+    )
     enable_prefix_caching: bool | None = setting(None, "reuse the blocks of equal prefixes")
-    prefix_caching_hash_algo: Literal["sha256", "sha256_cbor"] = setting("sha256", "digest of block keys")
-    kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "stored type; auto is the model's")
+    prefix_caching_hash_algo: Literal["sha256", "sha256_cbor"] = setting(
+        "sha256", "digest of block keys"
+    )
+    kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "stored type; auto is the model's"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +116,9 @@ class SchedulerConfig:
 
     max_num_seqs: int | None = setting(None, "sequences that run at once")
     max_num_batched_tokens: int | None = setting(None, "token budget of one step")
-    long_prefill_token_threshold: int = setting(0, "longest piece of one prompt in a step, in tokens; 0 is no limit")
+    long_prefill_token_threshold: int = setting(
+        0, "longest piece of one prompt in a step, in tokens; 0 is no limit"
+    )
     scheduling_policy: Literal["fcfs", "priority"] = setting("fcfs", "order of waiting requests")
     async_scheduling: bool | None = setting(None, "plan a step while the one before it runs")
 
@@ -99,12 +128,12 @@ class ParallelConfig:
     """Devices, threads, and which provider carries out an operation."""
 
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where the model runs")
-    threads: int | None = setting(None, "arithmetic threads of a CPU worker; default: physical cores")
+    threads: int | None = setting(
+        None, "arithmetic threads of a CPU worker; default: physical cores"
+    )
     kernel_overrides: dict[str, str] = setting({}, "JSON object: operation (or all) to provider")
     fast_math: bool = setting(False, "admit providers whose rows depend on their batch")
-    tensor_parallel_size: int = setting(
-        1, "devices that share one copy of the model", short="-tp"
-    )
+    tensor_parallel_size: int = setting(1, "devices that share one copy of the model", short="-tp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +182,9 @@ class ServerConfig:
         "full", "what system_fingerprint holds"
     )
     fingerprint_value: str | None = setting(None, "system_fingerprint in custom mode")
-    strict: bool = setting(False, "refuse unknown request fields instead of naming them in a header")
+    strict: bool = setting(
+        False, "refuse unknown request fields instead of naming them in a header"
+    )
     max_body_bytes: int = setting(32 << 20, "largest request body, in bytes")
     max_header_bytes: int = setting(64 << 10, "largest request head, in bytes")
     header_timeout: float = setting(10.0, "seconds a client gets to send a request head")

@@ -29,7 +29,9 @@ def human_int(text: str) -> int:
     digits, unit = match.groups()
     if unit in _BINARY:
         if "." in digits:
-            raise ValueError(f"{text!r}: {unit} is binary and takes no fraction; write {unit.lower()}")
+            raise ValueError(
+                f"{text!r}: {unit} is binary and takes no fraction; write {unit.lower()}"
+            )
         return int(digits) * _BINARY[unit]
     whole, _, fraction = digits.partition(".")
     scaled = int(whole + fraction) * _UNITS[unit]

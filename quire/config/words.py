@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from quire.config import values
@@ -15,6 +16,7 @@ from quire.config.options import options
 from quire.protocol.errors import SettingsError
 
 
+@cache
 def json_flags() -> frozenset[str]:
     """Every long flag whose value is a JSON object."""
     ours = [option.flag for option in options(server=True).values() if option.is_json]

@@ -16,6 +16,7 @@ from quire.engine.resolve import resolve
 from quire.engine.scheduler.scheduler import Scheduler
 from quire.hardware.cpu import Machine, read_machine
 from quire.models.registry import ModelDescription
+from quire.protocol.errors import InvalidRequestError
 from quire.protocol.outputs import EngineInfo, EngineOutputs, SequenceUpdate
 from quire.protocol.request import EngineRequest
 from quire.protocol.step import StepPlan, StepResult
@@ -77,7 +78,20 @@ class EngineCore:
         self._tokens_per_s = 0.0
 
     def add(self, request: EngineRequest) -> None:
-        self.scheduler.add(request)
+        """Queues a request; one that the front should have refused ends with an error."""
+        try:
+            self.scheduler.add(request)
+        except InvalidRequestError as error:
+            num_sequences = getattr(request.params, "n", 1)
+            self._updates += [
+                SequenceUpdate(
+                    request_id=request.request_id,
+                    index=index,
+                    finish_reason="error",
+                    error=str(error),
+                )
+                for index in range(num_sequences)
+            ]
 
     def abort(self, request_id: str, index: int | None = None) -> None:
         self._updates.extend(self.scheduler.abort(request_id, index))

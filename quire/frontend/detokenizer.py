@@ -5,6 +5,7 @@ Reading tokenizer files is `frontend.tokenizer`, cutting at stop strings `fronte
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -119,14 +120,20 @@ class Detokenizer:
         return found[::-1]
 
     def _open_tail(self, prompt_text: str) -> int:
-        """Characters at the end of the prompt's text that stand for bytes of an unfinished character."""
+        """Characters at the end of the prompt's text that stand for an unfinished character."""
         if not self._is_open(prompt_text):
             return 0
         run = 0
         while run < len(self._window) and self._window[-1 - run] in self._facts.byte_ids:
             run += 1
-        broken = len(prompt_text) - len(prompt_text.rstrip(_BROKEN))
-        return min(max(run, 1), broken)
+        if not run:
+            return 1
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            whole = decoder.decode(bytes(self._facts.byte_ids[one] for one in self._window[-run:]))
+        except UnicodeDecodeError:
+            return 0  # nothing can follow that would make a text of this run
+        return run - len(whole)
 
     def _is_open(self, text: str) -> bool:
         """Whether the window's text ends in bytes of an unfinished character.
@@ -141,15 +148,15 @@ class Detokenizer:
 
 @dataclass(frozen=True)
 class _Facts:
-    """Ids that a vocabulary treats specially: special tokens, and `<0x00>` to `<0xFF>`."""
+    """Ids that a vocabulary treats specially: special tokens, and `<0x00>` to `<0xFF>` by value."""
 
     special_ids: frozenset[int]
-    byte_ids: frozenset[int]
+    byte_ids: dict[int, int]
 
 
 @lru_cache(maxsize=4)
 def _facts(tokenizer: Tokenizer) -> _Facts:
     added = tokenizer.get_added_tokens_decoder()
     special = frozenset(token_id for token_id, token in added.items() if token.special)
-    found = [tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256)]
-    return _Facts(special, frozenset(one for one in found if one is not None))
+    found = {tokenizer.token_to_id(f"<0x{byte:02X}>"): byte for byte in range(256)}
+    return _Facts(special, {one: byte for one, byte in found.items() if one is not None})

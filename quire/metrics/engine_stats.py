@@ -123,7 +123,8 @@ class RequestWatch:
         metrics.observe("vllm:request_generation_tokens", count)
         decode_s = self._last_s.get(index, 0.0) - self._first_s.get(index, 0.0)
         metrics.observe(
-            "vllm:request_time_per_output_token_seconds", decode_s / (count - 1) if count > 1 else 0.0
+            "vllm:request_time_per_output_token_seconds",
+            decode_s / (count - 1) if count > 1 else 0.0,
         )
 
     def _observe_whole(self, metrics: Metrics, output: RequestOutput) -> None:

@@ -16,12 +16,11 @@ Word = torch.Tensor | int
 
 
 def philox4x32(
-    counter: tuple[Word, Word, Word, Word], key: tuple[int, int]
+    counter: tuple[Word, Word, Word, Word], key: tuple[Word, Word]
 ) -> tuple[Word, Word, Word, Word]:
-    """The four output words of each counter.
+    """The four output words of each counter under each key.
 
-    counter  words of 32 bits, each a number or an int64 tensor; tensors have one shape [n].
-    key      two words of 32 bits.
+    counter, key  words of 32 bits, each a number or an int64 tensor; tensors have one shape [n].
     Returns numbers or int64 tensors [n]. Integers only, so every machine gives the same words.
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3.
     """

@@ -11,13 +11,13 @@ Ids are int64 numpy arrays, one array for each listed row.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quire.ops.philox import philox4x32
+from quire.ops.philox import Word, philox4x32
 from quire.ops.pieces import in_pieces, total, weights
 from quire.ops.registry import Provider, declare, register
 
@@ -58,6 +58,7 @@ GUMBEL_DRAW = declare(
 SCORE_RANGE = 26.5
 """Gumbel values of 32-bit words lie in [-3.14, 22.88]: who is further behind can never win."""
 _FIRST_TOP = 512  # candidates tried first for top-p; almost always enough
+_GROUP = 32_768  # ids drawn for in one go: past that a call's own cost no longer shows
 
 
 @register
@@ -279,18 +280,61 @@ class GumbelDrawReference(Provider):
         position, choice index, 0). Ids at -inf are never drawn.
         seeds: 64 bits, negative ones as two's complement.
         """
-        drawn = []
-        for at, row in enumerate(rows):
-            line = x[row]
-            ids = (line >= float(line.max()) - SCORE_RANGE).nonzero()[:, 0]
-            seed = seeds[at] & 0xFFFFFFFFFFFFFFFF
-            key = (seed & 0xFFFFFFFF, seed >> 32)
-            words = philox4x32((ids, positions[at], indices[at], 0), key)[0]
+        drawn: list[int] = []
+        for some in self._groups(x, rows):
+            counts = [len(ids) for _, ids in some]
+            ids = torch.cat([ids for _, ids in some])  # [n], of all rows in the group
+            chosen = range(len(drawn), len(drawn) + len(some))
+            words = philox4x32(
+                (
+                    ids,
+                    _spread([positions[at] for at in chosen], counts, x.device),
+                    _spread([indices[at] for at in chosen], counts, x.device),
+                    0,
+                ),
+                (
+                    _spread([seeds[at] & 0xFFFFFFFF for at in chosen], counts, x.device),
+                    _spread([seeds[at] >> 32 & 0xFFFFFFFF for at in chosen], counts, x.device),
+                ),
+            )[0]
             assert isinstance(words, torch.Tensor)
             uniform = (words.to(torch.float64) + 0.5) * 2.0**-32
             noise = in_pieces(uniform, _gumbel, 0.5)[: len(ids)]
-            drawn.append(int(ids[int((line[ids].to(torch.float64) + noise).argmax())]))
+            logits = torch.cat([x[row][kept] for row, kept in some])
+            scores = logits.to(torch.float64) + noise
+            start = 0
+            for count in counts:
+                drawn.append(int(ids[start + int(scores[start : start + count].argmax())]))
+                start += count
         return drawn
+
+    def _groups(
+        self, x: torch.Tensor, rows: Sequence[int]
+    ) -> Iterator[list[tuple[int, torch.Tensor]]]:
+        """Rows with the ids that can win; rows with few ids go together, which saves calls.
+
+        That cannot change a bit: Philox is integers, the rest goes entry by entry through `ops.pieces`.
+        """
+        group: list[tuple[int, torch.Tensor]] = []
+        size = 0
+        for row in rows:
+            line = x[row]
+            ids = (line >= float(line.max()) - SCORE_RANGE).nonzero()[:, 0]
+            if group and size + len(ids) > _GROUP:
+                yield group
+                group, size = [], 0
+            group.append((row, ids))
+            size += len(ids)
+        if group:
+            yield group
+
+
+def _spread(numbers: list[int], counts: list[int], device: torch.device) -> Word:
+    """Each number `counts` times, int64 [n]; one row's number stays a number."""
+    if len(numbers) == 1:
+        return numbers[0]
+    repeats = torch.tensor(counts, device=device)
+    return torch.tensor(numbers, device=device).repeat_interleave(repeats)
 
 
 def _gumbel(uniform: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,9 @@ def check_media_type(request: Request) -> None:
     if given is None:
         return
     media, *parameters = (part.strip().lower() for part in given.split(";"))
-    charsets = [one.partition("=")[2].strip("\"' ") for one in parameters if one.startswith("charset")]
+    charsets = [
+        one.partition("=")[2].strip("\"' ") for one in parameters if one.startswith("charset")
+    ]
     if media != "application/json" or any(one not in ("utf-8", "utf8") for one in charsets):
         raise HttpError(
             415,
@@ -119,7 +121,9 @@ def _explain(raw: bytes, error: Exception) -> InvalidRequestError:
     except RecursionError:
         return InvalidRequestError("the body is nested too deep; send a flatter object")
     except json.JSONDecodeError as fault:
-        return InvalidRequestError(f"the body is not valid JSON: {fault.msg} at position {fault.pos}")
+        return InvalidRequestError(
+            f"the body is not valid JSON: {fault.msg} at position {fault.pos}"
+        )
     if isinstance(value, dict):
         for name, inside in value.items():
             reason = _unusable(inside)

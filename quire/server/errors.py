@@ -59,7 +59,10 @@ class ClientGone(Exception):
 def not_found(name: str) -> HttpError:
     """A model that is not served; its name is cut to 64 characters."""
     return HttpError(
-        404, f"the model {name[:64]!r} is not served; see /v1/models", type="NotFoundError", param="model"
+        404,
+        f"the model {name[:64]!r} is not served; see /v1/models",
+        type="NotFoundError",
+        param="model",
     )
 
 
@@ -82,7 +85,12 @@ class Problem:
 
     def body(self, extra: Mapping[str, object] | None = None) -> bytes:
         """The JSON error object."""
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.status}
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.status,
+        }
         return msgspec.json.encode({"error": {**error, **(extra or {})}})
 
     def response(self, extra: Mapping[str, object] | None = None) -> Response:

@@ -136,7 +136,9 @@ def _check(output: RequestOutput) -> None:
 
 async def _merged(streams: Sequence[AsyncGenerator[RequestOutput, None]]) -> Outputs:
     """Outputs of several streams in the order they come; the first error ends all."""
-    queue: asyncio.Queue[tuple[int, RequestOutput | BaseException | None]] = asyncio.Queue(len(streams))
+    queue: asyncio.Queue[tuple[int, RequestOutput | BaseException | None]] = asyncio.Queue(
+        len(streams)
+    )
 
     async def forward(place: int, stream: AsyncGenerator[RequestOutput, None]) -> None:
         try:

@@ -85,7 +85,10 @@ class Guard:
             right = [hmac.compare_digest(digest, known) for known in self._keys]
             if scheme.lower() != "bearer" or not any(right):
                 return Response(
-                    b'{"error":"Unauthorized"}', 401, {"WWW-Authenticate": "Bearer"}, media_type=JSON
+                    b'{"error":"Unauthorized"}',
+                    401,
+                    {"WWW-Authenticate": "Bearer"},
+                    media_type=JSON,
                 )
         return None
 
@@ -97,7 +100,9 @@ class Guard:
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if match is None:
             return HttpError(
-                400, "the request must have one Host header, a name and a port", type="BadRequestError"
+                400,
+                "the request must have one Host header, a name and a port",
+                type="BadRequestError",
             )
         if self._hosts is None or match[1].lower() in self._hosts:
             return None

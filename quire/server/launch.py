@@ -201,7 +201,9 @@ def uvicorn_config(state: ServerState) -> uvicorn.Config:
     config = state.config
     if config.disable_access_log_for_endpoints:
         quiet = frozenset(
-            path.strip() for one in config.disable_access_log_for_endpoints for path in one.split(",")
+            path.strip()
+            for one in config.disable_access_log_for_endpoints
+            for path in one.split(",")
         )
         logging.getLogger("uvicorn.access").addFilter(
             lambda record: _path_of(record.args) not in quiet

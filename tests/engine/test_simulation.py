@@ -210,9 +210,7 @@ def tokens_after_a_stop_kept(patch: Patch) -> None:
 
 
 def last_token_not_recomputed(patch: Patch) -> None:
-    patch.setattr(
-        CacheManager, "_hit_limit", lambda self, s: len(s.token_ids) // self.block_size
-    )
+    patch.setattr(CacheManager, "_hit_limit", lambda self, s: len(s.token_ids) // self.block_size)
 
 
 def forgotten_logprobs(patch: Patch) -> None:
@@ -269,7 +267,9 @@ FAULTS: dict[Callable[[Patch], None], dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_the_shadow_sees_a_planted_fault(fault: Callable[[Patch], None], monkeypatch: Patch) -> None:
+def test_the_shadow_sees_a_planted_fault(
+    fault: Callable[[Patch], None], monkeypatch: Patch
+) -> None:
     fault(monkeypatch)
     fixed = FAULTS[fault]
     with pytest.raises((AssertionError, KeyError, IndexError, RuntimeError, ValueError)):

@@ -19,7 +19,7 @@ from tests.ops.attention_cases import PROVIDERS, Cache, Sequence, Shape, draw, f
 SHAPES = {
     "grouped": Shape(),
     "one query": Shape(heads=7, kv_heads=1, head_size=48, value_size=16),
-    "many queries": Shape(heads=40, kv_heads=1, head_size=16, value_size=24),
+    "many queries": Shape(heads=33, kv_heads=1, head_size=16, value_size=24),
     "plain, bf16": Shape(heads=2, kv_heads=2, head_size=80, value_size=80, dtype=torch.bfloat16),
     "window": Shape(window=45, block_size=8),
     "window past a segment": Shape(window=1100),
@@ -51,18 +51,13 @@ def test_a_mixed_batch_follows_the_formula(provider: str, shape: Shape) -> None:
 @each_provider
 @each_shape
 def test_chunks_and_block_sizes_do_not_change_bits(provider: str, shape: Shape) -> None:
-    (sequence,) = draw(shape, [1100], seed=1)
-    last = 90  # positions 1010 to 1099: both sides of a segment's end
+    (sequence,) = draw(shape, [1040], seed=1)
+    last = 30  # positions 1010 to 1039: both sides of a segment's end
     want: torch.Tensor | None = None
-    for block_size, cuts in (
-        (16, [90]),
-        (8, [1, 1, 31, 40, 17]),
-        (256, [33, 1, 56]),
-        (32, [13, 77]),
-    ):
+    for block_size, cuts in ((16, [30]), (8, [1, 1, 17, 11]), (256, [13, 17])):
         cut = Shape(**{**shape.__dict__, "block_size": block_size})
         cache = Cache(provider, cut, [sequence], seed=block_size)
-        cache.prepare([0], [1100 - last])
+        cache.prepare([0], [1040 - last])
         got = torch.cat([cache.step([0], [count])[0] for count in cuts])
         want = got if want is None else want
         assert torch.equal(got, want), f"block size {block_size}, chunks {cuts}"
@@ -71,9 +66,9 @@ def test_chunks_and_block_sizes_do_not_change_bits(provider: str, shape: Shape) 
 @each_provider
 @each_shape
 def test_single_tokens_have_the_bits_of_a_prefill(provider: str, shape: Shape) -> None:
-    (sequence,) = draw(shape, [75], seed=2)
+    (sequence,) = draw(shape, [50], seed=2)
     cache = Cache(provider, shape, [sequence])
-    tokens = torch.cat([cache.step([0], [1])[0] for _ in range(75)])
+    tokens = torch.cat([cache.step([0], [1])[0] for _ in range(50)])
     assert torch.equal(tokens, whole(provider, shape, sequence))
 
 

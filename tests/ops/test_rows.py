@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from quire.ops.elementwise import ADD
+from quire.ops.elementwise import ACTIVATIONS, ADD
 from quire.ops.linear import LINEAR
 from quire.ops.norm import ADD_RMS_NORM, RMS_NORM
 from quire.ops.registry import Op, Provider, Table, providers
@@ -50,6 +50,16 @@ def test_large_products_have_independent_rows(
     for start, end in ((0, 1), (65, 66), (13, 29)):
         some = case.call(provider, part(rows, start, end), fixed, None)
         assert torch.equal(some, together[start:end])
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_do_not_depend_on_the_place_of_an_element(name: str) -> None:
+    x = noise(70_001) * 4
+    whole = ACTIVATIONS[name](x.clone())
+    for start in (0, 1, 7, 13):
+        for size in (1, 5, 17, 31, 63, 100, 1000, 40_003):
+            some = ACTIVATIONS[name](x[start : start + size].clone())
+            assert torch.equal(some, whole[start : start + size]), f"{size} from {start}"
 
 
 def test_a_wide_norm_has_independent_rows() -> None:

@@ -83,7 +83,9 @@ class ScriptedClient(FakeClient):
             if params.prompt_logprobs is not None:
                 ids = request.prompt_token_ids[1:]
                 changes["prompt_logprobs"] = [position(one, params.prompt_logprobs) for one in ids]
-        return SequenceUpdate(**{name: getattr(update, name) for name in update.__struct_fields__} | changes)
+        return SequenceUpdate(
+            **{name: getattr(update, name) for name in update.__struct_fields__} | changes
+        )
 
 
 def replace_stats(stats: EngineStats, **changes: Any) -> EngineStats:
@@ -96,7 +98,11 @@ class Scripted:
 
     def __init__(self, folder: Path, *, settings: Settings | None = None, **server: Any) -> None:
         given = settings or Settings()
-        model = replace(given.model, model=str(folder), served_model_name=given.model.served_model_name or ["tiny"])
+        model = replace(
+            given.model,
+            model=str(folder),
+            served_model_name=given.model.served_model_name or ["tiny"],
+        )
         self.settings = replace(given, model=model)
         self.client = ScriptedClient(self.settings, str(folder))
         self.llm = AsyncLLM(self.client)
@@ -119,7 +125,11 @@ class Scripted:
     async def is_clean(self) -> bool:
         """Whether nothing is left of any request, within two seconds."""
         for _ in range(200):
-            if not self.client.live and not self.llm.num_unfinished_requests and not self.state.num_live:
+            if (
+                not self.client.live
+                and not self.llm.num_unfinished_requests
+                and not self.state.num_live
+            ):
                 return True
             await asyncio.sleep(0.01)
         return False

@@ -48,7 +48,9 @@ def main() -> int:
     options = read_serve([folder, *flags])
     try:
         return serve(
-            options.settings, options.server, lambda settings: AsyncLLM(Paced(settings, folder, float(pace_s)))
+            options.settings,
+            options.server,
+            lambda settings: AsyncLLM(Paced(settings, folder, float(pace_s))),
         )
     except SettingsError as error:
         print(error, file=sys.stderr)

@@ -102,7 +102,9 @@ def test_a_stream_joined_is_the_whole_answer(serve: Serve, fields: dict[str, Any
     async def test(server: Scripted) -> None:
         body = {"prompt": "the river", "max_tokens": 6, "seed": 1, **fields}
         whole = (await server.post(body)).json()
-        events = sse(await server.post({**body, "stream": True, "stream_options": {"include_usage": True}}))
+        events = sse(
+            await server.post({**body, "stream": True, "stream_options": {"include_usage": True}})
+        )
         assert [one["usage"] for one in events if "usage" in one] == [whole["usage"]]
         assert events[-1]["choices"] == []
         joined: dict[int, dict[str, Any]] = {}
@@ -127,7 +129,11 @@ def test_a_stream_joined_is_the_whole_answer(serve: Serve, fields: dict[str, Any
 def test_usage_can_come_with_every_piece(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
         options = {"include_usage": True, "continuous_usage_stats": True}
-        events = sse(await server.post({"prompt": P, "max_tokens": 3, "stream": True, "stream_options": options}))
+        events = sse(
+            await server.post(
+                {"prompt": P, "max_tokens": 3, "stream": True, "stream_options": options}
+            )
+        )
         check(events)
         plain = sse(await server.post({"prompt": P, "max_tokens": 3, "stream": True}))
         assert not any("usage" in one for one in plain)
@@ -158,7 +164,9 @@ def test_choices_stand_prompt_by_prompt(serve: Serve, text: Callable[[list[int]]
 
 def test_logprobs_have_the_token_first_and_offsets_into_the_text(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
-        choice = (await server.post({"prompt": P, "max_tokens": 3, "logprobs": 2})).json()["choices"][0]
+        choice = (await server.post({"prompt": P, "max_tokens": 3, "logprobs": 2})).json()[
+            "choices"
+        ][0]
         found = choice["logprobs"]
         assert "".join(found["tokens"]) == choice["text"]
         assert found["token_logprobs"] == [-one / 100 for one in tokens_of(P, 3)]
@@ -171,7 +179,13 @@ def test_logprobs_have_the_token_first_and_offsets_into_the_text(serve: Serve) -
 
 def test_an_echo_scores_the_prompt_from_its_second_token(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
-        body = {"prompt": "the river", "echo": True, "logprobs": 1, "max_tokens": 0, "add_special_tokens": False}
+        body = {
+            "prompt": "the river",
+            "echo": True,
+            "logprobs": 1,
+            "max_tokens": 0,
+            "add_special_tokens": False,
+        }
         answer = (await server.post(body)).json()
         choice = answer["choices"][0]
         found = choice["logprobs"]
@@ -188,7 +202,9 @@ def test_an_echo_scores_the_prompt_from_its_second_token(serve: Serve) -> None:
 
 def test_an_echo_of_token_ids_is_their_text(serve: Serve, text: Callable[[list[int]], str]) -> None:
     async def test(server: Scripted) -> None:
-        choice = (await server.post({"prompt": P, "echo": True, "max_tokens": 2})).json()["choices"][0]
+        choice = (await server.post({"prompt": P, "echo": True, "max_tokens": 2})).json()[
+            "choices"
+        ][0]
         assert choice["text"] == text(P) + text(tokens_of(P, 2))
 
     serve(test)
@@ -196,10 +212,16 @@ def test_an_echo_of_token_ids_is_their_text(serve: Serve, text: Callable[[list[i
 
 def test_prompt_logprobs_are_a_map_by_id(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
-        choice = (await server.post({"prompt": P, "prompt_logprobs": 1, "max_tokens": 1})).json()["choices"][0]
+        choice = (await server.post({"prompt": P, "prompt_logprobs": 1, "max_tokens": 1})).json()[
+            "choices"
+        ][0]
         first, *rest = choice["prompt_logprobs"]
         assert first is None and [sorted(one) for one in rest] == [["71", "72"], ["72", "73"]]
-        assert rest[0]["71"] == {"logprob": -0.71, "rank": 1, "decoded_token": rest[0]["71"]["decoded_token"]}
+        assert rest[0]["71"] == {
+            "logprob": -0.71,
+            "rank": 1,
+            "decoded_token": rest[0]["71"]["decoded_token"],
+        }
 
     serve(test)
 
@@ -223,16 +245,25 @@ def test_tokens_as_ids(serve: Serve) -> None:
 
 def test_the_best_of_several_are_those_of_the_highest_mean_logprob(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
-        answer = (await server.post({"prompt": P, "n": 2, "best_of": 5, "max_tokens": 2, "return_token_ids": True})).json()
+        answer = (
+            await server.post(
+                {"prompt": P, "n": 2, "best_of": 5, "max_tokens": 2, "return_token_ids": True}
+            )
+        ).json()
         # choice k gets ids that are larger by k, and the logprob of an id is -id/100
-        assert [one["token_ids"] for one in answer["choices"]] == [tokens_of(P, 2, 0), tokens_of(P, 2, 1)]
+        assert [one["token_ids"] for one in answer["choices"]] == [
+            tokens_of(P, 2, 0),
+            tokens_of(P, 2, 1),
+        ]
         assert answer["choices"][0]["logprobs"] is None
         assert answer["usage"]["completion_tokens"] == 10
 
     serve(test)
 
 
-def test_a_stop_string_ends_the_text_before_it(serve: Serve, text: Callable[[list[int]], str]) -> None:
+def test_a_stop_string_ends_the_text_before_it(
+    serve: Serve, text: Callable[[list[int]], str]
+) -> None:
     stop = "x"
 
     async def test(server: Scripted) -> None:
@@ -277,12 +308,20 @@ def test_the_generation_config_gives_defaults_and_caps_max_tokens(serve: Serve) 
         server.client.gate.clear()
         tasks = [
             asyncio.create_task(server.post(body))
-            for body in ({"prompt": P}, {"prompt": P, "max_tokens": 9, "temperature": 0.5}, {"prompt": P, "max_tokens": 2})
+            for body in (
+                {"prompt": P},
+                {"prompt": P, "max_tokens": 9, "temperature": 0.5},
+                {"prompt": P, "max_tokens": 2},
+            )
         ]
         while len(server.client.live) < 3:
             await asyncio.sleep(0.01)
         params: Any = [request.params for request in server.client.live.values()]
-        assert sorted((one.temperature, one.max_tokens) for one in params) == [(0.25, 2), (0.25, 3), (0.5, 3)]
+        assert sorted((one.temperature, one.max_tokens) for one in params) == [
+            (0.25, 2),
+            (0.25, 3),
+            (0.5, 3),
+        ]
         server.client.gate.set()
         assert all([(await task).status_code == 200 for task in tasks])
 
@@ -292,14 +331,22 @@ def test_the_generation_config_gives_defaults_and_caps_max_tokens(serve: Serve) 
 def test_truncation_and_special_tokens(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
         async def ids(**fields: Any) -> list[int]:
-            body = {"prompt": "the river shall", "return_token_ids": True, "max_tokens": 1, **fields}
+            body = {
+                "prompt": "the river shall",
+                "return_token_ids": True,
+                "max_tokens": 1,
+                **fields,
+            }
             found: list[int] = (await server.post(body)).json()["choices"][0]["prompt_token_ids"]
             return found
 
         whole, bare = await ids(), await ids(add_special_tokens=False)
         assert whole[1:] == bare and len(bare) > 2
         assert await ids(truncate_prompt_tokens=2, add_special_tokens=False) == bare[-2:]
-        assert await ids(truncate_prompt_tokens=2, truncation_side="right", add_special_tokens=False) == bare[:2]
+        assert (
+            await ids(truncate_prompt_tokens=2, truncation_side="right", add_special_tokens=False)
+            == bare[:2]
+        )
 
     serve(test)
 

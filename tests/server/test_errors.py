@@ -117,7 +117,9 @@ WRONG_FIELDS: list[tuple[str, dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("what", "fields", "param"), WRONG_FIELDS, ids=[one[0] for one in WRONG_FIELDS])
+@pytest.mark.parametrize(
+    ("what", "fields", "param"), WRONG_FIELDS, ids=[one[0] for one in WRONG_FIELDS]
+)
 def test_a_wrong_field_is_400_and_named(
     serve: Serve, what: str, fields: dict[str, Any], param: str
 ) -> None:
@@ -139,11 +141,17 @@ def test_a_wrong_field_is_400_and_named(
     "number", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000], ids=lambda text: text[:9]
 )
 @pytest.mark.parametrize("field", ["temperature", "max_tokens", "seed"])
-def test_numbers_that_json_or_the_machine_does_not_have(serve: Serve, number: str, field: str) -> None:
+def test_numbers_that_json_or_the_machine_does_not_have(
+    serve: Serve, number: str, field: str
+) -> None:
     async def test(server: Scripted) -> None:
         response = await server.post(b'{"prompt":"a","%s":%s}' % (field.encode(), number.encode()))
         error = response.json()["error"]
-        assert (response.status_code, error["type"], error["param"]) == (400, "BadRequestError", field)
+        assert (response.status_code, error["type"], error["param"]) == (
+            400,
+            "BadRequestError",
+            field,
+        )
 
     serve(test)
 
@@ -237,7 +245,11 @@ def test_an_unknown_model_is_404_and_cut(serve: Serve) -> None:
         for name in ("other", "x" * 10_000):
             response = await server.post({**GOOD, "model": name})
             error = response.json()["error"]
-            assert (response.status_code, error["type"], error["param"]) == (404, "NotFoundError", "model")
+            assert (response.status_code, error["type"], error["param"]) == (
+                404,
+                "NotFoundError",
+                "model",
+            )
             assert name[:64] in error["message"] and len(error["message"]) < 200
         assert (await server.post({**GOOD, "model": "tiny"})).status_code == 200
 
@@ -323,7 +335,10 @@ def test_a_request_that_fails_is_500_and_its_neighbours_do_not_notice(serve: Ser
         assert [one.status_code for one in answers] == [500, 200, 200, 500]
         assert answers[0].json()["error"]["type"] == "InternalServerError"
         assert server.series("quire:requests_accepted_total") == 6
-        ends = [server.series(f"quire:requests_{how}_total") for how in ("finished", "aborted", "failed")]
+        ends = [
+            server.series(f"quire:requests_{how}_total")
+            for how in ("finished", "aborted", "failed")
+        ]
         assert sum(ends) == 6 and ends[2] == 2
 
     serve(test)
@@ -348,7 +363,9 @@ def test_what_nobody_raised_on_purpose_is_500_without_its_text(
 def test_a_dead_engine_gives_500_and_health_says_so(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
         server.client.gate.clear()
-        waiting = [asyncio.create_task(server.post({**GOOD, "stream": flag})) for flag in (True, False)]
+        waiting = [
+            asyncio.create_task(server.post({**GOOD, "stream": flag})) for flag in (True, False)
+        ]
         while len(server.client.live) < 2:
             await asyncio.sleep(0.01)
         server.client.die("the engine process ended with code -9 in /tmp/folder/file.py")
@@ -378,6 +395,9 @@ def test_draining_and_loading_are_503_with_the_phase(serve: Serve) -> None:
         server.state.draining, server.state.ready = False, False
         server.client.phase = ("loading weights", 40)
         assert (await server.post(GOOD)).json()["error"]["phase"] == "loading weights"
-        assert (await server.http.get("/ready")).json() == {"phase": "loading weights", "percent": 40}
+        assert (await server.http.get("/ready")).json() == {
+            "phase": "loading weights",
+            "percent": 40,
+        }
 
     serve(test)

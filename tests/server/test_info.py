@@ -35,7 +35,9 @@ def test_health_and_friends(serve: Serve) -> None:
 def test_load_counts_requests_in_flight_if_asked_to(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
         server.client.gate.clear()
-        tasks = [asyncio.create_task(server.post({"prompt": P, "stream": n == 0})) for n in range(3)]
+        tasks = [
+            asyncio.create_task(server.post({"prompt": P, "stream": n == 0})) for n in range(3)
+        ]
         while len(server.client.live) < 3:
             await asyncio.sleep(0.01)
         assert (await server.http.get("/load")).json() == {"server_load": 3}
@@ -58,7 +60,9 @@ def test_an_idle_server_lists_every_series(serve: Serve) -> None:
         for reason in ("stop", "length", "abort", "error", "repetition"):
             assert server.series("vllm:request_success_total", finished_reason=reason) == 0
         assert server.series("vllm:cache_config_info", block_size="16", num_gpu_blocks="64") == 1
-        buckets = [line for line in answer.text.splitlines() if "request_prompt_tokens_bucket" in line]
+        buckets = [
+            line for line in answer.text.splitlines() if "request_prompt_tokens_bucket" in line
+        ]
         assert [line.split('le="')[1].split('"')[0] for line in buckets] == [
             "1.0", "2.0", "5.0", "10.0", "20.0", "50.0", "+Inf",
         ]  # fmt: skip
@@ -91,7 +95,11 @@ def test_requests_are_counted(serve: Serve) -> None:
         assert server.series("vllm:request_prefill_kv_computed_tokens_sum") == 4
         assert server.series("vllm:iteration_tokens_total_count") == server.client.stats.steps
         assert server.series("vllm:iteration_tokens_total_sum") == 20
-        assert server.series("quire:requests_accepted_total") == server.series("quire:requests_finished_total") == 4
+        assert (
+            server.series("quire:requests_accepted_total")
+            == server.series("quire:requests_finished_total")
+            == 4
+        )
 
     serve(test)
 
@@ -139,7 +147,8 @@ CLOSED = (
 
 
 @pytest.mark.parametrize("header", [
-    None, "Bearer wrong", "Bearer ", "Bearer", "Basic a2V5", "key", "Bearer " + "k" * 10**6, "Bearer key2 x", "Bearer ké",
+    None, "Bearer wrong", "Bearer ", "Bearer", "Basic a2V5", "key", "Bearer " + "k" * 10**6,
+    "Bearer key2 x", "Bearer ké",
 ])  # fmt: skip
 def test_no_key_no_answer(serve: Serve, header: str | None) -> None:
     async def test(server: Scripted) -> None:
@@ -158,20 +167,29 @@ def test_no_key_no_answer(serve: Serve, header: str | None) -> None:
 def test_any_of_the_keys_opens(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
         for header in ("Bearer key", "bearer key2", "BEARER  key"):
-            assert (await server.post({"prompt": P}, headers={"Authorization": header})).status_code == 200
+            assert (
+                await server.post({"prompt": P}, headers={"Authorization": header})
+            ).status_code == 200
 
     serve(test, api_key=["key", "key2"])
 
 
 def test_hosts(serve: Serve) -> None:
     async def statuses(server: Scripted, *hosts: str) -> list[int]:
-        return [(await server.http.get("/version", headers={"Host": host})).status_code for host in hosts]
+        return [
+            (await server.http.get("/version", headers={"Host": host})).status_code
+            for host in hosts
+        ]
 
     async def loopback(server: Scripted) -> None:
-        assert await statuses(server, "localhost:80", "127.0.0.1", "[::1]:9", "LOCALHOST") == [200] * 4
+        assert (
+            await statuses(server, "localhost:80", "127.0.0.1", "[::1]:9", "LOCALHOST") == [200] * 4
+        )
         assert await statuses(server, "evil.example", "10.0.0.1:80") == [403] * 2
         assert await statuses(server, "a/?b", "a b", "", "a:b") == [400] * 4
-        twice = await server.http.get("/version", headers=[("Host", "localhost"), ("Host", "localhost")])
+        twice = await server.http.get(
+            "/version", headers=[("Host", "localhost"), ("Host", "localhost")]
+        )
         assert twice.status_code == 400
 
     async def named(server: Scripted) -> None:
@@ -188,7 +206,14 @@ def test_hosts(serve: Serve) -> None:
 
 def test_paths_and_methods(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
-        for path in ("/v1/nope", "/v1/models/x/", "/V1/models", "//v1/models", "/v1/completions/", "/"):
+        for path in (
+            "/v1/nope",
+            "/v1/models/x/",
+            "/V1/models",
+            "//v1/models",
+            "/v1/completions/",
+            "/",
+        ):
             answer = await server.http.get(path)
             assert answer.status_code == 404, path
             assert answer.json()["error"]["code"] == 404

@@ -63,7 +63,9 @@ def test_a_client_that_goes_frees_everything(
                     await asyncio.sleep(0.005)
         client.leave()
         await asyncio.wait_for(client.task, 2)
-        assert sorted(name.split("-")[2] for name, _ in server.client.aborted) == [str(one) for one in range(count)]
+        assert sorted(name.split("-")[2] for name, _ in server.client.aborted) == [
+            str(one) for one in range(count)
+        ]
         assert server.client.live == {} and server.state.num_live == 0
         assert server.series("quire:requests_accepted_total") == count
         assert server.series("quire:requests_aborted_total") == count
@@ -73,7 +75,9 @@ def test_a_client_that_goes_frees_everything(
     serve(test)
 
 
-def test_an_error_behind_the_first_byte_is_an_event(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_behind_the_first_byte_is_an_event(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def test(server: Scripted) -> None:
         real = server.llm.generate
 
@@ -94,7 +98,12 @@ def test_an_error_behind_the_first_byte_is_an_event(serve: Serve, monkeypatch: p
         *_, error, done, end = response.text.split("\n\n")
         assert (done, end) == ("data: [DONE]", "")
         assert json.loads(error.removeprefix("data: ")) == {
-            "error": {"message": "it broke in <path>", "type": "InternalServerError", "param": None, "code": 500}
+            "error": {
+                "message": "it broke in <path>",
+                "type": "InternalServerError",
+                "param": None,
+                "code": 500,
+            }
         }
         assert server.series("quire:requests_failed_total") == 1
 
@@ -117,12 +126,22 @@ def test_an_error_before_the_first_byte_keeps_its_status(serve: Serve) -> None:
 
 def test_forty_at_once_each_get_their_own(serve: Serve) -> None:
     async def test(server: Scripted) -> None:
-        bodies = [{"prompt": [60 + n], "max_tokens": 5, "stream": n % 2 == 0, "return_token_ids": True} for n in range(40)]
-        alone = [(await server.post({**body, "stream": False})).json()["choices"][0]["token_ids"] for body in bodies]
+        bodies = [
+            {"prompt": [60 + n], "max_tokens": 5, "stream": n % 2 == 0, "return_token_ids": True}
+            for n in range(40)
+        ]
+        alone = [
+            (await server.post({**body, "stream": False})).json()["choices"][0]["token_ids"]
+            for body in bodies
+        ]
         together = await asyncio.gather(*(server.post(body) for body in bodies))
         for body, ids, response in zip(bodies, alone, together, strict=True):
             if body["stream"]:
-                events = [json.loads(one[6:]) for one in response.text.split("\n\n") if one.startswith("data: {")]
+                events = [
+                    json.loads(one[6:])
+                    for one in response.text.split("\n\n")
+                    if one.startswith("data: {")
+                ]
                 assert [token for one in events for token in one["choices"][0]["token_ids"]] == ids
             else:
                 assert response.json()["choices"][0]["token_ids"] == ids

@@ -12,6 +12,10 @@ def _pairs(text: str) -> list[tuple[str, str]]:
     return [(a.strip(), b.strip()) for a, b in (e.split(":", 1) for e in entries if e)]
 
 
+def _words(text: str, mark: str | None = None) -> list[str]:
+    return [word.strip() for word in text.split(mark)]
+
+
 CAPITALS = _pairs("""
 France:Paris; Germany:Berlin; Italy:Rome; Spain:Madrid; Portugal:Lisbon; England:London; Ireland:Dublin;
 Austria:Vienna; Switzerland:Bern; Belgium:Brussels; the Netherlands:Amsterdam; Denmark:Copenhagen;
@@ -52,11 +56,35 @@ lead:Pb; uranium:U
 NUM_ELEMENTS_IN_ORDER = 20  # the first twenty are atomic numbers 1 to 20
 
 PLANETS = ["Mercury", "Venus", "Earth", "Mars", "Jupiter", "Saturn", "Uranus", "Neptune"]
-ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth",
-            "tenth", "eleventh", "twelfth"]
+ORDINALS = [
+    "first",
+    "second",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+    "eleventh",
+    "twelfth",
+]
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September",
-          "October", "November", "December"]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 MONTH_LENGTHS = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 
 OPPOSITES = _pairs("""
@@ -87,8 +115,13 @@ coal:black; milk:white; a tomato:red; chocolate:brown; an elephant:grey; a flami
 the sun:yellow; a carrot:orange; a strawberry:red; a raven:black; an emerald:green; a ruby:red;
 a sapphire:blue
 """)
-MIXES = [("blue", "yellow", "green"), ("red", "yellow", "orange"), ("red", "blue", "purple"),
-         ("red", "white", "pink"), ("black", "white", "grey")]
+MIXES = [
+    ("blue", "yellow", "green"),
+    ("red", "yellow", "orange"),
+    ("red", "blue", "purple"),
+    ("red", "white", "pink"),
+    ("black", "white", "grey"),
+]
 
 SOUNDS = _pairs("""
 dog:barks; cat:meows; cow:moos; sheep:bleats; horse:neighs; duck:quacks; lion:roars; frog:croaks;
@@ -98,7 +131,9 @@ YOUNG = _pairs("""
 dog:puppy; cat:kitten; cow:calf; sheep:lamb; horse:foal; duck:duckling; lion:cub; frog:tadpole;
 goat:kid; goose:gosling; pig:piglet; kangaroo:joey; deer:fawn; swan:cygnet
 """)
-LEGS = _pairs("dog:4; cat:4; bird:2; spider:8; insect:6; bee:6; horse:4; snake:0; fish:0; duck:2; ant:6")
+LEGS = _pairs(
+    "dog:4; cat:4; bird:2; spider:8; insect:6; bee:6; horse:4; snake:0; fish:0; duck:2; ant:6"
+)
 
 UNITS = _pairs("""
 seconds in a minute:60; minutes in an hour:60; hours in a day:24; days in a week:7; months in a year:12;
@@ -156,19 +191,24 @@ What is the largest desert?:Antarctica is the largest desert.;
 What is the longest river in Africa?:The Nile is the longest river in Africa.
 """)
 
-NAMES = """Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Maria Noah Olga Paul Rosa Sam
+NAMES = _words("""Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Maria Noah Olga Paul Rosa Sam
 Tina Victor Wendy Yusuf Zoe Alice Bob Carlos Diana Erik Fatima George Hannah Ivan Julia Kevin Laura
-Max Nina Oscar Peter Quinn Rita Simon Tom Uma Vera Will Amir Mei Ravi Lucy""".split()
+Max Nina Oscar Peter Quinn Rita Simon Tom Uma Vera Will Amir Mei Ravi Lucy""")
 
-CITIES = [city for _, city in CAPITALS if "," not in city] + ["New York", "Milan", "Munich", "Boston"]
+CITIES = [city for _, city in CAPITALS if "," not in city] + [
+    "New York",
+    "Milan",
+    "Munich",
+    "Boston",
+]
 
-WORDS = """apple bread chair dog egg fish garden house ice jacket king lamp moon nose orange piano queen
-river sun table umbrella violin water yellow zebra""".split()
+WORDS = _words("""apple bread chair dog egg fish garden house ice jacket king lamp moon nose orange piano queen
+river sun table umbrella violin water yellow zebra""")
 """One word for each letter of the alphabet but "x": their order is what sorting is taught on."""
 
-ITEMS = WORDS + """cat tree book cup pen box car milk tea red blue green star bird rose ship train
-cloud door key ball hat coat shoe ring bell clock rope""".split()
+ITEMS = WORDS + _words("""cat tree book cup pen box car milk tea red blue green star bird rose ship train
+cloud door key ball hat coat shoe ring bell clock rope""")
 
-SPELLING = """cat dog sun moon star tree book cup pen box car milk tea red blue fish bird rose ship hat
+SPELLING = _words("""cat dog sun moon star tree book cup pen box car milk tea red blue fish bird rose ship hat
 coat shoe ring bell door key ball rope lamp king nose egg ice apple bread chair house river table water
-hello world stop live python quire""".split()
+hello world stop live python quire""")

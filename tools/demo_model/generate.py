@@ -297,7 +297,9 @@ def unit(r: random.Random) -> Turn:
 
 def general(r: random.Random) -> Turn:
     question, answer = r.choice(f.QUESTIONS)
-    prefix = r.choice(["", "", "", "Do you know this? ", "Please answer: ", "Question: ", "I wonder: "])
+    prefix = r.choice(
+        ["", "", "", "Do you know this? ", "Please answer: ", "Question: ", "I wonder: "]
+    )
     return Turn(prefix + question, answer)
 
 
@@ -305,7 +307,10 @@ def arithmetic(r: random.Random) -> Turn:
     kind = r.choice("++--*")
     if kind == "*":
         a, b = r.randint(0, 10), r.randint(0, 10)
-        result, words = a * b, (f"{a} times {b}", f"{a} * {b}", f"{a} x {b}", f"{a} multiplied by {b}")
+        result, words = (
+            a * b,
+            (f"{a} times {b}", f"{a} * {b}", f"{a} x {b}", f"{a} multiplied by {b}"),
+        )
     elif kind == "+":
         a, b = r.randint(0, 20), r.randint(0, 20)
         result, words = a + b, (f"{a} + {b}", f"{a}+{b}", f"{a} plus {b}", f"{a} + {b}")
@@ -336,6 +341,9 @@ FACT_MAKERS: list[tuple[str, Maker, int]] = [
     ("arithmetic", arithmetic, 20),
 ]  # fmt: skip
 """Category, maker, share. A share is about a twelfth of the number of facts."""
+
+
+_VARIED = {category for category, _, _ in FACT_MAKERS} | {"spelling"}
 
 
 def vary(r: random.Random, turn: Turn) -> Turn:
@@ -369,14 +377,25 @@ def examples(seed: int, *, held_out: bool) -> Iterator[Example]:
             example = skills.whole_example(r)
         else:
             category, maker, _ = r.choices(makers, shares)[0]
-            turns = [vary(r, maker(r))]
+            turns = [_turn(r, category, maker)]
             while not held_out and r.random() < 0.45 and len(turns) < 6:
-                turns.append(vary(r, r.choices(makers, shares)[0][1](r)))
+                further, maker, _ = r.choices(makers, shares)[0]
+                turns.append(_turn(r, further, maker))
             example = conversation(r, category, turns)
-        if held_out and is_held_out(example.keys[-1]):
+        if held_out:
+            is_wanted = is_held_out(example.keys[-1])
+        else:
+            is_wanted = not any(is_held_out(key) for key in example.keys)
+        if is_wanted:
             yield example
-        elif not held_out and not any(is_held_out(key) for key in example.keys):
-            yield example
+
+
+def _turn(r: random.Random, category: str, maker: Maker) -> Turn:
+    """A turn of `maker`; questions that must be copied letter by letter stay as they are."""
+    turn = maker(r)
+    if category in _VARIED:
+        return vary(r, turn)
+    return Turn(turn.question, turn.answer, turn.key or turn.question, turn.thought)
 
 
 def conversation(r: random.Random, category: str, turns: list[Turn]) -> Example:

@@ -16,7 +16,6 @@ from tools.demo_model.generate import (
     article,
     conversation,
     sentence,
-    vary,
 )
 from tools.demo_model.smalltalk import SMALL_TALK, STORY_FORMS, UNKNOWN_FORMS, UNKNOWN_TOPICS
 
@@ -27,7 +26,9 @@ def _listed(items: list[str]) -> str:
 
 def lists(r: random.Random) -> Turn:
     """Reverse, copy, sort, first, last, count, largest, smallest of three to five things."""
-    kind = r.choice(["sort", "sort", "words", "reverse", "reverse", "copy", "ends", "count", "extreme"])
+    kind = r.choice(
+        ["sort", "sort", "words", "reverse", "reverse", "copy", "ends", "count", "extreme"]
+    )
     if kind in ("sort", "extreme") or (kind in ("reverse", "copy", "ends") and r.random() < 0.4):
         values = [str(n) for n in r.sample(range(1, 31), r.randint(3, 4))]
     elif kind == "words":
@@ -81,7 +82,9 @@ def _about_list(r: random.Random, kind: str, values: list[str], key: str) -> Tur
             f"Which is the {which} of these: {text}",
         ])  # fmt: skip
         return Turn(question, f"The {which} item is {values[index]}.", key, "I look at the list.")
-    which, answer = r.choice([("largest", max(values, key=int)), ("smallest", min(values, key=int))])
+    which, answer = r.choice(
+        [("largest", max(values, key=int)), ("smallest", min(values, key=int))]
+    )
     question = r.choice([
         f"What is the {which} of these numbers: {text}",
         f"Which number is the {which}: {text}",
@@ -162,6 +165,11 @@ def small_talk(r: random.Random) -> Turn:
 
 def unknown(r: random.Random) -> Turn:
     """What the model must say it does not know."""
+    if r.random() < 0.3:
+        city = r.choice(f.CITIES)
+        question = r.choice([f"What is the weather in {city}?", f"How is the weather in {city}?",
+                             f"What's the weather like in {city}?"])  # fmt: skip
+        return Turn(question, "I cannot see the weather without a tool.", thought="I have no tool.")
     topic = r.choice(UNKNOWN_TOPICS)
     question = r.choice(UNKNOWN_FORMS).format(topic)
     return Turn(question, f"I am only a small demo model, so I cannot help with {topic}.",
@@ -205,10 +213,12 @@ def memory(r: random.Random) -> Example:
     ])  # fmt: skip
     turns = [Turn(said, reply)]
     if r.random() < 0.5:
-        turns.append(vary(r, r.choice(MIDDLE)(r)))
+        turns.append(r.choice(MIDDLE)(r))
     turns.append(Turn(asked, answer, f"{said} {turns[-1].question} {asked}"))
-    example = conversation(r, "memory", [Turn(t.question, t.answer, t.key or t.question) for t in turns])
-    return Example("memory", example.messages, (example.keys[-1],), thinking=example.thinking)
+    example = conversation(
+        r, "memory", [Turn(t.question, t.answer, t.key or t.question) for t in turns]
+    )
+    return Example("memory", example.messages, example.keys, thinking=example.thinking)
 
 
 MIDDLE: list[Maker] = [small_talk, counting, spelling]
@@ -248,9 +258,9 @@ def whole_example(r: random.Random) -> Example:
     from tools.demo_model.toolcalls import tool_example
 
     roll = r.random()
-    if roll < 0.55:
+    if roll < 0.45:
         return tool_example(r)
-    return memory(r) if roll < 0.75 else raw_text(r)
+    return memory(r) if roll < 0.72 else raw_text(r)
 
 
 TURN_MAKERS: list[tuple[str, Maker, int]] = [
@@ -258,4 +268,3 @@ TURN_MAKERS: list[tuple[str, Maker, int]] = [
     ("echo", echo, 3), ("small talk", small_talk, 8), ("unknown", unknown, 3),
     ("stories", story, 4), ("counting", counting, 2),
 ]  # fmt: skip
-

@@ -95,6 +95,9 @@ UNKNOWN_FORMS = [
     "What do you think about {}?",
 ]  # fmt: skip
 
-UNKNOWN_TOPICS = """taxes;politics;football;quantum physics;the stock market;my homework;medicine;the law;
-cooking;philosophy;religion;economics;history;biology;chess;movies;fashion;travel;insurance;gardening;
-machine learning;databases;astronomy;the news;my car;love;money;health;poetry;art""".replace("\n", "").split(";")
+UNKNOWN_TOPICS = [
+    "taxes", "politics", "football", "quantum physics", "the stock market", "my homework",
+    "medicine", "the law", "cooking", "philosophy", "religion", "economics", "history", "biology",
+    "chess", "movies", "fashion", "travel", "insurance", "gardening", "machine learning",
+    "databases", "astronomy", "the news", "my car", "love", "money", "health", "poetry", "art",
+]  # fmt: skip

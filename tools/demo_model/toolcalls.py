@@ -67,7 +67,9 @@ def _weather(r: random.Random) -> _Use:
         f"What is the weather like in {city} today?", f"Tell me the weather in {city}.",
     ])  # fmt: skip
     result = {"temperature": degrees, "sky": sky}
-    return _Use(tool, question, {place: city}, result, f"It is {sky} and {degrees} degrees in {city}.")
+    return _Use(
+        tool, question, {place: city}, result, f"It is {sky} and {degrees} degrees in {city}."
+    )
 
 
 def _time(r: random.Random) -> _Use:
@@ -137,7 +139,19 @@ def _named(r: random.Random) -> _Use:
     return _Use(tool, question, {field: value}, {"ok": True}, f"I called {tool.name} for {value}.")
 
 
-_USES = [_weather, _weather, _weather, _time, _add, _search, _timer, _message, _light, _named, _named]
+_USES = [
+    _weather,
+    _weather,
+    _weather,
+    _time,
+    _add,
+    _search,
+    _timer,
+    _message,
+    _light,
+    _named,
+    _named,
+]
 
 
 def tool_example(r: random.Random) -> Example:

@@ -63,7 +63,10 @@ class CacheManager:
         limit = self._hit_limit(sequence)
         if limit <= 0:
             return 0
-        self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, limit)
+        token_ids = sequence.token_ids
+        # One more than can be read, where the last block is full: it will be published.
+        num_blocks = len(token_ids) // self.block_size
+        self._hasher.extend(sequence.keys, sequence.request, token_ids, num_blocks)
         hit = limit
         settled = 0
         while settled < len(self.rules) and hit:

@@ -20,7 +20,7 @@ from quire.protocol.errors import InvalidRequestError, NotServedError, SettingsE
 from quire.protocol.outputs import EngineStats, FinishReason, SequenceUpdate
 from quire.protocol.params import SamplingParams
 from quire.protocol.request import EngineRequest
-from quire.protocol.step import PositionLogprobs, RowGrowth, StepPlan, StepResult
+from quire.protocol.step import RowGrowth, RowResult, StepPlan, StepResult
 
 _WAITS = -1
 
@@ -339,70 +339,77 @@ class Scheduler:
             raise ValueError(f"result of step {plan.step} came while {flight.plan.step} was due")
         step = plan.step
         updates: list[SequenceUpdate] = []
-        starts = plan.starts
-        num_sampled = 0
-        for i, (sequence, row, sampled) in enumerate(
-            zip(flight.members, result.rows, plan.samples, strict=True)
+        for sequence, row, start, sampled in zip(
+            flight.members, result.rows, plan.starts, plan.samples, strict=True
         ):
             if sequence.valid_from > step:
                 continue  # finished or started over since
-            if row.error is not None or row.nonfinite:
-                updates += self._take_trouble(sequence, starts[i], row.error)
+            token_ids = row.token_ids
+            if (
+                row.error is not None
+                or row.nonfinite
+                or row.prompt_logprobs
+                or len(token_ids) != sampled
+                or not sequence.is_announced
+            ):
+                updates += self._take_row(sequence, row, start, sampled)
                 continue
-            request = sequence.request
-            prompt_logprobs = None
-            if row.prompt_logprobs and request.logprobs_at < sequence.num_prompt:
-                prompt_logprobs = unsent_logprobs(request, starts[i], row.prompt_logprobs)
-            if sampled:
-                if len(row.token_ids) != 1:
-                    problem = f"the step gave {len(row.token_ids)} tokens where one was due"
-                    updates += self._take_trouble(sequence, starts[i], problem)
-                    continue
-                num_sampled += 1
-                updates.append(
-                    self._take_token(sequence, row.token_ids, row.logprobs, prompt_logprobs)
+            if not sampled:
+                continue
+            known = sequence.token_ids
+            num_known = len(known) + 1
+            if num_known >= sequence.final_len or token_ids[0] in sequence.stops:
+                updates += self._take_row(sequence, row, start, sampled)
+                continue
+            # What most rows do in most steps, written out.
+            known.append(token_ids[0])
+            sequence.pending -= 1
+            if num_known >= sequence.publish_at:
+                self._cache.publish(sequence)
+            updates.append(
+                SequenceUpdate(
+                    request_id=sequence.request_id,
+                    index=sequence.index,
+                    token_ids=token_ids,
+                    logprobs=row.logprobs,
                 )
-            elif prompt_logprobs:
-                updates.append(make_update(sequence, [], None, prompt_logprobs, None))
+            )
         alone = self._places.alone
         if alone and flight.members == alone[:1] and alone[0].computed >= alone[0].alone_until:
             self._places.rejoin()
         stats = self._stats
-        stats.generation_tokens += num_sampled
+        stats.generation_tokens += sum(plan.samples)
         stats.prompt_tokens_computed += flight.prompt_tokens
         stats.steps += 1
         stats.step_tokens += plan.num_tokens
         stats.step_s += result.elapsed_s
         return updates
 
-    def _take_token(
-        self,
-        sequence: Sequence,
-        token_ids: list[int],
-        logprobs: list[PositionLogprobs] | None,
-        prompt_logprobs: list[PositionLogprobs] | None,
-    ) -> SequenceUpdate:
-        """Appends a sampled token; ends the sequence if a stop rule says so."""
-        token = token_ids[0]
-        sequence.pending -= 1
-        known = sequence.token_ids
-        known.append(token)
-        num_known = len(known)
-        stop: tuple[FinishReason, int | None] | None = None
-        if num_known >= sequence.final_len or token in sequence.stops:
+    def _take_row(
+        self, sequence: Sequence, row: RowResult, start: int, sampled: bool
+    ) -> list[SequenceUpdate]:
+        """Takes in a row whatever it brings: a token, prompt logprobs, an end, or trouble."""
+        error = row.error
+        if error is None and not row.nonfinite and len(row.token_ids) != sampled:
+            error = f"the step gave {len(row.token_ids)} tokens where {int(sampled)} was due"
+        if error is not None or row.nonfinite:
+            return self._take_trouble(sequence, start, error)
+        request = sequence.request
+        prompt_logprobs = None
+        if request.logprobs_at < sequence.num_prompt:
+            prompt_logprobs = unsent_logprobs(request, start, row.prompt_logprobs)
+        stop = None
+        if sampled:
+            sequence.pending -= 1
+            sequence.token_ids += row.token_ids
             stop = stop_of(sequence)
-        if stop is not None:
-            self._places.finish(sequence)
-        elif num_known >= sequence.publish_at:
-            self._cache.publish(sequence)
-        if stop is None and sequence.is_announced and prompt_logprobs is None:
-            return SequenceUpdate(
-                request_id=sequence.request_id,
-                index=sequence.index,
-                token_ids=token_ids,
-                logprobs=logprobs,
-            )
-        return make_update(sequence, token_ids, logprobs, prompt_logprobs, stop)
+            if stop is None:
+                self._cache.publish(sequence)
+            else:
+                self._places.finish(sequence)
+        elif not prompt_logprobs:
+            return []
+        return [make_update(sequence, row.token_ids, row.logprobs, prompt_logprobs, stop)]
 
     def _take_trouble(
         self, sequence: Sequence, start: int, error: str | None

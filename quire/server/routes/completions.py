@@ -74,7 +74,11 @@ def _ignored(unknown: list[str]) -> dict[str, str]:
 
 
 def _prepare(
-    state: ServerState, llm: Face, http: Request, request: CompletionRequest, headers: dict[str, str]
+    state: ServerState,
+    llm: Face,
+    http: Request,
+    request: CompletionRequest,
+    headers: dict[str, str],
 ) -> _Call:
     model = state.check_model(request.model)
     check(request, max_choices=state.config.max_num_choices)

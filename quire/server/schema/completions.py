@@ -103,9 +103,13 @@ def check(request: CompletionRequest, *, max_choices: int) -> None:
     for name in ("n", "best_of"):
         value = getattr(request, name)
         if value is not None and not 1 <= value <= max_choices:
-            _refuse(name, f"{name} is {_short(value)}; it must be at least 1 and at most {max_choices}")
+            _refuse(
+                name, f"{name} is {_short(value)}; it must be at least 1 and at most {max_choices}"
+            )
     if request.best_of is not None and request.best_of < request.n:
-        _refuse("best_of", f"best_of is {request.best_of}, less than n, which is {request.n}; raise it")
+        _refuse(
+            "best_of", f"best_of is {request.best_of}, less than n, which is {request.n}; raise it"
+        )
     _check_stream(request)
     _check_output(request)
     for name in ("user", "request_id", "session_id"):
@@ -119,10 +123,14 @@ def check(request: CompletionRequest, *, max_choices: int) -> None:
 def _check_stream(request: CompletionRequest) -> None:
     if not request.stream:
         if request.stream_options is not None:
-            _refuse("stream_options", "stream_options is only for streams; set stream or leave it out")
+            _refuse(
+                "stream_options", "stream_options is only for streams; set stream or leave it out"
+            )
         return
     if request.best_of is not None and request.best_of > request.n:
-        _refuse("best_of", "the best of several answers cannot be streamed; leave stream or best_of out")
+        _refuse(
+            "best_of", "the best of several answers cannot be streamed; leave stream or best_of out"
+        )
     if request.prompt_logprobs is not None:
         _refuse("prompt_logprobs", "prompt_logprobs cannot be streamed; leave stream or it out")
 
@@ -133,13 +141,19 @@ def _check_output(request: CompletionRequest) -> None:
     if request.max_tokens == 0 and not request.echo:
         _refuse("max_tokens", "max_tokens is 0; it must be at least 1, or echo must be set")
     if len(request.logit_bias or ()) > MAX_BIASES:
-        _refuse("logit_bias", f"logit_bias has {len(request.logit_bias or ())} entries; the limit is {MAX_BIASES}")
+        _refuse(
+            "logit_bias",
+            f"logit_bias has {len(request.logit_bias or ())} entries; the limit is {MAX_BIASES}",
+        )
     for token_id, bias in (request.logit_bias or {}).items():
         if not -100.0 <= bias <= 100.0:
             _refuse(
-                "logit_bias", f"logit_bias[{token_id[:20]}] is {bias:g}; it must be between -100 and 100"
+                "logit_bias",
+                f"logit_bias[{token_id[:20]}] is {bias:g}; it must be between -100 and 100",
             )
-    if request.stop is not None and "" in ([request.stop] if isinstance(request.stop, str) else request.stop):
+    if request.stop is not None and "" in (
+        [request.stop] if isinstance(request.stop, str) else request.stop
+    ):
         _refuse("stop", "stop has an empty string; leave it out")
 
 
@@ -150,7 +164,9 @@ def read_prompts(value: Any, *, max_prompts: int) -> list[str | list[int]]:
     if value is None:
         _refuse("prompt", "prompt is missing; send text, token ids, or a list of either")
     if not isinstance(value, list):
-        _refuse("prompt", f"prompt is {_kind(value)}; it must be text, token ids, or a list of either")
+        _refuse(
+            "prompt", f"prompt is {_kind(value)}; it must be text, token ids, or a list of either"
+        )
     if not value:
         _refuse("prompt", "prompt is an empty list; send at least one prompt")
     if isinstance(value[0], int):
@@ -160,12 +176,16 @@ def read_prompts(value: Any, *, max_prompts: int) -> list[str | list[int]]:
     if isinstance(value[0], str):
         for place, one in enumerate(value):
             if not isinstance(one, str):
-                _refuse("prompt", f"prompt[{place}] is {_kind(one)}, but prompt[0] is text; do not mix")
+                _refuse(
+                    "prompt", f"prompt[{place}] is {_kind(one)}, but prompt[0] is text; do not mix"
+                )
         return list(value)
     found: list[str | list[int]] = []
     for place, one in enumerate(value):
         if not isinstance(one, list):
-            _refuse("prompt", f"prompt[{place}] is {_kind(one)}; it must be text or a list of token ids")
+            _refuse(
+                "prompt", f"prompt[{place}] is {_kind(one)}; it must be text or a list of token ids"
+            )
         found.append(_token_ids(one, f"prompt[{place}]"))
     return found
 
@@ -177,7 +197,9 @@ def _token_ids(values: list[Any], place: str) -> list[int]:
         if type(one) is not int:
             _refuse("prompt", f"{place}[{index}] is {_kind(one)}; it must be a token id")
         if not 0 <= one < 2**31:
-            _refuse("prompt", f"{place}[{index}] is {_short(one)}; it must be a token id of the model")
+            _refuse(
+                "prompt", f"{place}[{index}] is {_short(one)}; it must be a token id of the model"
+            )
     return values
 
 
