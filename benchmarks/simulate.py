@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--operations", type=int, default=100_000, help="over all seeds")
-    parser.add_argument("--check", action="store_true", help="check invariants after each operation")
+    parser.add_argument(
+        "--check", action="store_true", help="check invariants after each operation"
+    )
     args = parser.parse_args()
     begun = time.perf_counter()
     done = steps = preemptions = failures = 0

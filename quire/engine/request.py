@@ -6,6 +6,7 @@ Decides nothing: who runs is `engine.scheduler`, where the cache lives is `engin
 from __future__ import annotations
 
 import sys
+from array import array
 
 from quire.protocol.cache import NULL_BLOCK
 from quire.protocol.params import SamplingParams
@@ -13,6 +14,14 @@ from quire.protocol.request import EngineRequest
 
 NEVER = sys.maxsize
 """Later than every step and every position."""
+
+
+def pack_ids(token_ids: list[int]) -> bytes:
+    """Token ids as little-endian int32. Raises OverflowError for an id that does not fit."""
+    packed = array("i", token_ids)
+    if sys.byteorder != "little":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 class Request:
@@ -23,6 +32,8 @@ class Request:
     sequences    the live ones by index; the leader prefills, the others are made when its prompt
                  is planned to the end.
     root_key     parent key of the first block; empty until it is needed.
+    packed_prompt  the prompt's ids as little-endian int32. Made on arrival, while the ids are in the
+                 processor's cache: reading them from their objects later costs 3 times the hashing.
     logprobs_at  the first prompt position whose logprobs were not sent; `num_prompt` when none is
                  wanted or all are sent.
     queued_s, scheduled_s  monotonic seconds.
@@ -40,6 +51,7 @@ class Request:
         "reads_cache",
         "writes_cache",
         "root_key",
+        "packed_prompt",
         "logprobs_at",
         "stops",
         "eos",
@@ -72,6 +84,7 @@ class Request:
         self.writes_cache = caching and source.embeds is None and source.encoder is None
         self.reads_cache = self.writes_cache and not params.skip_reading_prefix_cache
         self.root_key = b""
+        self.packed_prompt = pack_ids(source.prompt_token_ids)
         self.logprobs_at = 1 if params.prompt_logprobs is not None else num_prompt
         self.eos = frozenset(() if params.ignore_eos else source.eos_token_ids)
         self.stops = self.eos | frozenset(params.stop_token_ids or ())

@@ -60,7 +60,8 @@ class TopLogprobsReference(Provider):
             )
             ids = ids.to(torch.int64)
             values = (line[ids].to(torch.float64) - shift).to(torch.float32)
-            ranks = [rank(line, one) for one in asked]
+            places = {token_id: place for place, token_id in enumerate(best.tolist(), 1)}
+            ranks = [places.get(one) or rank(line, one) for one in asked]
             between = range(1, best.shape[0] + 1)
             found.append((ids.tolist(), values.tolist(), [ranks[0], *between, *ranks[1:]]))
         return found

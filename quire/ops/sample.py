@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from quire.ops.philox import Word, philox4x32
-from quire.ops.pieces import in_pieces, total, weights
+from quire.ops.pieces import PIECE, in_pieces, total, weights
 from quire.ops.registry import Provider, declare, register
 
 Ids = NDArray[np.int64]
@@ -58,7 +58,6 @@ GUMBEL_DRAW = declare(
 SCORE_RANGE = 26.5
 """Gumbel values of 32-bit words lie in [-3.14, 22.88]: who is further behind can never win."""
 _FIRST_TOP = 512  # candidates tried first for top-p; almost always enough
-_GROUP = 32_768  # ids drawn for in one go: past that a call's own cost no longer shows
 
 
 @register
@@ -227,36 +226,48 @@ class FilterRowsReference(Provider):
         """
         for at, row in enumerate(rows):
             line = x[row]
+            floor = -math.inf
             if min_p[at] > 0.0:
-                line.masked_fill_(line < float(line.max()) + math.log(min_p[at]), -math.inf)
+                floor = float(line.max()) + math.log(min_p[at])
             if 0 < top_k[at] < line.shape[0]:
-                line.masked_fill_(line < line.topk(top_k[at]).values[-1], -math.inf)
+                floor = max(floor, float(line.topk(top_k[at]).values[-1]))
+            ids = (line > floor if floor == -math.inf else line >= floor).nonzero()[:, 0]
+            values = line[ids]
             if top_p[at] < 1.0:
-                kept = nucleus(line, top_p[at])
-                values = line[kept]
-                line.fill_(-math.inf)
-                line[kept] = values
+                places = nucleus(values, top_p[at])
+                ids, values = ids[places], values[places]
+            line.fill_(-math.inf)
+            line[ids] = values
 
 
-def nucleus(line: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Ids [n] of the fewest best entries of line [V] that hold the share top_p of its probability.
+def nucleus(values: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Places of the fewest best of values [n], all finite, with the share top_p of their probability.
 
     Sorts only as many as needed; the running sum has the same bits whichever size suffices.
     """
-    mass = weights(line, float(line.max()))
+    mass = weights(values, float(values.max()))
     limit = top_p * total(mass)
     size = _FIRST_TOP
-    while True:
-        everything = size >= line.shape[0]
-        ids = (line > -math.inf if everything else line >= line.topk(size).values[-1]).nonzero()[
-            :, 0
-        ]
-        order = line[ids].sort(descending=True, stable=True).indices
-        ids = ids[order]
-        running = mass[ids].to(torch.float64).cumsum(0)
-        if everything or float(running[-1]) >= limit:
-            return ids[: 1 + int((running[:-1] < limit).sum())]
+    while size < values.shape[0]:
+        places = (values >= values.topk(size).values[-1]).nonzero()[:, 0]
+        found = _share(values, mass, places, limit)
+        if found is not None:
+            return found
         size *= 16
+    places = torch.arange(values.shape[0], device=values.device)
+    found = _share(values, mass, places, limit)
+    return places if found is None else found
+
+
+def _share(
+    values: torch.Tensor, mass: torch.Tensor, places: torch.Tensor, limit: float
+) -> torch.Tensor | None:
+    """The fewest best of `places` whose mass reaches the limit, or None if all together do not."""
+    places = places[values[places].sort(descending=True, stable=True).indices]
+    running = mass[places].to(torch.float64).cumsum(0)
+    if float(running[-1]) < limit:
+        return None
+    return places[: 1 + int((running[:-1] < limit).sum())]
 
 
 @register
@@ -285,23 +296,15 @@ class GumbelDrawReference(Provider):
             counts = [len(ids) for _, ids in some]
             ids = torch.cat([ids for _, ids in some])  # [n], of all rows in the group
             chosen = range(len(drawn), len(drawn) + len(some))
-            words = philox4x32(
-                (
-                    ids,
-                    _spread([positions[at] for at in chosen], counts, x.device),
-                    _spread([indices[at] for at in chosen], counts, x.device),
-                    0,
-                ),
-                (
-                    _spread([seeds[at] & 0xFFFFFFFF for at in chosen], counts, x.device),
-                    _spread([seeds[at] >> 32 & 0xFFFFFFFF for at in chosen], counts, x.device),
-                ),
-            )[0]
-            assert isinstance(words, torch.Tensor)
-            uniform = (words.to(torch.float64) + 0.5) * 2.0**-32
-            noise = in_pieces(uniform, _gumbel, 0.5)[: len(ids)]
-            logits = torch.cat([x[row][kept] for row, kept in some])
-            scores = logits.to(torch.float64) + noise
+            columns = (
+                ids,
+                _spread([positions[at] for at in chosen], counts, x.device),
+                _spread([indices[at] for at in chosen], counts, x.device),
+                _spread([seeds[at] & 0xFFFFFFFF for at in chosen], counts, x.device),
+                _spread([seeds[at] >> 32 & 0xFFFFFFFF for at in chosen], counts, x.device),
+            )
+            noise = torch.cat([gumbel(part) for part in _parts(columns, len(ids))])
+            scores = torch.cat([x[row][kept] for row, kept in some]).to(torch.float64).add_(noise)
             start = 0
             for count in counts:
                 drawn.append(int(ids[start + int(scores[start : start + count].argmax())]))
@@ -320,7 +323,7 @@ class GumbelDrawReference(Provider):
         for row in rows:
             line = x[row]
             ids = (line >= float(line.max()) - SCORE_RANGE).nonzero()[:, 0]
-            if group and size + len(ids) > _GROUP:
+            if group and size + len(ids) > PIECE:
                 yield group
                 group, size = [], 0
             group.append((row, ids))
@@ -337,6 +340,17 @@ def _spread(numbers: list[int], counts: list[int], device: torch.device) -> Word
     return torch.tensor(numbers, device=device).repeat_interleave(repeats)
 
 
-def _gumbel(uniform: torch.Tensor) -> torch.Tensor:
-    """-log(-log(u)) in place."""
-    return uniform.log_().neg_().log_().neg_()
+def _parts(columns: tuple[Word, ...], size: int) -> Iterator[list[Word]]:
+    """The columns [n] in parts of PIECE entries, which stay in a core's cache."""
+    for start in range(0, size, PIECE):
+        part = slice(start, start + PIECE)
+        yield [one if isinstance(one, int) else one[part] for one in columns]
+
+
+def gumbel(columns: list[Word]) -> torch.Tensor:
+    """Gumbel numbers float64 [n] for columns of id, position, index, low and high word of the seed."""
+    token_id, position, index, low, high = columns
+    words = philox4x32((token_id, position, index, 0), (low, high))[0]
+    assert isinstance(words, torch.Tensor)
+    uniform = words.to(torch.float64).add_(0.5).mul_(2.0**-32)
+    return in_pieces(uniform, lambda u: u.log_().neg_().log_().neg_(), 0.5)[: len(words)]

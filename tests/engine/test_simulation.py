@@ -112,10 +112,11 @@ def key_of_partial_block(patch: Patch) -> None:
 def wrong_parent_in_key(patch: Patch) -> None:
     right = hashing._chain_raw
 
-    def wrong(keys: list[bytes], parent: bytes, ids: list[int], extras: list[bytes]) -> None:
-        width = len(ids) // len(extras)
+    def wrong(
+        keys: list[bytes], parent: bytes, packed: bytes, place: int, extras: list[bytes], width: int
+    ) -> None:
         for i, extra in enumerate(extras):
-            right(keys, b"", ids[i * width : (i + 1) * width], [extra])
+            right(keys, b"", packed, place + i * width, [extra], width)
 
     patch.setattr(hashing, "_chain_raw", wrong)
 
@@ -141,7 +142,7 @@ def window_hit_too_short(patch: Patch) -> None:
     def start(self: CacheManager, sequence: Sequence, hit: int, end: int) -> bool:
         for g in range(len(self.rules)):
             if any(key not in self.pool.cached(g) for key in sequence.keys[:hit]):
-                self.pool.cached(g).update({key: 0 for key in sequence.keys[:hit]})
+                self.pool.cached(g).update(dict.fromkeys(sequence.keys[:hit], 0))
         return right(self, sequence, hit, end)
 
     right = CacheManager.start

@@ -171,3 +171,39 @@ def test_a_tape_gives_the_eager_bits_on_new_inputs() -> None:
     tape.replay()
     assert torch.equal(out, want)
     assert torch.equal(residual, after)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "size"), [(64, 48), (100, 90), (256, 1000), (1024, 512)])
+def test_small_tiles_are_used_only_where_they_have_the_bits_of_the_full_tile(
+    dtype: torch.dtype, width: int, size: int
+) -> None:
+    from quire.ops.vendor.linear import LinearTorch
+
+    provider = LinearTorch()
+    weight = torch.randn(size, width).to(dtype)
+    packed = provider.pack(weight, None)
+    assert packed.tiles[-1] == 64
+    rows = torch.randn(64, width).to(dtype)
+    together = provider.run(rows, packed)
+    for count in (1, 2, 3, 4, 5, 15, 16, 17, 63):
+        for start in (0, 64 - count):
+            alone = provider.run(rows[start : start + count], packed)
+            assert torch.equal(alone, together[start : start + count]), (packed.tiles, count)
+
+
+def test_a_tile_with_other_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from quire.ops.vendor import linear
+
+    real = linear.F.linear
+
+    def other_order(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        if x.shape[0] == 4:
+            half = x.shape[1] // 2
+            return real(x[:, :half], weight[:, :half], bias) + real(x[:, half:], weight[:, half:])
+        return real(x, weight, bias)
+
+    monkeypatch.setattr(linear.F, "linear", other_order)
+    assert 4 not in linear.equal_tiles(torch.randn(90, 256), None)

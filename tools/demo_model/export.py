@@ -31,6 +31,7 @@ def export(checkpoint: Path, tokenizer_folder: Path, folder: Path) -> int:
     _write_json(folder / "generation_config.json", ends | {"do_sample": False})
     weights = {name: w.to(torch.bfloat16).contiguous() for name, w in hf_weights(model).items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # it is made readable by its owner only
     return sum(w.numel() for w in weights.values())
 
 

@@ -29,6 +29,13 @@ Argentina:Buenos Aires; Chile:Santiago; Peru:Lima; Colombia:Bogota; Australia:Ca
 New Zealand:Wellington
 """)
 
+ALIASES = {
+    "England": ["the United Kingdom", "the UK", "Britain", "Great Britain"],
+    "the United States": ["the USA", "the US", "America", "the United States of America"],
+    "the Netherlands": ["Holland"],
+}
+ALIAS_CAPITALS = [(alias, city) for country, city in CAPITALS for alias in ALIASES.get(country, ())]
+
 CONTINENT_OF = {
     **dict.fromkeys([country for country, _ in CAPITALS[:26]], "Europe"),
     **dict.fromkeys([country for country, _ in CAPITALS[26:32]], "Africa"),

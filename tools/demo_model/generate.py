@@ -73,7 +73,7 @@ def sentence(text: str) -> str:
 
 
 def capital(r: random.Random) -> Turn:
-    country, city = r.choice(f.CAPITALS)
+    country, city = r.choice(f.CAPITALS + f.ALIAS_CAPITALS)
     stop = "" if city.endswith(".") else "."
     question = r.choice([
         f"What is the capital of {country}?",
@@ -373,7 +373,7 @@ def examples(seed: int, *, held_out: bool) -> Iterator[Example]:
     makers = FACT_MAKERS + skills.TURN_MAKERS
     shares = [share for _, _, share in makers]
     while True:
-        if r.random() < 0.28:
+        if r.random() < 0.25:
             example = skills.whole_example(r)
         else:
             category, maker, _ = r.choices(makers, shares)[0]

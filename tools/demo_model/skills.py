@@ -258,9 +258,9 @@ def whole_example(r: random.Random) -> Example:
     from tools.demo_model.toolcalls import tool_example
 
     roll = r.random()
-    if roll < 0.45:
+    if roll < 0.35:
         return tool_example(r)
-    return memory(r) if roll < 0.72 else raw_text(r)
+    return memory(r) if roll < 0.68 else raw_text(r)
 
 
 TURN_MAKERS: list[tuple[str, Maker, int]] = [

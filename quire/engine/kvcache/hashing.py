@@ -5,12 +5,9 @@ Who holds which block under a key is left to `kvcache.block_pool`.
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections.abc import Callable, Sequence
 from hashlib import sha256
 
-from quire.engine.request import Request
+from quire.engine.request import Request, pack_ids
 from quire.protocol.errors import SettingsError
 
 HASH_ALGOS = ("sha256", "sha256_cbor")
@@ -30,9 +27,7 @@ class BlockHasher:
                 f"prefix_caching_hash_algo is {algo!r}; it must be one of {', '.join(HASH_ALGOS)}"
             )
         self._block_size = block_size
-        self._chain: Callable[[list[bytes], bytes, list[int], Sequence[bytes]], None] = (
-            _chain_raw if algo == "sha256" else _chain_cbor
-        )
+        self._is_raw = algo == "sha256"
 
     def extend(
         self, keys: list[bytes], request: Request, token_ids: list[int], num_blocks: int
@@ -48,7 +43,13 @@ class BlockHasher:
         extras = [b""] * (num_blocks - first)
         if request.source.media:
             extras = [media_extra(request, i * size, size) for i in range(first, num_blocks)]
-        self._chain(keys, parent, token_ids[first * size : num_blocks * size], extras)
+        if not self._is_raw:
+            _chain_cbor(keys, parent, token_ids[first * size : num_blocks * size], extras)
+        elif num_blocks * size * 4 <= len(request.packed_prompt):
+            _chain_raw(keys, parent, request.packed_prompt, first * size * 4, extras, size * 4)
+        else:
+            packed = pack_ids(token_ids[first * size : num_blocks * size])
+            _chain_raw(keys, parent, packed, 0, extras, size * 4)
 
 
 def root_key(request: Request) -> bytes:
@@ -57,7 +58,7 @@ def root_key(request: Request) -> bytes:
     adapter = request.source.adapter
     parts = b"quire block chain"
     if salt is not None:
-        raw = salt.encode()
+        raw = salt.encode("utf-8", "surrogatepass")
         parts += b"s" + len(raw).to_bytes(8, "little") + raw
     if adapter is not None:
         parts += b"a" + b"%d,%d;" % (adapter.id, adapter.generation)
@@ -74,21 +75,19 @@ def media_extra(request: Request, start: int, block_size: int) -> bytes:
     return b"".join(parts)
 
 
-def _chain_raw(keys: list[bytes], parent: bytes, ids: list[int], extras: Sequence[bytes]) -> None:
-    packed = array("i", ids)
-    if sys.byteorder != "little":
-        packed.byteswap()
-    data = packed.tobytes()
-    width = len(data) // len(extras)
+def _chain_raw(
+    keys: list[bytes], parent: bytes, packed: bytes, place: int, extras: list[bytes], width: int
+) -> None:
+    """One key for each of `extras`: `width` bytes of `packed` from byte `place` on, and so on."""
     append = keys.append
-    place = 0
     for extra in extras:
-        parent = sha256(parent + data[place : place + width] + extra).digest()
+        parent = sha256(parent + packed[place : place + width] + extra).digest()
         append(parent)
         place += width
 
 
-def _chain_cbor(keys: list[bytes], parent: bytes, ids: list[int], extras: Sequence[bytes]) -> None:
+def _chain_cbor(keys: list[bytes], parent: bytes, ids: list[int], extras: list[bytes]) -> None:
+    """One key for each of `extras`, over as many ids each."""
     width = len(ids) // len(extras)
     for i, extra in enumerate(extras):
         body = b"".join(_cbor_head(0, token) for token in ids[i * width : (i + 1) * width])

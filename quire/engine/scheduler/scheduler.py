@@ -11,14 +11,14 @@ from copy import copy
 
 from quire.engine.kvcache.manager import CacheManager
 from quire.engine.request import NEVER, Request, Sequence
+from quire.engine.scheduler.intake import accept
 from quire.engine.scheduler.places import Places
 from quire.engine.scheduler.plan import Draft, Flight
-from quire.engine.scheduler.policy import check_policy, chunk_len, rank_of
+from quire.engine.scheduler.policy import check_policy, chunk_len
 from quire.engine.scheduler.results import make_update, stop_of, unsent_logprobs
 from quire.protocol.cache import CacheLayout
-from quire.protocol.errors import InvalidRequestError, NotServedError, SettingsError
+from quire.protocol.errors import InvalidRequestError, SettingsError
 from quire.protocol.outputs import EngineStats, FinishReason, SequenceUpdate
-from quire.protocol.params import SamplingParams
 from quire.protocol.request import EngineRequest
 from quire.protocol.step import RowGrowth, RowResult, StepPlan, StepResult
 
@@ -83,36 +83,17 @@ class Scheduler:
 
     def add(self, request: EngineRequest) -> None:
         """Queues a request. Raises InvalidRequestError if it can never run here."""
-        params = request.params
-        if not isinstance(params, SamplingParams):
-            raise NotServedError("this engine only generates text; it has no pooling", param="task")
-        num_prompt = len(request.prompt_token_ids)
         if request.request_id in self._places.requests:
             raise InvalidRequestError(
                 f"request id {request.request_id!r} is in use; choose another", param="request_id"
             )
-        if not 1 <= num_prompt < self._max_model_len:
-            raise InvalidRequestError(
-                f"the prompt has {num_prompt} tokens; this model takes 1 to "
-                f"{self._max_model_len - 1}, so that one token can follow",
-                param="prompt",
-            )
-        state = Request(
+        state = accept(
             request,
-            params,
-            rank=rank_of(self._policy, request.priority),
+            policy=self._policy,
             number=self._num_requests,
             max_model_len=self._max_model_len,
             caching=self._caching,
-            now_s=time.monotonic(),
         )
-        longest = max((len(ids) for ids in request.resume_ids or ()), default=0)
-        if num_prompt + longest >= state.final_len:
-            raise InvalidRequestError(
-                f"the request ends at {state.final_len} tokens and has {num_prompt + longest} already; "
-                "raise max_tokens",
-                param="max_tokens",
-            )
         self._num_requests += 1
         self._places.requests[request.request_id] = state
         self._places.waiting.add(state.make_sequence(0))
