@@ -93,7 +93,7 @@ def measure_lookup(num_tokens: int, block_size: int) -> tuple[float, float]:
     """Time of a prefix look-up that finds everything, keys hashed anew and keys known, in ms."""
     layout = two_groups(block_size, 4096)
     manager = CacheManager(
-        layout, max_model_len=num_tokens + 1, max_chunk=num_tokens, caching=True, hash_algo="sha256"
+        layout, max_model_len=num_tokens + 1, max_chunk=num_tokens, hash_algo="sha256"
     )
     prompt = random.Random(2).choices(range(VOCAB_SIZE), k=num_tokens)
     source = EngineRequest(request_id="r", prompt_token_ids=prompt, params=SamplingParams())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from quire.ops.pieces import log_sum_exp
+from quire.ops.pieces import count_above, ids_from, kth_best, log_sum_exp
 from quire.ops.registry import Provider, declare, register
 
 TOP_LOGPROBS = declare(
@@ -73,11 +73,11 @@ def top_ids(line: torch.Tensor, count: int) -> torch.Tensor:
         return torch.empty(0, dtype=torch.int64, device=line.device)
     if count == line.shape[0]:
         return line.sort(descending=True, stable=True).indices
-    ids = (line >= line.topk(count).values[-1]).nonzero()[:, 0]
+    ids = ids_from(line, kth_best(line, count))
     return ids[line[ids].sort(descending=True, stable=True).indices[:count]]
 
 
 def rank(line: torch.Tensor, token_id: int) -> int:
     """1 + the number of better entries; of equal entries those with a lower id are better."""
-    value = line[token_id]
-    return 1 + int((line > value).sum()) + int((line[:token_id] == value).sum())
+    value = float(line[token_id])
+    return 1 + count_above(line, value) + int((line[:token_id] == value).sum())

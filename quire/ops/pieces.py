@@ -1,4 +1,4 @@
-"""Sums and transcendental functions of one row, with bits that depend on that row alone.
+"""Sums, transcendental functions and searches of one row, whose bits depend on that row alone.
 
 Which operations need them is theirs to know.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 PIECE = 16_384
@@ -52,3 +53,28 @@ def log_sum_exp(x: torch.Tensor) -> float:
     """log(sum(exp(x))) of x [V] float32, whose best entry is finite; the sum in float64."""
     best = float(x.max())
     return best + math.log(total(weights(x, best)))
+
+
+# The searches are exact whoever does them. On a CPU that is numpy: for 150,000 entries it took 55,
+# 250 and 23 us where torch 2.13 took 470, 900 and 260, and it wakes no threads.
+
+
+def ids_from(x: torch.Tensor, floor: float) -> torch.Tensor:
+    """The places of x [n] with x >= floor, rising; int64 [m]. `floor` is a float32 value."""
+    if x.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(x.numpy() >= np.float32(floor)))
+    return (x >= floor).nonzero()[:, 0]
+
+
+def kth_best(x: torch.Tensor, k: int) -> float:
+    """The k-th largest entry of x [n], 1 <= k <= n."""
+    if x.device.type == "cpu":
+        return float(np.partition(x.numpy(), len(x) - k)[len(x) - k])
+    return float(x.topk(k).values[-1])
+
+
+def count_above(x: torch.Tensor, value: float) -> int:
+    """The number of entries of x [n] above `value`, a float32 value."""
+    if x.device.type == "cpu":
+        return int(np.count_nonzero(x.numpy() > np.float32(value)))
+    return int((x > value).sum())

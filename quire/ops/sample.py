@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from quire.ops.philox import Word, philox4x32
-from quire.ops.pieces import PIECE, in_pieces, total, weights
+from quire.ops.pieces import PIECE, ids_from, in_pieces, kth_best, total, weights
 from quire.ops.registry import Provider, declare, register
 
 Ids = NDArray[np.int64]
@@ -230,18 +230,21 @@ class FilterRowsReference(Provider):
             if min_p[at] > 0.0:
                 floor = float(line.max()) + math.log(min_p[at])
             if 0 < top_k[at] < line.shape[0]:
-                floor = max(floor, float(line.topk(top_k[at]).values[-1]))
-            ids = (line > floor if floor == -math.inf else line >= floor).nonzero()[:, 0]
-            values = line[ids]
+                floor = max(floor, kth_best(line, top_k[at]))
+            kept: torch.Tensor | None = None
+            if floor > -math.inf:
+                kept = ids_from(line, floor)
             if top_p[at] < 1.0:
-                places = nucleus(values, top_p[at])
-                ids, values = ids[places], values[places]
-            line.fill_(-math.inf)
-            line[ids] = values
+                places = nucleus(line if kept is None else line[kept], top_p[at])
+                kept = places if kept is None else kept[places]
+            if kept is not None:
+                values = line[kept]
+                line.fill_(-math.inf)
+                line[kept] = values
 
 
 def nucleus(values: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Places of the fewest best of values [n], all finite, with the share top_p of their probability.
+    """Places of the fewest best of values [n] that have the share top_p of their probability.
 
     Sorts only as many as needed; the running sum has the same bits whichever size suffices.
     """
@@ -249,7 +252,7 @@ def nucleus(values: torch.Tensor, top_p: float) -> torch.Tensor:
     limit = top_p * total(mass)
     size = _FIRST_TOP
     while size < values.shape[0]:
-        places = (values >= values.topk(size).values[-1]).nonzero()[:, 0]
+        places = ids_from(values, kth_best(values, size))
         found = _share(values, mass, places, limit)
         if found is not None:
             return found
@@ -322,7 +325,7 @@ class GumbelDrawReference(Provider):
         size = 0
         for row in rows:
             line = x[row]
-            ids = (line >= float(line.max()) - SCORE_RANGE).nonzero()[:, 0]
+            ids = ids_from(line, float(line.max()) - SCORE_RANGE)
             if group and size + len(ids) > PIECE:
                 yield group
                 group, size = [], 0

@@ -18,7 +18,16 @@ from transformers import (
 
 from quire.ops.logprobs import TOP_LOGPROBS
 from quire.ops.philox import philox4x32
-from quire.ops.pieces import PIECE, log_sum_exp, weights
+from quire.ops.pieces import (
+    LANES,
+    PIECE,
+    count_above,
+    ids_from,
+    in_pieces,
+    kth_best,
+    log_sum_exp,
+    weights,
+)
 from quire.ops.registry import Op, Table, providers
 from quire.ops.sample import (
     ADD_BIAS,
@@ -381,6 +390,21 @@ def test_a_row_has_the_same_bits_alone_in_any_batch_and_with_any_threads(
                 assert alone == [together[row]]
 
 
+@pytest.mark.parametrize("size", [1, 64, 1001, PIECE, 3 * PIECE + 5])
+def test_pieces_are_whole_vectors_for_one_thread(size: int) -> None:
+    """Below 32,768 entries torch does not share a call among threads; scalar tails round otherwise."""
+    seen: list[int] = []
+
+    def halve(piece: torch.Tensor) -> torch.Tensor:
+        seen.append(len(piece))
+        assert piece.data_ptr() % 64 == 0
+        return piece.mul_(0.5)
+
+    x = noise(size)
+    assert torch.equal(in_pieces(x, halve, 7.0)[:size], x * 0.5)
+    assert all(0 < length <= PIECE < 32_768 and length % LANES == 0 for length in seen)
+
+
 @pytest.mark.parametrize("size", [7, 64, PIECE - 1, PIECE, 3 * PIECE + 5])
 def test_an_entry_of_the_weights_does_not_depend_on_its_place(size: int) -> None:
     x = noise(size)
@@ -411,6 +435,18 @@ def test_rows_that_are_not_listed_stay_as_they_are(op: Op) -> None:
     run(op, x, [1, 3], **IN_PLACE[op.name])
     assert torch.equal(x[[0, 2, 4]], before[[0, 2, 4]])
     assert not torch.equal(x[1], before[1]) and not torch.equal(x[3], before[3])
+
+
+def test_searches_of_a_row() -> None:
+    x = noise(1000).round()
+    order = x.sort(descending=True).values
+    for k in (1, 2, 500, 1000):
+        value = kth_best(x, k)
+        assert value == float(order[k - 1])
+        assert ids_from(x, value).tolist() == [
+            at for at, one in enumerate(x.tolist()) if one >= value
+        ]
+        assert count_above(x, value) == sum(one > value for one in x.tolist())
 
 
 def test_the_default_table_binds_every_operation() -> None:

@@ -328,7 +328,6 @@ def manager_with(count: int, num_slabs: int = 64, *groups: CacheGroup) -> tuple[
         layout_of(*groups, num_slabs=num_slabs),
         max_model_len=32,
         max_chunk=32,
-        caching=True,
         hash_algo="sha256",
     )
     return manager, [request_of(list(range(24))).make_sequence(0) for _ in range(count)]
@@ -382,10 +381,10 @@ def test_a_window_gives_its_blocks_back_while_the_sequence_grows() -> None:
 def test_a_length_that_does_not_fit_is_refused_with_the_longest_that_does() -> None:
     layout = layout_of(FULL, window_group(9), num_slabs=8)
     with pytest.raises(SettingsError, match="--max-model-len") as caught:
-        CacheManager(layout, max_model_len=200, max_chunk=64, caching=True, hash_algo="sha256")
+        CacheManager(layout, max_model_len=200, max_chunk=64, hash_algo="sha256")
     longest = int(str(caught.value).split("--max-model-len ")[1].split()[0])
     assert slabs_needed(layout, longest) <= 8 < slabs_needed(layout, longest + 1)
-    CacheManager(layout, max_model_len=longest, max_chunk=64, caching=True, hash_algo="sha256")
+    CacheManager(layout, max_model_len=longest, max_chunk=64, hash_algo="sha256")
 
 
 def test_groups_must_share_a_block_size() -> None:
@@ -395,6 +394,5 @@ def test_groups_must_share_a_block_size() -> None:
             layout_of(FULL, other),
             max_model_len=8,
             max_chunk=8,
-            caching=True,
             hash_algo="sha256",
         )

@@ -84,7 +84,7 @@ def test_the_order_of_the_stages_is_the_written_one() -> None:
     mask[0] = 0x3FFFFFF  # the ids below 26
     bits = np.unpackbits(mask.view(np.uint8), bitorder="little")[:SIZE] == 1
     row = row_of(
-        prompt=[2, 4, 6], output=[8, 10, 8], mask=mask, eos=(12,), min_tokens=5, max_tokens=9,
+        prompt=[2, 4, 22], output=[8, 10, 8], mask=mask, eos=(12,), min_tokens=5, max_tokens=9,
         stop_token_ids=[14], allowed_token_ids=allowed, bad_words_ids=[[16], [10, 8, 18], [9, 20]],
         logit_bias={22: 3.0, 24: -3.0}, repetition_penalty=1.3, frequency_penalty=0.4,
         presence_penalty=0.2, temperature=0.7, min_p=0.05, top_k=40, top_p=0.9,
@@ -98,7 +98,7 @@ def test_the_order_of_the_stages_is_the_written_one() -> None:
     x[22] += 3.0
     x[24] -= 3.0
     x[[16, 18, 12, 14]] = -INF
-    for token_id in {2, 4, 6, 8, 10}:
+    for token_id in {2, 4, 22, 8, 10}:  # 22: the bias comes first, and turns its sign
         x[token_id] = x[token_id] / 1.3 if x[token_id] > 0 else x[token_id] * 1.3
     x[8] -= 2 * 0.4 + 0.2
     x[10] -= 0.4 + 0.2
@@ -303,6 +303,18 @@ def test_a_seed_position_and_index_fix_the_draw() -> None:
         assert len(found) == 1
         seen |= found
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("params", "width"), [({"min_p": 0.5}, 2), ({"top_k": 3}, 3), ({"top_p": 0.7}, 2), ({}, 5)]
+)
+def test_each_filter_works_alone(params: dict[str, float], width: int) -> None:
+    """Probabilities 0.4, 0.3, 0.15, 0.1 and 0.05."""
+    logits = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05]).log()
+    row = row_of(temperature=1.0, logprobs=-1, **params)
+    report = one(logits, row, "processed_logprobs").logprobs
+    assert report is not None
+    assert sum(value > -INF for value in report.logprobs[1:]) == width
 
 
 def test_the_mode_must_be_known() -> None:

@@ -30,7 +30,6 @@ class CacheManager:
         *,
         max_model_len: int,
         max_chunk: int,
-        caching: bool,
         hash_algo: str,
     ) -> None:
         sizes = {group.block_size for group in layout.groups}
@@ -39,7 +38,6 @@ class CacheManager:
                 f"cache groups have block sizes {sorted(sizes)}; they must share one block_size"
             )
         self.block_size = sizes.pop()
-        self.caching = caching
         self._max_chunk = max_chunk
         self.rules = [rules_of(group) for group in layout.groups]
         check_length_fits(layout, max_model_len)
@@ -289,9 +287,10 @@ def slabs_needed(layout: CacheLayout, length: int) -> int:
     for g, group in enumerate(layout.groups):
         rules = rules_of(group)
         live = rules.most_live(length, group.block_size)
-        total += -(-live // layout.blocks_per_slab(g))
+        per_slab = layout.blocks_per_slab(g)
+        total += -(-live // per_slab)
         # Blocks of a moving window wander through their slabs and may lie across one more edge.
-        if len(layout.groups) > 1 and live < rules.blocks_needed(length):
+        if len(layout.groups) > 1 and per_slab > 1 and live < rules.blocks_needed(length):
             total += 1
     return total
 

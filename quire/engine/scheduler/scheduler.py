@@ -69,7 +69,6 @@ class Scheduler:
             layout,
             max_model_len=max_model_len,
             max_chunk=max_num_batched_tokens,
-            caching=enable_prefix_caching,
             hash_algo=hash_algo,
         )
         self._block_size = self._cache.block_size
@@ -359,7 +358,7 @@ class Scheduler:
         if alone and flight.members == alone[:1] and alone[0].computed >= alone[0].alone_until:
             self._places.rejoin()
         stats = self._stats
-        stats.generation_tokens += sum(plan.samples)
+        stats.generation_tokens += sum(len(update.token_ids) for update in updates)
         stats.prompt_tokens_computed += flight.prompt_tokens
         stats.steps += 1
         stats.step_tokens += plan.num_tokens
