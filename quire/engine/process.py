@@ -5,6 +5,7 @@ Started by `engine.client.ProcessClient` as `python -m quire.engine.process IN O
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -44,6 +45,9 @@ class _Engine:
             description,
             on_phase=lambda text, percent: self.send(wire.Phase(text, percent)),
         )
+        # What the model and the libraries hold stays for good: the collector need not walk it again.
+        gc.collect()
+        gc.freeze()
         self.send(wire.Ready(core.info))
         try:
             while not self._stopping and os.getppid() == self._parent:

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from quire.config.schema import Settings
+from quire.engine.kvcache.manager import slabs_needed
 from quire.hardware.cpu import Machine
 from quire.models.parameters import weight_counts
 from quire.models.registry import ModelDescription, describe
@@ -104,6 +107,10 @@ def resolve(
     weights = _weight_bytes(description, made.dtype)
     cache_bytes = _cache_bytes(settings, useful, weights, machine, made.device, note)
     layout = plan_layout(groups, cache_bytes)
+    if settings.cache.kv_cache_memory_bytes is None and cache_bytes == useful:
+        # Slabs of several groups round up: what all sequences can use must hold one of them anyway.
+        num_slabs = max(layout.num_slabs, slabs_needed(layout, made.max_model_len))
+        layout = msgspec.structs.replace(layout, num_slabs=num_slabs)
     num_blocks = _positive("num_gpu_blocks_override", settings.cache.num_gpu_blocks_override)
     if num_blocks is not None:
         layout = _with_blocks(layout, num_blocks)

@@ -14,7 +14,7 @@ from quire.protocol.step import PositionLogprobs
 FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
 
 
-class SequenceUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SequenceUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """News of one sequence: tokens since the last update, and how it ended if it did.
 
     stop_reason        the stop token id that ended it; None for EOS or length.
@@ -54,7 +54,7 @@ class EngineStats(msgspec.Struct, kw_only=True, omit_defaults=True):
     step_s: float = 0.0
 
 
-class EngineOutputs(msgspec.Struct, frozen=True, kw_only=True):
+class EngineOutputs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All news of one step; `at_s` is the engine's monotonic clock."""
 
     updates: list[SequenceUpdate]

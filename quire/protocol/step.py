@@ -12,7 +12,7 @@ from quire.protocol.params import PoolingParams, SamplingParams
 from quire.protocol.request import AdapterRef, EncoderInput, MediaItem, TensorRef
 
 
-class NewRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class NewRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A sequence that takes a row: everything the worker must know of it.
 
     token_ids          all known tokens, prompt first, then output.
@@ -40,7 +40,7 @@ class NewRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     needs_mask: bool = False
 
 
-class BlockCopy(msgspec.Struct, frozen=True, array_like=True):
+class BlockCopy(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Copy a block whole inside one group, before any row of the step runs."""
 
     group: int
@@ -48,14 +48,14 @@ class BlockCopy(msgspec.Struct, frozen=True, array_like=True):
     target: int
 
 
-class RowGrowth(msgspec.Struct, frozen=True, array_like=True):
+class RowGrowth(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Blocks appended to a known row's tables: [groups][new block ids]."""
 
     row: int
     block_ids: list[list[int]]
 
 
-class StepPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class StepPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What one step computes. Applied in this order: freed, new, growth, copies, then the rows run.
 
     rows     the rows that run, at most one entry a row.
@@ -83,7 +83,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return sum(self.counts)
 
 
-class PositionLogprobs(msgspec.Struct, frozen=True, array_like=True):
+class PositionLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Log-probabilities at one position: the chosen token first, then the k best in falling order.
 
     logprobs are float32 values; ranks count from 1 among the whole vocabulary.
@@ -94,7 +94,7 @@ class PositionLogprobs(msgspec.Struct, frozen=True, array_like=True):
     ranks: list[int]
 
 
-class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What one row gave.
 
     prompt_logprobs  for the prompt tokens at positions starts+1 to starts+counts that exist, in order.
@@ -112,7 +112,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nonfinite: bool = False
 
 
-class StepResult(msgspec.Struct, frozen=True, kw_only=True):
+class StepResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a step gave, a RowResult for each planned row, in the plan's order. elapsed_s in seconds."""
 
     step: int

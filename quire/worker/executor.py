@@ -26,10 +26,14 @@ class StepFailedError(Exception):
 
 
 class Ticket:
-    """A step in flight: its masks may come late, its result is there once."""
+    """A step in flight: its masks may come late, its result is there once.
 
-    def __init__(self, plan: StepPlan) -> None:
+    era  grows when a failure has been collected; plans made before that build on the failed step.
+    """
+
+    def __init__(self, plan: StepPlan, era: int) -> None:
         self.plan = plan
+        self.era = era
         self._masks: queue.SimpleQueue[NDArray[np.uint32] | None] = queue.SimpleQueue()
         self._done = threading.Event()
         self._result: StepResult | None = None
@@ -66,7 +70,8 @@ class Executor(ABC):
         ticket.give_masks(bits)
 
     def collect(self, ticket: Ticket) -> StepResult:
-        """The result of a step, waiting for it. Raises StepFailedError if it raised."""
+        """The result of a step, waiting for it. Raises StepFailedError if it raised, or if one did
+        on which it builds."""
         return ticket.collect()
 
     @abstractmethod
@@ -90,6 +95,8 @@ class LocalExecutor(Executor):
         self._plans: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._loaded = threading.Event()
         self._error: BaseException | None = None
+        self._era = 0
+        self._void_era = -1
         self.worker: Worker | None = None
 
         def load() -> Worker:
@@ -118,15 +125,26 @@ class LocalExecutor(Executor):
         finally:
             self._loaded.set()
         while (ticket := self._plans.get()) is not None:
+            if ticket.era == self._void_era:
+                ticket.finish(None, RuntimeError("void: a step before it failed"))
+                continue
             try:
                 ticket.finish(worker.step(ticket.plan, ticket.wait_masks))
             except Exception as error:
+                self._void_era = ticket.era
                 ticket.finish(None, error)
 
     def submit(self, plan: StepPlan) -> Ticket:
-        ticket = Ticket(plan)
+        ticket = Ticket(plan, self._era)
         self._plans.put(ticket)
         return ticket
+
+    def collect(self, ticket: Ticket) -> StepResult:
+        try:
+            return super().collect(ticket)
+        except StepFailedError:
+            self._era = ticket.era + 1
+            raise
 
     def shutdown(self) -> None:
         self._plans.put(None)

@@ -207,3 +207,13 @@ def test_a_tile_with_other_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(linear.F, "linear", other_order)
     assert 4 not in linear.equal_tiles(torch.randn(90, 256), None)
+
+
+def test_pad_buffers_serve_inference_mode_and_plain_calls() -> None:
+    from quire.ops.vendor.linear import LinearTorch
+
+    provider = LinearTorch()
+    packed = provider.pack(torch.randn(8, 24), None)
+    with torch.inference_mode():
+        inside = provider.run(torch.ones(1, 24), packed)
+    assert torch.equal(provider.run(torch.ones(1, 24), packed), inside)

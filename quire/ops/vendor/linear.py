@@ -38,7 +38,8 @@ class _Pads(threading.local):
     def take(self, width: int, dtype: torch.dtype) -> torch.Tensor:
         key = (width, dtype)
         if key not in self.known:
-            self.known[key] = torch.zeros(TILE_ROWS, width, dtype=dtype)
+            with torch.inference_mode(False):  # so that it may be written in either mode
+                self.known[key] = torch.zeros(TILE_ROWS, width, dtype=dtype)
         return self.known[key]
 
 
