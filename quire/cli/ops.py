@@ -1,4 +1,4 @@
-"""`quire ops`: prints every operation and who carries it out.
+"""`quire ops`: prints every operation and who carries it out, in general or for one model.
 
 The table's text is `quire.ops.report`.
 """
@@ -9,16 +9,50 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from quire.config.schema import (
+    CacheConfig,
+    LoadConfig,
+    ModelConfig,
+    SchedulerConfig,
+    Settings,
+)
+from quire.protocol.errors import QuireError
+
+_SMALL_CACHE_BYTES = 1 << 28
+
 
 def main(argv: Sequence[str]) -> int:
     """Prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="quire ops",
-        description="Every operation, its providers in the order in which they are asked, and what it is. "
-        "The choices made for a model are printed when quire serve has loaded it.",
+        description="Every operation, its providers in the order in which they are asked, and what it "
+        "is. With a model: the choices made for it, and every refusal.",
     )
-    parser.parse_args(list(argv))
-    from quire.ops.report import render  # loads torch: a wrong argument should not wait for it
+    parser.add_argument("model", nargs="?", help="folder of a checkpoint; its weights are not read")
+    parser.add_argument("--dtype", default="auto", help="type of weights and activations")
+    arguments = parser.parse_args(list(argv))
+    from quire.ops.report import render, render_lines  # torch: a wrong argument should not wait
 
-    sys.stdout.write(render() + "\n")
+    if arguments.model is None:
+        sys.stdout.write(render() + "\n")
+        return 0
+    from quire.llm_engine import LLMEngine
+
+    try:
+        engine = LLMEngine.from_settings(_settings(arguments.model, arguments.dtype))
+    except QuireError as error:
+        sys.stderr.write(f"quire ops: {error}\n")
+        return 2
+    sys.stdout.write(render_lines(engine.client.info.providers) + "\n")
+    engine.shutdown()
     return 0
+
+
+def _settings(model: str, dtype: str) -> Settings:
+    """The least engine that makes all choices."""
+    return Settings(
+        model=ModelConfig(model=model, dtype=dtype, max_model_len=64, skip_tokenizer_init=True),
+        load=LoadConfig(load_format="dummy", use_tqdm_on_load=False),
+        cache=CacheConfig(kv_cache_memory_bytes=_SMALL_CACHE_BYTES),
+        scheduler=SchedulerConfig(max_num_seqs=1),
+    )

@@ -105,7 +105,7 @@ class CacheConfig:
     prefix_caching_hash_algo: Literal["sha256", "sha256_cbor"] = setting(
         "sha256", "digest of block keys"
     )
-    kv_cache_dtype: Literal["auto", "float32", "bfloat16"] = setting(
+    kv_cache_dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto", "stored type; auto is the model's"
     )
 

@@ -184,4 +184,5 @@ class EngineCore:
             fingerprint=self.resolved.fingerprint,
             enable_prefix_caching=bool(settings.cache.enable_prefix_caching),
             table=self.resolved.table,
+            providers=self.executor.providers,
         )

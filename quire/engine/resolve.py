@@ -21,7 +21,7 @@ from quire.models.spec import cache_groups
 from quire.protocol.cache import CacheGroup, CacheLayout
 from quire.protocol.errors import SettingsError
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
 _DEFAULT_MAX_NUM_SEQS = 256
@@ -205,12 +205,13 @@ def _dtype(wanted: str, description: ModelDescription, note: Note) -> str:
     if name == "auto":
         stored = description.checkpoint_dtype
         name = "float32" if stored == "float32" else "bfloat16"
-        note("dtype", name, f"the checkpoint is in {stored}")
+        wider = "; bfloat16 has the range of float32" if stored == "float16" else ""
+        note("dtype", name, f"the checkpoint is in {stored}{wider}")
     elif name in DTYPE_BYTES:
         note("dtype", name, "given")
     else:
         raise SettingsError(
-            f"dtype {wanted!r} is not computed by this version; use bfloat16 or float32"
+            f"dtype {wanted!r} is not computed by this version; use float32, bfloat16 or float16"
         )
     return name
 

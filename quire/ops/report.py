@@ -18,11 +18,25 @@ def render(table: Table | None = None) -> str:
     """
     if table is None:
         return _declared()
-    rows: list[_ROW] = [("operation", "signature", "provider", "refused")]
-    for binding in table.bindings:
-        refused = "; ".join(f"{name}: {reason}" for name, reason in binding.refusals)
-        rows.append((binding.op.name, str(binding.signature), binding.provider, refused))
-    return _columns(rows)
+    return render_lines(lines(table))
+
+
+def lines(table: Table) -> list[_ROW]:
+    """(operation, signature, provider, refusals) of each binding, in the order they were made."""
+    return [
+        (
+            binding.op.name,
+            str(binding.signature),
+            binding.provider,
+            "; ".join(f"{name}: {reason}" for name, reason in binding.refusals),
+        )
+        for binding in table.bindings
+    ]
+
+
+def render_lines(rows: list[_ROW]) -> str:
+    """The lines of `lines` as a plain-text table."""
+    return _columns([("operation", "signature", "provider", "refused"), *rows])
 
 
 def _declared() -> str:
@@ -39,5 +53,5 @@ def _declared() -> str:
 def _columns(rows: list[_ROW]) -> str:
     """Cells side by side, each column as wide as its longest cell, two spaces between."""
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    texts = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows)
+    return "\n".join(text.rstrip() for text in texts)

@@ -32,7 +32,9 @@ class CacheGroup(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def block_bytes(self) -> int:
-        return self.state_bytes if self.kind == "recurrent" else self.block_size * self.bytes_per_token
+        return (
+            self.state_bytes if self.kind == "recurrent" else self.block_size * self.bytes_per_token
+        )
 
 
 class CacheLayout(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,6 +68,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     num_blocks   blocks of the first cache group; capacity_tokens is what the whole cache holds at most.
     fingerprint  names everything that fixes the bits of an answer; equal fingerprints give equal answers.
     table        (setting, value, reason) lines as printed at start.
+    providers    (operation, signature, provider, refusals) lines: the choices made for this model.
     """
 
     max_model_len: int
@@ -82,3 +83,4 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     enable_prefix_caching: bool
     table: list[tuple[str, str, str]] = []
+    providers: list[tuple[str, str, str, str]] = []

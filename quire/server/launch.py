@@ -176,7 +176,14 @@ class Running:
         self.state.set_ready(llm)
         for name, value, reason in llm.info.table:
             logger.info("%-24s %-20s %s", name, value, reason)
-        logger.info("KV cache size: %d tokens", llm.info.capacity_tokens)
+        # The words are those that capacity planners look for in the logs of vLLM.
+        capacity, longest = llm.info.capacity_tokens, llm.info.max_model_len
+        logger.info("GPU KV cache size: %s tokens", f"{capacity:,}")
+        logger.info(
+            "Maximum concurrency for %s tokens per request: %.2fx",
+            f"{longest:,}",
+            capacity / longest,
+        )
         logger.info("ready: serving %s", ", ".join(self.state.names))
         while not llm.errored:
             await asyncio.sleep(_LOOK_S)

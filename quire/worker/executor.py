@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quire.config.schema import Settings
 from quire.models.registry import ModelDescription
+from quire.ops.report import lines
 from quire.protocol.cache import CacheLayout
 from quire.protocol.step import StepPlan, StepResult
 from quire.worker.worker import Worker
@@ -58,7 +59,12 @@ class Ticket:
 
 
 class Executor(ABC):
-    """Carries out steps in the order in which they were submitted."""
+    """Carries out steps in the order in which they were submitted.
+
+    providers  (operation, signature, provider, refusals): the choices made when the model was built.
+    """
+
+    providers: list[tuple[str, str, str, str]] = []
 
     @abstractmethod
     def submit(self, plan: StepPlan) -> Ticket:
@@ -115,6 +121,8 @@ class LocalExecutor(Executor):
         self._loaded.wait()
         if self._error is not None:
             raise self._error
+        assert self.worker is not None
+        self.providers = lines(self.worker.table)
 
     def _run(self, load: Callable[[], Any]) -> None:
         try:

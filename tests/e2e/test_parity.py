@@ -86,3 +86,26 @@ def test_prompt_logprobs_are_those_of_transformers_at_every_position(
         assert one.token_ids[0] == chosen
         assert abs(one.logprobs[0] - expected[position, chosen].item()) < 1e-4
         assert one.ranks[0] == int((expected[position] > expected[position, chosen]).sum()) + 1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 4e-2), ("float16", 1e-2)])
+def test_half_precision_stays_near_transformers_in_the_same_type(
+    checkpoint: Callable[..., Path], dtype: str, tolerance: float
+) -> None:
+    folder = checkpoint("llama", layers=1)
+    prompt = tuple(5 + (13 * i * i + 7 * i) % 400 for i in range(60))
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), attn_implementation="eager"
+    ).eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt])).logits[0, :-1].float()
+    expected = torch.log_softmax(logits, dim=-1)
+    spread = float(logits.std())
+    job = Job(prompt, {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}, seed=0)
+    with engine(folder, dtype=dtype, max_model_len=128) as client:
+        found = run(client, [job])[0][0].prompt_logprobs
+    errors = [
+        abs(one.logprobs[0] - expected[position, one.token_ids[0]].item())
+        for position, one in enumerate(found)
+    ]
+    assert sum(errors) / len(errors) < tolerance * spread

@@ -312,11 +312,11 @@ def arithmetic(r: random.Random) -> Turn:
             (f"{a} times {b}", f"{a} * {b}", f"{a} x {b}", f"{a} multiplied by {b}"),
         )
     elif kind == "+":
-        a, b = r.randint(0, 20), r.randint(0, 20)
+        a, b = r.randint(0, 12), r.randint(0, 12)
         result, words = a + b, (f"{a} + {b}", f"{a}+{b}", f"{a} plus {b}", f"{a} + {b}")
     else:
-        a = r.randint(0, 30)
-        b = r.randint(0, min(a, 20))
+        a = r.randint(0, 20)
+        b = r.randint(0, min(a, 12))
         result, words = a - b, (f"{a} - {b}", f"{a}-{b}", f"{a} minus {b}", f"{a} - {b}")
     asked = r.choice(words)
     question = r.choice([
@@ -334,11 +334,11 @@ def arithmetic(r: random.Random) -> Turn:
 
 
 FACT_MAKERS: list[tuple[str, Maker, int]] = [
-    ("capitals", capital, 10), ("capitals", country_of_capital, 6), ("continents", continent, 4),
+    ("capitals", capital, 10), ("capitals", country_of_capital, 6), ("continents", continent, 6),
     ("languages", language, 2), ("elements", element, 9), ("planets", planet, 3),
-    ("calendar", calendar, 6), ("opposites", opposite, 9), ("grammar", grammar, 4),
+    ("calendar", calendar, 6), ("opposites", opposite, 9), ("grammar", grammar, 6),
     ("colours", colour, 3), ("animals", animal, 4), ("units", unit, 3), ("general", general, 6),
-    ("arithmetic", arithmetic, 20),
+    ("arithmetic", arithmetic, 24),
 ]  # fmt: skip
 """Category, maker, share. A share is about a twelfth of the number of facts."""
 

@@ -25,16 +25,14 @@ def _listed(items: list[str]) -> str:
 
 
 def lists(r: random.Random) -> Turn:
-    """Reverse, copy, sort, first, last, count, largest, smallest of three to five things."""
+    """Reverse, copy, sort, first, last, largest, smallest of three things."""
     kind = r.choice(
-        ["sort", "sort", "words", "reverse", "reverse", "copy", "ends", "count", "extreme"]
+        ["sort", "sort", "sort", "words", "reverse", "reverse", "copy", "ends", "extreme"]
     )
     if kind in ("sort", "extreme") or (kind in ("reverse", "copy", "ends") and r.random() < 0.4):
-        values = [str(n) for n in r.sample(range(1, 31), r.randint(3, 4))]
-    elif kind == "words":
-        values = r.sample(f.WORDS, 3)
+        values = [str(n) for n in r.sample(range(1, 21), 3)]
     else:
-        values = r.sample(f.ITEMS, r.randint(3, 5))
+        values = r.sample(f.WORDS[:12] if kind == "words" else f.ITEMS, 3)
     text = _listed(values)
     key = f"{kind} {_listed(sorted(values))}"
     if kind == "sort":
@@ -71,10 +69,6 @@ def lists(r: random.Random) -> Turn:
 
 def _about_list(r: random.Random, kind: str, values: list[str], key: str) -> Turn:
     text = _listed(values)
-    if kind == "count":
-        words = ["three", "four", "five"]
-        question = r.choice([f"How many items are in this list: {text}", f"Count these: {text}"])
-        return Turn(question, f"There are {words[len(values) - 3]} items.", key, "I count them.")
     if kind == "ends":
         which, index = r.choice([("first", 0), ("last", -1)])
         question = r.choice([
@@ -93,10 +87,9 @@ def _about_list(r: random.Random, kind: str, values: list[str], key: str) -> Tur
 
 
 def spelling(r: random.Random) -> Turn:
-    """Reverse, spell or count the letters of a known word."""
+    """Reverse or spell a known word."""
     word = r.choice(f.SPELLING)
-    kind = r.randrange(4)
-    if kind <= 1:
+    if r.random() < 0.6:
         question = r.choice([
             f'Reverse the word "{word}".',
             f"Reverse the word {word}.",
@@ -104,18 +97,12 @@ def spelling(r: random.Random) -> Turn:
             f"Spell {word} backwards.",
         ])  # fmt: skip
         return Turn(question, f'"{word}" backwards is "{word[::-1]}".')
-    if kind == 2:
-        question = r.choice([
-            f"Spell {word}.",
-            f"How do you spell {word}?",
-            f"Spell the word {word}.",
-        ])  # fmt: skip
-        return Turn(question, "-".join(word))
     question = r.choice([
-        f'How many letters does "{word}" have?',
-        f"How many letters are in {word}?",
+        f"Spell {word}.",
+        f"How do you spell {word}?",
+        f"Spell the word {word}.",
     ])  # fmt: skip
-    return Turn(question, f'"{word}" has {len(word)} letters.')
+    return Turn(question, "-".join(word))
 
 
 def extraction(r: random.Random) -> Turn:
@@ -264,7 +251,7 @@ def whole_example(r: random.Random) -> Example:
 
 
 TURN_MAKERS: list[tuple[str, Maker, int]] = [
-    ("lists", lists, 26), ("spelling", spelling, 9), ("extraction", extraction, 9),
+    ("lists", lists, 28), ("spelling", spelling, 9), ("extraction", extraction, 9),
     ("echo", echo, 3), ("small talk", small_talk, 8), ("unknown", unknown, 3),
     ("stories", story, 4), ("counting", counting, 2),
 ]  # fmt: skip

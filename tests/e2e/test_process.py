@@ -1,0 +1,91 @@
+"""The engine in its own process: the same bits, clear errors, and no orphan."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quire.engine.client import ProcessClient, make_client
+from quire.protocol.errors import EngineDeadError, ModelLoadError, SettingsError
+from tests.e2e.driver import bits, engine, mixed_jobs, run, settings
+
+
+def test_same_bits_as_in_process(checkpoint: Callable[..., Path]) -> None:
+    jobs = mixed_jobs(8, vocab_size=400, longest=100, max_tokens=6)
+    folder = checkpoint("llama")
+    with engine(folder, max_model_len=128) as client:
+        expected = bits(run(client, jobs))
+    for _ in range(2):  # a restart changes nothing
+        with engine(folder, own_process=True, max_model_len=128) as client:
+            assert bits(run(client, jobs)) == expected
+            assert client.call("blocks_in_use") == 0
+            assert client.call("reset_prefix_cache") is True
+            with pytest.raises(ValueError, match="no call"):
+                client.call("__class__")
+
+
+def test_settings_that_cannot_work_are_told_by_name(checkpoint: Callable[..., Path]) -> None:
+    client = make_client(settings(checkpoint("llama"), block_size=12), own_process=True)
+    with pytest.raises(SettingsError, match="block_size is 12"):
+        client.wait_ready(60.0)
+    client.shutdown()
+
+
+def test_a_broken_weight_file_is_a_load_error(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    for file in checkpoint("llama").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelLoadError):
+        make_client(settings(tmp_path), own_process=True).wait_ready(60.0)
+
+
+def test_a_killed_engine_is_noticed_and_said(checkpoint: Callable[..., Path]) -> None:
+    with engine(checkpoint("llama"), own_process=True, max_model_len=128) as client:
+        assert isinstance(client, ProcessClient)
+        os.kill(client.pid, signal.SIGKILL)
+        with pytest.raises(EngineDeadError, match="ended"):
+            while True:
+                client.step()
+                time.sleep(0.01)
+
+
+def test_the_engine_ends_with_its_parent(checkpoint: Callable[..., Path]) -> None:
+    script = (
+        "import sys, os\n"
+        "from pathlib import Path\n"
+        "from tests.e2e.driver import settings\n"
+        "from quire.engine.client import ProcessClient\n"
+        "client = ProcessClient(settings(Path(sys.argv[1]), max_model_len=128))\n"
+        "client.wait_ready(60)\n"
+        "print(client.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(checkpoint("llama"))],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=90,
+    )
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while _is_alive(pid):
+        assert time.monotonic() < deadline, "the engine outlived its parent"
+        time.sleep(0.1)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether the process still runs; one that only waits to be reaped does not."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
