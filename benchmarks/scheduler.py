@@ -46,9 +46,10 @@ def answer(plan: StepPlan, rng: random.Random) -> StepResult:
 
 def measure_steps(
     *, running: int, waiting: int, turnover: float, depth: int, steps: int, block_size: int
-) -> tuple[float, float]:
-    """Median and 99th percentile of schedule() + update(), in ms.
+) -> tuple[float, float, float]:
+    """Median and 99th percentile of schedule() + update(), in ms, and the median of add() in us.
 
+    add() runs between steps, when a request arrives; the keys of the prompt's blocks are made there.
     Every request lives 1 / turnover steps, so that this share of the running ones arrives and
     finishes in a step; `waiting` others queue behind them all the time.
     """
@@ -66,9 +67,13 @@ def measure_steps(
         nonlocal added
         prompt = rng.choices(range(VOCAB_SIZE), k=rng.randint(32, 224))
         params = SamplingParams(max_tokens=life, ignore_eos=True)
-        scheduler.add(EngineRequest(request_id=f"r{added}", prompt_token_ids=prompt, params=params))
+        request = EngineRequest(request_id=f"r{added}", prompt_token_ids=prompt, params=params)
         added += 1
+        begun = clock()
+        scheduler.add(request)
+        adding.append((clock() - begun) * 1e6)
 
+    adding: list[float] = []
     taken: list[float] = []
     flights: deque[tuple[StepPlan, StepResult]] = deque()
     gc.collect()
@@ -86,7 +91,7 @@ def measure_steps(
         if turn >= 3 * life:
             taken.append((clock() - begun) * 1e3)
     taken.sort()
-    return statistics.median(taken), taken[int(len(taken) * 0.99)]
+    return statistics.median(taken), taken[int(len(taken) * 0.99)], statistics.median(adding)
 
 
 def measure_lookup(num_tokens: int, block_size: int) -> tuple[float, float]:
@@ -138,7 +143,7 @@ def main() -> None:
     clock = time.perf_counter if args.wall else time.thread_time
     for depth in (1, 2):
         for turnover in (args.turnover, 0.001):
-            median, high = measure_steps(
+            median, high, adding = measure_steps(
                 running=args.running,
                 waiting=args.waiting,
                 turnover=turnover,
@@ -148,7 +153,8 @@ def main() -> None:
             )
             print(
                 f"depth {depth}: {args.running} running, {args.waiting} waiting, {turnover:.1%} come "
-                f"and go: schedule + update median {median:.2f} ms, p99 {high:.2f} ms"
+                f"and go: schedule + update median {median:.2f} ms, p99 {high:.2f} ms; "
+                f"add median {adding:.0f} us a request"
             )
     for block_size in (16, 32):
         hashed, known = measure_lookup(32_768, block_size)

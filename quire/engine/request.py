@@ -87,7 +87,7 @@ class Request:
         self.packed_prompt = pack_ids(source.prompt_token_ids)
         self.logprobs_at = 1 if params.prompt_logprobs is not None else num_prompt
         self.eos = frozenset(() if params.ignore_eos else source.eos_token_ids)
-        self.stops = self.eos | frozenset(params.stop_token_ids or ())
+        self.stops = self.eos.union(params.stop_token_ids) if params.stop_token_ids else self.eos
         room = max_model_len if params.max_tokens is None else num_prompt + params.max_tokens
         self.final_len = min(room, max_model_len)
         self.queued_s = now_s
@@ -107,12 +107,15 @@ class Sequence:
     """One continuation: known tokens, computed tokens, its row and its block tables.
 
     token_ids    ids the engine has seen: prompt, then output.
-    pending      tokens sampled by steps in flight: the worker knows them, we do not yet.
-    length       len(token_ids) + pending.
+    length       len(token_ids), and the tokens sampled by steps in flight: the worker knows them.
     computed     tokens whose cache is filled, once the planned steps have run.
+    plain_until  while `length` is at most this, its next step is one token that needs no block and
+                 completes none; 0 when that is not so or not known.
+    quiet_until  a sampled token that makes it so many known ones at most is neither its first news nor
+                 its end by length; 0 while results may come that are not for it.
     tables       [groups][blocks] block ids, NULL_BLOCK where a window has passed.
     capacity     tokens that the tables reach.
-    keys         keys of its leading full blocks, as far as they were needed.
+    keys         keys of its leading full blocks: the prompt's on arrival, later ones as needed.
     published    leading blocks whose keys were offered to the cache.
     publish_at   tokens at which the next key can be published.
     valid_from   results of steps before this one are not for it; NEVER when it is finished.
@@ -133,8 +136,9 @@ class Sequence:
         "token_ids",
         "num_prompt",
         "length",
-        "pending",
         "computed",
+        "plain_until",
+        "quiet_until",
         "final_len",
         "min_len",
         "stops",
@@ -167,8 +171,9 @@ class Sequence:
         self.token_ids = token_ids
         self.num_prompt = num_prompt
         self.length = len(token_ids)
-        self.pending = 0
         self.computed = 0
+        self.plain_until = 0
+        self.quiet_until = 0
         self.final_len = request.final_len
         self.min_len = num_prompt + request.params.min_tokens
         self.stops = request.stops
@@ -188,6 +193,11 @@ class Sequence:
         self.num_cached = -1
         self.is_announced = False
         self.num_nonfinite = 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens sampled by steps in flight, which the worker knows and we do not yet."""
+        return self.length - len(self.token_ids)
 
     @property
     def is_finished(self) -> bool:

@@ -69,6 +69,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint  names everything that fixes the bits of an answer; equal fingerprints give equal answers.
     table        (setting, value, reason) lines as printed at start.
     providers    (operation, signature, provider, refusals) lines: the choices made for this model.
+    ledger       (line, bytes, note) lines of the memory that may be taken, with the total and what is free.
     """
 
     max_model_len: int
@@ -84,3 +85,4 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     enable_prefix_caching: bool
     table: list[tuple[str, str, str]] = []
     providers: list[tuple[str, str, str, str]] = []
+    ledger: list[tuple[str, int, str]] = []

@@ -194,8 +194,7 @@ def pending_token_ignored(patch: Patch) -> None:
 
     def wrong(self: Places, sequence: Sequence) -> None:
         right(self, sequence)
-        sequence.length -= sequence.pending
-        sequence.pending = 0
+        sequence.length = len(sequence.token_ids)
 
     patch.setattr(Places, "preempt", wrong)
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
+from quire.engine.kvcache.tables import EvictionOrder, KeyMap
 from quire.protocol.cache import NULL_BLOCK, CacheLayout
 
 _NO_SLAB = -1
+_NO_KEY = b""
 
 
 class _Group:
     """The blocks of one cache group.
 
     refs      [N] references on each block.
-    key_of    block -> its key in the prefix cache; block_of is the inverse.
-    lru       cached blocks that nobody holds -> when they were let go, in eviction order.
+    key_of    [N] each block's key in the prefix cache, empty if it has none; block_of is the inverse.
+    lru       cached blocks that nobody holds, in eviction order.
     idle      slabs without a held block but with cached ones -> when that began, oldest first.
     partial   slabs with free blocks, apart from the open one.
     open      the slab from which blocks are taken first.
@@ -40,9 +42,9 @@ class _Group:
     def __init__(self, per_slab: int, max_blocks: int) -> None:
         self.per_slab = per_slab
         self.refs = [0] * max_blocks
-        self.key_of: dict[int, bytes] = {}
-        self.block_of: dict[bytes, int] = {}
-        self.lru: OrderedDict[int, int] = OrderedDict()
+        self.key_of = [_NO_KEY] * max_blocks
+        self.block_of = KeyMap()
+        self.lru = EvictionOrder(max_blocks)
         self.idle: OrderedDict[int, int] = OrderedDict()
         self.partial: dict[int, None] = {}
         self.open = _NO_SLAB
@@ -76,7 +78,13 @@ class BlockPool:
     def take(self, group: int, count: int) -> list[int] | None:
         """`count` blocks, each held once; None, with nothing taken, if there are not so many."""
         g = self._groups[group]
-        refs, held_in = g.refs, self._held_in
+        slab = g.open
+        if slab >= 0 and self._held_in[slab] and count <= len(self._free_in[slab]):
+            return self._take_open(g, slab, count)
+        return self._take_anywhere(g, group, count)
+
+    def _take_anywhere(self, g: _Group, group: int, count: int) -> list[int] | None:
+        """`take`, where the open slab has not so many free blocks."""
         taken: list[int] = []
         while len(taken) < count:
             slab = g.open
@@ -90,18 +98,34 @@ class BlockPool:
                     self._hold(g, block)
                     continue
                 slab = g.open
-            free = self._free_in[slab]
-            size = min(count - len(taken), len(free))
-            fresh = free[-size:]
-            fresh.reverse()
-            del free[-size:]
-            for block in fresh:
-                refs[block] = 1
-            if held_in[slab] == 0:
+            if self._held_in[slab] == 0:
                 g.idle.pop(slab, None)
-            held_in[slab] += size
-            g.in_use += size
-            taken += fresh
+            taken += self._take_open(g, slab, min(count - len(taken), len(self._free_in[slab])))
+        return taken
+
+    def _take_open(self, g: _Group, slab: int, count: int) -> list[int]:
+        """`count` of the free blocks of the open slab, which is not listed as idle."""
+        free, refs = self._free_in[slab], g.refs
+        start = len(free) - count
+        taken = free[start:]
+        del free[start:]
+        taken.reverse()
+        for block in taken:
+            refs[block] = 1
+        self._held_in[slab] += count
+        g.in_use += count
+        return taken
+
+    def take_each(self, count: int) -> list[list[int]] | None:
+        """`take` of as many blocks for every group: [groups][count], or None with nothing taken."""
+        taken: list[list[int]] = []
+        for group in range(len(self._groups)):
+            blocks = self.take(group, count)
+            if blocks is None:
+                for other, others in enumerate(taken):
+                    self.release(other, reversed(others))
+                return None
+            taken.append(blocks)
         return taken
 
     def share(self, group: int, blocks: Iterable[int]) -> None:
@@ -114,32 +138,37 @@ class BlockPool:
             if refs[block]:
                 refs[block] += 1
             else:
-                del g.lru[block]
+                g.lru.remove(block)
                 self._hold(g, block)
 
     def release(self, group: int, blocks: Iterable[int]) -> None:
         """One reference less on each block; those given first are evicted first. Passes over NULL_BLOCK."""
         g = self._groups[group]
-        refs, key_of, lru, per_slab, held_in = g.refs, g.key_of, g.lru, g.per_slab, self._held_in
+        refs, key_of, per_slab, held_in = g.refs, g.key_of, g.per_slab, self._held_in
         self._clock += 1
-        clock = self._clock
+        cached: list[int] = []
+        num_let_go = 0
         for block in blocks:
             if block == NULL_BLOCK:
                 continue
             left = refs[block] - 1
-            assert left >= 0, f"block {block} of group {group} is given back twice"
             refs[block] = left
             if left:
+                assert left > 0, f"block {block} of group {group} is given back twice"
                 continue
-            g.in_use -= 1
+            num_let_go += 1
             slab = block // per_slab
-            held_in[slab] -= 1
-            if block in key_of:
-                lru[block] = clock
+            held = held_in[slab] - 1
+            held_in[slab] = held
+            if key_of[block]:
+                cached.append(block)
             else:
                 self._free_block(g, block)
-            if held_in[slab] == 0 and self._owner[slab] == group:
-                g.idle[slab] = clock
+            if held == 0 and self._owner[slab] == group:
+                g.idle[slab] = self._clock
+        g.in_use -= num_let_go
+        if cached:
+            g.lru.extend(cached, self._clock)
 
     def num_references(self, group: int, block: int) -> int:
         """How many tables hold the block."""
@@ -154,9 +183,17 @@ class BlockPool:
         slabs += sum(len(other.idle) for other in self._groups if other is not g)
         return slabs * g.per_slab - g.in_use >= count
 
+    def has_available_each(self, count: int) -> bool:
+        """Whether `take` could give each group alone so many blocks, taking no other's slab."""
+        num_empty = len(self._empty)
+        short = [
+            g for g in self._groups if (g.num_slabs + num_empty) * g.per_slab - g.in_use < count
+        ]
+        return not short
+
     # The prefix cache.
 
-    def cached(self, group: int) -> dict[bytes, int]:
+    def cached(self, group: int) -> KeyMap:
         """Key -> block of every published block; not to be changed."""
         return self._groups[group].block_of
 
@@ -166,11 +203,13 @@ class BlockPool:
         The first block of a key stays the one that is found.
         """
         g = self._groups[group]
-        key_of, block_of = g.key_of, g.block_of
+        key_of, shards = g.key_of, g.block_of.shards
         for block, key in zip(blocks, keys, strict=True):
-            if key not in block_of and block not in key_of and block != NULL_BLOCK:
-                block_of[key] = block
-                key_of[block] = key
+            if block != NULL_BLOCK and not key_of[block]:
+                shard = shards[key[0]]
+                if key not in shard:
+                    shard[key] = block
+                    key_of[block] = key
 
     def withdraw(self, group: int, key: bytes) -> None:
         """Forgets a key, if it is known; a block that nobody holds becomes free."""
@@ -178,15 +217,15 @@ class BlockPool:
         block = g.block_of.pop(key, None)
         if block is None:
             return
-        del g.key_of[block]
+        g.key_of[block] = _NO_KEY
         if g.refs[block] == 0:
-            del g.lru[block]
+            g.lru.remove(block)
             self._free_block(g, block)
 
     def withdraw_block(self, group: int, block: int) -> None:
         """Forgets the key of a block, if it has one."""
-        key = self._groups[group].key_of.get(block)
-        if key is not None:
+        key = self._groups[group].key_of[block]
+        if key:
             self.withdraw(group, key)
 
     def reset(self) -> bool:
@@ -242,8 +281,8 @@ class BlockPool:
     def _evict(self, g: _Group, group: int) -> int:
         """A block from what was let go longest ago: an own cached one, or out of an idle slab of
         another group, which then changes hands. -1 if there is neither."""
-        own = next(iter(g.lru.values())) if g.lru else None
-        oldest, victim = own, g
+        block = g.lru.oldest()
+        oldest, victim = g.lru.since[block] if block >= 0 else None, g
         for other in self._groups:
             if other is not g and other.idle:
                 since = next(iter(other.idle.values()))
@@ -252,8 +291,9 @@ class BlockPool:
         if oldest is None:
             return -1
         if victim is g:
-            block, _ = g.lru.popitem(last=False)
-            del g.block_of[g.key_of.pop(block)]
+            g.lru.remove(block)
+            del g.block_of[g.key_of[block]]
+            g.key_of[block] = _NO_KEY
             return block
         self._take_slab(victim)
         self._give_slab(g, group, self._empty.pop())
@@ -263,10 +303,11 @@ class BlockPool:
         """Empties the longest idle slab of a group."""
         slab = next(iter(g.idle))
         for block in range(slab * g.per_slab, (slab + 1) * g.per_slab):
-            key = g.key_of.pop(block, None)
-            if key is not None:
+            key = g.key_of[block]
+            if key:
+                g.key_of[block] = _NO_KEY
                 del g.block_of[key]
-                del g.lru[block]
+                g.lru.remove(block)
                 self._free_block(g, block)
 
     def _free_block(self, g: _Group, block: int) -> None:
@@ -309,23 +350,24 @@ class BlockPool:
         assert owned + len(self._empty) == self.layout.num_slabs, "a slab is lost"
 
     def _check_group(self, group: int, g: _Group, slabs: list[int]) -> None:
-        assert g.block_of == {key: block for block, key in g.key_of.items()}
+        assert g.block_of == {key: block for block, key in enumerate(g.key_of) if key}
         assert g.in_use == sum(1 for n in g.refs if n > 0)
         assert all(n >= 0 for n in g.refs)
-        for block in g.lru:
+        lru = list(g.lru)
+        evictable = set(lru)
+        assert len(evictable) == len(lru), f"a block of group {group} is evictable twice"
+        for block in lru:
             assert g.refs[block] == 0, f"block {block} of group {group} is held and evictable"
-            assert block in g.key_of
-        for block in g.key_of:
-            assert g.refs[block] > 0 or block in g.lru
+        assert evictable == {b for b, key in enumerate(g.key_of) if key and not g.refs[b]}
         idle = set()
         seen = 0
         for slab in slabs:
             blocks = range(slab * g.per_slab, (slab + 1) * g.per_slab)
             free = self._free_in[slab]
             held = sum(1 for block in blocks if g.refs[block] > 0)
-            cached = sum(1 for block in blocks if block in g.lru)
+            cached = sum(1 for block in blocks if block in evictable)
             assert len(set(free)) == len(free) and all(block in blocks for block in free)
-            assert all(g.refs[block] == 0 and block not in g.key_of for block in free)
+            assert all(g.refs[block] == 0 and not g.key_of[block] for block in free)
             assert held + cached + len(free) == g.per_slab, f"slab {slab} does not add up"
             assert held == self._held_in[slab]
             assert held + cached > 0 or g.open == slab, f"empty slab {slab} did not return"
@@ -334,6 +376,7 @@ class BlockPool:
                 idle.add(slab)
             seen += held + cached
         assert set(g.idle) == idle, f"group {group} lists the wrong idle slabs"
-        assert seen == g.in_use + len(g.lru), f"group {group} holds blocks outside its slabs"
-        assert list(g.lru.values()) == sorted(g.lru.values())
+        assert seen == g.in_use + len(lru), f"group {group} holds blocks outside its slabs"
+        ages = [g.lru.since[block] for block in lru]
+        assert ages == sorted(ages)
         assert list(g.idle.values()) == sorted(g.idle.values())

@@ -31,8 +31,9 @@ class FullAttention:
 
     def longest_hit(self, keys: Sequence[bytes], cached: Container[bytes], limit: int) -> int:
         """Blocks of the longest usable cached prefix, at most `limit`."""
+        holds = cached.__contains__
         for i in range(limit):
-            if keys[i] not in cached:
+            if not holds(keys[i]):
                 return i
         return limit
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.hashing import BlockHasher
-from quire.engine.kvcache.kinds import SlidingWindow, rules_of
+from quire.engine.kvcache.kinds import FullAttention, SlidingWindow, rules_of
 from quire.engine.request import NEVER, Sequence
 from quire.protocol.cache import NULL_BLOCK, CacheLayout
 from quire.protocol.errors import SettingsError
@@ -47,8 +47,17 @@ class CacheManager:
         self._windows = [
             (g, rules) for g, rules in enumerate(self.rules) if isinstance(rules, SlidingWindow)
         ]
+        full = [g for g in self._groups if isinstance(self.rules[g], FullAttention)]
+        self._must_hold_first = self.pool.cached(full[0]) if full else None
 
     # Starting a sequence.
+
+    def hash_prompt(self, sequence: Sequence) -> None:
+        """Makes the keys of the prompt's full blocks now, which would else be made in a step."""
+        request = sequence.request
+        if request.writes_cache:
+            num_blocks = sequence.num_prompt // self.block_size
+            self._hasher.extend(sequence.keys, request, sequence.token_ids, num_blocks)
 
     def match(self, sequence: Sequence) -> int:
         """Blocks of the longest cached prefix that every group can use; 0 if it may not read.
@@ -58,18 +67,18 @@ class CacheManager:
         """
         if not sequence.reads_cache:
             return 0
-        limit = self._hit_limit(sequence)
-        if limit <= 0:
-            return 0
-        token_ids = sequence.token_ids
+        keys, token_ids = sequence.keys, sequence.token_ids
         # One more than can be read, where the last block is full: it will be published.
         num_blocks = len(token_ids) // self.block_size
-        self._hasher.extend(sequence.keys, sequence.request, token_ids, num_blocks)
-        hit = limit
+        if len(keys) < num_blocks:
+            self._hasher.extend(keys, sequence.request, token_ids, num_blocks)
+        if not keys or (self._must_hold_first is not None and keys[0] not in self._must_hold_first):
+            return 0
+        hit = max(self._hit_limit(sequence), 0)
         settled = 0
         while settled < len(self.rules) and hit:
             for g in self._groups:
-                usable = self.rules[g].longest_hit(sequence.keys, self.pool.cached(g), hit)
+                usable = self.rules[g].longest_hit(keys, self.pool.cached(g), hit)
                 settled = settled + 1 if usable == hit else 1
                 hit = usable
                 if settled == len(self.rules):
@@ -102,6 +111,8 @@ class CacheManager:
     def fits(self, sequence: Sequence, hit: int) -> bool:
         """Whether blocks for all its known tokens could be had now, as far as counts tell."""
         need = -(-sequence.length // self.block_size) - hit
+        if self.pool.has_available_each(need):
+            return True
         for g, rules in enumerate(self.rules):
             if not self.pool.has_available(g, need):
                 live = rules.most_live(sequence.length, self._max_chunk)
@@ -114,11 +125,18 @@ class CacheManager:
 
         False, with nothing held, if blocks run out.
         """
+        if not hit:
+            count = -(-end // self.block_size)
+            taken = self.pool.take_each(count)
+            if taken is None:
+                return False
+            sequence.tables = taken
+            sequence.computed = 0
+            sequence.capacity = count * self.block_size
+            self._mark_published(sequence, 0)
+            return True
         tables: list[list[int]] = []
         for g in self._groups:
-            if not hit:
-                tables.append([])
-                continue
             first = self.rules[g].first_needed(hit * self.block_size)
             cached = self.pool.cached(g)
             found = [cached[key] for key in sequence.keys[first:hit]]
@@ -143,14 +161,9 @@ class CacheManager:
             if first:
                 self._pass_window(g, first, sequence.tables[g])
         count = max(-(-end // self.block_size) - sequence.capacity // self.block_size, 0)
-        grown: list[list[int]] = []
-        for g in self._groups:
-            fresh = self.pool.take(g, count)
-            if fresh is None:
-                for other, blocks in enumerate(grown):
-                    self.pool.release(other, reversed(blocks))
-                return None
-            grown.append(fresh)
+        grown = self.pool.take_each(count)
+        if grown is None:
+            return None
         for table, fresh in zip(sequence.tables, grown, strict=True):
             table += fresh
         sequence.capacity += count * self.block_size
@@ -175,6 +188,7 @@ class CacheManager:
         sequence.capacity = 0
         sequence.computed = 0
         sequence.publish_at = NEVER
+        sequence.plain_until = 0
         sequence.is_fork = False
 
     # Forks.
@@ -256,7 +270,8 @@ class CacheManager:
         first = sequence.published
         if known <= first:
             return
-        self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, known)
+        if len(sequence.keys) < known:
+            self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, known)
         keys = sequence.keys[first:known]
         for g, table in enumerate(sequence.tables):
             self.pool.publish(g, table[first:known], keys)

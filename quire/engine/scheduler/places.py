@@ -56,9 +56,9 @@ class Places:
         """Takes a sequence out of its queue; no result of a step before `step` counts for it."""
         self._unqueue(sequence)
         self._drop(sequence)
-        sequence.pending = 0
         sequence.length = len(sequence.token_ids)
         sequence.valid_from = step
+        sequence.quiet_until = 0
 
     def finish(self, sequence: Sequence) -> None:
         """A sequence ends: it holds nothing, and results in flight are not for it."""
@@ -68,6 +68,7 @@ class Places:
             self.alone.remove(sequence)
             sequence.alone_until = 0
         sequence.valid_from = NEVER
+        sequence.quiet_until = 0
         request = sequence.request
         del request.sequences[sequence.index]
         request.unfinished.discard(sequence.index)
@@ -187,7 +188,7 @@ class Places:
         rows = [s.row for s in self.running.items]
         assert sorted(rows + self.free_rows) == list(range(self._num_rows)), "a row is lost"
         for sequence in live:
-            assert sequence.length == len(sequence.token_ids) + sequence.pending
+            assert sequence.pending >= 0
             assert 0 <= sequence.computed <= sequence.capacity or not sequence.tables
             assert sequence.computed < sequence.length <= sequence.final_len
             assert (sequence.alone_until > 0) == (sequence in self.alone)

@@ -12,6 +12,9 @@ from quire.protocol.step import BlockCopy, NewRow, RowGrowth, StepPlan
 class Draft:
     """The lists of a plan being made.
 
+    Rows that compute one token and sample are only added to `rows`, `starts` and `members`; `catch_up`
+    fills `counts` and `samples` for all of them in one go.
+
     members  the sequences of `rows`, in order.
     sources  (group, block) that copies read; given back once the plan is made.
     leaders  sequences whose prompt is planned to the end here and whose request is not forked yet.
@@ -47,12 +50,14 @@ class Draft:
     def add_new(self, sequence: Sequence) -> None:
         """The sequence takes its row with this plan: the worker gets it whole."""
         source = sequence.request.source
+        # A prompt never changes, so that the plan may hold it; a list that grows is copied.
+        is_started = len(sequence.token_ids) > sequence.num_prompt
         self.new_rows.append(
             NewRow(
                 row=sequence.row,
                 request_id=sequence.request_id,
                 index=sequence.index,
-                token_ids=sequence.token_ids.copy(),
+                token_ids=sequence.token_ids.copy() if is_started else source.prompt_token_ids,
                 num_prompt_tokens=sequence.num_prompt,
                 params=source.params,
                 seed=source.seed,
@@ -69,8 +74,16 @@ class Draft:
             )
         )
 
+    def catch_up(self) -> None:
+        """Brings `counts` and `samples` up to `rows`."""
+        missing = len(self.rows) - len(self.counts)
+        self.counts += [1] * missing
+        self.samples += [True] * missing
+
     def add_row(self, sequence: Sequence, start: int, count: int) -> None:
         """The sequence computes `count` tokens from `start`, and samples if these are its last."""
+        if len(self.counts) < len(self.rows):
+            self.catch_up()
         end = start + count
         sequence.computed = end
         self.rows.append(sequence.row)
@@ -80,7 +93,6 @@ class Draft:
         if end == sequence.length:
             self.samples.append(True)
             sequence.length = end + 1
-            sequence.pending += 1
         else:
             self.samples.append(False)
         if start < sequence.num_prompt:
@@ -90,6 +102,7 @@ class Draft:
 
     def finish(self, step: int, freed_rows: list[int]) -> Flight:
         """The plan, with the step's number and the rows freed since the last one."""
+        self.catch_up()
         plan = StepPlan(
             step=step,
             freed_rows=freed_rows,

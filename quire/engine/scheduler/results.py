@@ -33,6 +33,23 @@ def unsent_logprobs(
     return fresh
 
 
+def late_logprobs(
+    sequence: Sequence, slices: list[PositionLogprobs], start: int
+) -> list[SequenceUpdate]:
+    """Prompt logprobs of a row whose sequence has finished or started over since it was planned.
+
+    If it finished and left forks, these go on behind the prompt and do not compute it again, so the
+    first of them brings the news.
+    """
+    request = sequence.request
+    is_left_to_forks = sequence.is_finished and request.is_forked and request.sequences
+    if not is_left_to_forks or not start < request.logprobs_at < sequence.num_prompt:
+        return []
+    fresh = unsent_logprobs(request, start, slices)
+    heir = request.sequences[min(request.sequences)]
+    return [make_update(heir, [], None, fresh, None)] if fresh else []
+
+
 def make_update(
     sequence: Sequence,
     token_ids: list[int],

@@ -15,7 +15,7 @@ from quire.engine.scheduler.intake import accept
 from quire.engine.scheduler.places import Places
 from quire.engine.scheduler.plan import Draft, Flight
 from quire.engine.scheduler.policy import check_policy, chunk_len
-from quire.engine.scheduler.results import make_update, stop_of, unsent_logprobs
+from quire.engine.scheduler.results import late_logprobs, make_update, stop_of, unsent_logprobs
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import InvalidRequestError, SettingsError
 from quire.protocol.outputs import EngineStats, FinishReason, SequenceUpdate
@@ -95,7 +95,9 @@ class Scheduler:
         )
         self._num_requests += 1
         self._places.requests[request.request_id] = state
-        self._places.waiting.add(state.make_sequence(0))
+        leader = state.make_sequence(0)
+        self._cache.hash_prompt(leader)
+        self._places.waiting.add(leader)
 
     def abort(self, request_id: str, index: int | None = None) -> list[SequenceUpdate]:
         """Ends a request, or one of its sequences; its blocks are free at once. [] if it is not known."""
@@ -154,41 +156,45 @@ class Scheduler:
 
     def _plan_running(self, draft: Draft, budget: int) -> int:
         """Plans the running sequences, oldest first; returns what is left of the budget."""
-        rows, starts, counts = draft.rows, draft.starts, draft.counts
-        samples, members = draft.samples, draft.members
+        rows, starts, members = draft.rows, draft.starts, draft.members
         # Only the tail is ever preempted, so the list may shrink while it is walked.
         for sequence in self._places.running.items:
             if budget <= 0:
                 break
-            start = sequence.computed
             length = sequence.length
-            if length >= sequence.final_len:
-                continue  # its last token is in flight
-            count = length - start
-            if count == 1 and length <= sequence.capacity and start >= sequence.num_prompt:
+            if length <= sequence.plain_until:
                 # What most rows do in most steps, written out.
                 sequence.computed = length
                 sequence.length = length + 1
-                sequence.pending += 1
                 rows.append(sequence.row)
-                starts.append(start)
-                counts.append(1)
-                samples.append(True)
+                starts.append(length - 1)
                 members.append(sequence)
                 budget -= 1
-                if length >= sequence.publish_at:
-                    self._cache.publish(sequence)
                 continue
-            count = self._chunk(start, count, budget)
+            if length >= sequence.final_len:
+                continue  # its last token is in flight
+            start = sequence.computed
+            count = self._chunk(start, length - start, budget)
             if start + count > sequence.capacity:
                 count = self._claim(sequence, count, draft)
                 if not count:
                     break
-            draft.add_row(sequence, start, count)
-            self._cache.publish(sequence)
-            self._places.mark_busy(sequence)
+            self._plan_row(sequence, start, count, draft)
             budget -= count
         return budget
+
+    def _plan_row(self, sequence: Sequence, start: int, count: int, draft: Draft) -> None:
+        """Puts `count` tokens of a sequence that has the blocks for them into the plan."""
+        draft.add_row(sequence, start, count)
+        end = start + count
+        if end >= sequence.publish_at:
+            self._cache.publish(sequence)
+        places = self._places
+        if sequence.busy_key is not None or sequence.publish_at <= len(sequence.token_ids):
+            places.mark_busy(sequence)
+        if draft.samples[-1]:
+            reach = min(sequence.capacity + 1, sequence.publish_at, sequence.final_len)
+            sequence.plain_until = reach - 1
 
     def _plan_waiting(self, draft: Draft, budget: int) -> None:
         """Gives rows to waiting sequences while budget, rows and blocks last."""
@@ -218,9 +224,7 @@ class Scheduler:
             if start + count > sequence.capacity:
                 count = self._claim(sequence, count, draft)
             if count:
-                draft.add_row(sequence, start, count)
-                self._cache.publish(sequence)
-                places.mark_busy(sequence)
+                self._plan_row(sequence, start, count, draft)
                 return
         if sequence.alone_until != NEVER:
             while not places.free_rows or not self._admit(sequence, budget, draft):
@@ -248,6 +252,8 @@ class Scheduler:
             raise RuntimeError("a sequence does not fit into an empty cache")
 
     def _chunk(self, start: int, count: int, budget: int) -> int:
+        if count <= budget and self._longest_chunk <= 0:
+            return count
         return chunk_len(start, count, budget, self._longest_chunk, self._block_size)
 
     def _admit(self, sequence: Sequence, budget: int, draft: Draft) -> int:
@@ -268,7 +274,7 @@ class Scheduler:
                 sequence.wait_key = cache.awaited_key(sequence, hit)
                 if sequence.wait_key in places.busy:
                     return _WAITS
-            if places.running and not cache.fits(sequence, hit):
+            if places.running.items and not cache.fits(sequence, hit):
                 return 0
             start = hit * self._block_size
             count = self._chunk(start, sequence.length - start, budget)
@@ -285,9 +291,7 @@ class Scheduler:
         sequence.wait_key = None
         places.seat(sequence)
         draft.add_new(sequence)
-        draft.add_row(sequence, start, count)
-        cache.publish(sequence)
-        places.mark_busy(sequence)
+        self._plan_row(sequence, start, count, draft)
         return count
 
     def _claim(self, sequence: Sequence, count: int, draft: Draft) -> int:
@@ -319,33 +323,32 @@ class Scheduler:
             raise ValueError(f"result of step {plan.step} came while {flight.plan.step} was due")
         step = plan.step
         updates: list[SequenceUpdate] = []
+        num_quiet = 0
         for sequence, row, start, sampled in zip(
             flight.members, result.rows, plan.starts, plan.samples, strict=True
         ):
-            if sequence.valid_from > step:
-                continue  # finished or started over since
             token_ids = row.token_ids
-            if (
-                row.error is not None
-                or row.nonfinite
-                or row.prompt_logprobs
-                or len(token_ids) != sampled
-                or not sequence.is_announced
-            ):
-                updates += self._take_row(sequence, row, start, sampled)
-                continue
-            if not sampled:
-                continue
             known = sequence.token_ids
             num_known = len(known) + 1
-            if num_known >= sequence.final_len or token_ids[0] in sequence.stops:
-                updates += self._take_row(sequence, row, start, sampled)
+            if (
+                num_known > sequence.quiet_until
+                or not sampled
+                or len(token_ids) != 1
+                or token_ids[0] in sequence.stops
+                or row.error is not None
+                or row.nonfinite
+                or row.prompt_logprobs
+            ):
+                if sequence.valid_from <= step:
+                    updates += self._take_row(sequence, row, start, sampled)
+                elif row.prompt_logprobs:
+                    updates += late_logprobs(sequence, row.prompt_logprobs, start)
                 continue
             # What most rows do in most steps, written out.
             known.append(token_ids[0])
-            sequence.pending -= 1
             if num_known >= sequence.publish_at:
                 self._cache.publish(sequence)
+            num_quiet += 1
             updates.append(
                 SequenceUpdate(
                     request_id=sequence.request_id,
@@ -358,7 +361,7 @@ class Scheduler:
         if alone and flight.members == alone[:1] and alone[0].computed >= alone[0].alone_until:
             self._places.rejoin()
         stats = self._stats
-        stats.generation_tokens += sum(len(update.token_ids) for update in updates)
+        stats.generation_tokens += num_quiet
         stats.prompt_tokens_computed += flight.prompt_tokens
         stats.steps += 1
         stats.step_tokens += plan.num_tokens
@@ -380,11 +383,13 @@ class Scheduler:
             prompt_logprobs = unsent_logprobs(request, start, row.prompt_logprobs)
         stop = None
         if sampled:
-            sequence.pending -= 1
             sequence.token_ids += row.token_ids
+            self._stats.generation_tokens += 1
             stop = stop_of(sequence)
             if stop is None:
-                self._cache.publish(sequence)
+                sequence.quiet_until = sequence.final_len - 1
+                if len(sequence.token_ids) >= sequence.publish_at:
+                    self._cache.publish(sequence)
             else:
                 self._places.finish(sequence)
         elif not prompt_logprobs:
