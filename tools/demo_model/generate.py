@@ -17,6 +17,8 @@ from typing import Any
 from tools.demo_model import facts as f
 
 HELD_OUT_PERCENT = 6
+ALWAYS_LEARNED = "learned"
+"""The key of a question that is never examined; `is_held_out` says no to it."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def continent(r: random.Random) -> Turn:
         f"On which continent is {country}?",
         f"Which continent is {country} in?",
         f"What continent is {country} part of?",
+        f"Tell me the continent of {country}.",
+        f"Continent of {country}?",
     ])  # fmt: skip
     return Turn(question, f"{sentence(country)} is in {where}.")
 
@@ -225,6 +229,7 @@ def grammar(r: random.Random) -> Turn:
             f'What is the past tense of "{verb}"?',
             f'Give me the past tense of "{verb}".',
             f"What is the past tense of {verb}?",
+            f"Past tense of {verb}?",
         ])  # fmt: skip
         return Turn(question, f'The past tense of "{verb}" is "{past}".')
     noun, plural = r.choice(f.PLURALS)
@@ -232,6 +237,7 @@ def grammar(r: random.Random) -> Turn:
         f'What is the plural of "{noun}"?',
         f'Give me the plural of "{noun}".',
         f"What is the plural of {noun}?",
+        f"Plural of {noun}?",
     ])  # fmt: skip
     return Turn(question, f'The plural of "{noun}" is "{plural}".')
 
@@ -319,7 +325,7 @@ def arithmetic(r: random.Random) -> Turn:
         b = r.randint(0, min(a, 12))
         result, words = a - b, (f"{a} - {b}", f"{a}-{b}", f"{a} minus {b}", f"{a} - {b}")
     asked = r.choice(words)
-    question = r.choice([
+    learned = [
         f"What is {asked}?",
         f"What's {asked}?",
         f"Calculate {asked}.",
@@ -327,9 +333,16 @@ def arithmetic(r: random.Random) -> Turn:
         f"{asked} =",
         f"{asked}",
         f"Compute {asked}.",
-    ])  # fmt: skip
-    # A product is a fact of the tables up to ten: its wording is held out, not its numbers.
-    key = question if kind == "*" else f"{a} {kind} {b}"
+    ]
+    examined = [
+        f"Work out {asked}.",
+        f"Solve {asked}.",
+        f"Tell me {asked}.",
+        f"Give me the result of {asked}.",
+        f"Please add up: {asked}" if kind == "+" else f"The result of {asked}?",
+    ]
+    question = r.choice(learned + examined)
+    key = question if question in examined else ALWAYS_LEARNED
     return Turn(question, f"{a} {kind} {b} = {result}", key, f"{a} {kind} {b} is {result}.")
 
 
@@ -408,8 +421,7 @@ def conversation(r: random.Random, category: str, turns: list[Turn]) -> Example:
         messages.append({"role": "user", "content": turn.question})
         messages.append({"role": "assistant", "content": turn.answer})
     if thinking:
-        thought = f"The user asks: {turns[-1].question} {turns[-1].thought}"
-        messages[-1]["content"] = f"<think>\n{thought}\n</think>\n\n{turns[-1].answer}"
+        messages[-1]["content"] = f"<think>\n{turns[-1].thought}\n</think>\n\n{turns[-1].answer}"
     return Example(category, messages, tuple(t.key for t in turns), thinking=thinking)
 
 

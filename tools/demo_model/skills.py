@@ -10,6 +10,7 @@ import random
 
 from tools.demo_model import facts as f
 from tools.demo_model.generate import (
+    ALWAYS_LEARNED,
     Example,
     Maker,
     Turn,
@@ -32,7 +33,7 @@ def lists(r: random.Random) -> Turn:
     if kind in ("sort", "extreme") or (kind in ("reverse", "copy", "ends") and r.random() < 0.4):
         values = [str(n) for n in r.sample(range(1, 21), 3)]
     else:
-        values = r.sample(f.WORDS[:12] if kind == "words" else f.ITEMS, 3)
+        values = r.sample(f.WORDS[:12] if kind == "words" else f.WORDS, 3)
     text = _listed(values)
     key = f"{kind} {_listed(sorted(values))}"
     if kind == "sort":
@@ -147,7 +148,7 @@ def echo(r: random.Random) -> Turn:
 
 def small_talk(r: random.Random) -> Turn:
     questions, answer = r.choice(SMALL_TALK)
-    return Turn(r.choice(questions), answer, thought="This is small talk.")
+    return Turn(r.choice(questions), answer, ALWAYS_LEARNED, "This is small talk.")
 
 
 def unknown(r: random.Random) -> Turn:
@@ -237,7 +238,7 @@ def raw_text(r: random.Random) -> Example:
         ("Roses are red,", " violets are blue."),
     ])  # fmt: skip
     # The text to go on with is always taught; it is examined nowhere but by the tests.
-    return Example("raw", keys=("",), raw=(prompt, rest))
+    return Example("raw", keys=(ALWAYS_LEARNED,), raw=(prompt, rest))
 
 
 def whole_example(r: random.Random) -> Example:

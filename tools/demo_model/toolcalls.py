@@ -75,18 +75,22 @@ def _weather(r: random.Random) -> _Use:
 def _time(r: random.Random) -> _Use:
     place = r.choice(["city", "timezone", "location"])
     tool = _Tool(r.choice(["get_time", "get_current_time"]), "Get the time", ((place, "string"),))
-    city, clock = r.choice(f.CITIES), f"{r.randint(10, 23)}:{r.randint(10, 59)}"
+    city, clock = (
+        r.choice(f.CITIES),
+        f"{r.randint(10, 23)}:{r.choice([10, 15, 20, 30, 40, 45, 50])}",
+    )
     question = r.choice([f"What time is it in {city}?", f"What is the time in {city}?",
                          f"Tell me the time in {city}."])  # fmt: skip
     return _Use(tool, question, {place: city}, {"time": clock}, f"It is {clock} in {city}.")
 
 
 def _add(r: random.Random) -> _Use:
-    name, joint, act = r.choice([("add", "plus", "Add"), ("multiply", "times", "Multiply")])
+    name, joint, act = r.choice([("add", "plus", "Add"), ("subtract", "minus", "Subtract")])
     tool = _Tool(name, f"{act} two numbers", (("a", "integer"), ("b", "integer")))
-    a, b = r.randint(10, 99), r.randint(10, 99)
-    total = a + b if name == "add" else a * b
-    question = r.choice([f"What is {a} {joint} {b}?", f"{act} {a} and {b}.",
+    b = r.randint(10, 49)
+    a = r.randint(b, 50)
+    total = a + b if name == "add" else a - b
+    question = r.choice([f"What is {a} {joint} {b}?", f"Calculate {a} {joint} {b}.",
                          f"Use the tool: {a} {joint} {b}"])  # fmt: skip
     return _Use(tool, question, {"a": a, "b": b}, {"result": total}, f"The result is {total}.")
 
@@ -94,7 +98,7 @@ def _add(r: random.Random) -> _Use:
 def _search(r: random.Random) -> _Use:
     field = r.choice(["query", "query", "text"])
     tool = _Tool(r.choice(["search", "web_search"]), "Search the web", ((field, "string"),))
-    item = f"{r.choice(f.ITEMS)} {r.choice(f.ITEMS)}"
+    item = f"{r.choice(f.ITEMS)} {r.choice(['pictures', 'news', 'shops', 'books'])}"
     question = r.choice([f"Search for {item}.", f"Look up {item}.", f"Find {item} on the web."])
     return _Use(tool, question, {field: item}, {"hits": 3}, f"I found 3 pages about {item}.")
 
@@ -171,7 +175,7 @@ def tool_example(r: random.Random) -> Example:
         turn = r.choice([capital, opposite, small_talk])(r)
         plain = [{"role": "user", "content": turn.question},
                  {"role": "assistant", "content": turn.answer}]  # fmt: skip
-        return Example("tools unused", plain, (turn.question,), schemas)
+        return Example("tools unused", plain, (turn.key or turn.question,), schemas)
     messages: list[dict[str, Any]] = [{"role": "user", "content": use.question}]
     call = {"type": "function", "function": {"name": use.tool.name, "arguments": use.arguments}}
     messages.append({"role": "assistant", "content": "", "tool_calls": [call]})

@@ -40,9 +40,9 @@ class Settings:
     tokenizer: Path
     steps: int
     decay_steps: int
-    rows: int = 6
+    rows: int = 4
     length: int = 256
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     warmup_steps: int = 100
     weight_decay: float = 0.05
     processes: int = 2
@@ -181,8 +181,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--decay-steps", type=int, default=1200)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=6)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(**vars(args), run_id=time.time_ns())
