@@ -1,4 +1,4 @@
-# Every command of the project, from a bare clone. `make serve MODEL=<folder>` and `make test` make
+# Every command of the project, from a bare clone. `make serve` and `make test` make
 # the virtual environment themselves; PYTHON chooses the interpreter that it is made with.
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,9 +17,8 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	@touch $@
 
-serve: $(STAMP)  ## serve MODEL=<folder> on port 8000; more flags in ARGS
-	@test -n "$(MODEL)" || { echo "make serve needs a checkpoint: make serve MODEL=<folder>" >&2; exit 2; }
-	$(BIN)/quire serve "$(MODEL)" $(ARGS)
+serve: $(STAMP)  ## serve MODEL=<folder>, or the demo model, on port 8000; more flags in ARGS
+	$(BIN)/quire serve $(if $(MODEL),"$(MODEL)") $(ARGS)
 
 test: $(STAMP)  ## every test that this machine can run
 	$(BIN)/python -m pytest $(ARGS)

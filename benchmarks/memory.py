@@ -80,14 +80,14 @@ TINY = (128, 2, 4, 2, 32, 512)
 SMALL = (768, 12, 12, 4, 64, 32_000)
 
 CASES = {
-    "llama-tiny-fp32": Case(shape("llama", *TINY), "float32", 96, 64),
-    "qwen3-tiny-bf16": Case(shape("qwen3", *TINY), "bfloat16", 32, 64),
-    "gemma2-tiny-fp32": Case(shape("gemma2", *TINY), "float32", 32, 32),
-    "llama-0.1B-bf16": Case(shape("llama", *SMALL), "bfloat16", 40, 8),
-    "llama-0.1B-fp32": Case(shape("llama", *SMALL), "float32", 64, 4),
-    "gemma2-0.2B-bf16": Case(shape("gemma2", 1024, 12, 8, 4, 128, 64_000), "bfloat16", 48, 4),
-    "qwen3-0.6B-bf16": Case(shape("qwen3", 1024, 28, 16, 8, 128, 151_936), "bfloat16", 128, 4),
-    "llama-0.1B-limit": Case(shape("llama", *SMALL), "float32", None, 64, limit_mib=1000),
+    "llama-tiny-fp32": Case(shape("llama", *TINY), "float32", 32, 32),
+    "qwen3-tiny-bf16": Case(shape("qwen3", *TINY), "bfloat16", 16, 32),
+    "gemma2-tiny-fp32": Case(shape("gemma2", *TINY), "float32", 16, 16),
+    "llama-0.1B-bf16": Case(shape("llama", *SMALL), "bfloat16", 24, 4),
+    "llama-0.1B-fp32": Case(shape("llama", *SMALL), "float32", 48, 4),
+    "gemma2-0.2B-bf16": Case(shape("gemma2", 1024, 12, 8, 4, 128, 64_000), "bfloat16", 24, 2),
+    "qwen3-0.6B-bf16": Case(shape("qwen3", 1024, 28, 16, 8, 128, 151_936), "bfloat16", 64, 2),
+    "llama-0.1B-limit": Case(shape("llama", *SMALL), "float32", None, 8, limit_mib=800),
 }
 
 
@@ -115,10 +115,14 @@ def family(pid: int) -> list[int]:
 
 
 class Sampler:
-    """Looks at a process and its children every 50 ms; `peak_bytes` is the most that they held."""
+    """Looks at a process and its children every 50 ms; `peak_bytes` is the most that they held.
+
+    first_bytes  the most that the process itself held.
+    """
 
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
+        self.first_bytes = 0
         self._pid = pid
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -128,13 +132,14 @@ class Sampler:
         while not self._stop.wait(0.05):
             try:
                 self.peak_bytes = max(self.peak_bytes, held(family(self._pid)))
+                self.first_bytes = max(self.first_bytes, held([self._pid]))
             except OSError:
                 return
 
-    def stop(self) -> int:
+    def stop(self) -> Sampler:
         self._stop.set()
         self._thread.join()
-        return self.peak_bytes
+        return self
 
 
 def prompts(capacity_tokens: int, vocab: int) -> list[list[int]]:
@@ -200,8 +205,8 @@ def arguments(case: Case) -> dict[str, Any]:
     return found
 
 
-def run_server(folder: Path, case: Case) -> tuple[list[str], int]:
-    """(ledger lines, peak bytes) of `quire serve` under the load."""
+def run_server(folder: Path, case: Case) -> tuple[list[str], Sampler]:
+    """(ledger lines, what was held) of `quire serve` under the load."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in arguments(case).items()]
     command = [sys.executable, "-m", "quire", "serve", str(folder), "--port=0", *flags]
     process = subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
@@ -254,8 +259,8 @@ def load_over_http(url: str, ids: list[list[int]], case: Case) -> None:
         list(pool.map(ask, ids))
 
 
-def run_limited(folder: Path, case: Case) -> tuple[list[str], int]:
-    """(ledger lines, peak bytes) of an engine in one process that is told of a smaller machine."""
+def run_limited(folder: Path, case: Case) -> tuple[list[str], Sampler]:
+    """(ledger lines, what was held) of an engine in one process that is told of a smaller machine."""
     command = [sys.executable, "-m", "benchmarks.memory", "--inside", str(folder)]
     process = subprocess.Popen(
         [*command, next(name for name, one in CASES.items() if one == case)],
@@ -308,14 +313,17 @@ def measure(name: str, folder: Path, report: Callable[[str], None]) -> float:
     case = CASES[name]
     started = time.monotonic()
     write_model(folder, case.config)
-    lines, peak = (run_server if case.limit_mib is None else run_limited)(folder, case)
+    lines, sampler = (run_server if case.limit_mib is None else run_limited)(folder, case)
     total = total_of(lines)
     for line in lines:
         report(f"    {line}")
-    ratio = peak / 2**30 / total
+    peak = sampler.peak_bytes / 2**30
+    ratio = peak / total
     took = time.monotonic() - started
+    first = sampler.first_bytes / 2**30
     report(
-        f"{name:<20} ledger {total:.3f} GiB, peak {peak / 2**30:.3f} GiB, {ratio:.1%}, {took:.0f} s"
+        f"{name:<20} ledger {total:.3f} GiB, peak {peak:.3f} GiB (first process {first:.3f}), "
+        f"{ratio:.1%}, {took:.0f} s"
     )
     return ratio
 

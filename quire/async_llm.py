@@ -22,6 +22,7 @@ from quire.frontend.prompts import prompt_text as text_of
 from quire.frontend.streams import RequestStream
 from quire.frontend.tokenizer import Tokenizer
 from quire.llm_engine import refuse_reset_options
+from quire.protocol.chat import ChatOptions, ChatPrompt
 from quire.protocol.errors import (
     EngineDeadError,
     InvalidRequestError,
@@ -235,6 +236,21 @@ class AsyncLLM:
         for name, output in self._outputs.abort(names):
             self._client.abort(name)
             self._streams.pop(name).put(output)
+
+    async def render_chat(
+        self, messages: Any, options: ChatOptions | None = None, *, truncates: bool = False
+    ) -> ChatPrompt:
+        """The prompt of a conversation, ready for `generate` as token ids.
+
+        truncates  whether it will be cut to the context; otherwise a long one is refused early.
+        Raises InvalidRequestError with the place of what is wrong.
+        """
+        if self._inputs is None:
+            await asyncio.to_thread(self.wait_ready)
+        assert self._inputs is not None
+        return await asyncio.to_thread(
+            self._inputs.render_chat, messages, options, truncates=truncates
+        )
 
     async def get_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises InvalidRequestError where skip_tokenizer_init left it out."""

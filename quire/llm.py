@@ -6,55 +6,50 @@ Streaming to many users at once is `quire.async_llm`; driving step by step `quir
 from __future__ import annotations
 
 import contextlib
-import importlib
 import itertools
-import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-import msgspec
-
+from quire.beam_search import BeamSearchOutput, search
 from quire.config.args import EngineArgs
 from quire.config.env import engine_in_own_process
+from quire.frontend.calls import (
+    Params,
+    Progress,
+    Work,
+    as_iterable,
+    check_forms,
+    pick,
+    progress_bar,
+    read_call,
+)
+from quire.frontend.chat_calls import read_chats
 from quire.frontend.inputs import at_place
-from quire.frontend.prompts import read_prompt
 from quire.frontend.tokenizer import Tokenizer
 from quire.llm_engine import LLMEngine
-from quire.protocol.errors import EngineDeadError, InvalidRequestError, NotServedError
-from quire.protocol.params import RequestOutputKind, SamplingParams
+from quire.metrics.reader import Metric
+from quire.protocol.chat import ChatOptions
+from quire.protocol.errors import EngineDeadError, InvalidRequestError
+from quire.protocol.params import BeamSearchParams, SamplingParams
 from quire.protocol.results import RequestOutput
-
-logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 2048
 """Requests that are in the engine at once; the others wait as the caller gave them."""
-
-Params = SamplingParams | Sequence[SamplingParams] | None
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What one call of `generate` has to do, as far as the prompts have been read."""
-
-    params: SamplingParams | list[SamplingParams]
-    priorities: list[int] | None
-    lora_request: Any
-    tokenization_kwargs: Mapping[str, Any] | None
 
 
 class LLM:
     """A model that answers lists of prompts.
 
-    Takes every setting of an engine by name (see `EngineArgs`): an unknown name raises TypeError, a
+    Without a model it is the small demo model of the package. Takes every setting of an engine by name
+    (see `EngineArgs`): an unknown name raises TypeError, a
     value that cannot work SettingsError, a checkpoint that cannot be read ModelLoadError. The engine
     runs in this process, or in its own where VLLM_ENABLE_V1_MULTIPROCESSING is 1. `generate` may be
     called from several threads; the calls run one after the other.
     """
 
-    def __init__(self, model: str, **settings: Any) -> None:
+    def __init__(self, model: str = "", **settings: Any) -> None:
         settings.setdefault("disable_log_stats", True)
         self._start(EngineArgs(model, **settings))
 
@@ -69,6 +64,7 @@ class LLM:
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._numbers = itertools.count()
+        self._enqueued: dict[str, RequestOutput | None] = {}
         self._engine: LLMEngine | None = LLMEngine.from_settings(
             engine_args.to_settings(), own_process=engine_in_own_process()
         )
@@ -108,26 +104,192 @@ class LLM:
         InvalidRequestError with the place of the prompt for one that cannot be served, and none is
         answered. An exception, KeyboardInterrupt too, ends all requests of the call.
         """
-        if mm_processor_kwargs:
-            raise NotServedError(
-                "images, audio and video are not served", param="mm_processor_kwargs"
-            )
         engine = self.llm_engine
-        items = _as_iterable(prompts)
-        count = len(items) if isinstance(items, Sequence) else None
-        if count is not None:
-            _check_forms(items)
-        work = _Work(
-            _final_only(sampling_params or engine.inputs.default_params(), count),
-            _one_each("priority", priority, count),
-            lora_request,
-            tokenization_kwargs,
+        items, work = read_call(
+            prompts,
+            sampling_params or engine.inputs.default_params(),
+            lora_request=lora_request,
+            priority=priority,
+            tokenization_kwargs=tokenization_kwargs,
+            mm_processor_kwargs=mm_processor_kwargs,
         )
-        with self._lock, _progress(use_tqdm, count) as progress:
-            return self._run(engine, iter(items), work, progress)
+        with self._lock, progress_bar(use_tqdm, work.count) as progress:
+            return self._run(engine, items, work, progress)
+
+    def chat(
+        self,
+        messages: Any,
+        sampling_params: Params = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        lora_request: Any = None,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Any = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """The answers to one conversation, a list of messages, or to a list of conversations.
+
+        chat_template         template text in place of the model's own.
+        chat_template_kwargs  variables for the template, such as enable_thinking.
+        The last message is answered with `add_generation_prompt`, or gone on with where
+        `continue_final_message` is set instead. The rest is as in `generate`.
+        """
+        prompts, how = read_chats(
+            self.llm_engine.inputs,
+            messages,
+            ChatOptions(
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                template_kwargs=chat_template_kwargs or {},
+                chat_template=chat_template,
+                content_format=chat_template_content_format,
+            ),
+            tools=tools,
+            tokenization_kwargs=tokenization_kwargs,
+        )
+        return self.generate(
+            prompts,
+            sampling_params,
+            use_tqdm=use_tqdm,
+            lora_request=lora_request,
+            tokenization_kwargs=how,
+            mm_processor_kwargs=mm_processor_kwargs,
+        )
+
+    def enqueue(
+        self,
+        prompts: Any,
+        sampling_params: Params = None,
+        lora_request: Any = None,
+        priority: Sequence[int] | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """Takes requests as `generate` does, and returns their ids: `request_id` of the outputs to come.
+
+        They are answered by `wait_for_completion`; an engine in this process computes nothing until then
+        or until another call needs it. Raises as `generate` does, and then none of them is kept.
+        """
+        engine = self.llm_engine
+        items, work = read_call(
+            prompts,
+            sampling_params or engine.inputs.default_params(),
+            lora_request=lora_request,
+            priority=priority,
+            tokenization_kwargs=tokenization_kwargs,
+            mm_processor_kwargs=mm_processor_kwargs,
+        )
+        names: list[str] = []
+        added: list[str] = []
+        with self._lock, progress_bar(use_tqdm, work.count, "Adding requests") as progress:
+            try:
+                for place, prompt in enumerate(items):
+                    names.append(str(next(self._numbers)))
+                    added.append(self._add(engine, names[-1], place, prompt, work))
+                    progress.step()
+            except BaseException:
+                self._abort(engine, added)
+                raise
+            self._enqueued |= dict.fromkeys(added)
+        return names
+
+    def enqueue_chat(
+        self,
+        messages: Any,
+        sampling_params: Params = None,
+        lora_request: Any = None,
+        priority: Sequence[int] | None = None,
+        use_tqdm: bool | Callable[..., Any] = True,
+        chat_template: str | None = None,
+        chat_template_content_format: str = "auto",
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Any = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """Takes conversations as `chat` does, to be answered by `wait_for_completion`; returns their ids."""
+        prompts, how = read_chats(
+            self.llm_engine.inputs,
+            messages,
+            ChatOptions(
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                template_kwargs=chat_template_kwargs or {},
+                chat_template=chat_template,
+                content_format=chat_template_content_format,
+            ),
+            tools=tools,
+            tokenization_kwargs=tokenization_kwargs,
+        )
+        return self.enqueue(
+            prompts, sampling_params, lora_request, priority, use_tqdm, how, mm_processor_kwargs
+        )
+
+    def wait_for_completion(
+        self, output_type: Any = None, *, use_tqdm: bool | Callable[..., Any] = True
+    ) -> list[RequestOutput]:
+        """The answers to all that was enqueued, in that order; [] if nothing was.
+
+        output_type  the class, or a tuple of classes, that the outputs must have. Raises TypeError, and
+                     keeps the requests, if it is not that of generation: RequestOutput.
+        An exception, KeyboardInterrupt too, ends all of the requests.
+        """
+        if output_type is not None and not issubclass(RequestOutput, output_type):
+            raise TypeError(f"what was enqueued gives RequestOutput, not {output_type}")
+        engine = self.llm_engine
+        with self._lock, progress_bar(use_tqdm, len(self._enqueued)) as progress:
+            for output in self._enqueued.values():
+                if output is not None:
+                    progress.advance(output)
+            try:
+                while any(output is None for output in self._enqueued.values()):
+                    for request_id, output in engine.step_with_ids():
+                        if output.finished and request_id in self._enqueued:
+                            self._enqueued[request_id] = output
+                            progress.advance(output)
+                return [output for output in self._enqueued.values() if output is not None]
+            except BaseException:
+                self._abort(engine, list(self._enqueued))
+                raise
+            finally:
+                self._enqueued = {}
+
+    def beam_search(
+        self,
+        prompts: Any,
+        params: BeamSearchParams,
+        lora_request: Any = None,
+        use_tqdm: bool | Callable[..., Any] = False,
+        concurrency_limit: int | None = None,
+    ) -> list[BeamSearchOutput]:
+        """The `params.beam_width` likeliest continuations of each prompt, best first; nothing is drawn.
+
+        concurrency_limit  prompts that are searched at once; None is all of them.
+        How it is counted is in `quire.beam_search`. Raises InvalidRequestError with the prompt's place.
+        """
+        engine = self.llm_engine
+        items = list(as_iterable(prompts))
+        check_forms(items)
+        with self._lock, progress_bar(use_tqdm, len(items)) as progress:
+            return search(
+                engine,
+                items,
+                params,
+                lora_request=lora_request,
+                at_once=concurrency_limit,
+                keep=self._keep,
+                on_end=progress.step,
+            )
 
     def _run(
-        self, engine: LLMEngine, items: Iterator[Any], work: _Work, progress: _Progress
+        self, engine: LLMEngine, items: Iterator[Any], work: Work, progress: Progress
     ) -> list[RequestOutput]:
         places: dict[str, int] = {}
         answers: dict[int, RequestOutput] = {}
@@ -135,29 +297,38 @@ class LLM:
         try:
             while True:
                 for place, prompt in itertools.islice(numbered, MAX_QUEUED - len(places)):
-                    places[self._add(engine, place, prompt, work)] = place
+                    name = str(next(self._numbers))
+                    places[self._add(engine, name, place, prompt, work)] = place
                 if not places:
                     return [answers[place] for place in range(len(answers))]
                 for request_id, output in engine.step_with_ids():
-                    if output.finished:
+                    if output.finished and request_id in places:
                         answers[places.pop(request_id)] = output
                         progress.advance(output)
+                    else:
+                        self._keep(request_id, output)
         except BaseException:
-            with contextlib.suppress(EngineDeadError):
-                engine.abort_request(list(places), internal=True)
+            self._abort(engine, list(places))
             raise
 
-    def _add(self, engine: LLMEngine, place: int, prompt: Any, work: _Work) -> str:
+    def _keep(self, request_id: str, output: RequestOutput) -> None:
+        """Takes an output that another call's step has brought."""
+        if output.finished and request_id in self._enqueued:
+            self._enqueued[request_id] = output
+
+    def _abort(self, engine: LLMEngine, request_ids: list[str]) -> None:
+        with contextlib.suppress(EngineDeadError):
+            engine.abort_request(request_ids, internal=True)
+
+    def _add(self, engine: LLMEngine, name: str, place: int, prompt: Any, work: Work) -> str:
         try:
             return engine.add_request(
-                str(next(self._numbers)),
+                name,
                 prompt,
-                _pick("sampling_params", work.params, place),
+                pick("sampling_params", work.params, place),
                 lora_request=work.lora_request,
                 tokenization_kwargs=work.tokenization_kwargs,
-                priority=0
-                if work.priorities is None
-                else _pick("priority", work.priorities, place),
+                priority=0 if work.priorities is None else pick("priority", work.priorities, place),
             )
         except InvalidRequestError as error:
             raise at_place(error, place) from error
@@ -169,6 +340,10 @@ class LLM:
     def get_default_sampling_params(self) -> SamplingParams:
         """New params with the sampling values that the model's makers recommend."""
         return self.llm_engine.inputs.default_params()
+
+    def get_metrics(self) -> list[Metric]:
+        """All series of the engine as of now. Raises SettingsError unless disable_log_stats=False was given."""
+        return self.llm_engine.get_metrics()
 
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
@@ -195,109 +370,3 @@ class LLM:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an LLM cannot be pickled or copied; make one where it is used")
-
-
-class _Progress:
-    """Counts answers on a progress bar, with input and output tokens per second; or does nothing."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar = bar
-        self._prompt_tokens = 0
-        self._output_tokens = 0
-
-    def advance(self, output: RequestOutput) -> None:
-        """Takes one finished answer into account."""
-        if self._bar is None:
-            return
-        self._prompt_tokens += len(output.prompt_token_ids or ())
-        self._output_tokens += sum(len(choice.token_ids) for choice in output.outputs)
-        elapsed = self._bar.format_dict["elapsed"] if hasattr(self._bar, "format_dict") else 0.0
-        if elapsed > 0:
-            self._bar.postfix = (
-                f"input: {self._prompt_tokens / elapsed:.2f} toks/s, "
-                f"output: {self._output_tokens / elapsed:.2f} toks/s"
-            )
-        self._bar.update(1)
-
-
-@contextlib.contextmanager
-def _progress(use_tqdm: bool | Callable[..., Any], total: int | None) -> Iterator[_Progress]:
-    if not use_tqdm:
-        yield _Progress(None)
-        return
-    make = use_tqdm if callable(use_tqdm) else importlib.import_module("tqdm").tqdm
-    bar = make(total=total, desc="Processed prompts", dynamic_ncols=True)
-    try:
-        yield _Progress(bar)
-    finally:
-        bar.close()
-
-
-def _as_iterable(prompts: Any) -> Iterable[Any]:
-    """The prompts of a call: a single one becomes a list of one."""
-    if isinstance(prompts, (str, Mapping)):
-        return [prompts]
-    if isinstance(prompts, (list, tuple)):
-        is_ids = (
-            len(prompts) > 0 and isinstance(prompts[0], int) and not isinstance(prompts[0], bool)
-        )
-        return [prompts] if is_ids else prompts
-    if isinstance(prompts, Iterable) and not isinstance(prompts, (bytes, bytearray)):
-        return prompts
-    raise TypeError(
-        f"prompts must be a prompt or an iterable of prompts, not {type(prompts).__name__}; a prompt is "
-        "a string, a list of token ids or a dictionary"
-    )
-
-
-def _check_forms(items: Iterable[Any]) -> None:
-    """Refuses a prompt of a wrong form before any other of the list is run."""
-    for place, prompt in enumerate(items):
-        try:
-            fields = read_prompt(prompt)
-        except InvalidRequestError as error:
-            raise at_place(error, place) from error
-        except TypeError as error:
-            raise TypeError(f"prompt {place}: {error}") from error
-        if fields.get("prompt_token_ids") is not None and not len(fields["prompt_token_ids"]):
-            raise at_place(InvalidRequestError("the prompt is empty", param="prompt"), place)
-
-
-def _one_each(name: str, values: Any, count: int | None) -> Any:
-    """The values as a list. Raises InvalidRequestError if there is not one for each prompt."""
-    if values is None:
-        return None
-    values = list(values)
-    if count is not None and len(values) != count:
-        raise InvalidRequestError(
-            f"{name} has {len(values)} entries for {count} prompts; give one for each", param=name
-        )
-    return values
-
-
-def _final_only(params: Any, count: int | None) -> SamplingParams | list[SamplingParams]:
-    """Copies of the params that ask for one output at the end."""
-    if not isinstance(params, SamplingParams):
-        if isinstance(params, str) or not isinstance(params, Sequence):
-            raise TypeError(
-                f"sampling_params must be SamplingParams or a list, not {type(params).__name__}"
-            )
-        return [_final_only_one(one) for one in _one_each("sampling_params", params, count)]
-    return _final_only_one(params)
-
-
-def _final_only_one(params: Any) -> SamplingParams:
-    if not isinstance(params, SamplingParams):
-        raise TypeError(f"sampling_params must be SamplingParams, not {type(params).__name__}")
-    return msgspec.structs.replace(params, output_kind=RequestOutputKind.FINAL_ONLY)
-
-
-def _pick(name: str, values: Any, place: int) -> Any:
-    """The value for the prompt at `place`: its own, or the one for all."""
-    if isinstance(values, SamplingParams):
-        return values
-    if place >= len(values):
-        raise InvalidRequestError(
-            f"{name} has {len(values)} entries, but there are more prompts", param=name
-        )
-    return values[place]

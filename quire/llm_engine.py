@@ -15,8 +15,18 @@ from quire.frontend.inputs import InputProcessor, RequestOptions
 from quire.frontend.outputs import OutputProcessor
 from quire.frontend.prompts import prompt_text as text_of
 from quire.frontend.tokenizer import Tokenizer
-from quire.protocol.errors import EngineDeadError, InvalidRequestError, NotServedError
-from quire.protocol.params import PoolingParams, SamplingParams
+from quire.metrics.engine_stats import RequestWatch, ServingMetrics
+from quire.metrics.reader import Metric, read_metrics
+from quire.metrics.registry import Metrics
+from quire.metrics.stats_log import StatsLog
+from quire.protocol.errors import (
+    EngineDeadError,
+    InvalidRequestError,
+    NotServedError,
+    SettingsError,
+)
+from quire.protocol.outputs import EngineStats
+from quire.protocol.params import PoolingParams, RequestOutputKind, SamplingParams
 from quire.protocol.results import RequestOutput
 
 
@@ -34,6 +44,18 @@ class LLMEngine:
             client.settings, client.description, client.info, base_seed=0
         )
         self.outputs = OutputProcessor(self.inputs.tokenizer)
+        self._stats: ServingMetrics | None = None
+        self._watches: dict[str, tuple[RequestWatch, bool]] = {}
+        if not client.settings.observability.disable_log_stats:
+            model = client.settings.model
+            metrics = Metrics(
+                (model.served_model_name or [model.model])[0],
+                max_model_len=client.info.max_model_len,
+            )
+            self._stats = ServingMetrics(metrics)
+        self._stats_log = StatsLog(client.settings.observability.log_stats_interval)
+        self._last_stats = EngineStats()
+        self._num_started = 0
 
     @classmethod
     def from_engine_args(
@@ -95,6 +117,10 @@ class LLMEngine:
         except BaseException:
             self.outputs.abort([request.request_id])
             raise
+        if self._stats is not None and isinstance(request.params, SamplingParams):
+            watch = self._stats.watch(n=request.params.n, max_tokens=request.params.max_tokens)
+            is_delta = request.params.output_kind is RequestOutputKind.DELTA
+            self._watches[request.request_id] = (watch, is_delta)
         return request.request_id
 
     def step(self) -> list[RequestOutput]:
@@ -113,7 +139,24 @@ class LLMEngine:
         done = self.outputs.process(news)
         for request_id, index in done.aborts:
             self.client.abort(request_id, index)
+        if self._stats is not None:
+            self._count(self._stats, news.stats, done.outputs)
         return done.outputs
+
+    def _count(
+        self, serving: ServingMetrics, stats: EngineStats, outputs: list[tuple[str, RequestOutput]]
+    ) -> None:
+        """Brings a step into the metrics: outputs that are pieces each, others once they are whole."""
+        serving.take_stats(stats)
+        self._last_stats = stats
+        for request_id, output in outputs:
+            watch, is_delta = self._watches[request_id]
+            if is_delta or output.finished:
+                watch.take(output)
+            if output.finished:
+                del self._watches[request_id]
+                self._num_started += 1
+        self._stats_log.tick(stats, self._num_started)
 
     def abort_request(self, request_ids: str | Iterable[str], internal: bool = False) -> None:
         """Ends requests without an output. Unknown ids are passed over.
@@ -126,6 +169,8 @@ class LLMEngine:
             names = [one for name in names for one in self.outputs.live_ids(name)]
         for request_id, _ in self.outputs.abort(names):
             self.client.abort(request_id)
+            if request_id in self._watches:
+                self._watches.pop(request_id)[0].close()
 
     def has_unfinished_requests(self) -> bool:
         """Whether a step would do anything."""
@@ -142,6 +187,20 @@ class LLMEngine:
                 "there is no tokenizer: the engine was started with skip_tokenizer_init"
             )
         return self.inputs.tokenizer
+
+    def do_log_stats(self) -> None:
+        """Writes the line of what the engine did since the last one; nothing with disable_log_stats."""
+        if self._stats is not None:
+            self._stats_log.write(self._last_stats, self._num_started)
+
+    def get_metrics(self) -> list[Metric]:
+        """All series as of the last step, as objects of `quire.metrics.reader`.
+
+        Raises SettingsError unless the engine was started with disable_log_stats=False.
+        """
+        if self._stats is None:
+            raise SettingsError("no metrics are collected; start with disable_log_stats=False")
+        return read_metrics(self._stats.metrics.registry)
 
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False

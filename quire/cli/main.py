@@ -5,19 +5,24 @@ The flags of `serve` are generated in `quire.config.cli`.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
 import quire
 
-_USAGE = """usage: quire COMMAND ...
+_COMMANDS = {
+    "serve": ("quire.cli.serve", "answer HTTP requests"),
+    "chat": ("quire.cli.chat", "talk to a running server"),
+    "complete": ("quire.cli.complete", "let a running server continue texts"),
+    "bench": ("quire.cli.bench", "measure: latency, throughput, serve, startup"),
+    "ops": ("quire.cli.ops", "show every operation and who carries it out"),
+    "collect-env": ("quire.cli.collect_env", "describe this machine and installation"),
+}
+"""Command -> its module, loaded when it is used, and what it does."""
 
-commands:
-  serve [MODEL]   answer HTTP requests; quire serve --help lists its flags
-  ops             show every operation and who carries it out
 
-  --version       print the version
-"""
+_WORDS = {"serve": " [MODEL]", "ops": " [MODEL]", "bench": " KIND"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,15 +33,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(quire.__version__)
         return 0
     if command in ("-h", "--help"):
-        print(_USAGE, end="")
+        print(_usage(), end="")
         return 0
-    if command == "serve":
-        from quire.cli import serve
+    if command not in _COMMANDS:
+        known = ", ".join(_COMMANDS)
+        print(f"quire: error: unknown command {command!r}; known: {known}", file=sys.stderr)
+        return 2
+    code: int = importlib.import_module(_COMMANDS[command][0]).main(rest)
+    return code
 
-        return serve.main(rest)
-    if command == "ops":
-        from quire.cli import ops
 
-        return ops.main(rest)
-    print(f"quire: error: unknown command {command!r}; known: serve, ops", file=sys.stderr)
-    return 2
+def _usage() -> str:
+    lines = ["usage: quire COMMAND ...", "", "commands:"]
+    lines += [f"  {name + _WORDS.get(name, ''):16} {what}" for name, (_, what) in _COMMANDS.items()]
+    lines += [
+        "",
+        "  quire COMMAND --help   the flags of a command",
+        "  quire --version        print the version",
+    ]
+    return "\n".join(lines) + "\n"

@@ -8,15 +8,18 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import quire
 from quire.config import env
 from quire.config.cli import read_serve
 from quire.config.schema import Settings
+from quire.models.loading.hub import check_name
 from quire.protocol.errors import SettingsError
 
 logger = logging.getLogger("quire")
+
+_SECRET = frozenset({"api_key", "hf_token"})
+"""Settings that are not written to the log."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         check_model(options.settings)
         for note in notes(options.notes):
             logger.warning("%s", note)
-        shown = {name: value for name, value in options.given.items() if name != "api_key"}
+        shown = {name: value for name, value in options.given.items() if name not in _SECRET}
         logger.info("Quire %s; given: %s", quire.__version__, shown)
         from quire.server.launch import serve  # takes 0.3 s, which a wrong argument should not wait
 
@@ -48,15 +51,8 @@ def set_up_log() -> None:
 
 
 def check_model(settings: Settings) -> None:
-    """Raises SettingsError, before anything is started, unless the model is a folder."""
-    model = settings.model.model
-    if not model:
-        raise SettingsError("no model is named; give the folder of a checkpoint: quire serve PATH")
-    if not Path(model).is_dir():
-        raise SettingsError(
-            f"there is no folder {model!r}; give the folder of a checkpoint "
-            "(config.json, tokenizer.json, *.safetensors)"
-        )
+    """Raises SettingsError, before anything is started, unless the model is a folder or a hub name."""
+    check_name(settings.model)
 
 
 def notes(flags: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import logging
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from quire.config.demo import with_model
 from quire.config.known_flags import KNOWN_FLAGS, judge
 from quire.config.schema import Settings
 from quire.protocol.errors import SettingsError
@@ -83,14 +84,14 @@ class EngineArgs:
         return f"{type(self).__name__}({inside})"
 
     def to_settings(self) -> Settings:
-        """The same settings as frozen leaves. Raises SettingsError if no model is named."""
-        if not self.model:
-            raise SettingsError("no model is named: give a folder, as in EngineArgs(model='/path')")
+        """The same settings as frozen leaves, with the demo model if none is named."""
         leaves: dict[str, dict[str, Any]] = {}
         for name, value in self._values.items():
             leaves.setdefault(setting_places()[name][0], {})[name] = value
         hints = get_type_hints(Settings)
-        return Settings(**{leaf: hints[leaf](**values) for leaf, values in leaves.items()})
+        return with_model(
+            Settings(**{leaf: hints[leaf](**values) for leaf, values in leaves.items()})
+        )
 
 
 class AsyncEngineArgs(EngineArgs):

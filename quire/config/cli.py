@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from quire.config import values
+from quire.config.demo import with_model
 from quire.config.file import yaml_words
 from quire.config.helptext import show_help
 from quire.config.known_flags import KNOWN_FLAGS, SHORT_NAMES, judge
@@ -149,7 +150,9 @@ def _build(texts: dict[str, Any]) -> ServeOptions:
         leaves.setdefault(known[name].leaf, {})[name] = value
     hints = get_type_hints(Settings)
     settings = Settings(**{leaf: kind(**leaves.get(leaf, {})) for leaf, kind in hints.items()})
-    return ServeOptions(settings, ServerConfig(**leaves.get("server", {})), given, notes)
+    return ServeOptions(
+        with_model(settings), ServerConfig(**leaves.get("server", {})), given, notes
+    )
 
 
 def _known_value(name: str, text: Any) -> Any:

@@ -6,6 +6,7 @@ What a variable means for a setting is declared in `config.schema`; how text bec
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,9 @@ VARIABLES: tuple[Variable, ...] = (
         "1 runs the engine of LLM in a process of its own",
         "VLLM_ENABLE_V1_MULTIPROCESSING",
     ),
+    Variable("OPENAI_API_KEY", "bearer key that quire chat, complete and bench serve send"),
+    Variable("VLLM_LOG_STATS_INTERVAL", "seconds between two lines of what the engine does"),
+    Variable("VLLM_SERVER_DEV_MODE", "1 adds routes for development"),
     Variable("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "1 keeps the server up without its engine"),
     Variable("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "seconds an idle connection is kept"),
     Variable("VLLM_MAX_N_SEQUENCES", "largest n of a request"),
@@ -56,7 +60,7 @@ KNOWN_PREFIXES_WITHOUT_EFFECT: tuple[str, ...] = (
     "VLLM_NO_USAGE_STATS", "VLLM_NVTX_", "VLLM_OBJECT_", "VLLM_P2P_", "VLLM_PATTERN_",
     "VLLM_PLUGINS", "VLLM_PORT", "VLLM_PP_", "VLLM_PREFIX_", "VLLM_RAISE_", "VLLM_RANDOMIZE_",
     "VLLM_RAY_", "VLLM_REGEX_", "VLLM_RINGBUFFER_", "VLLM_ROCM_", "VLLM_RPC_", "VLLM_RUST_",
-    "VLLM_SERVER_DEV_MODE", "VLLM_SKIP_", "VLLM_SLEEP_", "VLLM_SSM_", "VLLM_SYSTEM_",
+    "VLLM_SKIP_", "VLLM_SLEEP_", "VLLM_SSM_", "VLLM_SYSTEM_",
     "VLLM_TARGET_DEVICE", "VLLM_TOOL_", "VLLM_TORCH_", "VLLM_TPU_", "VLLM_TRACE_", "VLLM_TUNED_",
     "VLLM_USAGE_", "VLLM_USE_", "VLLM_V1_", "VLLM_VIDEO_", "VLLM_WEIGHT_", "VLLM_WORKER_",
     "VLLM_XGRAMMAR_", "VLLM_XLA_", "VLLM_XPU_", "VLLM_ZENTORCH_",
@@ -124,6 +128,34 @@ def set_default(name: str, value: str) -> None:
     For variables of libraries that read them once, when they are loaded; not for Quire's own.
     """
     os.environ.setdefault(name, value)
+
+
+_REPORTED = (
+    "QUIRE_", "VLLM_", "HF_", "HUGGING_FACE_", "TRANSFORMERS_", "TOKENIZERS_", "TORCH_", "PYTORCH_",
+    "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "OPENAI_",
+    "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHASHSEED", "MALLOC_", "TRITON_",
+)  # fmt: skip
+_SECRET_WORDS = ("KEY", "TOKEN", "SECRET", "PASS", "CREDENTIAL", "AUTH", "COOKIE")
+_NOT_SECRET = ("TOKENIZERS_",)
+_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def reported() -> dict[str, str]:
+    """Variables that bear on a run, sorted by name, for a report that others may read.
+
+    The values of names that sound like a secret, and names and passwords inside URLs, are `(hidden)`.
+    """
+    found = {}
+    for name in sorted(name for name in os.environ if name.startswith(_REPORTED)):
+        is_secret = any(word in name.upper() for word in _SECRET_WORDS)
+        is_hidden = is_secret and not name.startswith(_NOT_SECRET)
+        found[name] = "(hidden)" if is_hidden else _USER_IN_URL.sub("(hidden)@", os.environ[name])
+    return found
+
+
+def for_child(**values: str) -> dict[str, str]:
+    """The environment of a process to be started: this one's, with `values` in it."""
+    return dict(os.environ) | values
 
 
 def without_effect() -> list[str]:

@@ -97,11 +97,11 @@ _add("no effect", "each operation's provider is chosen at load; see quire ops an
      enable_bf16x3_router_gemm=_BOOL, all2all_backend="allgather_reducescatter")  # fmt: skip
 _add("no effect", "preempted requests are computed again, nothing is swapped",
      swap_space=4)  # fmt: skip
-_add("no effect", "models are read from local folders and mapped into memory",
-     download_dir=None, hf_token=None, ignore_patterns=_LIST, safetensors_load_strategy=None,
+_add("no effect", "only config, tokenizer and safetensors files are downloaded, and mapped into memory",
+     ignore_patterns=_LIST, safetensors_load_strategy=None,
      safetensors_prefetch_num_threads=None, safetensors_prefetch_block_size=None,
      max_parallel_loading_workers=None, pt_load_map_location="cpu", code_revision=None,
-     tokenizer_revision=None, model_weights="")  # fmt: skip
+     model_weights="")  # fmt: skip
 _add("no effect", "metrics are always on; --disable-log-stats switches them off",
      enable_metrics=False, show_hidden_metrics_for_version=None, cudagraph_metrics=False,
      enable_mm_processor_stats=False, aggregate_engine_logging=False,
@@ -144,10 +144,8 @@ _add("no effect", "there is no media, adapter or expert for it to act on",
      mamba_cache_mode="none", enable_mamba_cache_stochastic_rounding=False,
      mamba_cache_philox_rounds=0, use_replayssm=False, replayssm_buffer_len=16,
      enable_flash_late_interaction=True)  # fmt: skip
-_add("no effect", "there are no chat, tool or reasoning routes for it to act on",
-     chat_template=None, chat_template_content_format="auto", trust_request_chat_template=False,
-     default_chat_template_kwargs=_JSON, response_role="assistant",
-     exclude_tools_when_tool_choice_none=False, cohere_is_reasoning_model=True,
+_add("no effect", "there are no routes for it to act on",
+     cohere_is_reasoning_model=True,
      cohere_format="cmd4", enable_tokenizer_info_endpoint=False, enable_offline_docs=False)  # fmt: skip
 _add("no effect", "the sampling noise is drawn in float64 always",
      use_fp64_gumbel=False)  # fmt: skip
@@ -194,7 +192,9 @@ _add("refused", "weights stay on their device in this version; use a smaller mod
      weight_transfer_config=_JSON)  # fmt: skip
 _add("refused", "output constraints are not served by this version",
      structured_outputs_config=_JSON, guided_decoding_backend=None)  # fmt: skip
-_add("refused", "chat, tools and reasoning are not served by this version; use /v1/completions",
+_add("refused", "templates come from the model or from --chat-template, never from a request",
+     trust_request_chat_template=False)  # fmt: skip
+_add("refused", "calling tools and separating reasoning are not served by this version",
      reasoning_parser="", reasoning_parser_plugin="", reasoning_config=_JSON,
      enable_auto_tool_choice=False, tool_call_parser=None, tool_parser_plugin="",
      tool_server=None)  # fmt: skip

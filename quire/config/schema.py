@@ -36,12 +36,23 @@ def setting(
 class ModelConfig:
     """Which model, and how its numbers are read."""
 
-    model: str = setting("", "local folder of a checkpoint in Hugging Face format")
-    tokenizer: str | None = setting(None, "folder of another tokenizer; default: the model's own")
+    model: str = setting(
+        "",
+        "local folder of a checkpoint in Hugging Face format, or a hub name: org/name[:revision]",
+    )
+    tokenizer: str | None = setting(
+        None, "folder or hub name of another tokenizer; default: the model's own"
+    )
     skip_tokenizer_init: bool = setting(
         False, "no tokenizer: prompts and outputs are token ids only"
     )
     revision: str | None = setting(None, "branch, tag or commit of the model on the hub")
+    tokenizer_revision: str | None = setting(
+        None, "branch, tag or commit of the tokenizer on the hub"
+    )
+    hf_token: str | None = setting(
+        None, "token for the hub; true: the one stored by hf auth login; default: HF_TOKEN"
+    )
     dtype: str = setting(
         "auto",
         "type of weights and activations",
@@ -53,6 +64,13 @@ class ModelConfig:
     seed: int | None = setting(
         None,
         "seed from which requests without one draw theirs; default: 0 offline, the system's in a server",
+    )
+    chat_template: str | None = setting(
+        None,
+        "chat template: a file, its text, or a name among the model's; default: the model's own",
+    )
+    chat_template_content_format: Literal["auto", "string", "openai"] = setting(
+        "auto", "message content for the template: text, a list of parts, or what it can read"
     )
     trust_remote_code: bool = setting(False, "allow Python code from the checkpoint to run")
     hf_overrides: dict[str, Any] = setting(
@@ -83,6 +101,9 @@ class LoadConfig:
 
     load_format: Literal["auto", "safetensors", "dummy"] = setting(
         "auto", "weight reader; dummy fills random weights"
+    )
+    download_dir: str | None = setting(
+        None, "folder that hub downloads are kept in; default: the hub library's cache"
     )
     use_tqdm_on_load: bool = setting(True, "show a progress bar while weights load")
 
@@ -141,6 +162,11 @@ class ObservabilityConfig:
     """What is logged and counted."""
 
     disable_log_stats: bool = setting(False, "collect no metrics")
+    log_stats_interval: float = setting(
+        10.0,
+        "seconds between two lines of what the engine does; 0: none",
+        env="VLLM_LOG_STATS_INTERVAL",
+    )
     enable_log_requests: bool = setting(False, "log each request's arrival")
 
 
@@ -173,6 +199,13 @@ class ServerConfig:
     disable_uvicorn_access_log: bool = setting(False, "no line per request")
     disable_access_log_for_endpoints: list[str] = setting([], "paths without a line per request")
     disable_fastapi_docs: bool = setting(False, "no /openapi.json, /docs and /redoc")
+    default_chat_template_kwargs: dict[str, Any] = setting(
+        {}, "JSON object of template variables; a request's own go over them"
+    )
+    response_role: str = setting("assistant", "role of the answers to chats")
+    exclude_tools_when_tool_choice_none: bool = setting(
+        False, "show no tools to the model where a request says tool_choice none"
+    )
     enable_request_id_headers: bool = setting(False, "X-Request-Id in every response")
     enable_prompt_tokens_details: bool = setting(False, "report cached tokens in usage")
     enable_force_include_usage: bool = setting(False, "usage in every stream")
@@ -197,6 +230,12 @@ class ServerConfig:
     )
     max_num_prompts: int = setting(
         1024, "most prompts in one completions request", env="VLLM_MAX_COMPLETION_PROMPTS"
+    )
+    max_queue_wait: float = setting(
+        10.0, "seconds within which a first token is promised, else 429; 0 admits everything"
+    )
+    server_dev_mode: bool = setting(
+        False, "routes for development: /server_info", env="VLLM_SERVER_DEV_MODE"
     )
     shutdown_timeout: float = setting(
         30.0, "seconds that running requests get to finish after SIGTERM"

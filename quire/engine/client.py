@@ -20,8 +20,10 @@ import msgspec
 import zmq
 
 from quire.config.schema import Settings
-from quire.engine.resolve import describe_model
+from quire.engine.resolve import describe_model, resolve
+from quire.hardware.cpu import read_machine
 from quire.hardware.threads import bound_waiting
+from quire.models.loading.hub import with_local_folders
 from quire.models.registry import ModelDescription
 from quire.protocol import wire
 from quire.protocol.errors import EngineDeadError, ModelLoadError, QuireError, SettingsError
@@ -37,13 +39,14 @@ _DEATH_KINDS: dict[str, type[QuireError]] = {"settings": SettingsError, "load": 
 class EngineClient(ABC):
     """One engine, wherever it runs. `description` is known at once, `info` from `wait_ready` on.
 
+    Names on the hub become folders here, once, for the front and the engine: `settings` holds those.
     Use either `step` (one thread drives) or `start` (a background thread calls back), not both.
     """
 
     def __init__(self, settings: Settings) -> None:
         bound_waiting()
-        self.settings = settings
-        self.description: ModelDescription = describe_model(settings)
+        self.settings = with_local_folders(settings)
+        self.description: ModelDescription = describe_model(self.settings)
         self.phase: tuple[str, int] = ("starting", -1)
         self._info: EngineInfo | None = None
 
@@ -92,8 +95,10 @@ class InProcessClient(EngineClient):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
+        # What cannot work is told before torch is imported for it.
+        resolve(self.settings, self.description, read_machine())
         core = importlib.import_module("quire.engine.core")
-        self._core = core.EngineCore(settings, self.description, on_phase=self._set_phase)
+        self._core = core.EngineCore(self.settings, self.description, on_phase=self._set_phase)
         self._info = self._core.info
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -157,6 +162,8 @@ class ProcessClient(EngineClient):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
+        # What cannot work is told before a process is started for it.
+        resolve(self.settings, self.description, read_machine(), with_front=True)
         self._folder = tempfile.TemporaryDirectory(prefix="quire-")
         self._context = zmq.Context()
         self._to_engine = self._context.socket(zmq.PUSH)
@@ -182,7 +189,7 @@ class ProcessClient(EngineClient):
                 "-m",
                 "quire.engine.process",
                 *addresses,
-                msgspec.json.encode(settings).decode(),
+                msgspec.json.encode(self.settings).decode(),
             ],
             stdin=subprocess.DEVNULL,
         )

@@ -48,10 +48,16 @@ class EngineCore:
         on_phase: OnPhase | None = None,
         make_executor: MakeExecutor | None = None,
         machine: Machine | None = None,
+        with_front: bool = False,
     ) -> None:
-        """Loads the model. Raises SettingsError or ModelLoadError with what to do."""
+        """Loads the model. Raises SettingsError or ModelLoadError with what to do.
+
+        with_front  whether a front in a process of its own belongs to the memory ledger.
+        """
         report = on_phase or (lambda text, percent: None)
-        self.resolved = resolve(settings, description, machine or read_machine())
+        self.resolved = resolve(
+            settings, description, machine or read_machine(), with_front=with_front
+        )
         scheduling = self.resolved.settings.scheduler
         cache = self.resolved.settings.cache
         self._max_budget = scheduling.max_num_batched_tokens or 1
@@ -185,4 +191,5 @@ class EngineCore:
             enable_prefix_caching=bool(settings.cache.enable_prefix_caching),
             table=self.resolved.table,
             providers=self.executor.providers,
+            ledger=self.resolved.ledger.table(self.resolved.available_bytes),
         )

@@ -14,8 +14,9 @@ import msgspec
 
 from quire.config.schema import Settings
 from quire.engine.kvcache.manager import slabs_needed
+from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
 from quire.hardware.cpu import Machine
-from quire.models.parameters import weight_counts
+from quire.models.footprint import step_sizes
 from quire.models.registry import ModelDescription, describe
 from quire.models.spec import cache_groups
 from quire.protocol.cache import CacheGroup, CacheLayout
@@ -26,9 +27,6 @@ _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
 _DEFAULT_MAX_NUM_SEQS = 256
 _DEFAULT_TOKEN_BUDGET = 2048
-_OVERHEAD_BYTES = (
-    768 << 20
-)  # torch and the interpreter, measured at 0.5 GiB; the rest is room for scratch
 _MAX_PADDING = 0.05
 _MAX_BLOCKS_PER_SLAB = 64
 
@@ -37,7 +35,10 @@ Note = Callable[[str, object, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedSettings:
-    """Settings without a None, the cache they lead to, and a (setting, value, reason) line for each choice."""
+    """Settings without a None, the cache they lead to, and a (setting, value, reason) line for each choice.
+
+    available_bytes  what the ledger was compared with.
+    """
 
     settings: Settings
     dtype: str
@@ -48,6 +49,8 @@ class ResolvedSettings:
     adaptive_budget: bool
     fingerprint: str
     table: list[tuple[str, str, str]]
+    ledger: Ledger
+    available_bytes: int
 
     @property
     def max_model_len(self) -> int:
@@ -84,12 +87,35 @@ class _Choices:
 
 
 def resolve(
-    settings: Settings, description: ModelDescription, machine: Machine
+    settings: Settings,
+    description: ModelDescription,
+    machine: Machine,
+    *,
+    with_front: bool = False,
 ) -> ResolvedSettings:
     """All choices in one place.
 
-    Raises SettingsError for a value that cannot work on this model or machine.
+    with_front  whether a front in a process of its own shares the machine's memory.
+    Raises SettingsError for a value that cannot work on this model or machine; where memory is short,
+    it names a command that fits.
     """
+    try:
+        return _resolve(settings, description, machine, with_front)
+    except NotEnoughMemoryError as error:
+        dtype = _dtype(settings.model.dtype, description, _silent)
+        longest = _max_model_len(settings.model.max_model_len, description, _silent)
+
+        def attempt(tried: Settings) -> int:
+            layout = _resolve(tried, description, machine, with_front).layout
+            return layout.num_slabs * layout.slab_bytes
+
+        advice = proposal(settings, dtype, longest, attempt)
+        raise NotEnoughMemoryError(f"{error}; {advice}") from None
+
+
+def _resolve(
+    settings: Settings, description: ModelDescription, machine: Machine, with_front: bool
+) -> ResolvedSettings:
     table: list[tuple[str, str, str]] = []
 
     def note(name: str, value: object, reason: str) -> None:
@@ -97,25 +123,13 @@ def resolve(
 
     _check_one_device(settings.parallel.tensor_parallel_size)
     made = _choose(settings, description, machine, note)
-    groups = cache_groups(
-        description.spec,
-        block_size=made.block_size,
-        dtype_bytes=DTYPE_BYTES[made.cache_dtype],
-        max_model_len=made.max_model_len,
-    )
-    useful = useful_bytes(groups, made.max_num_seqs, made.max_model_len)
-    weights = _weight_bytes(description, made.dtype)
-    cache_bytes = _cache_bytes(settings, useful, weights, machine, made.device, note)
-    layout = plan_layout(groups, cache_bytes)
-    if settings.cache.kv_cache_memory_bytes is None and cache_bytes == useful:
-        # Slabs of several groups round up: what all sequences can use must hold one of them anyway.
-        num_slabs = max(layout.num_slabs, slabs_needed(layout, made.max_model_len))
-        layout = msgspec.structs.replace(layout, num_slabs=num_slabs)
-    num_blocks = _positive("num_gpu_blocks_override", settings.cache.num_gpu_blocks_override)
-    if num_blocks is not None:
-        layout = _with_blocks(layout, num_blocks)
-        note("num_gpu_blocks_override", num_blocks, "given")
     resolved = _settle(settings, made)
+    needs = _needs(resolved, description, made, with_front)
+    available = machine.gpus[0].total_bytes if made.device == "cuda" else machine.available_bytes
+    layout = _layout(settings, needs, made, available, note)
+    ledger = needs.ledger(layout.num_slabs * layout.slab_bytes)
+    if ledger.total_bytes > available:
+        raise shortage(ledger, available)
     fingerprint = _fingerprint(resolved, machine, made.cache_dtype)
     note("system_fingerprint", fingerprint, "everything that fixes the bits of an answer")
     return ResolvedSettings(
@@ -128,6 +142,28 @@ def resolve(
         adaptive_budget=settings.scheduler.max_num_batched_tokens is None and made.device == "cpu",
         fingerprint=fingerprint,
         table=table,
+        ledger=ledger,
+        available_bytes=available,
+    )
+
+
+def _silent(name: str, value: object, reason: str) -> None:
+    """A note that nobody reads."""
+
+
+def _needs(
+    settings: Settings, description: ModelDescription, made: _Choices, with_front: bool
+) -> Needs:
+    """`settings` are settled."""
+    spec = description.spec.for_length(made.max_model_len)
+    return Needs(
+        spec=spec,
+        groups=cache_groups(
+            spec, block_size=made.block_size, dtype_bytes=DTYPE_BYTES[made.cache_dtype]
+        ),
+        sizes=step_sizes(settings, dtype_bytes=DTYPE_BYTES[made.dtype]),
+        threads=made.threads,
+        with_front=with_front,
     )
 
 
@@ -247,11 +283,6 @@ def _block_size(wanted: int | None, device: str, note: Note) -> int:
     return size
 
 
-def _weight_bytes(description: ModelDescription, dtype: str) -> int:
-    """Bytes of the weights once loaded."""
-    return sum(weight_counts(description.spec).values()) * DTYPE_BYTES[dtype]
-
-
 def useful_bytes(groups: tuple[CacheGroup, ...], max_num_seqs: int, max_model_len: int) -> int:
     """The largest cache that `max_num_seqs` sequences of `max_model_len` tokens can fill."""
     total = 0
@@ -263,31 +294,50 @@ def useful_bytes(groups: tuple[CacheGroup, ...], max_num_seqs: int, max_model_le
     return total * max_num_seqs
 
 
-def _cache_bytes(
-    settings: Settings, useful: int, weights: int, machine: Machine, device: str, note: Note
-) -> int:
-    given = settings.cache.kv_cache_memory_bytes
+def _layout(
+    settings: Settings, needs: Needs, made: _Choices, available: int, note: Note
+) -> CacheLayout:
+    """The cache as it was asked for, or as large as it can be used and fits."""
+    cache = settings.cache
+    given = cache.kv_cache_memory_bytes
     if given is not None:
         note("kv_cache_memory_bytes", given, "given")
-        return given
-    share = settings.cache.gpu_memory_utilization
+        layout = plan_layout(needs.groups, given)
+    else:
+        layout = _default_layout(cache.gpu_memory_utilization, needs, made, available, note)
+    num_blocks = _positive("num_gpu_blocks_override", cache.num_gpu_blocks_override)
+    if num_blocks is not None:
+        layout = _with_blocks(layout, num_blocks)
+        note("num_gpu_blocks_override", num_blocks, "given")
+    return layout
+
+
+def _default_layout(
+    share: float, needs: Needs, made: _Choices, available: int, note: Note
+) -> CacheLayout:
+    """What all sequences can use, but at most `share` of what the rest of the ledger leaves.
+
+    Raises NotEnoughMemoryError if the longest sequence does not fit.
+    """
     if not 0.0 < share <= 1.0:
         raise SettingsError(f"gpu_memory_utilization is {share}; it must be above 0 and at most 1")
-    available = machine.gpus[0].total_bytes if device == "cuda" else machine.available_bytes
-    left = available - weights - _OVERHEAD_BYTES
-    if left <= 0:
-        raise SettingsError(
-            f"the weights need {weights / 2**30:.1f} GiB and Quire itself {_OVERHEAD_BYTES / 2**30:.2f} GiB, but only "
-            f"{available / 2**30:.1f} GiB of memory are free; use a smaller model or --dtype bfloat16"
-        )
-    size = min(useful, int(left * share))
-    reason = (
-        "all that max_num_seqs x max_model_len can use"
-        if size == useful
-        else f"{share:.0%} of what is free"
-    )
-    note("kv_cache_memory_bytes", size, reason)
-    return size
+    useful = useful_bytes(needs.groups, made.max_num_seqs, made.max_model_len)
+    most = needs.largest_cache(available, share)
+    layout = plan_layout(needs.groups, 1 << 62)
+    num_slabs = min(useful, max(most, 0)) // layout.slab_bytes
+    # Slabs of several groups round up: one sequence of the greatest length must fit anyway.
+    fewest = slabs_needed(layout, made.max_model_len)
+    if fewest * layout.slab_bytes > most:
+        if needs.ledger(fewest * layout.slab_bytes).total_bytes > available:
+            raise shortage(needs.ledger(fewest * layout.slab_bytes), available)
+        why = f"one sequence of {made.max_model_len} tokens; {gib(available)} are free"
+    elif useful <= most:
+        why = "all that max_num_seqs x max_model_len can use"
+    else:
+        why = f"{share:.0%} of what is free"
+    layout = msgspec.structs.replace(layout, num_slabs=max(num_slabs, fewest))
+    note("kv_cache_memory_bytes", layout.num_slabs * layout.slab_bytes, why)
+    return layout
 
 
 def plan_layout(groups: tuple[CacheGroup, ...], cache_bytes: int) -> CacheLayout:

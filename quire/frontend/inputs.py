@@ -16,9 +16,11 @@ from typing import Any
 import msgspec
 
 from quire.config.schema import Settings
+from quire.frontend.chat import ChatRenderer
 from quire.frontend.prompts import PromptReader, read_prompt
 from quire.frontend.tokenizer import Tokenizer
 from quire.models.registry import ModelDescription
+from quire.protocol.chat import ChatOptions, ChatPrompt
 from quire.protocol.checks import refuse, shown
 from quire.protocol.errors import InvalidRequestError, NotServedError
 from quire.protocol.outputs import EngineInfo
@@ -70,7 +72,8 @@ class RequestOptions:
 class InputProcessor:
     """Checks requests against one model and makes them ready for the engine. Safe in several threads.
 
-    `defaults` holds the fields of SamplingParams that the model's generation config sets.
+    `defaults` holds the fields of SamplingParams that the model's generation config sets,
+    `eos_token_ids` the tokens that end an answer.
 
     vocab_size     rows of the model's embedding: every id must be below it.
     max_model_len  prompt and output together, in tokens.
@@ -91,8 +94,10 @@ class InputProcessor:
         base_seed: int | None = None,
         use_priority: bool = False,
         limits: Limits | None = None,
+        chat: ChatRenderer | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self._chat = chat
         self.vocab_size = vocab_size
         self.max_model_len = max_model_len
         self.max_logprobs = max_logprobs
@@ -106,7 +111,7 @@ class InputProcessor:
         ends = dict.fromkeys(description.eos_token_ids)
         if tokenizer is not None and tokenizer.eos_token_id is not None:
             ends[tokenizer.eos_token_id] = None
-        self._eos_token_ids = tuple(one for one in ends if one < vocab_size)
+        self.eos_token_ids = tuple(one for one in ends if one < vocab_size)
 
     @classmethod
     def from_settings(
@@ -119,9 +124,16 @@ class InputProcessor:
     ) -> InputProcessor:
         """The checks for an engine as it was started; loads its tokenizer. Raises ModelLoadError."""
         model = settings.model
-        tokenizer = None
+        tokenizer = chat = None
         if not model.skip_tokenizer_init:
-            tokenizer = Tokenizer.load(model.tokenizer or description.path)
+            folder = model.tokenizer or description.path
+            tokenizer = Tokenizer.load(folder)
+            chat = ChatRenderer.load(
+                folder,
+                tokenizer,
+                chat_template=model.chat_template,
+                content_format=model.chat_template_content_format,
+            )
         return cls(
             description,
             tokenizer,
@@ -130,7 +142,20 @@ class InputProcessor:
             max_logprobs=model.max_logprobs,
             base_seed=base_seed if model.seed is None else model.seed,
             use_priority=settings.scheduler.scheduling_policy == "priority",
+            chat=chat,
         )
+
+    def render_chat(
+        self, messages: Any, options: ChatOptions | None = None, *, truncates: bool = False
+    ) -> ChatPrompt:
+        """The prompt of a conversation. Raises InvalidRequestError with the place of what is wrong.
+
+        truncates  whether the prompt will be cut to the context; otherwise a long one is refused early.
+        """
+        if self._chat is None:
+            refuse("messages", "there is no tokenizer (skip_tokenizer_init); send token ids")
+        limit = None if truncates else self.max_model_len - 1
+        return self._chat.render(messages, options, limit=limit)
 
     def default_params(self) -> SamplingParams:
         """New params with the sampling values that the model's makers recommend."""
@@ -165,7 +190,7 @@ class InputProcessor:
             prompt_token_ids=ids,
             params=params,
             seed=self._seed(params),
-            eos_token_ids=self._eos_token_ids,
+            eos_token_ids=self.eos_token_ids,
             arrival_time=time.time() if options.arrival_time is None else options.arrival_time,
             priority=options.priority,
             cache_salt=options.cache_salt or fields.get("cache_salt"),

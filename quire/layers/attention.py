@@ -14,7 +14,7 @@ import torch
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
-from quire.layers.norm import RmsNorm
+from quire.layers.norm import LayerNorm, Norm, RmsNorm
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.registry import Table
 from quire.ops.rope import ROPE
@@ -39,11 +39,10 @@ class AttentionSizes:
 class AttentionLayer:
     """x [T, C] to [T, C] for decoder layer `index`.
 
-    Its parameters: `<name>.qkv`, `<name>.out`, and with `qk_eps` `<name>.q_norm`, `<name>.k_norm`.
-
+    Its parameters: `<name>.qkv`, `<name>.out`, and with norms `<name>.q_norm`, `<name>.k_norm`.
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
-    qk_eps   eps of the norm over each head of q and k; None leaves it out.
+    qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
     attend   the bound operation, public because the worker makes its plans and cache views.
     """
 
@@ -56,7 +55,8 @@ class AttentionLayer:
         *,
         rope: torch.Tensor | None,
         interleaved: bool,
-        qk_eps: float | None,
+        qk_norm: str,
+        qk_eps: float,
         qkv_bias: bool,
         out_bias: bool,
         dtype: torch.dtype,
@@ -74,11 +74,11 @@ class AttentionLayer:
             bias=qkv_bias,
             dtype=dtype,
         )
-        self._norms: list[RmsNorm] = []
+        self._norms: list[Norm] = []
         self._on_q: list[HeadStep] = []
         self._on_k: list[HeadStep] = []
-        if qk_eps is not None:
-            self._add_norms(table, name, qk_eps, dtype)
+        if qk_norm != "none":
+            self._add_norms(table, name, qk_norm, qk_eps, dtype)
         if rope is not None:
             self._add_rope(table, rope, interleaved, dtype)
         self.attend = table.bind(
@@ -126,13 +126,19 @@ class AttentionLayer:
         )
         return self._out(mixed.view(num_tokens, q_end), out=out)
 
-    def _add_norms(self, table: Table, name: str, eps: float, dtype: torch.dtype) -> None:
-        for which, steps in (("q_norm", self._on_q), ("k_norm", self._on_k)):
-            norm = RmsNorm(
-                table, f"{name}.{which}", size=self._sizes.head_size, eps=eps, dtype=dtype
-            )
+    def _add_norms(
+        self, table: Table, name: str, kind: str, eps: float, dtype: torch.dtype
+    ) -> None:
+        make, over = QK_NORMS[kind]
+        sizes = self._sizes
+        for which, heads, steps in (
+            ("q_norm", sizes.num_heads, self._on_q),
+            ("k_norm", sizes.num_kv_heads, self._on_k),
+        ):
+            size = sizes.head_size * (heads if over is _norm_all_heads else 1)
+            norm = make(table, f"{name}.{which}", size=size, eps=eps, dtype=dtype)
             self._norms.append(norm)
-            steps.append(partial(_norm_heads, norm))
+            steps.append(partial(over, norm))
 
     def _add_rope(
         self, table: Table, rope: torch.Tensor, interleaved: bool, dtype: torch.dtype
@@ -142,5 +148,18 @@ class AttentionLayer:
             steps.append(partial(turn, table=rope, interleaved=interleaved))
 
 
-def _norm_heads(norm: RmsNorm, heads: torch.Tensor, positions: torch.Tensor) -> None:
+def _norm_heads(norm: Norm, heads: torch.Tensor, positions: torch.Tensor) -> None:
     norm(heads, out=heads)
+
+
+def _norm_all_heads(norm: Norm, heads: torch.Tensor, positions: torch.Tensor) -> None:
+    joined = heads.view(heads.shape[0], -1)  # [T, H * D], the same memory
+    norm(joined, out=joined)
+
+
+QK_NORMS: dict[str, tuple[Callable[..., Norm], Callable[..., None]]] = {
+    "per_head": (RmsNorm, _norm_heads),
+    "full": (RmsNorm, _norm_all_heads),
+    "layer_per_head": (partial(LayerNorm, bias=False), _norm_heads),
+}
+"""The class for each norm of q and k that a description can name, and what it sees."""

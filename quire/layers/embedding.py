@@ -1,4 +1,4 @@
-"""The first and the last product of a decoder: rows for token ids, and logits for hidden states.
+"""The two ends of a decoder: rows for token ids and positions, and logits for hidden states.
 
 Which of the two share a weight is decided in `models.build`.
 """
@@ -13,7 +13,7 @@ from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.ops.arena import Arena
-from quire.ops.elementwise import SOFT_CAP, TO_FLOAT32
+from quire.ops.elementwise import ADD, SCALE, SOFT_CAP, TO_FLOAT32
 from quire.ops.embedding import EMBEDDING, PUT_ROWS
 from quire.ops.registry import Table
 
@@ -57,8 +57,35 @@ class Embedding:
         return out
 
 
+class LearnedPositions:
+    """Adds row p of a table [rows, C] to the token at position p; its parameter: `<name>.weight`.
+
+    A position at or past `rows` raises IndexError; lengths are limited long before.
+    """
+
+    def __init__(
+        self, table: Table, name: str, *, rows: int, size: int, dtype: torch.dtype
+    ) -> None:
+        self.name = name
+        self._rows = table.bind(EMBEDDING, dtype_name(dtype), V=rows, C=size)
+        self._add = table.bind(ADD, dtype_name(dtype), C=size)
+        self._packed: object = None
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameter."""
+        self._packed = self._rows.provider.pack(weights(f"{self.name}.weight"))  # type: ignore[attr-defined]
+
+    def __call__(self, hidden: torch.Tensor, ctx: ForwardContext) -> None:
+        """Adds to hidden [T, C] in place."""
+        mark = ctx.arena.mark()
+        rows = ctx.arena.take(tuple(hidden.shape), hidden.dtype)
+        self._rows(ctx.positions[0], self._packed, out=rows)
+        self._add(hidden, rows, out=hidden)
+        ctx.arena.release(mark)
+
+
 class Head:
-    """Hidden states [B, C] to logits [B, V] float32, capped if `softcap` is not 0."""
+    """Hidden states [B, C] to logits [B, V] float32: times `scale`, then capped if `softcap`."""
 
     def __init__(
         self,
@@ -67,6 +94,7 @@ class Head:
         *,
         size: int,
         vocab_size: int,
+        scale: float = 1.0,
         softcap: float,
         dtype: torch.dtype,
     ) -> None:
@@ -81,6 +109,9 @@ class Head:
             self._finish.append(
                 lambda x, arena: widen(x, out=arena.take(tuple(x.shape), torch.float32))
             )
+        if scale != 1.0:
+            multiply = table.bind(SCALE, "float32", C=vocab_size)
+            self._finish.append(lambda x, arena: multiply(x, factor=scale, out=x))
         if softcap:
             cap = table.bind(SOFT_CAP, "float32", C=vocab_size)
             self._finish.append(lambda x, arena: cap(x, cap=softcap, out=x))

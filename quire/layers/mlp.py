@@ -1,4 +1,4 @@
-"""The gated feed-forward part of a layer.
+"""The feed-forward part of a layer, gated or plain.
 
 Norms around it belong to the layer.
 """
@@ -6,20 +6,31 @@ Norms around it belong to the layer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.ops.arena import Arena
-from quire.ops.elementwise import ACT_MUL
+from quire.ops.elementwise import ACT, ACT_MUL
 from quire.ops.registry import Table
+
+
+class FeedForward(Protocol):
+    """A part that works on each token alone."""
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+
+    def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
 
 
 class GatedMlp:
     """down(act(gate(x)) * up(x)) for x [T, C]; gate and up are one product.
 
-    act  "silu", "gelu" or "gelu_tanh".
+    act  "silu", "gelu", "gelu_tanh" or "relu".
     """
 
     def __init__(
@@ -57,3 +68,41 @@ class GatedMlp:
         gated = arena.take((num_tokens, self._width), x.dtype)  # [T, F]
         self._act_mul(gate_up, act=self._act, out=gated)
         return self._down(gated, out=out)
+
+
+class PlainMlp:
+    """down(act(up(x))) for x [T, C]; act as in GatedMlp."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        *,
+        size: int,
+        width: int,
+        act: str,
+        bias: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self._width = width
+        self._act_name = act
+        self._up = Linear(table, f"{name}.up", in_size=size, out_size=width, bias=bias, dtype=dtype)
+        self._act = table.bind(ACT, dtype_name(dtype), F=width)
+        self._down = Linear(
+            table, f"{name}.down", in_size=width, out_size=size, bias=bias, dtype=dtype
+        )
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        self._up.load(weights)
+        self._down.load(weights)
+
+    def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
+        wide = self._up(x, out=arena.take((x.shape[0], self._width), x.dtype))  # [T, F]
+        self._act(wide, act=self._act_name, out=wide)
+        return self._down(wide, out=out)
+
+
+FEED_FORWARDS: dict[bool, Callable[..., FeedForward]] = {True: GatedMlp, False: PlainMlp}
+"""The class by whether the part has a gate."""

@@ -7,6 +7,7 @@ uses, so that the angles are the ones a checkpoint was trained with. Source: arX
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -80,6 +81,15 @@ def yarn_frequencies(
     keep = 1 - ramp
     wavelengths = theta ** (torch.arange(0, dim, 2).to(torch.float32) / dim)
     return 1.0 / (factor * wavelengths) * (1 - keep) + 1.0 / wavelengths * keep
+
+
+def longrope_frequencies(dim: int, theta: float, factors: Sequence[float]) -> torch.Tensor:
+    """Frequencies [dim / 2] whose wavelengths are multiplied by `factors` [dim / 2].
+
+    Source: arXiv 2402.13753.
+    """
+    exponents = torch.arange(0, dim, 2, dtype=torch.int64).to(torch.float32) / dim
+    return 1.0 / (torch.tensor(factors, dtype=torch.float32) * theta**exponents)
 
 
 def angle_table(

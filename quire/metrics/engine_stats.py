@@ -45,6 +45,7 @@ class ServingMetrics:
             self.metrics.observe("vllm:iteration_tokens_total", mean, steps)
         self.metrics.set("vllm:num_requests_running", stats.num_running)
         self.metrics.set("vllm:num_requests_waiting", stats.num_waiting)
+        self.metrics.set("vllm:num_requests_waiting_by_reason", stats.num_waiting, "capacity")
         self.metrics.set("vllm:kv_cache_usage_perc", stats.cache_usage)
         self._last = stats
 
@@ -82,7 +83,12 @@ class RequestWatch:
         stats = output.metrics
         if not self._started and any(choice.token_ids for choice in output.outputs):
             self._started = True
-            metrics.count("vllm:prompt_tokens", len(output.prompt_token_ids or ()))
+            prompt = len(output.prompt_token_ids or ())
+            cached = min(prompt, output.num_cached_tokens or 0)
+            metrics.count("vllm:prompt_tokens", prompt)
+            metrics.count("vllm:prompt_tokens_cached", cached)
+            metrics.count("vllm:prompt_tokens_by_source", cached, "local_cache_hit")
+            metrics.count("vllm:prompt_tokens_by_source", prompt - cached, "local_compute")
             if stats is not None:
                 metrics.observe("vllm:time_to_first_token_seconds", stats.first_token_latency)
         known = stats is not None and stats.last_token_ts > 0.0

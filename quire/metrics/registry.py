@@ -5,11 +5,11 @@ When a metric moves is `metrics.engine_stats`; `/metrics` itself is a route of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.exposition import generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -31,6 +31,10 @@ REQUEST_S = (
 )  # fmt: skip
 STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 CHOICES = (1, 2, 5, 10, 20)
+FINE_HTTP_S = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 7.5,
+    10.0, 30.0, 60.0,
+)  # fmt: skip
 HTTP_S = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 UP_TO_CONTEXT = ()
 """Stands for 1, 2, 5, 10, 20, 50 … up to the model's context."""
@@ -47,7 +51,7 @@ class Metric:
     """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Literal["counter", "gauge", "histogram", "summary"]
     help: str
     buckets: tuple[float, ...] | None = None
     label: str | None = None
@@ -58,9 +62,18 @@ class Metric:
 METRICS: tuple[Metric, ...] = (
     Metric("vllm:num_requests_running", "gauge", "requests in the running batch"),
     Metric("vllm:num_requests_waiting", "gauge", "requests not yet scheduled"),
+    Metric(
+        "vllm:num_requests_waiting_by_reason", "gauge", "requests not yet scheduled, by what they wait for",
+        label="reason", values=("capacity", "deferred"),
+    ),
     Metric("vllm:kv_cache_usage_perc", "gauge", "share of the cache's blocks in use, 0 to 1"),
     Metric("vllm:num_preemptions", "counter", "requests put back to the queue for lack of blocks"),
     Metric("vllm:prompt_tokens", "counter", "prompt tokens of requests with a first token"),
+    Metric(
+        "vllm:prompt_tokens_by_source", "counter", "prompt tokens by where their cache came from",
+        label="source", values=("local_compute", "local_cache_hit", "external_kv_transfer"),
+    ),
+    Metric("vllm:prompt_tokens_cached", "counter", "prompt tokens whose cache was found"),
     Metric("vllm:generation_tokens", "counter", "output tokens"),
     Metric("vllm:prefix_cache_queries", "counter", "prompt tokens looked up in the prefix cache"),
     Metric("vllm:prefix_cache_hits", "counter", "prompt tokens found in the prefix cache"),
@@ -93,11 +106,18 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("vllm:iteration_tokens_total", "histogram", "tokens computed by a step", STEP_TOKENS),
     Metric("quire:requests_accepted", "counter", "requests handed to the engine"),
+    Metric("quire:requests_refused", "counter", "requests answered 429: the queue was too long"),
     Metric("quire:requests_finished", "counter", "accepted requests that ended by themselves"),
     Metric("quire:requests_aborted", "counter", "accepted requests whose client went away"),
     Metric("quire:requests_failed", "counter", "accepted requests that ended with an error"),
     Metric(
         "http_requests", "counter", "answers by route", plain=("handler", "method", "status")
+    ),
+    Metric("http_request_size_bytes", "summary", "length of request bodies", plain=("handler",)),
+    Metric("http_response_size_bytes", "summary", "length of response bodies", plain=("handler",)),
+    Metric(
+        "http_request_duration_highr_seconds", "histogram", "time to the end of any answer",
+        FINE_HTTP_S, plain=(),
     ),
     Metric(
         "http_request_duration_seconds", "histogram", "time to the end of an answer", HTTP_S,
@@ -106,7 +126,7 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 """All names. Counters are shown with `_total` behind them."""
 
-Child = Counter | Gauge | Histogram
+Child = Counter | Gauge | Histogram | Summary
 
 
 def one_two_five(limit: int) -> tuple[float, ...]:
@@ -117,6 +137,18 @@ def one_two_five(limit: int) -> tuple[float, ...]:
         found += [step * scale for step in (1, 2, 5) if step * scale <= limit]
         scale *= 10
     return tuple(found) or (1.0,)
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """One answer of the server: its route, method, status, time to its end, and lengths of the bodies."""
+
+    handler: str
+    method: str
+    status: int
+    seconds: float
+    request_bytes: int
+    response_bytes: int
 
 
 class Metrics:
@@ -148,8 +180,12 @@ class Metrics:
                 metric.name, metric.help, labels, buckets=buckets, registry=self.registry
             )
         else:
-            make: Callable[..., Counter | Gauge] = Counter if metric.kind == "counter" else Gauge
-            parent = make(metric.name, metric.help, labels, registry=self.registry)
+            kinds: dict[str, type[Counter | Gauge | Summary]] = {
+                "counter": Counter,
+                "gauge": Gauge,
+                "summary": Summary,
+            }
+            parent = kinds[metric.kind](metric.name, metric.help, labels, registry=self.registry)
         self._parents[metric.name] = parent
         if metric.plain is not None:
             return
@@ -163,9 +199,9 @@ class Metrics:
         assert isinstance(child, Counter)
         child.inc(amount)
 
-    def set(self, name: str, amount: float) -> None:
-        """Sets a gauge."""
-        child = self._children[name, ""]
+    def set(self, name: str, amount: float, value: str = "") -> None:
+        """Sets a gauge; `value` is its label's."""
+        child = self._children[name, value]
         assert isinstance(child, Gauge)
         child.set(amount)
 
@@ -176,13 +212,25 @@ class Metrics:
         for _ in range(times):
             child.observe(amount)
 
-    def http(self, handler: str, method: str, status: int, seconds: float) -> None:
+    def http(self, answer: HttpAnswer) -> None:
         """Counts one answer of the server; the status in its class form, 2xx."""
+        handler, method = answer.handler, answer.method
         requests = self._parents["http_requests"]
-        durations = self._parents["http_request_duration_seconds"]
-        assert isinstance(requests, Counter) and isinstance(durations, Histogram)
-        requests.labels(handler=handler, method=method, status=f"{status // 100}xx").inc()
-        durations.labels(handler=handler, method=method).observe(seconds)
+        assert isinstance(requests, Counter)
+        requests.labels(handler=handler, method=method, status=f"{answer.status // 100}xx").inc()
+        for name, labels, amount in (
+            (
+                "http_request_duration_seconds",
+                {"handler": handler, "method": method},
+                answer.seconds,
+            ),
+            ("http_request_duration_highr_seconds", {}, answer.seconds),
+            ("http_request_size_bytes", {"handler": handler}, answer.request_bytes),
+            ("http_response_size_bytes", {"handler": handler}, answer.response_bytes),
+        ):
+            parent = self._parents[name]
+            assert isinstance(parent, (Histogram, Summary))
+            (parent.labels(**labels) if labels else parent).observe(amount)
 
     def info(self, name: str, help: str, labels: Mapping[str, str]) -> None:
         """A gauge that is 1 and says things in its labels."""

@@ -11,9 +11,9 @@ import torch
 
 from quire.layers import rope as rope_tables
 from quire.layers.attention import AttentionLayer, AttentionSizes
-from quire.layers.embedding import Embedding, Head
-from quire.layers.mlp import GatedMlp
-from quire.layers.norm import RmsNorm
+from quire.layers.embedding import Embedding, Head, LearnedPositions
+from quire.layers.mlp import FEED_FORWARDS
+from quire.layers.norm import NORMS, Norms
 from quire.models.decoder import Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.loading.reader import checkpoint_source, dummy_source
@@ -26,6 +26,7 @@ from quire.models.spec import (
     LayerSpec,
     LinearScaling,
     Llama3Scaling,
+    LongRopeScaling,
     Rope,
     YarnScaling,
 )
@@ -120,6 +121,12 @@ def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch
             beta_slow=scaling.beta_slow,
             truncate=scaling.truncate,
         )
+    elif isinstance(scaling, LongRopeScaling):
+        attention_factor = scaling.attention_factor
+        is_long = max_model_len > scaling.original_len
+        inv_freq = rope_tables.longrope_frequencies(
+            rope.dim, theta, scaling.long_factor if is_long else scaling.short_factor
+        )
     return rope_tables.angle_table(
         inv_freq, max_len=max_model_len, attention_factor=attention_factor, device=device
     )
@@ -139,6 +146,11 @@ def _decoder(
         scale=spec.embedding_scale,
         dtype=dtype,
     )
+    positions = [
+        LearnedPositions(table, "positions", rows=rows, size=size, dtype=dtype)
+        for rows in (spec.learned_positions,)
+        if rows
+    ]
     layers = [
         _layer(table, index, layer, size, tables, dtype) for index, layer in enumerate(spec.layers)
     ]
@@ -146,13 +158,15 @@ def _decoder(
         table,
         spec,
         embedding=embedding,
+        positions=positions,
         layers=layers,
-        final_norm=RmsNorm(table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
+        final_norm=NORMS[spec.norm](table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
         head=Head(
             table,
             "head",
             size=size,
             vocab_size=spec.vocab_size,
+            scale=spec.logit_scale,
             softcap=spec.logit_softcap,
             dtype=dtype,
         ),
@@ -169,7 +183,7 @@ def _layer(
     dtype: torch.dtype,
 ) -> DecoderLayer:
     name = f"layers.{index}"
-    feed_forward = GatedMlp(
+    feed_forward = FEED_FORWARDS[spec.feed_forward.gated](
         table,
         f"{name}.feed_forward",
         size=size,
@@ -178,14 +192,19 @@ def _layer(
         bias=spec.feed_forward.bias,
         dtype=dtype,
     )
-    return PLACEMENTS[spec.placement](
-        table,
-        name,
-        mixer=_attention(table, name, index, spec.mixer, size, tables, dtype),
-        feed_forward=feed_forward,
+    norms = Norms(
+        table=table,
+        kind=spec.norm,
         size=size,
         eps=spec.norm_eps,
         dtype=dtype,
+        residual_scale=spec.residual_scale,
+    )
+    return PLACEMENTS[spec.placement](
+        name,
+        mixer=_attention(table, name, index, spec.mixer, size, tables, dtype),
+        feed_forward=feed_forward,
+        norms=norms,
     )
 
 
@@ -214,7 +233,8 @@ def _attention(
         sizes,
         rope=None if spec.rope is None else tables[spec.rope],
         interleaved=spec.rope is not None and spec.rope.interleaved,
-        qk_eps=spec.norm_eps if spec.qk_norm == "per_head" else None,
+        qk_norm=spec.qk_norm,
+        qk_eps=spec.norm_eps,
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
         dtype=dtype,

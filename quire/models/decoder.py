@@ -13,8 +13,8 @@ import torch
 
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
-from quire.layers.embedding import Embedding, Head
-from quire.layers.norm import RmsNorm
+from quire.layers.embedding import Embedding, Head, LearnedPositions
+from quire.layers.norm import Norm
 from quire.models.decoder_layers import DecoderLayer
 from quire.models.spec import Attention, DecoderSpec
 from quire.ops.elementwise import SCALE
@@ -33,7 +33,8 @@ class AttentionBinding:
 class Decoder:
     """A model with its weights. All tensors it returns lie in the step's arena.
 
-    spec  without windows that reach `max_model_len`: caches and plans agree with layers.
+    spec       without windows that reach `max_model_len`: caches and plans agree with layers.
+    positions  what is added to the embedding by position: nothing or one table.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class Decoder:
         spec: DecoderSpec,
         *,
         embedding: Embedding,
+        positions: Sequence[LearnedPositions],
         layers: Sequence[DecoderLayer],
-        final_norm: RmsNorm,
+        final_norm: Norm,
         head: Head,
         dtype: torch.dtype,
     ) -> None:
@@ -54,6 +56,7 @@ class Decoder:
             for index, (layer_spec, layer) in enumerate(zip(spec.layers, layers, strict=True))
         )
         self._embedding = embedding
+        self._positions = tuple(positions)
         self._layers = tuple(layers)
         self._final_norm = final_norm
         self._head = head
@@ -65,6 +68,8 @@ class Decoder:
         if self.spec.tie_head:
             self._head.linear.pack(table)
         del table
+        for positions in self._positions:
+            positions.load(weights)
         for layer in self._layers:
             layer.load(weights)
         self._final_norm.load(weights)
@@ -102,7 +107,7 @@ class Decoder:
         layers  which layers run; None is all.
         taps    layers whose output is wanted too: the result is then (hidden, copies [T, C]).
         """
-        residual = self._embedding(ctx) if hidden is None else hidden
+        residual = self._embedded(ctx) if hidden is None else hidden
         tapped: dict[int, torch.Tensor] = {}
         for index in range(len(self._layers)) if layers is None else layers:
             self._layers[index](residual, ctx)
@@ -112,6 +117,12 @@ class Decoder:
         if not taps:
             return residual
         return residual, [tapped[index] for index in taps if index in tapped]
+
+    def _embedded(self, ctx: ForwardContext) -> torch.Tensor:
+        hidden = self._embedding(ctx)
+        for positions in self._positions:
+            positions(hidden, ctx)
+        return hidden
 
     def logits(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """[B, V] float32 for rows [B, C] of the residual stream; the final norm is applied here."""

@@ -12,11 +12,8 @@ import torch
 
 from quire.layers.attention import AttentionLayer
 from quire.layers.context import ForwardContext
-from quire.layers.dtypes import dtype_name
-from quire.layers.mlp import GatedMlp
-from quire.layers.norm import AddRmsNorm, RmsNorm
-from quire.ops.elementwise import ADD
-from quire.ops.registry import Table
+from quire.layers.mlp import FeedForward
+from quire.layers.norm import Norms
 
 
 class DecoderLayer(Protocol):
@@ -35,25 +32,13 @@ class PreNormLayer:
     """x += mixer(norm(x)); x += feed_forward(norm(x))."""
 
     def __init__(
-        self,
-        table: Table,
-        name: str,
-        *,
-        mixer: AttentionLayer,
-        feed_forward: GatedMlp,
-        size: int,
-        eps: float,
-        dtype: torch.dtype,
+        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
-        self._before_mixer = RmsNorm(
-            table, f"{name}.norm_before_mixer", size=size, eps=eps, dtype=dtype
-        )
-        self._before_feed_forward = AddRmsNorm(
-            table, f"{name}.norm_before_feed_forward", size=size, eps=eps, dtype=dtype
-        )
-        self._add = table.bind(ADD, dtype_name(dtype), C=size)
+        self._before_mixer = norms.norm(f"{name}.norm_before_mixer")
+        self._before_feed_forward = norms.add_norm(f"{name}.norm_before_feed_forward")
+        self._add = norms.add()
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the layer's parameters."""
@@ -72,35 +57,49 @@ class PreNormLayer:
         ctx.arena.release(mark)
 
 
+class PostNormLayer:
+    """x += norm(mixer(x)); x += norm(feed_forward(x))."""
+
+    def __init__(
+        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
+    ) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._after_mixer = norms.norm(f"{name}.norm_after_mixer")
+        self._after_feed_forward = norms.norm(f"{name}.norm_after_feed_forward")
+        self._add = norms.add()
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self.mixer, self._after_mixer, self._feed_forward, self._after_feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Adds the layer's part to the residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        self.mixer(residual, ctx, out=x)
+        self._after_mixer(x, out=x)
+        self._add(residual, x, out=residual)
+        self._feed_forward(residual, ctx.arena, out=x)
+        self._after_feed_forward(x, out=x)
+        self._add(residual, x, out=residual)
+        ctx.arena.release(mark)
+
+
 class SandwichLayer:
     """x += norm(mixer(norm(x))); x += norm(feed_forward(norm(x)))."""
 
     def __init__(
-        self,
-        table: Table,
-        name: str,
-        *,
-        mixer: AttentionLayer,
-        feed_forward: GatedMlp,
-        size: int,
-        eps: float,
-        dtype: torch.dtype,
+        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
-        self._before_mixer = RmsNorm(
-            table, f"{name}.norm_before_mixer", size=size, eps=eps, dtype=dtype
-        )
-        self._after_mixer = RmsNorm(
-            table, f"{name}.norm_after_mixer", size=size, eps=eps, dtype=dtype
-        )
-        self._before_feed_forward = AddRmsNorm(
-            table, f"{name}.norm_before_feed_forward", size=size, eps=eps, dtype=dtype
-        )
-        self._after_feed_forward = RmsNorm(
-            table, f"{name}.norm_after_feed_forward", size=size, eps=eps, dtype=dtype
-        )
-        self._add = table.bind(ADD, dtype_name(dtype), C=size)
+        self._before_mixer = norms.norm(f"{name}.norm_before_mixer")
+        self._after_mixer = norms.norm(f"{name}.norm_after_mixer")
+        self._before_feed_forward = norms.add_norm(f"{name}.norm_before_feed_forward")
+        self._after_feed_forward = norms.norm(f"{name}.norm_after_feed_forward")
+        self._add = norms.add()
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the layer's parameters."""
@@ -128,8 +127,73 @@ class SandwichLayer:
         ctx.arena.release(mark)
 
 
-PLACEMENTS: dict[str, type[PreNormLayer | SandwichLayer]] = {
+class ParallelLayer:
+    """x += mixer(norm(x)) + feed_forward(norm'(x)): both parts read the same x."""
+
+    def __init__(
+        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
+    ) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._before_mixer = norms.norm(f"{name}.norm_before_mixer")
+        self._before_feed_forward = norms.norm(f"{name}.norm_before_feed_forward")
+        self._add = norms.add()
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self._before_mixer, self.mixer, self._before_feed_forward, self._feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Adds the layer's part to the residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        shape = tuple(residual.shape)
+        x = ctx.arena.take(shape, residual.dtype)
+        y = ctx.arena.take(shape, residual.dtype)
+        self._before_mixer(residual, out=x)
+        self.mixer(x, ctx, out=x)
+        self._before_feed_forward(residual, out=y)
+        self._feed_forward(y, ctx.arena, out=y)
+        self._add(residual, x, out=residual)
+        self._add(residual, y, out=residual)
+        ctx.arena.release(mark)
+
+
+class ParallelSharedLayer:
+    """y = norm(x); x += mixer(y) + feed_forward(y)."""
+
+    def __init__(
+        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
+    ) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._before_parts = norms.norm(f"{name}.norm_before_parts")
+        self._add = norms.add()
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self._before_parts, self.mixer, self._feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Adds the layer's part to the residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        shape = tuple(residual.shape)
+        x = ctx.arena.take(shape, residual.dtype)
+        y = ctx.arena.take(shape, residual.dtype)
+        self._before_parts(residual, out=y)
+        self.mixer(y, ctx, out=x)
+        self._feed_forward(y, ctx.arena, out=y)
+        self._add(residual, x, out=residual)
+        self._add(residual, y, out=residual)
+        ctx.arena.release(mark)
+
+
+PLACEMENTS: dict[str, Callable[..., DecoderLayer]] = {
     "pre": PreNormLayer,
+    "post": PostNormLayer,
     "sandwich": SandwichLayer,
+    "parallel": ParallelLayer,
+    "parallel_shared": ParallelSharedLayer,
 }
 """The class for each placement that a description can name."""

@@ -5,6 +5,7 @@ What the keys mean for an architecture is told in `models.architectures`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,7 +85,7 @@ class HfConfig:
     def int_(self, key: str, default: int = _MISSING, *, minimum: int = 1) -> int:
         """A whole number from `minimum` to 2^31 - 1, or to 10,000 for layers."""
         value = self._read(key, default)
-        maximum = _MAX_LAYERS if key == "num_hidden_layers" else _MAX_INT
+        maximum = _MAX_LAYERS if key in ("num_hidden_layers", "n_layer") else _MAX_INT
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, value, "a whole number")
         if not minimum <= value <= maximum:
@@ -143,6 +144,16 @@ class HfConfig:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self._wrong(key, value, "a list of strings")
         return value
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers above zero."""
+        value = self._read(key, _MISSING)
+        if not isinstance(value, list) or not all(
+            isinstance(item, int | float) and not isinstance(item, bool) and 0 < item < math.inf
+            for item in value
+        ):
+            raise self._wrong(key, value, "a list of numbers above zero")
+        return tuple(float(item) for item in value)
 
     def section(self, key: str) -> HfConfig | None:
         """A nested object as a reader of its own; None when absent. Its unread keys count too."""

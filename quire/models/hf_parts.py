@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from quire.models.hf_config import HfConfig
 from quire.models.spec import (
@@ -14,6 +15,7 @@ from quire.models.spec import (
     DynamicScaling,
     LinearScaling,
     Llama3Scaling,
+    LongRopeScaling,
     Rope,
     RopeScaling,
     YarnScaling,
@@ -25,14 +27,20 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "relu": "relu",
 }
 
 LAYER_KINDS = {"full_attention": False, "sliding_attention": True}
 
 
-def head_counts(hf: HfConfig, *, default_kv_heads: int | None = None) -> tuple[int, int]:
+def head_counts(
+    hf: HfConfig, *, default_heads: int | None = None, default_kv_heads: int | None = None
+) -> tuple[int, int]:
     """Query heads and key/value heads; the first must be a multiple of the second."""
-    heads = hf.int_("num_attention_heads")
+    heads = hf.optional_int("num_attention_heads", default_heads)
+    if heads is None:
+        raise hf.refuse("num_attention_heads", "it must be a whole number")
     kv_heads = hf.optional_int("num_key_value_heads", default_kv_heads or heads) or heads
     if heads % kv_heads:
         raise hf.refuse(
@@ -65,19 +73,28 @@ def sliding_layers(hf: HfConfig, default: Callable[[int], bool]) -> list[bool]:
     return [LAYER_KINDS[name] for name in names]
 
 
-def rope(hf: HfConfig, *, head_size: int, sliding: bool = False) -> Rope:
+def rope(
+    hf: HfConfig,
+    *,
+    head_size: int,
+    sliding: bool = False,
+    theta: tuple[str, float] = ("rope_theta", 10_000.0),
+    part: tuple[str, float] | None = None,
+) -> Rope:
     """Rotary positions of one kind of layer, in any spelling.
 
     Old: `rope_theta` beside `rope_scaling` with `type` or `rope_type`. New: `rope_parameters` with
     all of it, or with one object for each of `full_attention` and `sliding_attention`.
+
+    theta  the old key of the base and its default.
+    part   the old key of the part of a head that turns and its default; None: whole heads only.
     """
-    if head_size % 2:
-        raise hf.refuse("head_dim", "rotary positions need an even head size")
-    theta = hf.positive("rope_theta", 10_000.0)
+    base = hf.positive(*theta)
+    fraction = 1.0 if part is None else hf.positive(*part)
     parent = "rope_scaling" if hf.has("rope_scaling") else "rope_parameters"
     section = hf.section(parent)
     if section is None or section.is_empty():
-        return Rope(dim=head_size, theta=theta)
+        return Rope(dim=_rope_dim(hf, head_size, fraction), theta=base)
     kinds = [key for key in section.names() if key in LAYER_KINDS]
     if kinds:
         section.skip(*kinds)
@@ -86,12 +103,25 @@ def rope(hf: HfConfig, *, head_size: int, sliding: bool = False) -> Rope:
             raise hf.refuse(
                 parent, "it names some kinds of layers and leaves out one that the model has"
             )
-    theta = section.positive("rope_theta", theta)
-    scaling = _scaling(hf, section)
-    return Rope(dim=head_size, theta=theta, scaling=scaling)
+    base = section.positive("rope_theta", base)
+    if part is not None:
+        fraction = section.positive("partial_rotary_factor", fraction)
+    dim = _rope_dim(hf, head_size, fraction)
+    return Rope(dim=dim, theta=base, scaling=_scaling(hf, section, dim))
 
 
-def _scaling(hf: HfConfig, section: HfConfig) -> RopeScaling | None:
+def _rope_dim(hf: HfConfig, head_size: int, fraction: float) -> int:
+    dim = int(head_size * fraction)
+    if dim % 2 or not 0 < dim <= head_size:
+        raise hf.refuse(
+            "head_dim",
+            f"rotary positions turn {dim} of the {head_size} numbers of a head; "
+            "it must be an even number of them",
+        )
+    return dim
+
+
+def _scaling(hf: HfConfig, section: HfConfig, dim: int) -> RopeScaling | None:
     spelling = "rope_type" if section.has("rope_type") else "type"
     readers: dict[str, Callable[[HfConfig, HfConfig], RopeScaling | None]] = {
         "default": _default,
@@ -99,6 +129,8 @@ def _scaling(hf: HfConfig, section: HfConfig) -> RopeScaling | None:
         "dynamic": _dynamic,
         "llama3": _llama3,
         "yarn": _yarn,
+        "longrope": partial(_longrope, dim),
+        "su": partial(_longrope, dim),
     }
     section.skip("rope_type", "type")
     reader: Callable[[HfConfig, HfConfig], RopeScaling | None] = section.choice(
@@ -137,6 +169,20 @@ def _llama3(hf: HfConfig, section: HfConfig) -> Llama3Scaling:
         high_freq_factor=high,
         original_len=_original_len(hf, section),
     )
+
+
+def _longrope(dim: int, hf: HfConfig, section: HfConfig) -> LongRopeScaling:
+    original = _original_len(hf, section)
+    factor = section.optional_positive("factor") or hf.int_("max_position_embeddings") / original
+    attention_factor = section.optional_positive("attention_factor")
+    if attention_factor is None:
+        growth = 1.0 if factor <= 1 else 1.0 + math.log(factor) / math.log(original)
+        attention_factor = math.sqrt(growth)
+    factors = {key: section.numbers(key) for key in ("short_factor", "long_factor")}
+    for key, values in factors.items():
+        if len(values) != dim // 2:
+            raise section.refuse(key, f"it must have {dim // 2} numbers, one for each pair")
+    return LongRopeScaling(**factors, original_len=original, attention_factor=attention_factor)
 
 
 def _yarn(hf: HfConfig, section: HfConfig) -> YarnScaling:

@@ -15,7 +15,7 @@ from quire.models.parameters import Parameter, parameters
 from quire.models.spec import DecoderSpec
 from quire.protocol.errors import ModelLoadError
 
-Fold = Literal["none", "add_one"]
+Fold = Literal["none", "add_one", "gather_heads"]
 _SHOWN = 3  # tensor names told in an error; the rest is counted
 
 
@@ -26,7 +26,9 @@ class Rule:
     source, target  names; "{layer}" stands for the layer's number in both.
     parts           which stacked parts it fills, in order; several parts split a fused tensor.
     transpose       the checkpoint holds [in, out].
-    fold            "add_one": the layer computes with 1 + w.
+    fold            "add_one": the layer computes with 1 + w. "gather_heads": the checkpoint holds
+                    q, k and v of the first head, then of the second, and so on.
+    skip            rows at the start of the checkpoint's tensor that are left out.
     A rule whose target the description does not have is not used.
     """
 
@@ -35,6 +37,7 @@ class Rule:
     parts: tuple[int, ...] = (0,)
     transpose: bool = False
     fold: Fold = "none"
+    skip: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,38 @@ class WeightMap:
 
     ignored          patterns where "{layer}" is any number.
     ignored_if_tied  further ones when the embedding is the head too.
+    optional_prefix  the start of names that some checkpoints leave out of all of them.
     """
 
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = ()
     ignored_if_tied: tuple[str, ...] = ()
+    optional_prefix: str = ""
 
     def with_rules(self, *rules: Rule) -> WeightMap:
         """This map with further rules; a rule for a source already named replaces the old one."""
         sources = {rule.source for rule in rules}
         kept = tuple(rule for rule in self.rules if rule.source not in sources)
         return replace(self, rules=kept + rules)
+
+    def without(self, *targets: str) -> WeightMap:
+        """This map without the rules for the weight and bias of `targets`."""
+        gone = {f"{target}.{kind}" for target in targets for kind in ("weight", "bias")}
+        return replace(self, rules=tuple(rule for rule in self.rules if rule.target not in gone))
+
+    def for_names(self, names: Iterable[str]) -> WeightMap:
+        """This map for a checkpoint with these tensors: `optional_prefix` cut off if none has it."""
+        prefix = self.optional_prefix
+        if not prefix or any(name.startswith(prefix) for name in names):
+            return self
+        return replace(
+            self,
+            rules=tuple(
+                replace(rule, source=rule.source.removeprefix(prefix)) for rule in self.rules
+            ),
+            ignored=tuple(name.removeprefix(prefix) for name in self.ignored),
+            ignored_if_tied=tuple(name.removeprefix(prefix) for name in self.ignored_if_tied),
+        )
 
     def folded(self, fold: Fold, *sources: str) -> WeightMap:
         """This map with `fold` on the rules that read `sources`."""
@@ -72,6 +96,8 @@ class Piece:
     shape: tuple[int, ...]
     transpose: bool
     fold: Fold
+    skip: int = 0
+    head_size: int = 0
 
 
 def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, ...]]:
@@ -87,7 +113,8 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
             target = rule.target.replace("{layer}", str(number))
             if target in table:
                 source = rule.source.replace("{layer}", str(number))
-                pieces[target].append(_piece(rule, source, table[target]))
+                head_size = spec.layers[number].mixer.head_size
+                pieces[target].append(_piece(rule, source, table[target], head_size))
     for name, parameter in table.items():
         filled = sorted(part for piece in pieces[name] for part in piece.parts)
         if filled != list(range(len(parameter.parts))):
@@ -105,6 +132,7 @@ def match(
     shapes  by tensor name.
     Raises ModelLoadError for a tensor that is missing, of another shape, or without use.
     """
+    weight_map = weight_map.for_names(shapes)
     plan = expand(weight_map, spec)
     pieces = [piece for found in plan.values() for piece in found]
     missing = [piece.source for piece in pieces if piece.source not in shapes]
@@ -130,15 +158,21 @@ def match(
     return plan
 
 
-def _piece(rule: Rule, source: str, parameter: Parameter) -> Piece:
+def _piece(rule: Rule, source: str, parameter: Parameter, head_size: int) -> Piece:
     chosen = [parameter.parts[part] for part in rule.parts if part < len(parameter.parts)]
     if len(chosen) != len(rule.parts):
         raise ValueError(
             f"the weight map names parts {rule.parts} of {rule.target}, which it does not have"
         )
-    shape = (sum(part[0] for part in chosen), *chosen[0][1:])
+    shape = (rule.skip + sum(part[0] for part in chosen), *chosen[0][1:])
     return Piece(
-        source, rule.parts, shape[::-1] if rule.transpose else shape, rule.transpose, rule.fold
+        source=source,
+        parts=rule.parts,
+        shape=shape[::-1] if rule.transpose else shape,
+        transpose=rule.transpose,
+        fold=rule.fold,
+        skip=rule.skip,
+        head_size=head_size,
     )
 
 
@@ -209,3 +243,9 @@ SANDWICH_RULES = (
     Rule(f"{_LAYER}.post_feedforward_layernorm.weight", f"{_OURS}.norm_after_feed_forward.weight"),
 )
 """Norms on both sides of each part."""
+
+POST_NORM_RULES = (
+    Rule(f"{_LAYER}.post_attention_layernorm.weight", f"{_OURS}.norm_after_mixer.weight"),
+    Rule(f"{_LAYER}.post_feedforward_layernorm.weight", f"{_OURS}.norm_after_feed_forward.weight"),
+)
+"""Norms after each part; a rule for `input_layernorm` finds no target then."""

@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, NormKind
 
 ParameterGroup = Literal["embedding", "attention", "feed_forward", "norm", "head"]
+
+NORM_PLACES = {
+    "pre": ("before_mixer", "before_feed_forward"),
+    "post": ("after_mixer", "after_feed_forward"),
+    "sandwich": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
+    "parallel": ("before_mixer", "before_feed_forward"),
+    "parallel_shared": ("before_parts",),
+}
+"""The norms of a layer with each placement."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,14 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     table: dict[str, Parameter] = {
         "embedding.weight": Parameter(((spec.vocab_size, width),), "embedding"),
     }
+    if spec.learned_positions:
+        table["positions.weight"] = Parameter(((spec.learned_positions, width),), "embedding")
     for index, layer in enumerate(spec.layers):
         prefix = f"layers.{index}"
         _norms(table, prefix, layer, width)
         _attention(table, f"{prefix}.mixer", layer.mixer, width)
         _dense(table, f"{prefix}.feed_forward", layer.feed_forward, width)
-    table["final_norm.weight"] = Parameter(((width,),), "norm")
+    _norm(table, "final_norm", spec.norm, width)
     if not spec.tie_head:
         table["head.weight"] = Parameter(((spec.vocab_size, width),), "head")
     return table
@@ -60,10 +71,14 @@ def weight_counts(spec: DecoderSpec) -> dict[str, int]:
 
 
 def _norms(table: dict[str, Parameter], prefix: str, layer: LayerSpec, width: int) -> None:
-    sides = ("before", "after") if layer.placement == "sandwich" else ("before",)
-    for side in sides:
-        for part in ("mixer", "feed_forward"):
-            table[f"{prefix}.norm_{side}_{part}.weight"] = Parameter(((width,),), "norm")
+    for place in NORM_PLACES[layer.placement]:
+        _norm(table, f"{prefix}.norm_{place}", layer.norm, width)
+
+
+def _norm(table: dict[str, Parameter], name: str, kind: NormKind, width: int) -> None:
+    table[f"{name}.weight"] = Parameter(((width,),), "norm")
+    if kind == "layer":
+        table[f"{name}.bias"] = Parameter(((width,),), "norm")
 
 
 def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width: int) -> None:
@@ -73,9 +88,14 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     table[f"{prefix}.qkv.weight"] = Parameter(tuple((n, width) for n in rows), "attention")
     if spec.qkv_bias:
         table[f"{prefix}.qkv.bias"] = Parameter(tuple((n,) for n in rows), "attention")
-    if spec.qk_norm == "per_head":
-        for which in ("q_norm", "k_norm"):
-            table[f"{prefix}.{which}.weight"] = Parameter(((spec.head_size,),), "norm")
+    if spec.qk_norm != "none":
+        for which, heads in (("q_norm", spec.num_heads), ("k_norm", spec.num_kv_heads)):
+            shapes = {
+                "per_head": (spec.head_size,),
+                "full": (heads * spec.head_size,),
+                "layer_per_head": (heads, spec.head_size),
+            }
+            table[f"{prefix}.{which}.weight"] = Parameter((shapes[spec.qk_norm],), "norm")
     table[f"{prefix}.out.weight"] = Parameter(((width, q_size),), "attention")
     if spec.out_bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), "attention")
@@ -83,8 +103,9 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
 
 def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) -> None:
     group: ParameterGroup = "feed_forward"
-    table[f"{prefix}.gate_up.weight"] = Parameter(((spec.width, width),) * 2, group)
+    first, parts = ("gate_up", 2) if spec.gated else ("up", 1)
+    table[f"{prefix}.{first}.weight"] = Parameter(((spec.width, width),) * parts, group)
     table[f"{prefix}.down.weight"] = Parameter(((width, spec.width),), group)
     if spec.bias:
-        table[f"{prefix}.gate_up.bias"] = Parameter(((spec.width,),) * 2, group)
+        table[f"{prefix}.{first}.bias"] = Parameter(((spec.width,),) * parts, group)
         table[f"{prefix}.down.bias"] = Parameter(((width,),), group)

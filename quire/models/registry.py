@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quire.models.architectures import gemma, llama, qwen
+from quire.models.architectures import cohere, gemma, gpt_classic, granite, llama, olmo, phi, qwen
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig, merge_overrides
 from quire.models.loading import headers
@@ -23,6 +23,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     **llama.ARCHITECTURES,
     **qwen.ARCHITECTURES,
     **gemma.ARCHITECTURES,
+    **phi.ARCHITECTURES,
+    **olmo.ARCHITECTURES,
+    **cohere.ARCHITECTURES,
+    **granite.ARCHITECTURES,
+    **gpt_classic.ARCHITECTURES,
 }
 
 GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
@@ -73,7 +78,7 @@ def describe(
     if not model or not folder.is_dir():
         raise ModelLoadError(
             f"there is no folder {model!r}; the model must be a local folder with config.json, "
-            "tokenizer.json and safetensors files"
+            "tokenizer.json and safetensors files, or a hub name: org/name"
         )
     values = merge_overrides(_read_json(folder / "config.json", required=True), hf_overrides or {})
     name, architecture = _architecture(values, folder)

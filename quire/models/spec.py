@@ -12,8 +12,11 @@ from typing import Any, Literal
 
 from quire.protocol.cache import CacheGroup, CacheKind
 
-Activation = Literal["silu", "gelu_tanh", "gelu"]
-Placement = Literal["pre", "sandwich"]
+Activation = Literal["silu", "gelu_tanh", "gelu", "relu"]
+Placement = Literal["pre", "post", "sandwich", "parallel", "parallel_shared"]
+NormKind = Literal["rms", "layer", "layer_unbiased"]
+"""Root mean square; or mean and variance, with or without a bias beside the weight."""
+QkNorm = Literal["none", "per_head", "full", "layer_per_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,22 @@ class YarnScaling:
     truncate: bool = True
 
 
-RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling
+@dataclass(frozen=True, kw_only=True)
+class LongRopeScaling:
+    """Each wavelength times a factor of its own; cosines and sines times `attention_factor`.
+
+    short_factor, long_factor  one number for each pair; the long ones are taken for every position
+                               if `max_model_len` passes `original_len` tokens.
+    Source: arXiv 2402.13753.
+    """
+
+    short_factor: tuple[float, ...]
+    long_factor: tuple[float, ...]
+    original_len: int
+    attention_factor: float
+
+
+RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | LongRopeScaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +93,9 @@ class Attention:
     """Grouped-query attention, causal.
 
     scale    factor of the scores; None is head_size ** -0.5.
-    qk_norm  "per_head": an RMS norm over each head of q and k before RoPE; its eps is `norm_eps`.
+    qk_norm  of q and k before RoPE, with eps `norm_eps`. "per_head": an RMS norm over each head;
+             "full": one over all heads together; "layer_per_head": a LayerNorm without bias over
+             each head, each with weights of its own.
     window   tokens looked back, counting the query itself; None is unlimited.
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     """
@@ -87,7 +107,7 @@ class Attention:
     scale: float | None = None
     qkv_bias: bool = False
     out_bias: bool = False
-    qk_norm: Literal["none", "per_head"] = "none"
+    qk_norm: QkNorm = "none"
     norm_eps: float = 1e-6
     window: int | None = None
     softcap: float = 0.0
@@ -106,24 +126,34 @@ class Attention:
 
 @dataclass(frozen=True, kw_only=True)
 class Dense:
-    """Gated feed-forward part: down(act(gate(x)) * up(x)); `width` is F."""
+    """Feed-forward part: down(act(gate(x)) * up(x)), or down(act(up(x))) if not `gated`.
+
+    `width` is F.
+    """
 
     width: int
     activation: Activation = "silu"
     bias: bool = False
+    gated: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
     """One layer: a mixer, a feed-forward part, and where the norms stand.
 
-    placement  "pre": a norm before each part; "sandwich": before and after each part.
+    placement       "pre": a norm before each part; "post": after each part, before it is added;
+                    "sandwich": both; "parallel": both parts read the layer's input, each through
+                    its own norm; "parallel_shared": through one norm.
+    norm            kind of the norms around the parts.
+    residual_scale  factor of what each part adds to the residual stream.
     """
 
     mixer: Attention
     feed_forward: Dense
     placement: Placement = "pre"
+    norm: NormKind = "rms"
     norm_eps: float = 1e-6
+    residual_scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +162,13 @@ class DecoderSpec:
 
     max_position_embeddings  tokens it was trained for, as the checkpoint says; see
                              `derived_max_len`.
+    max_len                  longest sequence in tokens where the checkpoint states it in full,
+                             position scaling included; None derives it.
+    norm                     kind of the final norm.
     embedding_scale          factor of embedding rows, rounded to the model's dtype.
+    learned_positions        rows of a table of learned positions, added to the embedding; 0 is
+                             none.
+    logit_scale              factor of the logits, before the soft cap.
     logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
     tie_head                 the embedding is the output matrix too.
     """
@@ -141,8 +177,12 @@ class DecoderSpec:
     hidden_size: int
     max_position_embeddings: int
     layers: tuple[LayerSpec, ...]
+    max_len: int | None = None
+    norm: NormKind = "rms"
     norm_eps: float = 1e-6
     embedding_scale: float = 1.0
+    learned_positions: int = 0
+    logit_scale: float = 1.0
     logit_softcap: float = 0.0
     tie_head: bool = False
 
@@ -161,8 +201,10 @@ def derived_max_len(spec: DecoderSpec) -> int:
     """The longest sequence in tokens that the description promises, position scaling included.
 
     Linear and dynamic scaling stretch the trained length, YaRN its own original length; with llama3
-    scaling the checkpoint already states the stretched length.
+    and LongRoPE scaling the checkpoint already states the stretched length.
     """
+    if spec.max_len is not None:
+        return spec.max_len
     lengths = [spec.max_position_embeddings]
     for layer in spec.layers:
         scaling = layer.mixer.rope.scaling if layer.mixer.rope is not None else None

@@ -19,8 +19,9 @@ SCALE = declare("scale", "pure", "run(x of any shape, factor) -> factor * x")
 ACT_MUL = declare(
     "act_mul",
     "pure",
-    "run(gate_up [T,2F], act) -> [T,F], act(first half) * second half; silu, gelu, gelu_tanh",
+    "run(gate_up [T,2F], act) -> [T,F], act(first half) * second half; silu, gelu, gelu_tanh, relu",
 )
+ACT = declare("act", "pure", "run(x of any shape, act) -> act(x), with the activations of act_mul")
 SOFT_CAP = declare("soft_cap", "pure", "run(x of any shape, cap) -> cap * tanh(x / cap)")
 TO_FLOAT32 = declare("to_float32", "pure", "run(x of any shape) -> x in float32")
 TAKE_ROWS = declare("take_rows", "pure", "run(x [T,C], rows [B]) -> [B,C], x[rows]")
@@ -52,11 +53,25 @@ def gelu_tanh(x: torch.Tensor) -> torch.Tensor:
     return torch.tanh(inner).add_(1.0).mul_(x * 0.5)
 
 
+def relu(x: torch.Tensor) -> torch.Tensor:
+    """max(x, 0), float32 in and out; NaN stays."""
+    return torch.relu(x)
+
+
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": silu,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
+    "relu": relu,
 }
+
+
+def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The function of that name. Raises ValueError for another."""
+    function = ACTIVATIONS.get(name)
+    if function is None:
+        raise ValueError(f"unknown activation {name!r}; known: {sorted(ACTIVATIONS)}")
+    return function
 
 
 @register
@@ -100,17 +115,29 @@ class ActMulReference(Provider):
         """act(gate) * up, with gate the first F columns and up the last F.
 
         gate_up [T, 2F]; returns [T, F] in its dtype, one rounding. act is "silu", "gelu" (with
-        erf) or "gelu_tanh"; raises ValueError for another.
+        erf), "gelu_tanh" or "relu"; raises ValueError for another.
         """
-        function = ACTIVATIONS.get(act)
-        if function is None:
-            raise ValueError(f"unknown activation {act!r}; known: {sorted(ACTIVATIONS)}")
+        function = activation(act)
         width = gate_up.shape[-1] // 2
         if out is None:
             out = gate_up.new_empty(*gate_up.shape[:-1], width)
         gate = gate_up[..., :width].to(torch.float32)  # [T, F]
         up = gate_up[..., width:].to(torch.float32)  # [T, F]
         return out.copy_(function(gate).mul_(up))
+
+
+@register
+class ActReference(Provider):
+    op = "act"
+    name = "reference"
+
+    def run(self, x: torch.Tensor, *, act: str, out: torch.Tensor | None = None) -> torch.Tensor:
+        """act(x) in x's dtype, one rounding. `out` may be x.
+
+        act is "silu", "gelu" (with erf), "gelu_tanh" or "relu"; raises ValueError for another.
+        """
+        out = torch.empty_like(x) if out is None else out
+        return out.copy_(activation(act)(x.to(torch.float32)))
 
 
 @register

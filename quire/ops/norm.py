@@ -1,4 +1,4 @@
-"""Root-mean-square norms, alone and joined with the residual addition before them.
+"""Root-mean-square norms, alone and joined with the residual addition before them; LayerNorm.
 
 Leaves variants such as a weight stored as `w` and used as `1 + w` to the loading of weights.
 """
@@ -17,6 +17,13 @@ ADD_RMS_NORM = declare(
     "run(x [T,C], residual [T,C] in place, weight [C], eps) -> rms_norm(residual += x)",
 )
 
+LAYER_NORM = declare(
+    "layer_norm",
+    "pure",
+    "run(x [...,C], weight [C] or [H,C], bias likewise or None, eps) "
+    "-> (x - mean) / deviation * weight + bias",
+)
+
 SUM_WIDTH = 16384
 """Longest stretch of one sum. torch divides a sum of 32,768 or more among its threads if it has one row
 to add up, and only then."""
@@ -25,12 +32,16 @@ to add up, and only then."""
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> torch.Tensor:
     """out = x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32, rounded once."""
     wide = x.to(torch.float32)
-    squares = wide * wide
-    total = squares[..., :SUM_WIDTH].sum(dim=-1, keepdim=True)
-    for start in range(SUM_WIDTH, x.shape[-1], SUM_WIDTH):
-        total += squares[..., start : start + SUM_WIDTH].sum(dim=-1, keepdim=True)
-    normed = wide * torch.rsqrt(total.div_(x.shape[-1]).add_(eps))
+    normed = wide * torch.rsqrt(_mean(wide * wide).add_(eps))
     return out.copy_(normed.mul_(weight.to(torch.float32)))
+
+
+def _mean(wide: torch.Tensor) -> torch.Tensor:
+    """The mean over the last axis of [..., C] float32, which stays with size 1."""
+    total = wide[..., :SUM_WIDTH].sum(dim=-1, keepdim=True)
+    for start in range(SUM_WIDTH, wide.shape[-1], SUM_WIDTH):
+        total += wide[..., start : start + SUM_WIDTH].sum(dim=-1, keepdim=True)
+    return total.div_(wide.shape[-1])
 
 
 @register
@@ -70,3 +81,32 @@ class AddRmsNormReference(Provider):
         """
         add(residual, x, 1.0, residual)
         return rms_norm(residual, weight, eps, torch.empty_like(residual) if out is None else out)
+
+
+@register
+class LayerNormReference(Provider):
+    op = "layer_norm"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        eps: float,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, over the last axis.
+
+        x [..., C]; weight [C], or [H, C] for x [T, H, C]; bias of weight's shape, None for none.
+        Returns x's shape and dtype; in float32, one rounding. The variance is that of the numbers
+        themselves (divided by C), after the mean is taken off. `out` may be x.
+        Source: arXiv 1607.06450.
+        """
+        out = torch.empty_like(x) if out is None else out
+        wide = x.to(torch.float32)
+        centred = wide - _mean(wide)
+        normed = centred * torch.rsqrt(_mean(centred * centred).add_(eps))
+        normed.mul_(weight.to(torch.float32))
+        return out.copy_(normed if bias is None else normed.add_(bias.to(torch.float32)))

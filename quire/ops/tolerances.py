@@ -56,6 +56,8 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "add_rms_norm": _TRANSCENDENTAL,
     "add": _ONE_ROUNDING,
     "scale": _ONE_ROUNDING,
+    "layer_norm": _TRANSCENDENTAL,
+    "act": _TRANSCENDENTAL,
     "act_mul": _TRANSCENDENTAL,
     "soft_cap": _TRANSCENDENTAL,
     "to_float32": _EXACT,

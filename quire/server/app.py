@@ -16,7 +16,7 @@ import quire
 from quire.protocol.errors import QuireError
 from quire.server.errors import ClientGone, problem_of
 from quire.server.guard import Guard
-from quire.server.routes import completions, info
+from quire.server.routes import chat, completions, dev, info, tokenize
 from quire.server.state import ServerState
 
 
@@ -47,8 +47,10 @@ def build_app(state: ServerState) -> FastAPI:
         middleware=middleware,
     )
     app.state.quire = state
-    for module in (completions, info):
+    for module in (completions, chat, tokenize, info):
         app.include_router(module.router)
+    if config.server_dev_mode:
+        app.include_router(dev.router)
     app.add_exception_handler(QuireError, _quire_error)
     app.add_exception_handler(HTTPException, _quire_error)
     app.add_exception_handler(ClientGone, _client_gone)

@@ -11,6 +11,7 @@ from typing import Any
 from quire.protocol.params import RequestOutputKind, SamplingParams
 from quire.server.generation import Job
 from quire.server.schema.completions import CompletionRequest
+from quire.server.schema.sampling import SamplingFields
 
 DEFAULT_MAX_TOKENS = 16
 _FROM_MODEL = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -22,15 +23,30 @@ _AS_SENT = (
 )  # fmt: skip
 
 
+def common_fields(request: SamplingFields, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of SamplingParams that both text endpoints know, defaults filled in."""
+    fields: dict[str, Any] = {name: getattr(request, name) for name in _AS_SENT}
+    for name in _FROM_MODEL:
+        given = getattr(request, name)
+        fields[name] = defaults.get(name) if given is None else given
+    return fields
+
+
+def tokenization_kwargs(request: SamplingFields) -> dict[str, Any]:
+    """How a prompt is to be cut, as the engine takes it."""
+    how: dict[str, Any] = {}
+    if request.truncate_prompt_tokens is not None:
+        how["truncate_prompt_tokens"] = request.truncate_prompt_tokens
+    if request.truncation_side is not None:
+        how["truncation_side"] = request.truncation_side
+    return how
+
+
 def sampling_params(request: CompletionRequest, defaults: Mapping[str, Any]) -> SamplingParams:
     """What the engine is asked for. Raises InvalidRequestError.
 
     defaults  fields that the model's generation config sets; its max_tokens caps every request.
     """
-    fields: dict[str, Any] = {name: getattr(request, name) for name in _AS_SENT}
-    for name in _FROM_MODEL:
-        given = getattr(request, name)
-        fields[name] = defaults.get(name) if given is None else given
     wanted = DEFAULT_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     if request.max_tokens == 0:
         wanted = 1  # the prompt is scored by a step that also samples; what it samples is dropped
@@ -43,7 +59,7 @@ def sampling_params(request: CompletionRequest, defaults: Mapping[str, Any]) -> 
     if prompt_logprobs is None and request.echo:
         prompt_logprobs = request.logprobs
     return SamplingParams.from_optional(
-        **fields,
+        **common_fields(request, defaults),
         n=best_of,
         max_tokens=wanted if cap is None else min(wanted, cap),
         logprobs=logprobs,
@@ -60,13 +76,9 @@ def jobs_of(
     priority: int,
 ) -> list[Job]:
     """One job for each prompt, called `{request_id}-{place}`."""
-    how: dict[str, Any] = {}
+    how = tokenization_kwargs(request)
     if not request.add_special_tokens:
         how["add_special_tokens"] = False
-    if request.truncate_prompt_tokens is not None:
-        how["truncate_prompt_tokens"] = request.truncate_prompt_tokens
-    if request.truncation_side is not None:
-        how["truncation_side"] = request.truncation_side
     return [
         Job(
             prompt=prompt,

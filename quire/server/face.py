@@ -8,13 +8,26 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
+from quire.protocol.chat import ChatOptions, ChatPrompt
 from quire.protocol.outputs import EngineInfo, EngineStats
 from quire.protocol.params import SamplingParams
 from quire.protocol.results import RequestOutput
 
 
 class Decoder(Protocol):
-    """The part of a tokenizer that an echo needs."""
+    """The part of a tokenizer that the routes need."""
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """The token ids of a text. Raises InvalidRequestError for text that is not valid Unicode."""
+        ...
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> Any:
+        """The vocabulary's own spelling of each id, None where there is no token."""
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to a text."""
+        ...
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text of token ids."""
@@ -73,6 +86,15 @@ class Face(Protocol):
 
         Raises InvalidRequestError at its first step, before anything is queued. `strict` refuses a
         max_tokens that does not fit in the context, and sizes beyond a client's limits.
+        """
+        ...
+
+    async def render_chat(
+        self, messages: Any, options: ChatOptions | None = None, *, truncates: bool = False
+    ) -> ChatPrompt:
+        """The prompt of a conversation; `truncates`: it will be cut, so it may be long.
+
+        Raises InvalidRequestError with the place of what is wrong.
         """
         ...
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.metrics.engine_stats import RequestWatch
-from quire.protocol.errors import InvalidRequestError, RequestFailedError
+from quire.protocol.errors import InvalidRequestError, OutOfCapacityError, RequestFailedError
 from quire.protocol.params import SamplingParams
 from quire.protocol.results import RequestOutput
 from quire.server.errors import HttpError
@@ -41,11 +41,26 @@ class Job:
 def run(state: ServerState, llm: Face, jobs: Sequence[Job]) -> Outputs:
     """(place of the job, output) as they come, outputs of kind DELTA. Closing it aborts what still runs.
 
-    Raises the errors of `Face.generate`, and RequestFailedError for an output that says so.
+    Raises OutOfCapacityError before any job begins, the errors of `Face.generate`, and
+    RequestFailedError for an output that says so.
     """
     if len(jobs) == 1:
-        return _numbered(_one(state, llm, jobs[0]))
-    return _merged([_one(state, llm, job) for job in jobs])
+        return _admitted(state, jobs, _numbered(_one(state, llm, jobs[0])))
+    return _admitted(state, jobs, _merged([_one(state, llm, job) for job in jobs]))
+
+
+async def _admitted(state: ServerState, jobs: Sequence[Job], outputs: Outputs) -> Outputs:
+    """The outputs, if the queue is short enough for all jobs of the request."""
+    async with contextlib.aclosing(outputs):
+        try:
+            admitted = state.admission.enter([job.prompt for job in jobs])
+        except OutOfCapacityError:
+            state.metrics.count("quire:requests_refused")
+            raise
+        with contextlib.closing(admitted):
+            async for place, output in outputs:
+                admitted.take(place, output)
+                yield place, output
 
 
 async def begun(outputs: Outputs) -> Outputs:

@@ -16,13 +16,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quire.config.schema import ServerConfig
+from quire.metrics.registry import HttpAnswer
 from quire.server.errors import JSON, ClientGone, HttpError, problem_of
 from quire.server.state import ServerState, new_id
 
 OPEN_PATHS = frozenset({"/health", "/ready", "/ping", "/version", "/metrics", "/metrics/"})
 """Served without a key."""
 
-_UNCOUNTED = frozenset({"/metrics", "/metrics/", "/health", "/load", "/ping", "/version", "/ready"})
+_UNCOUNTED = frozenset(
+    {"/metrics", "/metrics/", "/health", "/load", "/ping", "/version", "/ready", "/server_info"}
+)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ID = re.compile(r"[\x21-\x7e]{1,256}")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
@@ -50,10 +53,11 @@ class Guard:
         request_id = given if known and given is not None else new_id()
         scope.setdefault("state", {}).update(request_id=request_id, request_id_given=known)
         started_s = time.perf_counter()
-        status = 0
+        status, num_bytes = 0, 0
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, num_bytes
+            num_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if self._echo_id:
@@ -73,7 +77,13 @@ class Guard:
                 raise
             await problem_of(error).response()(scope, receive, watched)
         finally:
-            self._count(scope, status, time.perf_counter() - started_s)
+            given = headers.get("content-length", "")
+            self._count(
+                scope,
+                status,
+                time.perf_counter() - started_s,
+                (int(given[:20]) if given.isdecimal() else 0, num_bytes),
+            )
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         problem = self._host_problem(scope, headers)
@@ -112,13 +122,14 @@ class Guard:
             type="Forbidden",
         )
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+    def _count(self, scope: Scope, status: int, seconds: float, sizes: tuple[int, int]) -> None:
+        """`sizes` in bytes: of the request's body as it was announced, and of the response's."""
         if scope["path"] in _UNCOUNTED or not status:
             return
         route = scope.get("route")
         handler = getattr(route, "path", None) or "none"
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._state.metrics.http(handler, method, status, seconds)
+        self._state.metrics.http(HttpAnswer(handler, method, status, seconds, *sizes))
 
 
 def _digest(key: bytes) -> bytes:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Generator
 from typing import TypeVar
@@ -32,6 +34,7 @@ T = TypeVar("T")
 EXIT_STOPPED, EXIT_FAILED, EXIT_WRONG = 0, 1, 2
 """Ended as asked; the engine failed; a setting or the model cannot work."""
 
+_START_THREAD = "quire-start"
 _LOOK_S = 0.1
 _FLUSH_S = 0.5  # what answers get to leave after the engine's death
 
@@ -51,7 +54,21 @@ def serve(settings: Settings, config: ServerConfig, make_llm: MakeLlm = make_asy
     bound = bind(config)
     running = Running(settings, config, make_llm)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(running.run(bound))
+        code = runner.run(running.run(bound))
+    if running.state.llm is None and _is_starting():
+        # A download's threads cannot be told to stop, and the interpreter would wait for them.
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _is_starting() -> bool:
+    """Whether the engine's start is under way, and goes on after a moment."""
+    for thread in threading.enumerate():
+        if thread.name == _START_THREAD:
+            thread.join(_FLUSH_S)
+            return thread.is_alive()
+    return False
 
 
 def check(config: ServerConfig) -> None:
@@ -64,12 +81,43 @@ def check(config: ServerConfig) -> None:
         raise SettingsError("--allow-credentials needs --allowed-origins that are named, not *")
     if (config.ssl_keyfile is None) != (config.ssl_certfile is None):
         raise SettingsError("--ssl-keyfile and --ssl-certfile must be given together")
+    _check_tls(config)
+    if config.max_queue_wait < 0:
+        raise SettingsError(
+            f"--max-queue-wait is {config.max_queue_wait:g}; give seconds, or 0 for no limit"
+        )
     if config.fingerprint_mode == "custom" and config.fingerprint_value is None:
         raise SettingsError("--fingerprint-mode custom needs --fingerprint-value")
     if not config.api_key and config.uds is None and not is_loopback(config.host):
         logger.warning(
             "anyone who reaches %s:%d can use this server: give --api-key", config.host, config.port
         )
+
+
+def _check_tls(config: ServerConfig) -> None:
+    """Raises SettingsError for files and settings of TLS that no server can be made of."""
+    if config.ssl_certfile is None:
+        if config.ssl_ca_certs is not None or config.ssl_cert_reqs:
+            raise SettingsError(
+                "--ssl-ca-certs and --ssl-cert-reqs need --ssl-keyfile and --ssl-certfile"
+            )
+        return
+    if config.ssl_cert_reqs not in (0, 1, 2):
+        raise SettingsError(f"--ssl-cert-reqs is {config.ssl_cert_reqs}; it must be 0, 1 or 2")
+    if config.ssl_cert_reqs and config.ssl_ca_certs is None:
+        raise SettingsError("--ssl-cert-reqs needs --ssl-ca-certs, to know whom to trust")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # An empty password, so that an encrypted key is an error and no question in the terminal.
+        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password="")
+        if config.ssl_ca_certs is not None:
+            context.load_verify_locations(config.ssl_ca_certs)
+        if config.ssl_ciphers is not None:
+            context.set_ciphers(config.ssl_ciphers)
+    except OSError as error:  # ssl.SSLError is one
+        files = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
+        named = ", ".join(one for one in files if one is not None)
+        raise SettingsError(f"TLS cannot be set up from {named}: {error}") from error
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -176,6 +224,8 @@ class Running:
         self.state.set_ready(llm)
         for name, value, reason in llm.info.table:
             logger.info("%-24s %-20s %s", name, value, reason)
+        for name, num_bytes, note in llm.info.ledger:
+            logger.info("memory: %-24s %10.3f GiB  %s", name, num_bytes / 2**30, note)
         # The words are those that capacity planners look for in the logs of vLLM.
         capacity, longest = llm.info.capacity_tokens, llm.info.max_model_len
         logger.info("GPU KV cache size: %s tokens", f"{capacity:,}")
@@ -266,5 +316,5 @@ async def _in_thread(work: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
             loop.call_soon_threadsafe(finish, result, error)
 
-    threading.Thread(target=body, name="quire-start", daemon=True).start()
+    threading.Thread(target=body, name=_START_THREAD, daemon=True).start()
     return await future

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from quire.config.schema import ServerConfig, Settings
 from quire.metrics.engine_stats import ServingMetrics
 from quire.metrics.registry import Metrics
+from quire.metrics.stats_log import StatsLog
+from quire.server.admission import Admission
 from quire.server.errors import not_found, unavailable
 from quire.server.face import Face
 
@@ -62,6 +64,12 @@ class ServerState:
         self.metrics = Metrics(self.names[0], max_model_len=limit)
         enabled = not self.settings.observability.disable_log_stats
         self.serving = ServingMetrics(self.metrics, enabled=enabled)
+        self.admission = Admission(
+            self.config.max_queue_wait,
+            step_tokens=llm.info.max_num_batched_tokens if llm is not None else 0,
+        )
+        interval_s = self.settings.observability.log_stats_interval if enabled else 0.0
+        self.stats_log = StatsLog(interval_s)
         if llm is None:
             return
         cache, info = self.settings.cache, llm.info
@@ -117,9 +125,12 @@ class ServerState:
                 self.idle.set()
 
     def take_stats(self) -> None:
-        """Brings the engine's counters into the metrics."""
+        """Brings the engine's counters to all that follows them: metrics, admission, the log."""
         if self.llm is not None and self.ready:
-            self.serving.take_stats(self.llm.stats)
+            stats = self.llm.stats
+            self.serving.take_stats(stats)
+            self.admission.watch(stats)
+            self.stats_log.tick(stats, self.admission.num_started)
 
 
 def new_id() -> str:

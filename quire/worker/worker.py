@@ -12,6 +12,8 @@ import torch
 from quire.config.schema import Settings
 from quire.hardware.threads import set_threads
 from quire.models.build import build_decoder
+from quire.models.decoder import Decoder
+from quire.models.footprint import arena_bytes, step_sizes
 from quire.models.registry import ModelDescription
 from quire.ops.arena import Arena
 from quire.ops.registry import Table
@@ -80,7 +82,9 @@ class Worker:
             decoder=decoder,
             state=state,
             memory=memory,
-            builder=BatchBuilder(state=state, memory=memory, arena=Arena(device), device=device),
+            builder=BatchBuilder(
+                state=state, memory=memory, arena=_arena(decoder, settings, device), device=device
+            ),
             output=Output(
                 state=state,
                 decoder=decoder,
@@ -96,3 +100,9 @@ class Worker:
 
     def step(self, plan: StepPlan, masks: Masks) -> StepResult:
         return self.runner.step(plan, masks)
+
+
+def _arena(decoder: Decoder, settings: Settings, device: torch.device) -> Arena:
+    """An arena of one chunk that the largest step fills; pages stay untouched until a step needs them."""
+    sizes = step_sizes(settings, dtype_bytes=decoder.dtype.itemsize)
+    return Arena(device, arena_bytes(decoder.spec, sizes))

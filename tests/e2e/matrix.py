@@ -33,7 +33,7 @@ def matrix(
 ) -> Iterator[Cell]:
     """Runs `jobs` alone, then in every other way, and compares ids and logprob bits.
 
-    tight_blocks  blocks of the first cache group that force preemption.
+    tight_blocks  blocks of 8 tokens in the first cache group that force preemption.
     """
     base: dict[str, Any] = {"dtype": dtype, "max_model_len": longest, "max_num_seqs": max_num_seqs}
     reference: list[Any] = []
@@ -66,13 +66,10 @@ def matrix(
                     where = f"blocks of {block_size}, budget {budget}, depth {depth}"
                     yield cell(f"{where}, cold", client)
                     yield cell(f"{where}, warm", client, at_once=9)
+    tight = {"block_size": 8, "num_gpu_blocks_override": tight_blocks}
     for depth in (1, 2):
         for caching in (True, False):
-            flat = {
-                **base,
-                "num_gpu_blocks_override": tight_blocks,
-                "enable_prefix_caching": caching,
-            }
+            flat = {**base, **tight, "enable_prefix_caching": caching}
             with engine(folder, **flat, async_scheduling=depth == 2) as client:
                 yield cell(f"preempted, depth {depth}, caching {caching}", client)
 

@@ -37,6 +37,8 @@ def server(checkpoint: Callable[..., Path]) -> Iterator[str]:
         "tiny",
         "--uvicorn-log-level",
         "warning",
+        "--max-queue-wait",
+        "600",
     ]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True

@@ -9,10 +9,10 @@ import torch
 
 from quire.layers import rope
 from quire.layers.context import ForwardContext
-from quire.layers.embedding import Embedding, Head
+from quire.layers.embedding import Embedding, Head, LearnedPositions
 from quire.layers.linear import Linear
-from quire.layers.mlp import GatedMlp
-from quire.layers.norm import AddRmsNorm, RmsNorm
+from quire.layers.mlp import GatedMlp, PlainMlp
+from quire.layers.norm import AddRmsNorm, AddThenNorm, LayerNorm, Norms, RmsNorm
 from quire.ops.arena import Arena
 from quire.ops.registry import Table
 
@@ -63,6 +63,47 @@ def test_norms(table: Table) -> None:
     torch.testing.assert_close(residual, total)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_layer_norm_with_one_weight_or_one_for_each_head(bias: bool, table: Table) -> None:
+    for shape in ((8,), (3, 8)):
+        x, weight, shift = rand(4, 3, 8), rand(*shape), rand(*shape) if bias else torch.zeros(shape)
+        layer = LayerNorm(table, "n", size=8, eps=0.1, dtype=F32, bias=bias)
+        layer.load({"n.weight": weight, "n.bias": shift}.__getitem__)
+        expected = torch.nn.functional.layer_norm(x, (8,), eps=0.1) * weight + shift
+        torch.testing.assert_close(layer(x, out=x), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "joined"), [("rms", 1.0, True), ("rms", 0.22, False), ("layer", 0.22, False)]
+)
+def test_norms_after_an_addition(kind: str, scale: float, joined: bool, table: Table) -> None:
+    norms = Norms(table=table, kind=kind, size=8, eps=0.1, dtype=F32, residual_scale=scale)
+    layer, plain = norms.add_norm("n"), norms.norm("n")
+    assert isinstance(layer, AddRmsNorm if joined else AddThenNorm)
+    weights = {"n.weight": rand(8), "n.bias": rand(8) + 1}
+    layer.load(weights.__getitem__)
+    plain.load(weights.__getitem__)
+    x, residual = rand(4, 8), rand(4, 9)[:, :8].contiguous()
+    total = residual + scale * x
+    expected = plain(total, out=torch.empty_like(total))
+    torch.testing.assert_close(layer(x, residual, out=x), expected)
+    torch.testing.assert_close(residual, total)
+    torch.testing.assert_close(norms.add()(residual, x, out=residual), total + scale * x)
+
+
+def test_plain_mlp(table: Table, arena: Arena) -> None:
+    up, down, x = rand(7, 6), rand(6, 7), rand(3, 6)
+    up_bias, down_bias = rand(7), rand(6)
+    layer = PlainMlp(table, "m", size=6, width=7, act="relu", bias=True, dtype=F32)
+    layer.load(
+        weights_of(
+            m__up__weight=up, m__up__bias=up_bias, m__down__weight=down, m__down__bias=down_bias
+        ).__getitem__
+    )
+    expected = (x @ up.t() + up_bias).clamp(min=0) @ down.t() + down_bias
+    torch.testing.assert_close(layer(x, arena, out=x), expected)
+
+
 @pytest.mark.parametrize(
     ("act", "function"),
     [
@@ -103,15 +144,34 @@ def test_embedding_scales_by_the_rounded_factor(table: Table, arena: Arena) -> N
     assert torch.equal(layer(ctx), weight[[6, 0, 6]] * torch.tensor(55.5, dtype=torch.bfloat16))
 
 
+def test_learned_positions_are_added_in_place(table: Table, arena: Arena) -> None:
+    layer, rows = LearnedPositions(table, "p", rows=5, size=4, dtype=F32), rand(5, 4)
+    layer.load({"p.weight": rows}.__getitem__)
+    ctx = ForwardContext(
+        ids=torch.zeros(3, dtype=torch.int64),
+        positions=torch.tensor([[4, 0, 2]]),
+        plans=[],
+        caches=[],
+        group_of=[],
+        arena=arena,
+    )
+    hidden, mark = rand(3, 4), arena.mark()
+    expected = hidden + rows[[4, 0, 2]]
+    layer(hidden, ctx)
+    assert torch.equal(hidden, expected)
+    assert arena.mark() == mark
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 0.0625])
 @pytest.mark.parametrize("softcap", [0.0, 2.0])
-def test_head_gives_capped_float32(
-    dtype: torch.dtype, softcap: float, table: Table, arena: Arena
+def test_head_gives_scaled_and_capped_float32(
+    dtype: torch.dtype, scale: float, softcap: float, table: Table, arena: Arena
 ) -> None:
     weight, x = rand(9, 4).to(dtype), rand(2, 4).to(dtype)
-    head = Head(table, "h", size=4, vocab_size=9, softcap=softcap, dtype=dtype)
+    head = Head(table, "h", size=4, vocab_size=9, scale=scale, softcap=softcap, dtype=dtype)
     head.linear.load({"h.weight": weight}.__getitem__)
-    expected = (x.float() @ weight.float().t()).to(dtype).float()
+    expected = (x.float() @ weight.float().t()).to(dtype).float() * scale
     if softcap:
         expected = softcap * torch.tanh(expected / softcap)
     logits = head(x, arena)
@@ -164,3 +224,9 @@ def test_yarn_blends_between_its_two_ends() -> None:
     assert ratio[-1].item() == pytest.approx(0.25)
     assert (ratio.diff() <= 1e-6).all()
     assert ((ratio > 0.26) & (ratio < 0.99)).any()
+
+
+def test_longrope_multiplies_each_wavelength_by_its_own_factor() -> None:
+    plain = rope.frequencies(8, 10_000.0)
+    scaled = rope.longrope_frequencies(8, 10_000.0, [1.0, 2.0, 4.5, 30.0])
+    torch.testing.assert_close(plain / scaled, torch.tensor([1.0, 2.0, 4.5, 30.0]))

@@ -41,7 +41,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
     def get(name: str) -> Built:
         if name not in made:
             case = CASES[name]
-            folder: Path = harness.write_checkpoint(tmp_path_factory.mktemp(name), case.config)
+            folder: Path = harness.write_checkpoint(
+                tmp_path_factory.mktemp(name), case.config, quiet=case.quiet
+            )
             generator = torch.Generator().manual_seed(3)
             ids = torch.randint(0, case.config["vocab_size"], (PROMPT_LEN,), generator=generator)
             made[name] = Built(

@@ -13,10 +13,18 @@ PROMPT_LEN = 200
 
 @dataclass(frozen=True)
 class Case:
-    """One config; `max_len` is what the decoder is built for."""
+    """One config; `max_len` is what the decoder is built for.
+
+    unseen  fields that this case cannot show, as `test_parity.mutations` names them; another case
+            of the same architecture must show them.
+    quiet   factor of all matrices and biases that write to the residual stream: where eps is a
+            constant, only a stream as small as that shows it. Only OPT's names are known.
+    """
 
     config: dict[str, Any]
     max_len: int = 256
+    unseen: frozenset[str] = frozenset()
+    quiet: float = 1.0
 
 
 COMMON = {
@@ -56,6 +64,59 @@ YARN = {
     "beta_slow": 0.7,
     "truncate": False,
 }
+
+
+def phi3(**values: Any) -> dict[str, Any]:
+    return COMMON | {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"} | values
+
+
+def longrope(pairs: int, **values: Any) -> dict[str, Any]:
+    return {
+        "type": "longrope",
+        "short_factor": [1.0 + 0.3 * pair for pair in range(pairs)],
+        "long_factor": [2.0 + 1.7 * pair for pair in range(pairs)],
+        **values,
+    }
+
+
+CLASSIC = {
+    "vocab_size": 97,
+    "torch_dtype": "float32",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+
+
+def gpt2(**values: Any) -> dict[str, Any]:
+    sizes = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_inner": 80, "n_positions": 256}
+    names = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"}
+    return CLASSIC | sizes | names | {"layer_norm_epsilon": 0.3} | values
+
+
+def opt(**values: Any) -> dict[str, Any]:
+    names = {"architectures": ["OPTForCausalLM"], "model_type": "opt"}
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 80}
+    sizes |= {"max_position_embeddings": 256, "word_embed_proj_dim": 64}
+    return CLASSIC | names | sizes | {"do_layer_norm_before": True, "dropout": 0.1} | values
+
+
+EPS = frozenset({"norm_eps", "layer.norm_eps"})
+
+
+def gpt_neox(**values: Any) -> dict[str, Any]:
+    names = {"architectures": ["GPTNeoXForCausalLM"], "model_type": "gpt_neox"}
+    sizes = {key: COMMON[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers")}
+    sizes |= {"num_attention_heads": 4, "max_position_embeddings": 512}
+    return CLASSIC | names | sizes | {"layer_norm_eps": 0.3, "rotary_emb_base": 600} | values
+
+
+def cohere(**values: Any) -> dict[str, Any]:
+    names = {"architectures": ["CohereForCausalLM"], "model_type": "cohere"}
+    common = {key: value for key, value in COMMON.items() if key != "rms_norm_eps"}
+    own = {"layer_norm_eps": 0.3, "logit_scale": 0.4, "rope_theta": 600.0}
+    return common | names | own | values
+
 
 CASES: dict[str, Case] = {
     "llama": Case(
@@ -136,5 +197,93 @@ CASES: dict[str, Case] = {
             "rope_theta": 600.0,
             "hidden_activation": "gelu_pytorch_tanh",
         }
+    ),
+    "gemma": Case(
+        COMMON
+        | {
+            "architectures": ["GemmaForCausalLM"],
+            "model_type": "gemma",
+            "rms_norm_eps": 0.5,
+            "head_dim": 24,
+            "attention_bias": True,
+            "rope_theta": 600.0,
+            "hidden_act": "gelu",
+        }
+    ),
+    "gemma3": Case(
+        COMMON
+        | {
+            "architectures": ["Gemma3ForCausalLM"],
+            "model_type": "gemma3_text",
+            "rms_norm_eps": 0.5,
+            "head_dim": 24,
+            "attention_bias": True,
+            "query_pre_attn_scalar": 9,
+            "sliding_window": 40,
+            "sliding_window_pattern": 2,
+            "final_logit_softcapping": 5.0,
+            "rope_theta": 5000.0,
+            "rope_local_base_freq": 600.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 3.0},
+        }
+    ),
+    "granite": Case(
+        COMMON
+        | {
+            "architectures": ["GraniteForCausalLM"],
+            "model_type": "granite",
+            "rope_theta": 600.0,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.4,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 0.7,
+            "hidden_act": "gelu",
+        }
+    ),
+    "olmo2": Case(
+        COMMON
+        | {
+            "architectures": ["Olmo2ForCausalLM"],
+            "model_type": "olmo2",
+            "rope_theta": 600.0,
+            "attention_bias": True,
+            "hidden_act": "gelu",
+        }
+    ),
+    "cohere": Case(cohere(attention_bias=True, use_qk_norm=True, hidden_act="gelu")),
+    "cohere_plain": Case(cohere()),
+    "phi3": Case(
+        phi3(
+            sliding_window=40,
+            rope_theta=600.0,
+            partial_rotary_factor=0.5,
+            hidden_act="gelu",
+            tie_word_embeddings=True,
+        )
+    ),
+    "phi3_long": Case(
+        phi3(rope_scaling=longrope(8), original_max_position_embeddings=150),
+        unseen=frozenset({"scaling.short_factor"}),
+    ),
+    "phi3_short": Case(
+        phi3(
+            rope_scaling=longrope(6, factor=3.0),
+            original_max_position_embeddings=256,
+            partial_rotary_factor=0.75,
+        ),
+        unseen=frozenset({"scaling.long_factor", "scaling.original_len"}),
+    ),
+    "gpt2": Case(gpt2(scale_attn_weights=False, activation_function="relu")),
+    "gpt2_by_layer": Case(
+        gpt2(scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False, n_inner=None)
+    ),
+    "opt": Case(opt(), unseen=EPS),
+    "opt_plain": Case(opt(enable_bias=False, activation_function="gelu"), unseen=EPS),
+    "opt_quiet": Case(opt(tie_word_embeddings=False), quiet=0.003),
+    "gpt_neox": Case(gpt_neox(rotary_pct=0.5)),
+    "gpt_neox_serial": Case(
+        gpt_neox(use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast")
     ),
 }

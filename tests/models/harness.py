@@ -26,6 +26,9 @@ from quire.protocol.cache import CacheGroup
 
 CPU = torch.device("cpu")
 BLOCKS_PER_SLAB = 3
+TABLES = ("embed_tokens", "embed_positions", "embed_in", "embed_out", "lm_head", "wte", "wpe")
+"""Parts of names of matrices that are read by rows, and of heads."""
+WRITERS = ("embed_tokens", "embed_positions", "out_proj", "fc2")
 
 
 class PagedRun:
@@ -162,10 +165,13 @@ def their_logits(
         return model.eval()(torch.tensor([list(ids)]), use_cache=False).logits[0].float()
 
 
-def write_checkpoint(folder: Path, config: dict[str, Any], *, seed: int = 0, **save: Any) -> Path:
+def write_checkpoint(
+    folder: Path, config: dict[str, Any], *, seed: int = 0, quiet: float = 1.0, **save: Any
+) -> Path:
     """A random checkpoint with exactly this config.json, scaled so that every part matters.
 
-    Matrices have a gain of about 1.5, norm weights and biases spread widely.
+    Matrices have a gain of about 1.5, norm weights and biases spread widely. `quiet` multiplies
+    what writes to the residual stream of OPT.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -179,13 +185,16 @@ def write_checkpoint(folder: Path, config: dict[str, Any], *, seed: int = 0, **s
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            if weight.dim() == 1:
-                bias = name.endswith("bias") or config["model_type"] == "gemma2"
+            if weight.dim() == 1 or "norm" in name:
+                bias = name.endswith("bias") or config["model_type"].startswith("gemma")
                 weight.copy_(0.4 * noise if bias else 1.0 + 0.4 * noise)
-            elif "embed_tokens" in name or "lm_head" in name:
+            elif any(part in name for part in TABLES):
                 weight.copy_(0.4 * noise)
             else:
-                weight.copy_(1.5 * noise / weight.shape[1] ** 0.5)
+                in_size = weight.shape[0 if config["model_type"] == "gpt2" else 1]
+                weight.copy_(1.5 * noise / in_size**0.5)
+            if any(part in name for part in WRITERS):
+                weight.mul_(quiet)
     model.save_pretrained(folder, **save)
     (folder / "config.json").write_text(text)
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from tests.models import harness
 from tests.models.conftest import Built
 
 IDS = [3, 9, 27, 81, 50, 53, 62, 89, 70, 13]
-FAMILIES = ["llama", "qwen3", "gemma2"]
+FAMILIES = ["llama", "qwen3", "gemma2", "granite", "olmo2", "cohere", "gpt2", "gpt_neox"]
 
 
 def started(it: Built, dtype: torch.dtype = torch.float32) -> harness.PagedRun:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from quire.models.loading.headers import read_headers
-from quire.models.loading.reader import checkpoint_source
-from quire.models.names import LLAMA_NAMES, Rule, WeightMap, expand, match
+from quire.models.loading.reader import checkpoint_source, folded
+from quire.models.names import LLAMA_NAMES, Piece, Rule, WeightMap, expand, match
 from quire.models.parameters import parameters
 from quire.models.registry import ARCHITECTURES
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Rope
@@ -123,3 +123,38 @@ def test_split_transpose_and_fold(tmp_path: Path) -> None:
         assert torch.equal(weights("layers.0.norm_before_mixer.weight"), tensors["h.0.ln1"] + 1)
         gate_up = torch.cat((tensors["h.0.gate"], tensors["h.0.up"]))
         assert torch.equal(weights("layers.0.feed_forward.gate_up.weight"), gate_up)
+
+
+def test_heads_that_stand_together_are_taken_apart(tmp_path: Path) -> None:
+    """Rows of q, k and v of one head are neighbours in the checkpoint; two rows before them are padding."""
+    heads = torch.arange(2 * 3 * 4 * 6, dtype=torch.float32).view(2, 3, 4, 6)  # [H, 3, D, C]
+    save_file(
+        {"w": heads.view(24, 6), "b": heads[..., 0].reshape(24).clone()}, tmp_path / "a.safetensors"
+    )
+    pieces = [
+        Piece("w", (0, 1, 2), (24, 6), False, "gather_heads", head_size=4),
+        Piece("b", (0, 1, 2), (24,), False, "gather_heads", head_size=4),
+        Piece("w", (0,), (24, 6), False, "none", skip=2),
+    ]
+    weight, bias, cut = (
+        folded(load_file(tmp_path / "a.safetensors")[it.source], it) for it in pieces
+    )
+    assert torch.equal(weight, torch.cat([heads[:, part].reshape(8, 6) for part in range(3)]))
+    assert torch.equal(bias, weight[:, 0])
+    assert torch.equal(cut, heads.view(24, 6)[2:])
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("gpt2", "transformer."), ("opt", "model.")])
+def test_names_may_lack_the_start_that_old_files_leave_out(
+    name: str, prefix: str, built: Callable[[str], Built]
+) -> None:
+    it = built(name)
+    names, spec = ARCHITECTURES[it.description.architecture].names, it.description.spec
+    shapes = {key.removeprefix(prefix): shape for key, shape in stored_shapes(it).items()}
+    if name == "gpt2":
+        shapes |= {"h.0.attn.bias": (1, 1, 256, 256), "h.1.attn.masked_bias": ()}
+    plan = match(names, spec, shapes)
+    assert not any(piece.source.startswith(prefix) for found in plan.values() for piece in found)
+    mixed = stored_shapes(it) | {"wte.weight": (97, 64), "decoder.fc1.weight": (80, 64)}
+    with pytest.raises(ModelLoadError, match="which this architecture does not use"):
+        match(names, spec, mixed)

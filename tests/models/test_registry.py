@@ -13,7 +13,7 @@ import pytest
 from quire.models.registry import describe
 from quire.models.spec import DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
 from quire.protocol.errors import ModelLoadError
-from tests.models.families import LLAMA3, YARN, llama
+from tests.models.families import CASES, LLAMA3, YARN, gpt2, llama, longrope, opt, phi3
 
 LINEAR = {"type": "linear", "factor": 3.0}
 
@@ -151,8 +151,8 @@ def test_context_extension_by_override(tmp_path: Path) -> None:
         (llama(alibi=True), "does not know alibi"),
         (llama(rope_scaling=LINEAR | {"beta_fast": 32}), "does not know rope_scaling.beta_fast"),
         (
-            llama(rope_scaling={"type": "su", "factor": 2.0}),
-            "rope_scaling.type is 'su'; it must be",
+            llama(rope_scaling={"type": "ntk", "factor": 2.0}),
+            "rope_scaling.type is 'ntk'; it must be",
         ),
         (llama(rope_scaling={"type": "linear"}), "rope_scaling.factor is missing"),
         (llama(rope_scaling=[1]), "rope_scaling is .1.; it must be a JSON object"),
@@ -166,7 +166,15 @@ def test_context_extension_by_override(tmp_path: Path) -> None:
         (llama(rope_scaling=LLAMA3 | {"high_freq_factor": 1}), "must be above low_freq_factor"),
         (llama(tie_word_embeddings=1), "tie_word_embeddings is 1; it must be true or false"),
         (llama(hidden_act="relu6"), "hidden_act is 'relu6'; it must be one of gelu"),
-        (llama(head_dim=7), "even head size"),
+        (phi3(rope_scaling=longrope(7)), "short_factor is .* it must have 8 numbers"),
+        (phi3(rope_scaling=longrope(8, long_factor=[0.0] * 8)), "a list of numbers above zero"),
+        (phi3(mlp_bias=True), "mlp_bias is True: this architecture has no biases"),
+        (phi3(partial_rotary_factor=1.5), "turn 24 of the 16 numbers"),
+        (gpt2(n_head=5), "n_embd is 64: it must be a multiple of n_head 5"),
+        (opt(do_layer_norm_before=False), "do_layer_norm_before is False: norms after the sums"),
+        (opt(word_embed_proj_dim=32), "word_embed_proj_dim is 32: only hidden_size 64"),
+        (CASES["gemma3"].config | {"attn_logit_softcapping": 3.0}, "does not cap scores"),
+        (llama(head_dim=7), "must be an even number"),
         (llama(torch_dtype="float8_e4m3fn"), "dtype 'float8_e4m3fn' is not supported"),
         (llama(eos_token_id="x"), "'x' is no token id"),
         ({**llama(), "vocab_size": None}, "vocab_size is None"),

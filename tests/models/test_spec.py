@@ -10,7 +10,7 @@ from quire.models.parameters import parameters, weight_counts
 from quire.models.registry import ARCHITECTURES
 from quire.models.spec import DecoderSpec, cache_groups, derived_max_len
 from tests.models.families import CASES
-from tests.models.published import config
+from tests.models.published import PUBLISHED, config
 
 
 def spec_of(name: str) -> DecoderSpec:
@@ -44,18 +44,29 @@ def test_a_window_as_long_as_the_model_is_full_attention() -> None:
     assert len(cache_groups(spec, block_size=16, dtype_bytes=4, max_model_len=4097)) == 2
 
 
+LENGTHS = {
+    "llama-2-7b": 4096,
+    "llama-3.2-1b": 131072,
+    "mistral-7b-v0.1": 32768,
+    "qwen3-0.6b": 40960,
+    "gemma-2-2b": 8192,
+    "gemma-3-1b-it": 32768,
+    "gemma-3-4b-text": 131072,
+    "phi-3-mini-4k": 4096,
+    "phi-4-mini": 131072,
+    "gpt2-124m": 1024,
+    "opt-125m": 2048,
+    "gpt-neox-20b": 2048,
+    "olmo-2-0425-1b": 4096,
+    "command-r-v01": 131072,
+    "aya-23-8b": 8192,
+    "granite-3.1-2b": 131072,
+}
+
+
 def test_published_lengths() -> None:
-    lengths = {
-        name: derived_max_len(spec_of(name))
-        for name in ("llama-2-7b", "llama-3.2-1b", "mistral-7b-v0.1", "qwen3-0.6b", "gemma-2-2b")
-    }
-    assert lengths == {
-        "llama-2-7b": 4096,
-        "llama-3.2-1b": 131072,
-        "mistral-7b-v0.1": 32768,
-        "qwen3-0.6b": 40960,
-        "gemma-2-2b": 8192,
-    }
+    lengths = {name: derived_max_len(spec_of(name)) for name in LENGTHS}
+    assert lengths == LENGTHS
 
 
 def test_counts_add_up() -> None:
@@ -71,3 +82,7 @@ def test_describing_leaves_torch_unloaded() -> None:
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'safetensors')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_names_of_cases_and_of_published_files_differ() -> None:
+    assert not set(CASES) & set(PUBLISHED)

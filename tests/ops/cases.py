@@ -133,17 +133,50 @@ def add_rms_norm(width: int) -> Case:
     )
 
 
+def layer_norm(*sizes: int, bias: bool) -> Case:
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x = rows["x"] - rows["x"].mean(-1, keepdim=True)
+        normed = x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5)
+        return normed * fixed["weight"] + fixed.get("bias", torch.zeros(()))
+
+    def fixed(dtype: torch.dtype) -> Tensors:
+        shared = {"weight": noise(*sizes, seed=1, dtype=dtype)}
+        return {**shared, "bias": noise(*sizes, seed=2, dtype=dtype)} if bias else shared
+
+    return Case(
+        f"C={sizes} bias={bias}",
+        lambda count, dtype: {"x": noise(count, *sizes, dtype=dtype) + 0.5},
+        lambda p, rows, fixed, out: p.run(
+            rows["x"], fixed["weight"], fixed.get("bias"), eps=1e-5, out=out
+        ),
+        want,
+        fixed,
+    )
+
+
+FORMULAS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": torch.nn.functional.silu,
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "relu": torch.nn.functional.relu,
+}
+
+
+def plain_activation(name: str, width: int) -> Case:
+    return Case(
+        f"{name} F={width}",
+        rows_of(width),
+        lambda p, rows, fixed, out: p.run(rows["x"], act=name, out=out),
+        lambda rows, fixed: FORMULAS[name](rows["x"]),
+    )
+
+
 def activation(name: str, width: int) -> Case:
-    formulas: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        "silu": torch.nn.functional.silu,
-        "gelu": torch.nn.functional.gelu,
-        "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
-    }
     return Case(
         f"{name} F={width}",
         rows_of(2 * width),
         lambda p, rows, fixed, out: p.run(rows["x"], act=name, out=out),
-        lambda rows, fixed: formulas[name](rows["x"][:, :width]) * rows["x"][:, width:],
+        lambda rows, fixed: FORMULAS[name](rows["x"][:, :width]) * rows["x"][:, width:],
     )
 
 
@@ -214,9 +247,14 @@ CASES: dict[str, list[Case]] = {
             lambda rows, fixed: rows["x"] * 1.7,
         )
     ],
-    "act_mul": [
-        activation(name, width) for name in ("silu", "gelu", "gelu_tanh") for width in (64, 411)
+    "layer_norm": [
+        layer_norm(16, bias=True),
+        layer_norm(3, 80, bias=False),
+        layer_norm(1001, bias=True),
+        layer_norm(4096, bias=False),
     ],
+    "act": [plain_activation(name, width) for name in FORMULAS for width in (64, 411)],
+    "act_mul": [activation(name, width) for name in FORMULAS for width in (64, 411)],
     "soft_cap": [
         Case(
             "C=37",

@@ -12,9 +12,9 @@ import torch
 
 from quire.ops.elementwise import ACTIVATIONS, ADD
 from quire.ops.linear import LINEAR
-from quire.ops.norm import ADD_RMS_NORM, RMS_NORM
+from quire.ops.norm import ADD_RMS_NORM, LAYER_NORM, RMS_NORM
 from quire.ops.registry import Op, Provider, Table, providers
-from tests.ops.cases import DTYPES, Case, Tensors, linear, noise, rms_norm
+from tests.ops.cases import DTYPES, Case, Tensors, layer_norm, linear, noise, rms_norm
 from tests.ops.test_table import WALK
 
 INDEPENDENT = [param for param in WALK if param.values[1].row_invariant]  # type: ignore[union-attr]
@@ -62,8 +62,11 @@ def test_activations_do_not_depend_on_the_place_of_an_element(name: str) -> None
             assert torch.equal(some, whole[start : start + size]), f"{size} from {start}"
 
 
-def test_a_wide_norm_has_independent_rows() -> None:
-    case, provider = rms_norm(40_000), providers(RMS_NORM)["reference"]
+@pytest.mark.parametrize(
+    ("case", "op"), [(rms_norm(40_000), RMS_NORM), (layer_norm(40_000, bias=True), LAYER_NORM)]
+)
+def test_a_wide_norm_has_independent_rows(case: Case, op: Op) -> None:
+    provider = providers(op)["reference"]
     fixed, rows = case.fixed(torch.float32), case.draw(9, torch.float32)
     together = case.call(provider, rows, fixed, None)
     for row in range(9):
@@ -133,6 +136,8 @@ def test_results_may_replace_inputs() -> None:
     x, y, weight = noise(9, 40), noise(9, 40, seed=1), noise(40, seed=2)
     for op, arguments, numbers in (
         ("rms_norm", (weight,), {"eps": 1e-6}),
+        ("layer_norm", (weight, None), {"eps": 1e-6}),
+        ("act", (), {"act": "gelu_tanh"}),
         ("add", (y,), {"scale": 0.5}),
         ("scale", (), {"factor": 3.0}),
         ("soft_cap", (), {"cap": 2.0}),

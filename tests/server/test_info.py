@@ -11,6 +11,7 @@ import pytest
 import quire
 from quire.config.schema import ObservabilityConfig, Settings
 from quire.metrics.registry import METRICS
+from quire.protocol.outputs import EngineStats
 from tests.server.scripted import Scripted
 from tests.unit.fake_engine import tokens_of
 
@@ -77,6 +78,16 @@ def test_requests_are_counted(serve: Serve) -> None:
                 answer = await server.post({"prompt": P, "max_tokens": 5, "stream": stream})
                 assert answer.status_code == 200
         assert server.series("vllm:prompt_tokens_total", model_name="tiny", engine="0") == 12
+        assert server.series("vllm:prompt_tokens_cached_total") == 8
+        source = "vllm:prompt_tokens_by_source_total"
+        assert server.series(source, source="local_cache_hit") == 8
+        assert server.series(source, source="local_compute") == 4
+        assert server.series(source) == 12
+        assert server.series("http_request_duration_highr_seconds_count") == 4
+        route = {"handler": "/v1/completions"}
+        assert server.series("http_request_size_bytes_count", **route) == 4
+        assert 4 * 20 < server.series("http_request_size_bytes_sum", **route) < 4 * 100
+        assert server.series("http_response_size_bytes_sum", **route) > 4 * 200
         assert server.series("vllm:generation_tokens_total") == 20
         assert server.series("vllm:request_success_total") == 4
         assert server.series("vllm:request_success_total", finished_reason="length") == 4
@@ -100,6 +111,21 @@ def test_requests_are_counted(serve: Serve) -> None:
             == server.series("quire:requests_finished_total")
             == 4
         )
+
+    serve(test)
+
+
+def test_waiting_requests_are_shown_by_what_they_wait_for(serve: Serve) -> None:
+    async def test(server: Scripted) -> None:
+        server.state.serving.take_stats(EngineStats(num_waiting=3, steps=1))
+        name = "vllm:num_requests_waiting_by_reason"
+        gauges = {
+            sample.labels.get("reason"): sample.value
+            for family in server.state.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name in (name, "vllm:num_requests_waiting")
+        }
+        assert gauges == {None: 3, "capacity": 3, "deferred": 0}
 
     serve(test)
 

@@ -51,7 +51,7 @@ class Process:
         for line in self.process.stderr or ():
             self.lines.append(line)
             if not self.url and (
-                match := re.search(r"listening on (http://127\.0\.0\.1:\d+)", line)
+                match := re.search(r"listening on (https?://127\.0\.0\.1:\d+)", line)
             ):
                 self.url = match[1]
                 self._found.set()

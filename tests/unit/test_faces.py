@@ -13,6 +13,7 @@ import pytest
 
 import quire.llm
 from quire.config.args import AsyncEngineArgs, EngineArgs
+from quire.config.cli import read_serve
 from quire.config.schema import Settings
 from quire.llm import LLM
 from quire.llm_engine import LLMEngine
@@ -337,8 +338,14 @@ def test_a_path_is_a_model(tmp_path: Path) -> None:
     assert EngineArgs(tmp_path).to_settings().model.model == str(tmp_path)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         EngineArgs(5)  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="no model"):
-        EngineArgs().to_settings()
+
+
+def test_without_a_model_the_demo_model_is_meant() -> None:
+    model = EngineArgs().to_settings().model
+    assert (Path(model.model) / "config.json").is_file()
+    assert model.served_model_name == ["quire-demo"]
+    assert EngineArgs(served_model_name="mine").to_settings().model.served_model_name == ["mine"]
+    assert read_serve([]).settings.model == model
 
 
 def test_values_outside_the_choices_are_refused() -> None:

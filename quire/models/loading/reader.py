@@ -68,13 +68,14 @@ def checkpoint_source(
 
 
 def dummy_source(spec: DecoderSpec, *, dtype: torch.dtype, device: torch.device) -> WeightSource:
-    """A source of random weights that depend on the parameter's name only; norm weights are 1."""
+    """A source of random weights that depend on the parameter's name only; norms do nothing."""
     table = parameters(spec)
 
     def make(name: str) -> torch.Tensor:
         parameter = table[name]
         if parameter.group == "norm":
-            return torch.ones(parameter.shape, dtype=torch.float32, device=device)
+            fill = torch.zeros if name.endswith(".bias") else torch.ones
+            return fill(parameter.shape, dtype=torch.float32, device=device)
         generator = torch.Generator(device=device).manual_seed(zlib.crc32(name.encode()))
         result = torch.empty(parameter.shape, dtype=dtype, device=device)
         return result.uniform_(-_DUMMY_SPREAD, _DUMMY_SPREAD, generator=generator)
@@ -83,9 +84,13 @@ def dummy_source(spec: DecoderSpec, *, dtype: torch.dtype, device: torch.device)
 
 
 def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
-    """A checkpoint tensor as the decoder wants it: transposed, constants folded in (in float32)."""
+    """A checkpoint tensor as the decoder wants it: cut, turned, constants folded in (in float32)."""
+    tensor = tensor[piece.skip :]
     if piece.transpose:
         tensor = tensor.t()
+    if piece.fold == "gather_heads":
+        heads = tensor.reshape(-1, len(piece.parts), piece.head_size, *tensor.shape[1:])
+        tensor = heads.transpose(0, 1).flatten(0, 2)
     if piece.fold == "add_one":
         tensor = tensor.float() + 1.0
     return tensor

@@ -6,31 +6,27 @@ Fields are `server.schema.completions`, the written answer `server.completion_ou
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from quire.protocol.errors import InvalidRequestError
 from quire.server.body import convert, read_json
 from quire.server.completion_output import Answer, ChunkWriter, encode
 from quire.server.completion_params import jobs_of, sampling_params
 from quire.server.errors import JSON, problem_of
 from quire.server.face import Face
 from quire.server.generation import Job, Outputs, begun, run
+from quire.server.heads import ignored_fields, openapi_of, priority
+from quire.server.heads import request_id as request_id_of
 from quire.server.schema.completions import CompletionRequest, check, read_prompts
 from quire.server.sse import DONE, EventStream, answer, event
 from quire.server.state import ServerState
 
 router = APIRouter()
-
-_PLAIN = re.compile(r"[\w.-]{1,64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +42,18 @@ class _Call:
     headers: dict[str, str]
 
 
-def _openapi() -> dict[str, Any]:
-    """The request body for /openapi.json."""
-    _, parts = msgspec.json.schema_components([CompletionRequest])
-    schema = {**parts["CompletionRequest"]}
-    schema["properties"]["stream_options"] = parts["StreamOptions"]
-    return {"requestBody": {"required": True, "content": {JSON: {"schema": schema}}}}
-
-
-@router.post("/v1/completions", openapi_extra=_openapi())
+@router.post("/v1/completions", openapi_extra=openapi_of(CompletionRequest))
 async def completions(http: Request) -> Response:
     """Continues text or token ids, whole or as a stream of events."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
     body = await read_json(http, state.config)
     request, unknown = convert(body, CompletionRequest, strict=state.config.strict)
-    call = _prepare(state, llm, http, request, _ignored(unknown))
+    call = _prepare(state, llm, http, request, ignored_fields(unknown))
     if request.stream:
         return await answer(http, _stream(call))
     with state.in_flight():
         return await answer(http, _whole(call))
-
-
-def _ignored(unknown: list[str]) -> dict[str, str]:
-    names = [name for name in unknown if _PLAIN.fullmatch(name)][:20]
-    return {"X-Ignored-Fields": ", ".join(names)} if names else {}
 
 
 def _prepare(
@@ -84,8 +67,8 @@ def _prepare(
     check(request, max_choices=state.config.max_num_choices)
     prompts = read_prompts(request.prompt, max_prompts=state.config.max_num_prompts)
     params = sampling_params(request, llm.default_sampling_values())
-    request_id = "cmpl-" + _request_id(http, request)
-    jobs = jobs_of(request, prompts, params, request_id, _priority(http, request))
+    request_id = "cmpl-" + request_id_of(http, request)
+    jobs = jobs_of(request, prompts, params, request_id, priority(http, request))
     return _Call(
         state=state,
         llm=llm,
@@ -95,25 +78,6 @@ def _prepare(
         jobs=jobs,
         headers=headers,
     )
-
-
-def _request_id(http: Request, request: CompletionRequest) -> str:
-    """The header's id, else the body's, else the one that the server made."""
-    if http.state.request_id_given:
-        return str(http.state.request_id)
-    return request.request_id or str(http.state.request_id)
-
-
-def _priority(http: Request, request: CompletionRequest) -> int:
-    given = http.headers.get("x-vllm-priority")
-    if given is None:
-        return request.priority
-    try:
-        return int(given[:20])
-    except ValueError:
-        raise InvalidRequestError(
-            f"X-Vllm-Priority is {given[:20]!r}; it must be an integer", param="priority"
-        ) from None
 
 
 async def _answer_of(call: _Call) -> Answer:

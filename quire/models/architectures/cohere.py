@@ -1,0 +1,63 @@
+"""Cohere (Command R, Aya): both parts of a layer read one LayerNorm, neighbours turn in pairs.
+
+Spellings shared with other families are in `models.hf_parts`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quire.models.family import Architecture
+from quire.models.hf_config import HfConfig
+from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+
+
+def cohere(hf: HfConfig) -> DecoderSpec:
+    """`CohereForCausalLM`; defaults as in CohereConfig."""
+    heads, kv_heads = head_counts(hf)
+    head_size = hf.optional_int("head_dim") or default_head_size(hf)
+    eps = hf.positive("layer_norm_eps", 1e-5)
+    bias = hf.bool_("attention_bias", False)
+    has_qk_norm = hf.bool_("use_qk_norm", False)
+    turned = rope(hf, head_size=head_size, theta=("rope_theta", 500_000.0))
+    layer = LayerSpec(
+        mixer=Attention(
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            head_size=head_size,
+            rope=replace(turned, interleaved=True),
+            qkv_bias=bias,
+            out_bias=bias,
+            qk_norm="layer_per_head" if has_qk_norm else "none",
+            norm_eps=eps if has_qk_norm else Attention.norm_eps,
+        ),
+        feed_forward=Dense(
+            width=hf.int_("intermediate_size"),
+            activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        ),
+        placement="parallel_shared",
+        norm="layer_unbiased",
+        norm_eps=eps,
+    )
+    max_len = hf.int_("max_position_embeddings", 8192)
+    return DecoderSpec(
+        vocab_size=hf.int_("vocab_size"),
+        hidden_size=hf.int_("hidden_size"),
+        # Command R states 8,192 positions and beside it the length that it was trained for.
+        max_position_embeddings=hf.optional_int("model_max_length") or max_len,
+        layers=(layer,) * hf.int_("num_hidden_layers"),
+        norm="layer_unbiased",
+        norm_eps=eps,
+        logit_scale=hf.positive("logit_scale", 0.0625),
+        tie_head=hf.bool_("tie_word_embeddings", True),
+    )
+
+
+COHERE_NAMES = LLAMA_NAMES.with_rules(
+    Rule("model.layers.{layer}.input_layernorm.weight", "layers.{layer}.norm_before_parts.weight"),
+    *QK_NORM_RULES,
+)
+
+ARCHITECTURES = {"CohereForCausalLM": Architecture(cohere, COHERE_NAMES)}

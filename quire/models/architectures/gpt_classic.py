@@ -1,0 +1,251 @@
+"""GPT-2, OPT and GPT-NeoX: LayerNorm with bias, a feed-forward part without gate, biases throughout.
+
+Spellings shared with other families are in `models.hf_parts`.
+"""
+
+from __future__ import annotations
+
+from quire.models.family import Architecture
+from quire.models.hf_config import HfConfig
+from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.names import Fold, Rule, WeightMap
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+
+
+def gpt2(hf: HfConfig) -> DecoderSpec:
+    """`GPT2LMHeadModel`: learned positions; defaults as in GPT2Config."""
+    width, heads = hf.int_("n_embd", 768), hf.int_("n_head", 12)
+    if width % heads:
+        raise hf.refuse("n_embd", f"it must be a multiple of n_head {heads}")
+    eps = hf.positive("layer_norm_epsilon", 1e-5)
+    scale = (width // heads) ** -0.5 if hf.bool_("scale_attn_weights", True) else 1.0
+    by_layer = hf.bool_("scale_attn_by_inverse_layer_idx", False)
+    # n_ctx repeats n_positions; the order of scaling is a matter of rounding; the rest are heads
+    # for other tasks and defaults of pipelines.
+    hf.skip("n_ctx", "reorder_and_upcast_attn", "task_specific_params", "predict_special_tokens")
+    hf.skip("summary_activation", "summary_first_dropout", "summary_proj_to_labels")
+    hf.skip("summary_type", "summary_use_proj", "_num_labels", "output_past")
+    dense = Dense(
+        width=hf.optional_int("n_inner") or 4 * width,
+        activation=hf.choice("activation_function", ACTIVATIONS, "gelu_new"),
+        bias=True,
+        gated=False,
+    )
+    layers = tuple(
+        LayerSpec(
+            mixer=Attention(
+                num_heads=heads,
+                num_kv_heads=heads,
+                head_size=width // heads,
+                rope=None,
+                scale=scale / (index + 1 if by_layer else 1),
+                qkv_bias=True,
+                out_bias=True,
+            ),
+            feed_forward=dense,
+            norm="layer",
+            norm_eps=eps,
+        )
+        for index in range(hf.int_("n_layer", 12))
+    )
+    max_len = hf.int_("n_positions", 1024)
+    return DecoderSpec(
+        vocab_size=hf.int_("vocab_size", 50_257),
+        hidden_size=width,
+        max_position_embeddings=max_len,
+        layers=layers,
+        norm="layer",
+        norm_eps=eps,
+        learned_positions=max_len,
+        tie_head=hf.bool_("tie_word_embeddings", True),
+    )
+
+
+def opt(hf: HfConfig) -> DecoderSpec:
+    """`OPTForCausalLM`: learned positions; defaults as in OPTConfig. Source: arXiv 2205.01068."""
+    width = hf.int_("hidden_size", 768)
+    heads, _ = head_counts(hf)
+    if not hf.bool_("do_layer_norm_before", True):
+        raise hf.refuse("do_layer_norm_before", "norms after the sums are not supported")
+    if hf.bool_("_remove_final_layer_norm", False):
+        raise hf.refuse("_remove_final_layer_norm", "a model without a final norm is not supported")
+    if not hf.bool_("layer_norm_elementwise_affine", True):
+        raise hf.refuse("layer_norm_elementwise_affine", "norms without weights are not supported")
+    if (hf.optional_int("word_embed_proj_dim") or width) != width:
+        raise hf.refuse("word_embed_proj_dim", f"only hidden_size {width} is supported")
+    bias = hf.bool_("enable_bias", True)
+    # Training, and what a pipeline puts before a prompt.
+    hf.skip("activation_dropout", "dropout", "init_std", "layerdrop", "prefix", "output_projection")
+    layer = LayerSpec(
+        mixer=Attention(
+            num_heads=heads,
+            num_kv_heads=heads,
+            head_size=default_head_size(hf),
+            rope=None,
+            qkv_bias=bias,
+            out_bias=bias,
+        ),
+        feed_forward=Dense(
+            width=hf.int_("ffn_dim", 3072),
+            activation=hf.choice("activation_function", ACTIVATIONS, "relu"),
+            bias=bias,
+            gated=False,
+        ),
+        norm="layer",
+        norm_eps=1e-5,
+    )
+    max_len = hf.int_("max_position_embeddings", 2048)
+    return DecoderSpec(
+        vocab_size=hf.int_("vocab_size"),
+        hidden_size=width,
+        max_position_embeddings=max_len,
+        layers=(layer,) * hf.int_("num_hidden_layers", 12),
+        norm="layer",
+        norm_eps=1e-5,
+        learned_positions=max_len,
+        tie_head=hf.bool_("tie_word_embeddings", True),
+    )
+
+
+def gpt_neox(hf: HfConfig) -> DecoderSpec:
+    """`GPTNeoXForCausalLM` (Pythia too): parts of heads turned, both parts of a layer in parallel.
+
+    Defaults as in GPTNeoXConfig. Source: arXiv 2204.06745.
+    """
+    heads, _ = head_counts(hf)
+    head_size = default_head_size(hf)
+    eps = hf.positive("layer_norm_eps", 1e-5)
+    bias = hf.bool_("attention_bias", True)
+    hf.skip("attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout")
+    layer = LayerSpec(
+        mixer=Attention(
+            num_heads=heads,
+            num_kv_heads=heads,
+            head_size=head_size,
+            rope=rope(
+                hf,
+                head_size=head_size,
+                theta=("rotary_emb_base", 10_000.0),
+                part=("rotary_pct", 0.25),
+            ),
+            qkv_bias=bias,
+            out_bias=bias,
+        ),
+        feed_forward=Dense(
+            width=hf.int_("intermediate_size"),
+            activation=hf.choice("hidden_act", ACTIVATIONS, "gelu"),
+            bias=True,
+            gated=False,
+        ),
+        placement="parallel" if hf.bool_("use_parallel_residual", True) else "pre",
+        norm="layer",
+        norm_eps=eps,
+    )
+    return DecoderSpec(
+        vocab_size=hf.int_("vocab_size"),
+        hidden_size=hf.int_("hidden_size"),
+        max_position_embeddings=hf.int_("max_position_embeddings", 2048),
+        layers=(layer,) * hf.int_("num_hidden_layers"),
+        norm="layer",
+        norm_eps=eps,
+        tie_head=hf.bool_("tie_word_embeddings", False),
+    )
+
+
+_OURS = "layers.{layer}"
+_ALL = (0, 1, 2)
+
+
+def _pair(
+    source: str,
+    target: str,
+    *,
+    parts: tuple[int, ...] = (0,),
+    transpose: bool = False,
+    fold: Fold = "none",
+) -> tuple[Rule, Rule]:
+    """The rules of a weight and of the bias beside it."""
+    return (
+        Rule(f"{source}.weight", f"{target}.weight", parts, transpose, fold),
+        Rule(f"{source}.bias", f"{target}.bias", parts, fold=fold),
+    )
+
+
+_GPT2 = "transformer.h.{layer}"
+
+GPT2_NAMES = WeightMap(
+    rules=(
+        Rule("transformer.wte.weight", "embedding.weight"),
+        Rule("transformer.wpe.weight", "positions.weight"),
+        *_pair(f"{_GPT2}.ln_1", f"{_OURS}.norm_before_mixer"),
+        *_pair(f"{_GPT2}.attn.c_attn", f"{_OURS}.mixer.qkv", parts=_ALL, transpose=True),
+        *_pair(f"{_GPT2}.attn.c_proj", f"{_OURS}.mixer.out", transpose=True),
+        *_pair(f"{_GPT2}.ln_2", f"{_OURS}.norm_before_feed_forward"),
+        *_pair(f"{_GPT2}.mlp.c_fc", f"{_OURS}.feed_forward.up", transpose=True),
+        *_pair(f"{_GPT2}.mlp.c_proj", f"{_OURS}.feed_forward.down", transpose=True),
+        *_pair("transformer.ln_f", "final_norm"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    ignored=(f"{_GPT2}.attn.bias", f"{_GPT2}.attn.masked_bias"),
+    ignored_if_tied=("lm_head.weight",),
+    optional_prefix="transformer.",
+)
+"""Matrices stand as [in, out]; the masks of old files are left unread."""
+
+_OPT = "model.decoder.layers.{layer}"
+
+OPT_NAMES = WeightMap(
+    rules=(
+        Rule("model.decoder.embed_tokens.weight", "embedding.weight"),
+        Rule("model.decoder.embed_positions.weight", "positions.weight", skip=2),
+        *_pair(f"{_OPT}.self_attn_layer_norm", f"{_OURS}.norm_before_mixer"),
+        *(
+            rule
+            for part, name in enumerate("qkv")
+            for rule in _pair(f"{_OPT}.self_attn.{name}_proj", f"{_OURS}.mixer.qkv", parts=(part,))
+        ),
+        *_pair(f"{_OPT}.self_attn.out_proj", f"{_OURS}.mixer.out"),
+        *_pair(f"{_OPT}.final_layer_norm", f"{_OURS}.norm_before_feed_forward"),
+        *_pair(f"{_OPT}.fc1", f"{_OURS}.feed_forward.up"),
+        *_pair(f"{_OPT}.fc2", f"{_OURS}.feed_forward.down"),
+        *_pair("model.decoder.final_layer_norm", "final_norm"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    ignored_if_tied=("lm_head.weight",),
+    optional_prefix="model.",
+)
+"""The first two rows of the table of positions were for padding."""
+
+_NEOX = "gpt_neox.layers.{layer}"
+
+NEOX_NAMES = WeightMap(
+    rules=(
+        Rule("gpt_neox.embed_in.weight", "embedding.weight"),
+        *_pair(f"{_NEOX}.input_layernorm", f"{_OURS}.norm_before_mixer"),
+        *_pair(
+            f"{_NEOX}.attention.query_key_value",
+            f"{_OURS}.mixer.qkv",
+            parts=_ALL,
+            fold="gather_heads",
+        ),
+        *_pair(f"{_NEOX}.attention.dense", f"{_OURS}.mixer.out"),
+        *_pair(f"{_NEOX}.post_attention_layernorm", f"{_OURS}.norm_before_feed_forward"),
+        *_pair(f"{_NEOX}.mlp.dense_h_to_4h", f"{_OURS}.feed_forward.up"),
+        *_pair(f"{_NEOX}.mlp.dense_4h_to_h", f"{_OURS}.feed_forward.down"),
+        *_pair("gpt_neox.final_layer_norm", "final_norm"),
+        Rule("embed_out.weight", "head.weight"),
+    ),
+    ignored=(
+        f"{_NEOX}.attention.bias",
+        f"{_NEOX}.attention.masked_bias",
+        f"{_NEOX}.attention.rotary_emb.inv_freq",
+    ),
+    ignored_if_tied=("embed_out.weight",),
+)
+"""q, k and v of one head stand together."""
+
+ARCHITECTURES = {
+    "GPT2LMHeadModel": Architecture(gpt2, GPT2_NAMES),
+    "OPTForCausalLM": Architecture(opt, OPT_NAMES),
+    "GPTNeoXForCausalLM": Architecture(gpt_neox, NEOX_NAMES),
+}

@@ -1,0 +1,173 @@
+"""How many bytes a decoder takes: weights, position tables, and the largest step's activations.
+
+Pure arithmetic on the description. The cache, the processes and what is free are `engine.ledger`'s.
+
+The figures are ceilings of what `models.decoder`, `worker.output` and the reference and torch
+providers of operations take; a test compares them with what a step really took.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quire.config.schema import Settings
+from quire.models.parameters import parameters
+from quire.models.spec import Attention, DecoderSpec, LayerSpec
+
+FLOAT32_BYTES = 4
+
+PROMPT_SLICE = 64
+"""Prompt positions whose logits live at once, as in `worker.output`."""
+QUERY_ROWS, TILE_TOKENS, SEGMENT_TOKENS = 32, 32, 1024
+GROUP_BYTES = 32 << 20
+"""Constants of the attention plan, as in `ops.vendor.attention_plan` and `ops.attention`."""
+
+_TILE_ROWS = 64  # rows of one product, as in `ops.linear`
+_ALIGNMENT = 64  # bytes, as in `ops.arena`
+_INDEX_BYTES = 24  # where a gathered token lies: three int64
+_ROW_TEMPORARIES = 6  # float64 of one row's vocabulary that a draw or a logprob holds at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSizes:
+    """The largest step. T = num_tokens, of which num_rows sequences sample; dtype_bytes of weights."""
+
+    num_tokens: int
+    num_rows: int
+    max_model_len: int
+    dtype_bytes: int
+
+    @property
+    def num_logits(self) -> int:
+        """Rows of logits that live at once: the sampling ones, or a slice of a prompt."""
+        return max(min(self.num_rows, self.num_tokens), min(PROMPT_SLICE, self.num_tokens))
+
+    @property
+    def wide_copies(self) -> int:
+        """1 where an operation's float32 input is a copy, 0 where it is the input itself."""
+        return int(self.dtype_bytes != FLOAT32_BYTES)
+
+
+def step_sizes(settings: Settings, *, dtype_bytes: int) -> StepSizes:
+    """The largest step that settled settings, without a None, allow."""
+    scheduler, max_model_len = settings.scheduler, settings.model.max_model_len
+    budget, num_rows = scheduler.max_num_batched_tokens, scheduler.max_num_seqs
+    assert budget is not None and num_rows is not None and max_model_len is not None
+    return StepSizes(
+        num_tokens=min(budget, num_rows * max_model_len),
+        num_rows=num_rows,
+        max_model_len=max_model_len,
+        dtype_bytes=dtype_bytes,
+    )
+
+
+def weight_bytes(spec: DecoderSpec, dtype_bytes: int) -> dict[str, int]:
+    """Bytes of the loaded weights by group; norms are float32, a tied head is the embedding's table."""
+    found: dict[str, int] = {}
+    for parameter in parameters(spec).values():
+        each = FLOAT32_BYTES if parameter.group == "norm" else dtype_bytes
+        found[parameter.group] = found.get(parameter.group, 0) + parameter.numel * each
+    return found
+
+
+def largest_layer_bytes(spec: DecoderSpec, dtype_bytes: int) -> int:
+    """Bytes of the largest layer, or of the embedding if that is larger: what loading adds at most."""
+    found: dict[str, int] = {}
+    for name, parameter in parameters(spec).items():
+        layer = name.rpartition(".")[0] if not name.startswith("layers.") else name.split(".")[1]
+        found[layer] = found.get(layer, 0) + parameter.numel * dtype_bytes
+    return max(found.values())
+
+
+def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
+    """Bytes of the cosines and sines, one float32 table [max_model_len, dim] for each kind of RoPE."""
+    ropes = {layer.mixer.rope for layer in spec.layers if layer.mixer.rope is not None}
+    return sum(max_model_len * rope.dim * FLOAT32_BYTES for rope in ropes)
+
+
+def arena_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
+    """Bytes that the largest step takes from its arena: residual stream, then layers or logits."""
+    tokens, width, each = sizes.num_tokens, spec.hidden_size, sizes.dtype_bytes
+    layer = max(tokens * _layer_width(spec, one) * each for one in spec.layers)
+    logit_bytes = each if each == FLOAT32_BYTES else each + FLOAT32_BYTES
+    rows = sizes.num_logits
+    head = 2 * rows * width * each + rows * spec.vocab_size * logit_bytes
+    return tokens * width * each + max(layer, head) + 16 * _ALIGNMENT
+
+
+def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
+    """Bytes that the largest operation allocates beside the arena, for the length of its call."""
+    tokens, copies = sizes.num_tokens, sizes.wide_copies
+    norm = tokens * spec.hidden_size * FLOAT32_BYTES * (2 + copies)
+    found = [norm, _sampling(spec, sizes)]
+    for mixer in {layer.mixer for layer in spec.layers}:
+        found += [_attention(mixer, sizes), _rope(mixer, sizes)]
+    for part in {layer.feed_forward for layer in spec.layers}:
+        inputs = 2 if part.gated else 1
+        found.append(tokens * part.width * FLOAT32_BYTES * (3 + inputs * copies))
+    return max(found) + _product(spec, sizes)
+
+
+def index_bytes_per_token(spec: DecoderSpec) -> int:
+    """Bytes with which the attention plans say where one cached token lies, all cache groups together."""
+    kinds = {
+        (layer.mixer.window, layer.mixer.num_kv_heads, layer.mixer.head_size)
+        for layer in spec.layers
+    }
+    return _INDEX_BYTES * len(kinds)
+
+
+def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
+    """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
+    mixer, part = layer.mixer, layer.feed_forward
+    heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
+    inputs = 2 if layer.placement.startswith("parallel") else 1
+    return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
+
+
+def _rope(mixer: Attention, sizes: StepSizes) -> int:
+    """Bytes of the angles, both halves, and the three products of the turn of q."""
+    dim = 0 if mixer.rope is None else mixer.rope.dim
+    per_head_norm = mixer.num_heads * mixer.head_size * FLOAT32_BYTES * (2 + sizes.wide_copies)
+    turn = (mixer.num_heads * 5 * dim // 2 + dim) * FLOAT32_BYTES
+    return sizes.num_tokens * max(turn, per_head_norm)
+
+
+def _attention(mixer: Attention, sizes: StepSizes) -> int:
+    """Bytes of queries and results of all pairs, one group's tiles and states, and their indices."""
+    group = -(-mixer.num_heads // mixer.num_kv_heads)
+    queries = max(1, QUERY_ROWS // group)
+    rows = max(QUERY_ROWS, -(-group // 16) * 16)
+    num_pairs = -(-sizes.num_tokens // queries) + min(sizes.num_rows, sizes.num_tokens)
+    numbers = num_pairs * mixer.num_kv_heads * rows * (2 * mixer.head_size + 2)
+    numbers += sizes.num_tokens * mixer.num_heads * mixer.head_size
+    per_tile = mixer.num_kv_heads * TILE_TOKENS * 2 * mixer.head_size * FLOAT32_BYTES
+    per_item = mixer.num_kv_heads * rows * 3 * (mixer.head_size + TILE_TOKENS) * FLOAT32_BYTES
+    longest = sizes.max_model_len if mixer.window is None else mixer.window + TILE_TOKENS
+    longest = min(longest, sizes.max_model_len)
+    segments = -(-longest // SEGMENT_TOKENS)
+    all_tiles = min(sizes.num_rows, sizes.num_tokens) * -(-longest // TILE_TOKENS)
+    states = num_pairs * segments * per_item
+    one_item = per_item + SEGMENT_TOKENS // TILE_TOKENS * per_tile
+    tiles = min(all_tiles * per_tile, GROUP_BYTES + one_item)
+    # Keys and values in float32 and, while the values are gathered, a copy as they are stored.
+    gathering = tiles + tiles // 2 * sizes.dtype_bytes // FLOAT32_BYTES
+    attending = min(tiles + states, GROUP_BYTES + one_item)
+    index = tiles * TILE_TOKENS * 2 * _INDEX_BYTES // per_tile
+    return numbers * FLOAT32_BYTES + max(gathering, attending) + index
+
+
+def _sampling(spec: DecoderSpec, sizes: StepSizes) -> int:
+    """Bytes of the logits kept for logprobs and of one row's temporaries."""
+    kept = sizes.num_logits * spec.vocab_size * FLOAT32_BYTES
+    return kept + _ROW_TEMPORARIES * spec.vocab_size * 8
+
+
+def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
+    """Bytes of the padded inputs of the widths that occur, and of one tile's product."""
+    inputs, outputs = {spec.hidden_size}, {spec.vocab_size}
+    for layer in spec.layers:
+        mixer, part = layer.mixer, layer.feed_forward
+        inputs |= {mixer.num_heads * mixer.head_size, part.width}
+        outputs.add((2 if part.gated else 1) * part.width)
+    return _TILE_ROWS * sizes.dtype_bytes * (sum(inputs) + max(outputs))

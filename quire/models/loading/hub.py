@@ -1,0 +1,166 @@
+"""Turns names on the Hugging Face hub into local folders, downloading what is not there yet.
+
+Reading a folder is `models.registry`; huggingface_hub is imported only when a hub name is given.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from quire.config.schema import ModelConfig, Settings
+from quire.protocol.errors import ModelLoadError, SettingsError
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?::([\w./-]+))?")
+_CONFIG_FILES = ("config.json", "generation_config.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+_WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+_LEFT_OUT = ("*/*", "consolidated*")
+"""Folders hold other forms of the same weights, and so do the makers' own consolidated files."""
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A repository on the hub, and the branch, tag or commit that was written behind it."""
+
+    repo: str
+    revision: str | None
+
+
+def hub_name(text: str) -> HubName | None:
+    """`org/name` or `org/name:revision` as its parts; None for a folder that exists or any other text."""
+    if Path(text).is_dir():
+        return None
+    match = _NAME.fullmatch(text)
+    return None if match is None else HubName(match[1], match[2])
+
+
+def with_local_folders(settings: Settings) -> Settings:
+    """The same settings with folders in the places of hub names, and without the token.
+
+    The model keeps its hub name as the one it is served under, unless another is given.
+    Settings that name no hub are returned as they are. Raises ModelLoadError with what is wrong, and
+    SettingsError if two revisions are named.
+    """
+    model = settings.model
+    local = replace(model, hf_token=None)
+    name = hub_name(model.model)
+    if name is not None:
+        patterns: tuple[str, ...] = (
+            _CONFIG_FILES if model.tokenizer else _CONFIG_FILES + _TOKENIZER_FILES
+        )
+        if settings.load.load_format != "dummy":
+            patterns += _WEIGHT_FILES
+        folder = _fetch(settings, name, "--revision", model.revision, patterns)
+        names = model.served_model_name or [model.model]
+        local = replace(local, model=str(folder), served_model_name=names)
+    tokenizer = hub_name(model.tokenizer or "")
+    if tokenizer is not None:
+        folder = _fetch(
+            settings, tokenizer, "--tokenizer-revision", model.tokenizer_revision, _TOKENIZER_FILES
+        )
+        local = replace(local, tokenizer=str(folder))
+    if local == model:
+        return settings
+    return replace(settings, model=local, load=replace(settings.load, download_dir=None))
+
+
+def _fetch(
+    settings: Settings,
+    name: HubName,
+    flag: str,
+    given: str | None,
+    patterns: tuple[str, ...],
+) -> Path:
+    """The folder of one repository's snapshot; the files of the patterns that it has are in it."""
+    if name.revision is not None and given is not None and name.revision != given:
+        raise SettingsError(
+            f"{name.repo}:{name.revision} and {flag} {given} name two revisions; give one of them"
+        )
+    hub = importlib.import_module("huggingface_hub")
+    token: str | bool | None = settings.model.hf_token
+    if isinstance(token, str) and token.lower() == "true":
+        token = True  # the one that `hf auth login` stored
+    revision = name.revision or given
+    try:
+        folder = Path(
+            hub.snapshot_download(
+                name.repo,
+                revision=revision,
+                cache_dir=settings.load.download_dir,
+                token=token,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(_LEFT_OUT),
+                library_name="quire",
+            )
+        )
+    except Exception as error:
+        raise ModelLoadError(_reason(error, name, revision)) from error
+    if set(_WEIGHT_FILES) <= set(patterns) and not any(folder.glob("*.safetensors")):
+        raise ModelLoadError(
+            f"{name.repo} has no safetensors files; take a repository that has them, or convert the "
+            "weights and give the folder"
+        )
+    logger.info("%s is %s", name.repo, folder)
+    return folder
+
+
+def _reason(error: Exception, name: HubName, revision: str | None) -> str:
+    """One sentence for what the hub, the network or the disk said."""
+    errors: Any = importlib.import_module("huggingface_hub.errors")
+    repo, endpoint = name.repo, importlib.import_module("huggingface_hub.constants").ENDPOINT
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{repo} is gated: ask for access at {endpoint}/{repo}, then give a token that has it, with "
+            "--hf-token or HF_TOKEN"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no branch, tag or commit {revision!r}; leave the revision out for main"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"there is no folder {repo!r} here and no model {repo!r} at {endpoint}, or it is private: check "
+            "the name, or give a token with --hf-token or HF_TOKEN"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        constants: Any = importlib.import_module("huggingface_hub.constants")
+        if constants.HF_HUB_OFFLINE:
+            return (
+                f"{repo}{_at(revision)} is not in the local cache, and HF_HUB_OFFLINE forbids to download it: "
+                "unset it, or give a folder"
+            )
+        cause = error.__cause__ or error
+        return (
+            f"{repo} is not in the local cache, and {endpoint} cannot be reached "
+            f"({type(cause).__name__}): check the network, or give a folder"
+        )
+    if isinstance(error, errors.HfHubHTTPError):
+        return f"{endpoint} refused {repo}{_at(revision)}: {_first_line(error)}"
+    return f"{repo}{_at(revision)} could not be fetched from {endpoint}: {_first_line(error)}"
+
+
+def _at(revision: str | None) -> str:
+    return "" if revision is None else f" at {revision!r}"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def check_name(model: ModelConfig) -> None:
+    """Raises SettingsError, without a look at the network, for text that is no folder and no hub name."""
+    text = model.model
+    if not Path(text).is_dir() and hub_name(text) is None:
+        raise SettingsError(
+            f"there is no folder {text!r}, and it is no name on the hub (org/name or org/name:revision); "
+            "give the folder of a checkpoint (config.json, tokenizer.json, *.safetensors)"
+        )

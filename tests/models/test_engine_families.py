@@ -1,0 +1,84 @@
+"""Every architecture runs in the engine: cache groups as the layers ask, tokens as Transformers chooses.
+
+Sixteen greedy tokens on a tiny random checkpoint; the bits of logits are compared in `test_parity`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quire.models.registry import ARCHITECTURES
+from quire.models.spec import cache_groups
+from tests.e2e import driver
+from tests.models import harness
+from tests.models.families import CASES
+from tests.models.test_parity import spec_of
+
+NUM_TOKENS = 16
+PROMPT = tuple((7 * index * index + 3) % 90 + 5 for index in range(60))
+WINDOWED = {"mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"}
+
+
+def first_cases() -> dict[str, str]:
+    """The first case of each architecture, by architecture."""
+    cases: dict[str, str] = {}
+    for name, case in CASES.items():
+        cases.setdefault(case.config["architectures"][0], name)
+    return cases
+
+
+def test_every_architecture_is_here() -> None:
+    assert set(first_cases()) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", first_cases().values())
+def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> None:
+    spec = spec_of(CASES[name].config)
+    groups = cache_groups(spec, block_size=16, dtype_bytes=4, max_model_len=256)
+    assert sorted(layer for group in groups for layer in group.layers) == [0, 1]
+    windows = [layer.mixer.window for layer in spec.layers]
+    assert len(groups) == len(set(windows))
+    assert (any(windows)) == (name in WINDOWED)
+    for group in groups:
+        assert {windows[layer] for layer in group.layers} == {group.window}
+        mixer = spec.layers[group.layers[0]].mixer
+        per_layer = 2 * mixer.num_kv_heads * mixer.head_size * 4
+        assert group.bytes_per_token == per_layer * len(group.layers)
+
+
+def their_tokens(folder: Path) -> list[int]:
+    """Greedy tokens of Transformers; every step computes the whole text anew, so no cache is trusted."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    ids = list(PROMPT)
+    with torch.inference_mode():
+        for _ in range(NUM_TOKENS):
+            logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
+            ids.append(int(logits.argmax()))
+    return ids[len(PROMPT) :]
+
+
+@pytest.mark.parametrize("name", first_cases().values())
+def test_greedy_tokens_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    folder = harness.write_checkpoint(tmp_path / name, case.config)
+    params: dict[str, Any] = {
+        "max_tokens": NUM_TOKENS,
+        "temperature": 0.0,
+        "ignore_eos": True,
+        "detokenize": False,
+    }
+    job = driver.Job(PROMPT, params, seed=1)
+    alone = driver.Job(PROMPT[:20], params, seed=1)
+    with driver.engine(
+        folder, max_model_len=128, kv_cache_memory_bytes=4 << 20, max_num_batched_tokens=32
+    ) as client:
+        found = driver.run(client, [alone, job])
+    assert found[1][0].token_ids == their_tokens(folder)
