@@ -246,6 +246,7 @@ def load_over_http(url: str, ids: list[list[int]], case: Case) -> None:
             "temperature": 1.0,
             "logprobs": 2,
             "ignore_eos": True,
+            "prompt_logprobs": 1 if prompt is ids[0] else None,
         }
         request = urllib.request.Request(
             f"{url}/v1/completions",

@@ -71,12 +71,16 @@ def weight_bytes(spec: DecoderSpec, dtype_bytes: int) -> dict[str, int]:
 
 
 def largest_layer_bytes(spec: DecoderSpec, dtype_bytes: int) -> int:
-    """Bytes of the largest layer, or of the embedding if that is larger: what loading adds at most."""
+    """Bytes of the largest layer: what loading may hold beside the weights that it keeps.
+
+    Embedding and head are never held twice: what is read is what is kept.
+    """
     found: dict[str, int] = {}
     for name, parameter in parameters(spec).items():
-        layer = name.rpartition(".")[0] if not name.startswith("layers.") else name.split(".")[1]
-        found[layer] = found.get(layer, 0) + parameter.numel * dtype_bytes
-    return max(found.values())
+        if name.startswith("layers."):
+            layer = name.split(".")[1]
+            found[layer] = found.get(layer, 0) + parameter.numel * dtype_bytes
+    return max(found.values(), default=0)
 
 
 def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
@@ -159,7 +163,7 @@ def _attention(mixer: Attention, sizes: StepSizes) -> int:
 
 def _sampling(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the logits kept for logprobs and of one row's temporaries."""
-    kept = sizes.num_logits * spec.vocab_size * FLOAT32_BYTES
+    kept = min(sizes.num_rows, sizes.num_tokens) * spec.vocab_size * FLOAT32_BYTES
     return kept + _ROW_TEMPORARIES * spec.vocab_size * 8
 
 
