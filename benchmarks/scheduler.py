@@ -13,6 +13,7 @@ import time
 from collections import deque
 
 from quire.engine.kvcache.manager import CacheManager
+from quire.engine.process import COLLECT_AFTER
 from quire.engine.request import Request
 from quire.engine.scheduler.scheduler import Scheduler
 from quire.protocol.cache import CacheGroup, CacheLayout
@@ -76,8 +77,10 @@ def measure_steps(
     adding: list[float] = []
     taken: list[float] = []
     flights: deque[tuple[StepPlan, StepResult]] = deque()
+    # As in the engine's process.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)
     for turn in range(steps + 3 * life):
         # At first rows fill up a share at a time, so that the requests do not end all together.
         while scheduler.stats().num_waiting < (waiting if turn > life else running * turnover):

@@ -22,7 +22,7 @@ from quire.protocol.errors import ModelLoadError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-_COLLECT_AFTER = 50_000  # objects; the default of 700 is reached several times a step
+COLLECT_AFTER = 50_000  # objects; the default of 700 is reached several times a step
 _IDLE_POLL_MS = 500  # how often an idle engine looks whether its parent is still there
 
 
@@ -51,7 +51,7 @@ class _Engine:
         # and what a step makes has no cycles. A pass over the youngest took 0.1 ms of a step.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_COLLECT_AFTER, 20, 20)
+        gc.set_threshold(COLLECT_AFTER, 20, 20)
         self.send(wire.Ready(core.info))
         try:
             while not self._stopping and os.getppid() == self._parent:
