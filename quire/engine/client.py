@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,8 @@ from quire.protocol.request import EngineRequest
 OnOutputs = Callable[[EngineOutputs], None]
 OnDeath = Callable[[str], None]
 
+_CONNECT_LOOK_S = 0.01
+_CALL_TIMEOUT_S = 60.0
 _DEATH_KINDS: dict[str, type[QuireError]] = {"settings": SettingsError, "load": ModelLoadError}
 
 
@@ -202,11 +205,30 @@ class ProcessClient(EngineClient):
         return self._process.pid
 
     def _send(self, message: wire.ToEngine) -> None:
-        if self._death is not None:
-            raise EngineDeadError(self._death[0])
+        """Sends, waiting while the engine is not connected yet. Raises EngineDeadError if it is gone:
+        a plain send would wait for ever for a peer that died before the reader noticed."""
+        raw = wire.encode(message)
+        while not self._stopping:
+            if self._death is not None:
+                raise EngineDeadError(self._death[0])
+            if self._try_send(raw):
+                return
+            if self._process.poll() is not None:
+                raise EngineDeadError(self._end_of_process())
+            time.sleep(_CONNECT_LOOK_S)
+
+    def _try_send(self, raw: bytes) -> bool:
+        """False if nobody is connected."""
         with self._send_lock:
             if not self._stopping:
-                self._to_engine.send(wire.encode(message))
+                try:
+                    self._to_engine.send(raw, zmq.NOBLOCK)
+                except zmq.Again:
+                    return False
+        return True
+
+    def _end_of_process(self) -> str:
+        return f"the engine process ended with code {self._process.returncode}"
 
     def _read(self) -> None:
         poller = zmq.Poller()
@@ -215,9 +237,7 @@ class ProcessClient(EngineClient):
             if poller.poll(200):
                 self._take(wire.decode_from_engine(self._from_engine.recv()))
             elif self._process.poll() is not None and not self._stopping:
-                self._die(
-                    f"the engine process ended with code {self._process.returncode}", "internal"
-                )
+                self._die(self._end_of_process(), "internal")
             if self._death is not None:
                 return
 
@@ -292,7 +312,12 @@ class ProcessClient(EngineClient):
         waiting: queue.SimpleQueue[wire.Reply] = queue.SimpleQueue()
         self._replies[number] = waiting
         self._send(wire.Call(number, name))
-        reply = waiting.get(timeout=60.0)
+        try:
+            reply = waiting.get(timeout=_CALL_TIMEOUT_S)
+        except queue.Empty:
+            raise EngineDeadError(
+                f"the engine did not answer {name!r} in {_CALL_TIMEOUT_S:.0f} s"
+            ) from None
         if reply.error is not None:
             raise (
                 EngineDeadError(reply.error) if self._death is not None else ValueError(reply.error)
@@ -302,9 +327,10 @@ class ProcessClient(EngineClient):
     def shutdown(self, timeout_s: float = 5.0) -> None:
         if self._stopping:
             return
-        if self._death is None:
-            self._send(wire.Stop())
+        told = self._death is None and self._try_send(wire.encode(wire.Stop()))
         self._stopping = True
+        if not told:
+            self._process.kill()
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:

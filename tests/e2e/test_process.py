@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,39 @@ def test_a_killed_engine_is_noticed_and_said(checkpoint: Callable[..., Path]) ->
             while True:
                 client.step()
                 time.sleep(0.01)
+
+
+def test_nothing_waits_for_an_engine_that_is_gone(checkpoint: Callable[..., Path]) -> None:
+    """Between its death and the moment the front notices, sending must not block for ever."""
+    job = mixed_jobs(1, vocab_size=400, longest=10, max_tokens=2)[0]
+    for delay_s in (0.0, 0.02, 0.1):
+        client = make_client(settings(checkpoint("llama"), max_model_len=128), own_process=True)
+        assert isinstance(client, ProcessClient)
+        client.wait_ready(60.0)
+        failed: list[Exception] = []
+
+        def send(client: ProcessClient = client, failed: list[Exception] = failed) -> None:
+            try:
+                for number in range(1000):
+                    client.add(job.request(f"r-{number}"))
+                    time.sleep(0.005)
+            except EngineDeadError as error:
+                failed.append(error)
+
+        os.kill(client.pid, signal.SIGKILL)
+        time.sleep(delay_s)
+        sending = threading.Thread(target=send, daemon=True)
+        sending.start()
+        sending.join(10.0)
+        assert failed, "a send still waits for the dead engine"
+        client.shutdown()
+
+
+def test_shutting_down_while_the_engine_starts_is_quick(checkpoint: Callable[..., Path]) -> None:
+    client = make_client(settings(checkpoint("llama")), own_process=True)
+    begun = time.monotonic()
+    client.shutdown()
+    assert time.monotonic() - begun < 5.0
 
 
 def test_the_engine_ends_with_its_parent(checkpoint: Callable[..., Path]) -> None:
