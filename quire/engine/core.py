@@ -33,6 +33,9 @@ MakeExecutor = Callable[..., Executor]
 
 _STEP_TARGET_S = 0.45  # a mixed step stays under 0.5 s, so that running streams never stall longer
 _MIN_BUDGET = 64
+_FIRST_BUDGET = (
+    256  # before anything is measured; a model of a billion parameters does it in about a second
+)
 _RATE_MIN_TOKENS = 32  # smaller steps say little about the rate of prefill
 _RATE_WEIGHT = 0.3
 
@@ -82,6 +85,8 @@ class EngineCore:
         self._flights: deque[tuple[StepPlan, Ticket]] = deque()
         self._updates: list[SequenceUpdate] = []
         self._tokens_per_s = 0.0
+        if self.resolved.adaptive_budget:
+            self.scheduler.token_budget = min(_FIRST_BUDGET, self._max_budget)
 
     def add(self, request: EngineRequest) -> None:
         """Queues a request; one that the front should have refused ends with an error."""
@@ -151,8 +156,10 @@ class EngineCore:
         ):
             return
         rate = num_tokens / result.elapsed_s
-        before = self._tokens_per_s or rate
-        self._tokens_per_s = before + _RATE_WEIGHT * (rate - before)
+        before = self._tokens_per_s
+        # Down at once, up slowly: a long prompt's chunks get dearer, and running streams must not wait.
+        is_slower = before == 0.0 or rate < before
+        self._tokens_per_s = rate if is_slower else before + _RATE_WEIGHT * (rate - before)
         wanted = int(self._tokens_per_s * _STEP_TARGET_S)
         self.scheduler.token_budget = max(_MIN_BUDGET, min(self._max_budget, wanted))
 
