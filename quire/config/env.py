@@ -34,6 +34,7 @@ VARIABLES: tuple[Variable, ...] = (
         "1 runs the engine of LLM in a process of its own",
         "VLLM_ENABLE_V1_MULTIPROCESSING",
     ),
+    Variable("QUIRE_CPU_ISA", "native kernels to use: avx512, avx2, portable, or none"),
     Variable("OPENAI_API_KEY", "bearer key that quire chat, complete and bench serve send"),
     Variable("VLLM_LOG_STATS_INTERVAL", "seconds between two lines of what the engine does"),
     Variable("VLLM_SERVER_DEV_MODE", "1 adds routes for development"),
@@ -115,6 +116,12 @@ def cache_dir() -> Path:
 def engine_in_own_process(default: bool = False) -> bool:
     """Whether `LLM` starts its engine in a child process."""
     return read_bool("QUIRE_ENGINE_PROCESS", default)
+
+
+def cpu_isa() -> str | None:
+    """The instruction set whose native kernels are wanted, lower case; None for the best."""
+    text = read("QUIRE_CPU_ISA")
+    return text.strip().lower() if text else None
 
 
 def is_set(name: str) -> bool:

@@ -1,0 +1,156 @@
+// Products with packed weights: out [rows, N] = x [rows, K] * weight.T + delta + bias.
+//
+// A weight is stored as blocks of 32 columns, k inside, so that one thread reads one stream. A row
+// of the result is the sum over k in rising order whatever the number of rows: rows are grouped and
+// k is cut only to keep data near, and sums that are put away in between keep all their bits.
+#include "dot.h"
+
+namespace quire {
+namespace {
+
+const int kColumns = 32;
+const int64_t kChunk = 480;       // rows whose packed form lives at once
+const int64_t kPrivateRows = 16;  // up to here each thread packs the rows for itself
+const int64_t kNear = 256;        // k of a stretch of weights that stays in the first cache
+
+// What a number type makes of the rows (A) and of the weights (B); one step covers `k` of K.
+template <class T> struct Kind { typedef float A; static const int k = 1; };
+template <> struct Kind<bf16> { typedef PackedBf16 A; static const int k = 2; };
+
+template <class T>
+QUIRE_INLINE void pack_row(const T* x, int64_t K, int64_t steps, int rows, float* out) {
+  for (int64_t k = 0; k < K; k += 16) {
+    float lanes[16];
+    int n = K - k < 16 ? (int)(K - k) : 16;
+    store(lanes, load(x + k, n));
+    for (int i = 0; i < n; i++) out[(k + i) * rows] = lanes[i];
+  }
+  for (int64_t s = K; s < steps; s++) out[s * rows] = 0;
+}
+
+template <class A, class T>
+void tile_of(int rows, const A* a, const T* b, int64_t steps, float* c, bool fresh,
+             const char* ahead, int64_t ahead_step) {
+  switch (rows) {
+#define QUIRE_TILE(R) \
+  case R: tile<R>(a, b, steps, c, fresh, ahead, ahead_step); break;
+    QUIRE_TILE(1)
+    QUIRE_TILE(2)
+#if QUIRE_MAX_ROWS > 2
+    QUIRE_TILE(3)
+#endif
+#if QUIRE_MAX_ROWS > 3
+    QUIRE_TILE(4) QUIRE_TILE(5) QUIRE_TILE(6) QUIRE_TILE(7) QUIRE_TILE(8)
+    QUIRE_TILE(9) QUIRE_TILE(10) QUIRE_TILE(11) QUIRE_TILE(12)
+#endif
+#undef QUIRE_TILE
+  }
+}
+
+// Where each group of rows begins: as few groups as possible, of nearly one size.
+struct Groups {
+  int64_t rows, count;
+  explicit Groups(int64_t n) : rows(n), count((n + kRows - 1) / kRows) {}
+  int64_t begin(int64_t group) const { return rows * group / count; }
+};
+
+template <class T>
+void finish(const QuireArgs_linear& args, int64_t row, int rows, int64_t column, const float* c) {
+  const float* bias = (const float*)args.bias;
+  const float* delta = (const float*)args.delta;
+  for (int i = 0; i < rows; i++) {
+    T* out = (T*)args.out + (row + i) * args.out_stride;
+    for (int64_t j = 0; j < kColumns && column + j < args.N; j += 16) {
+      int n = args.N - column - j < 16 ? (int)(args.N - column - j) : 16;
+      vf sum = load(c + kColumns * i + j);
+      if (delta) sum = sum + load(delta + (row + i) * args.delta_stride + column + j, n);
+      if (bias) sum = sum + load(bias + column + j, n);
+      store(out + column + j, sum, n);
+    }
+  }
+}
+
+template <class T>
+void product(const QuireArgs_linear& args, Team& team) {
+  typedef typename Kind<T>::A A;
+  const int64_t steps = (args.K + 31) / 32 * 32 / Kind<T>::k;
+  const int64_t blocks = (args.N + kColumns - 1) / kColumns;
+  for (int64_t start = 0; start < args.rows; start += kChunk) {
+    int64_t rows = args.rows - start < kChunk ? args.rows - start : kChunk;
+    Groups groups(rows);
+    bool is_private = args.rows <= kPrivateRows;
+    size_t a_bytes = (size_t)(rows * steps * sizeof(A) + 63) / 64 * 64;
+    size_t c_bytes = (size_t)rows * kColumns * 4;
+    A* packed = is_private ? nullptr : (A*)team.common(a_bytes);
+    char* room = (char*)team.own(c_bytes + (is_private ? a_bytes : 0));
+    float* sums = (float*)room;
+    if (is_private) packed = (A*)(room + c_bytes);
+    int64_t from = 0, to = groups.count;
+    if (!is_private) team.part(groups.count, &from, &to);
+    for (int64_t g = from; g < to; g++) {
+      int64_t first = groups.begin(g), size = groups.begin(g + 1) - first;
+      for (int64_t i = 0; i < size; i++)
+        pack_row((const T*)args.x + (start + first + i) * args.x_stride, args.K, steps, (int)size,
+                 packed + first * steps + i);
+    }
+    if (!is_private) team.barrier();
+    int64_t stretch = groups.count > 2 ? kNear / Kind<T>::k : steps;
+    team.part(blocks, &from, &to);
+    for (int64_t block = from; block < to; block++) {
+      const T* weight = (const T*)args.weight + block * steps * Kind<T>::k * kColumns;
+      for (int64_t s = 0; s < steps; s += stretch) {
+        int64_t n = steps - s < stretch ? steps - s : stretch;
+        const T* here = weight + s * Kind<T>::k * kColumns;
+        const int64_t bytes = n * Kind<T>::k * kColumns * sizeof(T);
+        for (int64_t g = 0; g < groups.count; g++) {
+          int64_t first = groups.begin(g), size = groups.begin(g + 1) - first;
+          // the next stretch of weights comes nearer while this one is used
+          const char* ahead = (const char*)here;
+          int64_t ahead_step = 0;
+          if (groups.count > 1) {
+            ahead += bytes + g * (bytes / groups.count) / 64 * 64;
+            ahead_step = bytes / groups.count / n;
+          }
+          tile_of((int)size, packed + first * steps + s * size, here, n, sums + first * kColumns,
+                  s == 0, ahead, ahead_step);
+        }
+      }
+      for (int64_t g = 0; g < groups.count; g++) {
+        int64_t first = groups.begin(g), size = groups.begin(g + 1) - first;
+        finish<T>(args, start + first, (int)size, block * kColumns, sums + first * kColumns);
+      }
+    }
+    if (start + kChunk < args.rows) team.barrier();
+  }
+}
+
+// One number of a block: column j, number k. Two k of a bfloat16 column lie side by side.
+template <class T>
+void pack(const QuireArgs_pack_linear& args, Team& team) {
+  const int64_t per = Kind<T>::k, depth = (args.K + 31) / 32 * 32;
+  int64_t from, to;
+  team.part((args.N + kColumns - 1) / kColumns, &from, &to);
+  for (int64_t block = from; block < to; block++) {
+    T* out = (T*)args.out + block * depth * kColumns;
+    for (int64_t j = 0; j < kColumns; j++) {
+      const T* in = (const T*)args.weight + (block * kColumns + j) * args.stride;
+      int64_t known = block * kColumns + j < args.N ? args.K : 0;
+      for (int64_t k = 0; k < depth; k++) {
+        T* place = out + (k / per * kColumns + j) * per + k % per;
+        if (k < known) *place = in[k]; else __builtin_memset(place, 0, sizeof(T));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void linear(const QuireArgs_linear& args, Team& team) {
+  QUIRE_FOR_DTYPE(args.dtype, T, product<T>(args, team))
+}
+
+void pack_linear(const QuireArgs_pack_linear& args, Team& team) {
+  QUIRE_FOR_DTYPE(args.dtype, T, pack<T>(args, team))
+}
+
+}  // namespace quire

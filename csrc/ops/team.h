@@ -1,0 +1,49 @@
+// The threads that carry out one call together, and what they share.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#define QUIRE_INLINE static inline __attribute__((always_inline))
+
+namespace quire {
+
+// What the threads of a parallel region share. One lives for as long as the library.
+struct Shared {
+  alignas(64) int32_t arrived;
+  alignas(64) int32_t phase;
+  alignas(64) int64_t counters[2][8];  // two sets, used by calls in turn
+  alignas(64) void* scratch;
+  size_t scratch_bytes;
+};
+
+// One thread's view of the team.
+struct Team {
+  int32_t id;
+  int32_t size;
+  int32_t phase;  // of the barrier, each thread's own
+  int32_t turn;   // which set of counters this call uses
+  Shared* shared;
+
+  // Waits until all threads of the team are here.
+  void barrier();
+
+  // This thread's part [begin, end) of `count` things, in equal contiguous parts.
+  inline void part(int64_t count, int64_t* begin, int64_t* end) const {
+    *begin = count * id / size;
+    *end = count * (id + 1) / size;
+  }
+
+  // The next number that no thread of this call has taken from counter `which`, from 0 up.
+  inline int64_t next(int which, int64_t step = 1) {
+    return __atomic_fetch_add(&shared->counters[turn][which], step, __ATOMIC_RELAXED);
+  }
+
+  // At least `bytes` of memory that all threads see, aligned to 64; every thread must call it.
+  // Contents do not survive the call; null if the machine has no memory left.
+  void* common(size_t bytes);
+
+  // At least `bytes` of this thread's own memory, aligned to 64, kept between calls.
+  void* own(size_t bytes);
+};
+
+}  // namespace quire
