@@ -15,7 +15,8 @@ import torch
 
 from quire.config import env
 from quire.hardware.cpu import read_machine
-from quire.ops.cpu.structs import NUMBERS, STRUCTS, VERSION, Call
+from quire.ops.cpu.structs import DTYPES, VERSION, Call
+from quire.ops.registry import Signature
 
 _FOLDER = Path(__file__).parent / "_lib"
 NEEDS = {
@@ -112,11 +113,21 @@ def library() -> Library | None:
     return None
 
 
-def number(operation: str) -> int:
-    """The library's number for an operation."""
-    return NUMBERS[operation]
+def native() -> Library:
+    """The library of this machine, which `accepts` found."""
+    found = library()
+    assert found is not None, "a native operation is run without a library"
+    return found
 
 
-def args_class(operation: str) -> type[ctypes.Structure]:
-    """The struct of an operation's arguments."""
-    return STRUCTS[operation]
+def refuses(signature: Signature, *, formats: tuple[str, ...] = ("plain",)) -> str | None:
+    """Why the native library cannot serve a signature, or None."""
+    if signature.device != "cpu":
+        return f"it computes on cpu only, not on {signature.device}"
+    if library() is None:
+        return "there is no native library for this machine"
+    if signature.dtype not in DTYPES:
+        return f"it knows {', '.join(DTYPES)}, not {signature.dtype}"
+    if signature.format not in formats:
+        return f"it knows the formats {', '.join(formats)}, not {signature.format}"
+    return None

@@ -1,0 +1,107 @@
+"""Products with packed weights by the native library.
+
+The definition is in `ops.linear`; kernels are csrc/ops/linear.cpp.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+
+from quire.ops.cpu.library import native, refuses
+from quire.ops.cpu.memory import allocate
+from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
+from quire.ops.registry import Provider, Signature, register
+
+_LINEAR = NUMBERS["linear"]
+_LinearArgs = STRUCTS["linear"]
+_COLUMNS, _DEPTH = 32, 32  # what N and K are rounded up to
+
+
+@dataclass(frozen=True)
+class PackedLinear:
+    """A weight [N, K] in blocks of 32 columns, and all of a call's arguments but x and out.
+
+    data  the blocks as bytes; bias  [N] float32 or None.
+    """
+
+    num_columns: int
+    data: torch.Tensor
+    bias: torch.Tensor | None
+    args: ctypes.Structure
+
+
+@register
+class LinearCpu(Provider):
+    op = "linear"
+    name = "cpu"
+
+    def accepts(self, signature: Signature) -> str | None:
+        return refuses(signature, formats=("plain",))
+
+    def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> PackedLinear:
+        """Rearranges weight [N, K], whose rows may be strided; bias [N] is kept in float32."""
+        if weight.stride(1) != 1:
+            weight = weight.contiguous()
+        num_columns, depth = weight.shape
+        blocks, room = -(-num_columns // _COLUMNS), -(-depth // _DEPTH) * _DEPTH
+        data = allocate(blocks * _COLUMNS * room * weight.dtype.itemsize)
+        dtype = DTYPES[str(weight.dtype).removeprefix("torch.")]
+        bias = None if bias is None else bias.to(torch.float32).contiguous()
+        native().run(
+            NUMBERS["pack_linear"],
+            STRUCTS["pack_linear"](
+                weight=weight.data_ptr(),
+                out=data.data_ptr(),
+                N=num_columns,
+                K=depth,
+                stride=weight.stride(0),
+                dtype=dtype,
+                format=0,
+            ),
+        )
+        args = _LinearArgs(
+            weight=data.data_ptr(),
+            bias=None if bias is None else bias.data_ptr(),
+            N=num_columns,
+            K=depth,
+            dtype=dtype,
+        )
+        return PackedLinear(num_columns, data, bias, args)
+
+    def native(
+        self,
+        x: torch.Tensor,
+        packed: PackedLinear,
+        *,
+        delta: torch.Tensor | None = None,
+        out: torch.Tensor,
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes."""
+        args = _LinearArgs.from_buffer_copy(packed.args)
+        args.x = x.data_ptr()
+        args.out = out.data_ptr()
+        args.rows, args.x_stride = x.shape[0], x.stride(0)
+        args.out_stride = out.stride(0)
+        if delta is not None:
+            args.delta, args.delta_stride = delta.data_ptr(), delta.stride(0)
+        return _LINEAR, args
+
+    def run(
+        self,
+        x: torch.Tensor,
+        packed: PackedLinear,
+        *,
+        delta: torch.Tensor | None = None,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x @ weight.T + delta + bias in float32, rounded once.
+
+        x [T, K] in the weight's dtype and delta [T, N] float32, rows may be strided; returns [T, N].
+        """
+        if out is None:
+            out = x.new_empty(x.shape[0], packed.num_columns)
+        native().run(*self.native(x, packed, delta=delta, out=out))
+        return out
