@@ -14,6 +14,7 @@ from quire.protocol.step import StepPlan, StepResult
 from quire.worker.adapters import Adapters
 from quire.worker.batch import Batch, BatchBuilder
 from quire.worker.encoder import Encoder
+from quire.worker.graphs import Graphs
 from quire.worker.memory import CacheMemory
 from quire.worker.output import Masks, Output
 from quire.worker.speculative.plain import Drafter
@@ -31,6 +32,7 @@ class ModelRunner:
         state: WorkerState,
         memory: CacheMemory,
         builder: BatchBuilder,
+        graphs: Graphs,
         output: Output,
         adapters: Adapters,
         encoder: Encoder,
@@ -41,6 +43,7 @@ class ModelRunner:
         self.state = state
         self.memory = memory
         self.builder = builder
+        self.graphs = graphs
         self.output = output
         self.adapters = adapters
         self.encoder = encoder
@@ -58,7 +61,7 @@ class ModelRunner:
         self.adapters.select(batch)
         self.transfer.before(batch)
         self.encoder.embed(batch)
-        hidden = self.decoder.forward(batch.context)
+        hidden = self.graphs.forward(batch)
         rows = self.output.collect(batch, hidden, masks)
         rows = self.drafter.propose(batch, hidden, rows)
         self.transfer.after(batch)

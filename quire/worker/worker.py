@@ -22,6 +22,7 @@ from quire.protocol.step import StepPlan, StepResult
 from quire.worker.adapters import NoAdapters
 from quire.worker.batch import BatchBuilder
 from quire.worker.encoder import NoEncoder
+from quire.worker.graphs import Graphs
 from quire.worker.memory import CacheMemory
 from quire.worker.output import Masks, Output
 from quire.worker.runner import ModelRunner
@@ -85,6 +86,7 @@ class Worker:
             builder=BatchBuilder(
                 state=state, memory=memory, arena=_arena(decoder, settings, device), device=device
             ),
+            graphs=Graphs(decoder, self.table),
             output=Output(
                 state=state,
                 decoder=decoder,

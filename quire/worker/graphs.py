@@ -1,0 +1,124 @@
+"""Recorded decoder passes: a step of a size seen before is one list of native calls, run in one call.
+
+A list is recorded from an eager pass and gives its bits; nothing of the model is written twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from quire.layers.context import ForwardContext
+from quire.models.decoder import Decoder
+from quire.ops.cpu.library import make_calls, native
+from quire.ops.registry import Call, Table, Tape
+from quire.worker.batch import Batch
+
+_MAX_TOKENS = 256
+"""Steps of more packed tokens run eagerly: there the arithmetic takes a hundred times as long."""
+_MAX_GRAPHS = 128
+
+Part = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One recorded pass.
+
+    parts     what runs, in order: lists of native calls, and single calls that are not native.
+    hidden    [T, C] where the pass leaves its result.
+    mark      the arena's state behind it.
+    inputs    addresses of the step's inputs, which must be what they were.
+    """
+
+    parts: tuple[Part, ...]
+    hidden: torch.Tensor
+    mark: tuple[int, int]
+    inputs: tuple[int, ...]
+
+
+class Graphs:
+    """Passes by number of packed tokens, the least recently used given up first."""
+
+    def __init__(self, decoder: Decoder, table: Table) -> None:
+        self._decoder = decoder
+        self._table = table
+        self._graphs: OrderedDict[int, Graph] = OrderedDict()
+        self._is_useful = True
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """The residual stream [T, C] of a batch, as `Decoder.forward` gives it."""
+        context = batch.context
+        if not self._is_useful or context.num_tokens > _MAX_TOKENS or context.embeds is not None:
+            return self._decoder.forward(context)
+        graph = self._graphs.get(context.num_tokens)
+        if graph is None or graph.inputs != _inputs(context):
+            return self._record(context)
+        self._graphs.move_to_end(context.num_tokens)
+        for part in graph.parts:
+            part()
+        context.arena.release(graph.mark)
+        return graph.hidden
+
+    def _record(self, context: ForwardContext) -> torch.Tensor:
+        with self._table.record() as tape:
+            hidden = self._decoder.forward(context)
+        parts = compile_tape(tape)
+        self._is_useful = len(parts) <= len(tape.calls) // 2
+        if self._is_useful:
+            self._graphs[context.num_tokens] = Graph(
+                tuple(parts), hidden, context.arena.mark(), _inputs(context)
+            )
+            if len(self._graphs) > _MAX_GRAPHS:
+                self._graphs.popitem(last=False)
+        return hidden
+
+
+def _inputs(context: ForwardContext) -> tuple[int, ...]:
+    return context.ids.data_ptr(), context.positions.data_ptr()
+
+
+def compile_tape(tape: Tape) -> list[Part]:
+    """The calls of a tape, neighbouring native ones joined to one call of the library."""
+    parts: list[Part] = []
+    run: list[tuple[int, ctypes.Structure]] = []
+    for call in tape.calls:
+        maker = _native_maker(call)
+        if maker is not None:
+            run.append(maker(*call.args, **call.kwargs))
+            continue
+        if run:
+            parts.append(_native_part(run))
+            run = []
+        parts.append(_python_part(call))
+    if run:
+        parts.append(_native_part(run))
+    return parts
+
+
+def _native_maker(call: Call) -> Callable[..., tuple[int, ctypes.Structure]] | None:
+    """What makes the native form of a call: the provider's `native`, or `native_<method>`."""
+    method = call.function.__name__
+    name = "native" if method == "run" else f"native_{method}"
+    maker: Callable[..., tuple[int, ctypes.Structure]] | None = getattr(
+        call.bound.provider, name, None
+    )
+    return maker
+
+
+def _native_part(entries: list[tuple[int, ctypes.Structure]]) -> Part:
+    calls, run_list = make_calls(entries), native().run_list
+    kept = [args for _, args in entries]  # the list holds their addresses only
+
+    def part(kept: list[ctypes.Structure] = kept) -> None:
+        run_list(calls)
+
+    return part
+
+
+def _python_part(call: Call) -> Part:
+    return lambda: call.function(*call.args, **call.kwargs)
