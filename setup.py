@@ -21,10 +21,11 @@ from setuptools.command.build_ext import build_ext
 SOURCES = Path(__file__).parent / "csrc"
 PLACE = Path("quire/ops/cpu/_lib")
 COMMON = (
-    "-std=c++17 -O3 -fPIC -fopenmp -fno-exceptions -fno-rtti -fvisibility=hidden -fwrapv "
-    "-ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra -Wno-psabi "
-    "-Wno-uninitialized -Wno-maybe-uninitialized"
-).split()
+    *("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-exceptions", "-fno-rtti"),
+    *("-fvisibility=hidden", "-fwrapv", "-ffp-contract=off", "-fno-math-errno"),
+    *("-fno-trapping-math", "-Wall", "-Wextra", "-Wno-psabi", "-Wno-uninitialized"),
+    "-Wno-maybe-uninitialized",
+)
 """-ffp-contract=off: a product and a sum become one operation only where the source says so."""
 
 VARIANTS = {"portable": ""}
@@ -92,7 +93,7 @@ def compile_one(job: tuple[list[str], Path]) -> tuple[Path, bool]:
 
 def warn(reason: str) -> None:
     """The one warning of an installation without native kernels."""
-    sys.stderr.write(f"quire: {reason}; such products will go through torch, which is slower.\n")
+    sys.stderr.write(f"quire: {reason}: arithmetic will go through torch, which is slower.\n")
 
 
 class BuildKernels(build_ext):

@@ -10,7 +10,9 @@
 
 #define QUIRE_OPERATIONS(X) \
   X(linear) \
-  X(pack_linear)
+  X(pack_linear) \
+  X(probe_read) \
+  X(probe_dot)
 
 typedef struct {
   const void* x;
@@ -40,6 +42,19 @@ typedef struct {
   int32_t dtype;
   int32_t format;
 } QuireArgs_pack_linear;
+
+typedef struct {
+  const void* data;
+  void* out;
+  int64_t bytes;
+} QuireArgs_probe_read;
+
+typedef struct {
+  void* out;
+  int64_t steps;
+  int32_t dtype;
+  int32_t reserved;
+} QuireArgs_probe_dot;
 
 typedef struct {
   int32_t operation;

@@ -52,4 +52,8 @@ QUIRE_INLINE void tile(const float* A, const T* B, int64_t steps, float* C, bool
     for (int j = 0; j < 2; j++) store(C + 32 * i + 16 * j, c[i][j]);
 }
 
+// One multiply-add of a register, and what hinders the compiler from doing it once.
+template <class T> QUIRE_INLINE vf dot_step(T, vf a, vf b, vf c) { return fma(a, b, c); }
+QUIRE_INLINE void keep(vf& a) { __asm__ volatile("" : "+m"(a)); }
+
 }  // namespace quire

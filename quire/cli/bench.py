@@ -16,6 +16,7 @@ _KINDS = {
     "latency": "seconds of one batch, in this process",
     "throughput": "requests and tokens a second, in this process; against Transformers too",
     "serve": "times of requests that arrive at a running server",
+    "ops": "bytes and operations a second of single operations",
     "startup": "seconds until a server is ready and has made its first token",
 }
 

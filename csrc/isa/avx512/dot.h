@@ -61,4 +61,12 @@ QUIRE_INLINE void tile(const float* A, const T* B, int64_t steps, float* C, bool
     for (int j = 0; j < 2; j++) store(C + 32 * i + 16 * j, c[i][j]);
 }
 
+// One multiply-add of a register of a type, as the kernels of that type do it: 32 bfloat16 or 16
+// float32; and what hinders the compiler from doing it once.
+template <class T> QUIRE_INLINE vf dot_step(T, vf a, vf b, vf c) { return fma(a, b, c); }
+QUIRE_INLINE vf dot_step(bf16, vf a, vf b, vf c) {
+  return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)};
+}
+QUIRE_INLINE void keep(vf& a) { __asm__ volatile("" : "+v"(a.v)); }
+
 }  // namespace quire

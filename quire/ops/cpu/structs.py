@@ -30,6 +30,9 @@ OPERATIONS: dict[str, str] = {
     "i32:dtype i32:format i32:group i32:reserved",
     # weight [N, K] as stored to the layout of `linear`
     "pack_linear": "const:weight mut:out i64:N i64:K i64:stride i32:dtype i32:format",
+    # what the machine can do: bytes read in order, and dot products of registers
+    "probe_read": "const:data mut:out i64:bytes",
+    "probe_dot": "mut:out i64:steps i32:dtype i32:reserved",
 }
 """By operation, `kind:name` of each field in order; sizes and strides are in elements."""
 

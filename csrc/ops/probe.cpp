@@ -1,0 +1,41 @@
+// What the machine can do at most: a rate of reading memory, and one of arithmetic on registers.
+#include "dot.h"
+
+namespace quire {
+namespace {
+
+const int kSums = 12;
+
+template <class T>
+vf dot_registers(int64_t steps) {
+  vf sums[kSums], a = vf_set(1.0f), b = vf_set(0.5f);
+  for (int i = 0; i < kSums; i++) sums[i] = vf_set((float)i);
+  for (int64_t s = 0; s < steps; s++)
+    for (int i = 0; i < kSums; i++) {
+      keep(a);
+      sums[i] = dot_step(T(), a, b, sums[i]);
+    }
+  for (int i = 1; i < kSums; i++) sums[0] = sums[0] + sums[i];
+  return sums[0];
+}
+
+}  // namespace
+
+// Reads `bytes` (a multiple of 4 KiB for each thread) of `data` once; out [16] int32 is their mix.
+void probe_read(const QuireArgs_probe_read& args, Team& team) {
+  int64_t from, to;
+  team.part(args.bytes / 4096, &from, &to);
+  vi mix[4] = {vi_set(0), vi_set(0), vi_set(0), vi_set(0)};
+  for (const char* p = (const char*)args.data + from * 4096; p < (const char*)args.data + to * 4096; p += 256)
+    for (int i = 0; i < 4; i++) mix[i] = mix[i] ^ load((const int32_t*)(p + 64 * i));
+  store((int32_t*)args.out + 16 * team.id, mix[0] ^ mix[1] ^ mix[2] ^ mix[3]);
+}
+
+// Every thread carries out steps x 12 multiply-adds of whole registers; out [16 x threads] float32.
+void probe_dot(const QuireArgs_probe_dot& args, Team& team) {
+  vf total = vf_zero();
+  QUIRE_FOR_DTYPE(args.dtype, T, total = dot_registers<T>(args.steps))
+  store((float*)args.out + 16 * team.id, total);
+}
+
+}  // namespace quire
