@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -113,9 +114,26 @@ def library() -> Library | None:
     return None
 
 
+_used: Library | None = None
+
+
+@contextmanager
+def using(isa: str) -> Iterator[None]:
+    """Inside the block native operations run on this ISA's library; weights must be packed there too.
+
+    For tests: it holds for all threads. Raises OSError if the library cannot be loaded.
+    """
+    global _used
+    before, _used = _used, load(isa)
+    try:
+        yield
+    finally:
+        _used = before
+
+
 def native() -> Library:
     """The library of this machine, which `accepts` found."""
-    found = library()
+    found = _used or library()
     assert found is not None, "a native operation is run without a library"
     return found
 
