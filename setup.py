@@ -34,6 +34,8 @@ if platform.machine().lower() in ("x86_64", "amd64"):
         "portable": "-march=x86-64",
         "avx2": "-march=x86-64-v3",
         "avx512": "-march=x86-64-v4 -mavx512vnni -mavx512bf16 -mprefer-vector-width=512",
+        "amx": "-march=x86-64-v4 -mavx512vnni -mavx512bf16 -mprefer-vector-width=512 "
+        "-mamx-tile -mamx-bf16 -mamx-int8",
     }
 SANITIZE = os.environ.get("QUIRE_SANITIZE", "")
 """For a build with -fsanitize=<this>; such libraries need the sanitizer's runtime preloaded."""
@@ -57,7 +59,7 @@ def compile_all(folder: Path, scratch: Path) -> list[Path]:
             if target.exists() and target.stat().st_mtime > max(newest, source.stat().st_mtime):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            folders = (SOURCES / "include", SOURCES / "ops", SOURCES / "isa" / isa)
+            folders = (SOURCES / "isa" / isa, SOURCES / "include", SOURCES / "ops")
             includes = [f"-I{path}" for path in folders]
             extra = [f"-fsanitize={SANITIZE}", "-g"] if SANITIZE else []
             command = [compiler, *COMMON, *flags.split(), *extra, *includes, "-c", str(source)]

@@ -13,21 +13,6 @@ const int64_t kChunk = 480;       // rows whose packed form lives at once
 const int64_t kPrivateRows = 16;  // up to here each thread packs the rows for itself
 const int64_t kNear = 256;        // k of a stretch of weights that stays in the first cache
 
-// What a number type makes of the rows (A) and of the weights (B); one step covers `k` of K.
-template <class T> struct Kind { typedef float A; static const int k = 1; };
-template <> struct Kind<bf16> { typedef PackedBf16 A; static const int k = 2; };
-
-template <class T>
-QUIRE_INLINE void pack_row(const T* x, int64_t K, int64_t steps, int rows, float* out) {
-  for (int64_t k = 0; k < K; k += 16) {
-    float lanes[16];
-    int n = K - k < 16 ? (int)(K - k) : 16;
-    store(lanes, load(x + k, n));
-    for (int i = 0; i < n; i++) out[(k + i) * rows] = lanes[i];
-  }
-  for (int64_t s = K; s < steps; s++) out[s * rows] = 0;
-}
-
 template <class A, class T>
 void tile_of(int rows, const A* a, const T* b, int64_t steps, float* c, bool fresh,
              const char* ahead, int64_t ahead_step) {
@@ -47,11 +32,59 @@ void tile_of(int rows, const A* a, const T* b, int64_t steps, float* c, bool fre
   }
 }
 
+// The product kernel of float32 and float16 weights, one k a step, and of bfloat16 ones, two.
+template <class T> struct Kernel {
+  typedef float A;  // [steps][rows]
+  static const int k = 1, rows = kRows, per_step = 1;
+  static void begin() {}
+  static void end() {}
+  static int64_t padded(int64_t count) { return count; }
+
+  static void pack_row(const T* x, int64_t K, int64_t steps, int count, int i, A* group) {
+    A* out = group + i;
+    for (int64_t k = 0; k < K; k += 16) {
+      float lanes[16];
+      int n = K - k < 16 ? (int)(K - k) : 16;
+      store(lanes, load(x + k, n));
+      for (int l = 0; l < n; l++) out[(k + l) * count] = lanes[l];
+    }
+    for (int64_t s = K; s < steps; s++) out[s * count] = 0;
+  }
+
+  static void tile(int count, const A* group, int64_t from, const T* b, int64_t steps, float* c,
+                   bool fresh, const char* ahead, int64_t ahead_step) {
+    tile_of(count, group + from * count, b, steps, c, fresh, ahead, ahead_step);
+  }
+};
+
+#ifdef QUIRE_TILES
+template <> struct Kernel<bf16> : Tiles {};
+#else
+template <> struct Kernel<bf16> {
+  typedef PackedBf16 A;  // [steps][rows]
+  static const int k = 2, rows = kRows, per_step = 1;
+  static void begin() {}
+  static void end() {}
+  static int64_t padded(int64_t count) { return count; }
+
+  static void pack_row(const bf16* x, int64_t K, int64_t steps, int count, int i, A* group) {
+    quire::pack_row(x, K, steps, count, group + i);
+  }
+
+  static void tile(int count, const A* group, int64_t from, const bf16* b, int64_t steps, float* c,
+                   bool fresh, const char* ahead, int64_t ahead_step) {
+    tile_of(count, group + from * count, b, steps, c, fresh, ahead, ahead_step);
+  }
+};
+#endif
+
 // Where each group of rows begins: as few groups as possible, of nearly one size.
 struct Groups {
   int64_t rows, count;
-  explicit Groups(int64_t n) : rows(n), count((n + kRows - 1) / kRows) {}
+  Groups(int64_t n, int64_t most) : rows(n), count((n + most - 1) / most) {}
   int64_t begin(int64_t group) const { return rows * group / count; }
+  int size(int64_t group) const { return (int)(begin(group + 1) - begin(group)); }
+  int64_t largest() const { return (rows + count - 1) / count; }
 };
 
 template <class T>
@@ -70,64 +103,74 @@ void finish(const QuireArgs_linear& args, int64_t row, int rows, int64_t column,
   }
 }
 
+// All rows of a chunk, packed, times one block of columns.
+template <class T>
+void multiply(const QuireArgs_linear& args, int64_t start, const Groups& groups, int64_t block,
+              const typename Kernel<T>::A* packed, float* sums) {
+  typedef Kernel<T> Product;
+  const int64_t steps = (args.K + 31) / 32 * 32 / Product::k;
+  const int64_t height = Product::padded(groups.largest());
+  const int64_t stretch = groups.count > 2 ? kNear / Product::k : steps;
+  const T* weight = (const T*)args.weight + block * steps * Product::k * kColumns;
+  for (int64_t s = 0; s < steps; s += stretch) {
+    int64_t n = steps - s < stretch ? steps - s : stretch;
+    const T* here = weight + s * Product::k * kColumns;
+    const int64_t bytes = n * Product::k * kColumns * sizeof(T);
+    for (int64_t g = 0; g < groups.count; g++) {
+      // the next stretch of weights comes nearer while this one is used
+      const char* ahead = (const char*)here;
+      int64_t ahead_step = 0;
+      if (groups.count > 1) {
+        ahead += bytes + g * (bytes / groups.count) / 64 * 64;
+        ahead_step = bytes / groups.count / n;
+      }
+      Product::tile(groups.size(g), packed + g * height * steps * Product::per_step, s, here, n,
+                    sums + g * height * kColumns, s == 0, ahead, ahead_step);
+    }
+  }
+  for (int64_t g = 0; g < groups.count; g++)
+    finish<T>(args, start + groups.begin(g), groups.size(g), block * kColumns,
+              sums + g * height * kColumns);
+}
+
 template <class T>
 void product(const QuireArgs_linear& args, Team& team) {
-  typedef typename Kind<T>::A A;
-  const int64_t steps = (args.K + 31) / 32 * 32 / Kind<T>::k;
+  typedef Kernel<T> Product;
+  typedef typename Product::A A;
+  const int64_t steps = (args.K + 31) / 32 * 32 / Product::k;
   const int64_t blocks = (args.N + kColumns - 1) / kColumns;
-  for (int64_t start = 0; start < args.rows; start += kChunk) {
-    int64_t rows = args.rows - start < kChunk ? args.rows - start : kChunk;
-    Groups groups(rows);
-    bool is_private = args.rows <= kPrivateRows;
-    size_t a_bytes = (size_t)(rows * steps * sizeof(A) + 63) / 64 * 64;
-    size_t c_bytes = (size_t)rows * kColumns * 4;
+  const int64_t share = blocks / (8 * team.size) > 1 ? blocks / (8 * team.size) : 1;
+  const int64_t shares = (blocks + share - 1) / share;
+  const bool is_private = args.rows <= kPrivateRows;
+  Product::begin();
+  int64_t taken = 0;  // shares of earlier chunks, each thread's last and failing try included
+  for (int64_t start = 0; start < args.rows; start += kChunk, taken += shares + team.size) {
+    Groups groups(args.rows - start < kChunk ? args.rows - start : kChunk, Product::rows);
+    const int64_t height = Product::padded(groups.largest());
+    size_t a_bytes = (groups.count * height * steps * Product::per_step * sizeof(A) + 63) / 64 * 64;
+    size_t c_bytes = (size_t)groups.count * height * kColumns * 4;
     A* packed = is_private ? nullptr : (A*)team.common(a_bytes);
-    char* room = (char*)team.own(c_bytes + (is_private ? a_bytes : 0));
-    float* sums = (float*)room;
-    if (is_private) packed = (A*)(room + c_bytes);
+    float* sums = (float*)team.own(c_bytes + (is_private ? a_bytes : 0));
+    if (is_private) packed = (A*)((char*)sums + c_bytes);
     int64_t from = 0, to = groups.count;
     if (!is_private) team.part(groups.count, &from, &to);
-    for (int64_t g = from; g < to; g++) {
-      int64_t first = groups.begin(g), size = groups.begin(g + 1) - first;
-      for (int64_t i = 0; i < size; i++)
-        pack_row((const T*)args.x + (start + first + i) * args.x_stride, args.K, steps, (int)size,
-                 packed + first * steps + i);
-    }
+    for (int64_t g = from; g < to; g++)
+      for (int i = 0; i < groups.size(g); i++)
+        Product::pack_row((const T*)args.x + (start + groups.begin(g) + i) * args.x_stride, args.K,
+                          steps, groups.size(g), i, packed + g * height * steps * Product::per_step);
     if (!is_private) team.barrier();
-    int64_t stretch = groups.count > 2 ? kNear / Kind<T>::k : steps;
-    team.part(blocks, &from, &to);
-    for (int64_t block = from; block < to; block++) {
-      const T* weight = (const T*)args.weight + block * steps * Kind<T>::k * kColumns;
-      for (int64_t s = 0; s < steps; s += stretch) {
-        int64_t n = steps - s < stretch ? steps - s : stretch;
-        const T* here = weight + s * Kind<T>::k * kColumns;
-        const int64_t bytes = n * Kind<T>::k * kColumns * sizeof(T);
-        for (int64_t g = 0; g < groups.count; g++) {
-          int64_t first = groups.begin(g), size = groups.begin(g + 1) - first;
-          // the next stretch of weights comes nearer while this one is used
-          const char* ahead = (const char*)here;
-          int64_t ahead_step = 0;
-          if (groups.count > 1) {
-            ahead += bytes + g * (bytes / groups.count) / 64 * 64;
-            ahead_step = bytes / groups.count / n;
-          }
-          tile_of((int)size, packed + first * steps + s * size, here, n, sums + first * kColumns,
-                  s == 0, ahead, ahead_step);
-        }
-      }
-      for (int64_t g = 0; g < groups.count; g++) {
-        int64_t first = groups.begin(g), size = groups.begin(g + 1) - first;
-        finish<T>(args, start + first, (int)size, block * kColumns, sums + first * kColumns);
-      }
-    }
+    for (int64_t next; (next = team.next(0) - taken) < shares;)
+      for (int64_t block = next * share; block < blocks && block < (next + 1) * share; block++)
+        multiply<T>(args, start, groups, block, packed, sums);
     if (start + kChunk < args.rows) team.barrier();
   }
+  Product::end();
 }
 
 // One number of a block: column j, number k. Two k of a bfloat16 column lie side by side.
 template <class T>
 void pack(const QuireArgs_pack_linear& args, Team& team) {
-  const int64_t per = Kind<T>::k, depth = (args.K + 31) / 32 * 32;
+  const int64_t per = Kernel<T>::k, depth = (args.K + 31) / 32 * 32;
   int64_t from, to;
   team.part((args.N + kColumns - 1) / kColumns, &from, &to);
   for (int64_t block = from; block < to; block++) {

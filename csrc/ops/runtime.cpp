@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include "quire_ops.h"
+#include "start.h"
 #include "team.h"
 #include "vec.h"
 
@@ -102,6 +103,9 @@ extern "C" {
 __attribute__((visibility("default"))) int32_t quire_version() { return QUIRE_VERSION; }
 
 __attribute__((visibility("default"))) const char* quire_isa() { return QUIRE_ISA; }
+
+// Asks the system for what the kernels need, once for each process; 0 if they may run.
+__attribute__((visibility("default"))) int32_t quire_start() { return start(); }
 
 // Carries out `count` calls in order with `threads` threads. Returns 0, or 1 + the place of the
 // first call whose operation is unknown, in which case nothing was run.

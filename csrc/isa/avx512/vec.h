@@ -5,7 +5,9 @@
 
 #include "team.h"
 
+#ifndef QUIRE_ISA
 #define QUIRE_ISA "avx512"
+#endif
 
 namespace quire {
 
