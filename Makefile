@@ -7,10 +7,10 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench clean
+.PHONY: help serve test gpu-check check format bench clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml setup.py $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/isa/*/*.h)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ serve: $(STAMP)  ## serve MODEL=<folder>, or the demo model, on port 8000; more 
 
 test: $(STAMP)  ## every test that this machine can run
 	$(BIN)/python -m pytest $(ARGS)
+
+gpu-check: $(STAMP)  ## the tests that need an NVIDIA GPU; skipped with a reason without one
+	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 check: $(STAMP)  ## format, lint, types, import contracts, sizes, documents
 	$(BIN)/ruff check .
@@ -35,6 +38,14 @@ check: $(STAMP)  ## format, lint, types, import contracts, sizes, documents
 format: $(STAMP)  ## rewrite files to the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+SANITIZED := build/sanitized
+sanitize: $(STAMP)  ## the kernels' tests with address and undefined-behaviour checks compiled in
+	QUIRE_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build_ext --build-lib $(SANITIZED)
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	QUIRE_CPU_KERNELS=$(SANITIZED)/quire/ops/cpu/_lib \
+	$(BIN)/python -m pytest tests/ops -q -k "cpu or native" $(ARGS)
 
 bench: $(STAMP)  ## the figures of docs/performance.md
 	$(BIN)/python -m benchmarks.scheduler

@@ -61,7 +61,7 @@ def compile_all(folder: Path, scratch: Path) -> list[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             folders = (SOURCES / "isa" / isa, SOURCES / "include", SOURCES / "ops")
             includes = [f"-I{path}" for path in folders]
-            extra = [f"-fsanitize={SANITIZE}", "-g"] if SANITIZE else []
+            extra = [f"-fsanitize={SANITIZE}", "-g", "-O1"] if SANITIZE else []
             command = [compiler, *COMMON, *flags.split(), *extra, *includes, "-c", str(source)]
             jobs.append(([*command, "-o", str(target)], target))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -35,6 +35,7 @@ VARIABLES: tuple[Variable, ...] = (
         "VLLM_ENABLE_V1_MULTIPROCESSING",
     ),
     Variable("QUIRE_CPU_ISA", "native kernels to use: avx512, avx2, portable, or none"),
+    Variable("QUIRE_CPU_KERNELS", "folder of the native libraries, instead of the installed ones"),
     Variable("OPENAI_API_KEY", "bearer key that quire chat, complete and bench serve send"),
     Variable("VLLM_LOG_STATS_INTERVAL", "seconds between two lines of what the engine does"),
     Variable("VLLM_SERVER_DEV_MODE", "1 adds routes for development"),
@@ -122,6 +123,12 @@ def cpu_isa() -> str | None:
     """The instruction set whose native kernels are wanted, lower case; None for the best."""
     text = read("QUIRE_CPU_ISA")
     return text.strip().lower() if text else None
+
+
+def cpu_kernels() -> Path | None:
+    """The folder that native libraries are loaded from; None for the installed ones."""
+    text = read("QUIRE_CPU_KERNELS")
+    return Path(text).expanduser() if text else None
 
 
 def is_set(name: str) -> bool:

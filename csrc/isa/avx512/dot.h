@@ -33,7 +33,8 @@ QUIRE_INLINE void tile(const PackedBf16* A, const bf16* B, int64_t steps, float*
       c[i][0] = _mm512_dpbf16_ps(c[i][0], a, b0);
       c[i][1] = _mm512_dpbf16_ps(c[i][1], a, b1);
     }
-    _mm_prefetch(ahead, _MM_HINT_T1);
+    _mm_prefetch(ahead, _MM_HINT_T0);
+    _mm_prefetch(ahead + 64, _MM_HINT_T0);
     ahead += ahead_step;
   }
   for (int i = 0; i < R; i++)
@@ -54,7 +55,8 @@ QUIRE_INLINE void tile(const float* A, const T* B, int64_t steps, float* C, bool
       c[i][0] = fma(a, b0, c[i][0]);
       c[i][1] = fma(a, b1, c[i][1]);
     }
-    _mm_prefetch(ahead, _MM_HINT_T1);
+    _mm_prefetch(ahead, _MM_HINT_T0);
+    _mm_prefetch(ahead + 64, _MM_HINT_T0);
     ahead += ahead_step;
   }
   for (int i = 0; i < R; i++)

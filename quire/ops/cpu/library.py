@@ -19,7 +19,7 @@ from quire.hardware.cpu import read_machine
 from quire.ops.cpu.structs import DTYPES, VERSION, Call
 from quire.ops.registry import Signature
 
-_FOLDER = Path(__file__).parent / "_lib"
+_FOLDER = env.cpu_kernels() or Path(__file__).parent / "_lib"
 NEEDS = {
     "avx512": frozenset(("x86_64", "avx2", "avx512", "vnni", "bf16")),
     "avx2": frozenset(("x86_64", "avx2")),
@@ -48,12 +48,12 @@ class Library:
         self._call = Call()
         self._address = ctypes.addressof(self._call)
 
-    def run(self, operation: int, args: ctypes.Structure) -> None:
-        """Carries out one operation on as many threads as torch has here."""
+    def run(self, operation: int, args: ctypes.Structure, threads: int = 0) -> None:
+        """Carries out one operation on so many threads; 0 is as many as torch has here."""
         call = self._call
         call.operation = operation
         call.args = ctypes.addressof(args)
-        self._run(self._address, 1, torch.get_num_threads())
+        self._run(self._address, 1, threads or torch.get_num_threads())
 
     def run_list(self, calls: ctypes.Array[Call]) -> None:
         """Carries out a list of calls in order, in one parallel region."""

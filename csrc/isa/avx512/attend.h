@@ -1,0 +1,92 @@
+// Register kernels of attention; bfloat16 goes through the dot products of AVX-512 BF16.
+#pragma once
+#include "vec.h"
+
+namespace quire {
+#define QUIRE_HAS_SCALED
+QUIRE_INLINE vf scaled(vf x, vf n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+}  // namespace quire
+
+#include "attend_lanes.h"
+#include "dot.h"
+
+namespace quire {
+
+const int kSumVectors = 24;  // sums of sixteen lanes that registers hold in `mix`
+
+// Pairs of numbers, as the processor multiplies them.
+template <> struct Kind<bf16> {
+  typedef PackedBf16 Query;
+  typedef uint32_t Weight;
+  typedef uint32_t Unit;
+  static const int per = 2;
+  static const int row = 16;
+};
+
+QUIRE_INLINE float highest(vf a) { return _mm512_reduce_max_ps(a.v); }
+
+QUIRE_INLINE void pack_query(const bf16* x, int64_t size, int64_t steps, int rows, PackedBf16* out) {
+  pack_row(x, size, steps, rows, out);
+}
+
+QUIRE_INLINE __m512bh pairs_of(const uint32_t* p) { return (__m512bh)_mm512_loadu_si512(p); }
+QUIRE_INLINE __m512bh pair_of(uint32_t x) { return (__m512bh)_mm512_set1_epi32((int)x); }
+
+template <int R>
+QUIRE_INLINE void score(const PackedBf16* q, const uint32_t* const k[2], int64_t steps, float* out,
+                        const Ahead& ahead) {
+  __m512 c[R][2];
+  for (int i = 0; i < R; i++) c[i][0] = c[i][1] = _mm512_setzero_ps();
+  for (int64_t s = 0; s < steps; s++) {
+    __m512bh b0 = pairs_of(k[0] + 16 * s), b1 = pairs_of(k[1] + 16 * s);
+    for (int i = 0; i < R; i++) {
+      __m512bh a = pair_of(q[s * R + i]);
+      c[i][0] = _mm512_dpbf16_ps(c[i][0], a, b0);
+      c[i][1] = _mm512_dpbf16_ps(c[i][1], a, b1);
+    }
+    fetch(ahead.keys[0] + 64 * s);
+    fetch(ahead.keys[1] + 64 * s);
+  }
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < 2; j++) _mm512_storeu_ps(out + 32 * i + 16 * j, c[i][j]);
+}
+
+template <int R, int C>
+QUIRE_INLINE void mix(const uint32_t* weights, const uint32_t* const v[2], int64_t steps, int64_t stride, int64_t at,
+                      float* sums, const float* keep, bool fresh, const Ahead& ahead) {
+  __m512 c[R][C];
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < C; j++)
+      c[i][j] = begin_sum(sums + i * stride + 16 * j + at, keep ? keep + i : nullptr, fresh).v;
+  for (int64_t s = 0; s < steps; s++) {
+    const int64_t row = s % 8 * stride + at;
+    const uint32_t* p = v[s / 8] + row;
+    if (R < C) {
+      __m512bh a[R];
+      for (int i = 0; i < R; i++) a[i] = pair_of(weights[16 * i + s]);
+      for (int j = 0; j < C; j++) {
+        __m512bh b = pairs_of(p + 16 * j);
+        for (int i = 0; i < R; i++) c[i][j] = _mm512_dpbf16_ps(c[i][j], a[i], b);
+      }
+    } else {
+      __m512bh b[C];
+      for (int j = 0; j < C; j++) b[j] = pairs_of(p + 16 * j);
+      for (int i = 0; i < R; i++) {
+        __m512bh a = pair_of(weights[16 * i + s]);
+        for (int j = 0; j < C; j++) c[i][j] = _mm512_dpbf16_ps(c[i][j], a, b[j]);
+      }
+    }
+    for (int j = 0; j < C; j++) fetch(ahead.values[s / 8] + 4 * row + 64 * j);
+  }
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < C; j++) _mm512_storeu_ps(sums + i * stride + 16 * j + at, c[i][j]);
+}
+
+// The sum is of the rounded weights.
+QUIRE_INLINE vf put_weights(bf16, vf low, vf high, vf sum, uint32_t* out) {
+  __m512bh rounded = _mm512_cvtne2ps_pbh(high.v, low.v);
+  _mm512_storeu_si512(out, (__m512i)rounded);
+  return {_mm512_dpbf16_ps(sum.v, rounded, pair_of(0x3f803f80))};
+}
+
+}  // namespace quire

@@ -1,0 +1,12 @@
+// Register kernels of attention.
+#pragma once
+#include "dot.h"
+#include "plain_attend.h"
+
+namespace quire {
+
+const int kSumVectors = 4;  // sums of sixteen lanes that registers hold in `mix`
+
+QUIRE_INLINE float highest(vf a) { return largest(a); }
+
+}  // namespace quire
