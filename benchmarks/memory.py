@@ -1,8 +1,9 @@
 """The memory ledger beside the memory that all processes really held under a load that fills the cache.
 
 Run as `python -m benchmarks.memory [NAME ...]`: starts `quire serve` for each configuration, sends
-prompts that fill its KV cache, samples /proc, and prints ledger, peak and their ratio. What the
-ledger counts is `engine.ledger`'s.
+prompts that fill its KV cache, samples /proc, and prints ledger, peak and their ratio. A configuration
+with a limit runs under RLIMIT_DATA, which the kernel enforces on each of its processes. What the ledger
+counts is `engine.ledger`'s.
 """
 
 from __future__ import annotations
@@ -18,11 +19,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tests.e2e.driver import settings
 
 MIB = 1 << 20
 PROMPT_TOKENS = 400
@@ -31,7 +30,10 @@ MAX_MODEL_LEN = 512
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration: a random model's config.json, the cache, and a limit or None."""
+    """One configuration: a random model's config.json, the cache, and a limit or None.
+
+    limit_mib  private writable memory that the kernel lets each process map, touched or not.
+    """
 
     config: dict[str, Any]
     dtype: str
@@ -87,7 +89,7 @@ CASES = {
     "llama-0.1B-fp32": Case(shape("llama", *SMALL), "float32", 48, 4),
     "gemma2-0.2B-bf16": Case(shape("gemma2", 1024, 12, 8, 4, 128, 64_000), "bfloat16", 24, 2),
     "qwen3-0.6B-bf16": Case(shape("qwen3", 1024, 28, 16, 8, 128, 151_936), "bfloat16", 64, 2),
-    "llama-0.1B-limit": Case(shape("llama", *SMALL), "float32", None, 8, limit_mib=800),
+    "llama-0.1B-limit": Case(shape("llama", *SMALL), "float32", None, 8, limit_mib=1100),
 }
 
 
@@ -206,9 +208,12 @@ def arguments(case: Case) -> dict[str, Any]:
 
 
 def run_server(folder: Path, case: Case) -> tuple[list[str], Sampler]:
-    """(ledger lines, what was held) of `quire serve` under the load."""
+    """(ledger lines, what was held) of `quire serve` under the load, and under the limit if there is one."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in arguments(case).items()]
     command = [sys.executable, "-m", "quire", "serve", str(folder), "--port=0", *flags]
+    command.append("--max-queue-wait=0")  # the load waits as long as it must
+    if case.limit_mib is not None:
+        command = ["prlimit", f"--data={case.limit_mib * MIB}", *command]
     process = subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     sampler = Sampler(process.pid)
@@ -260,50 +265,6 @@ def load_over_http(url: str, ids: list[list[int]], case: Case) -> None:
         list(pool.map(ask, ids))
 
 
-def run_limited(folder: Path, case: Case) -> tuple[list[str], Sampler]:
-    """(ledger lines, what was held) of an engine in one process that is told of a smaller machine."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--inside", str(folder)]
-    process = subprocess.Popen(
-        [*command, next(name for name, one in CASES.items() if one == case)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    sampler = Sampler(process.pid)
-    output = process.communicate(timeout=900)[0]
-    return output.splitlines(), sampler.stop()
-
-
-def inside(folder: Path, case: Case) -> None:
-    """Prints the ledger and runs the load in this process."""
-    from quire.engine.core import EngineCore
-    from quire.engine.resolve import describe_model
-    from quire.frontend.tokenizer import Tokenizer
-    from quire.hardware.cpu import read_machine
-    from quire.protocol.params import SamplingParams
-    from quire.protocol.request import EngineRequest
-
-    assert case.limit_mib is not None
-    machine = replace(read_machine(), available_bytes=case.limit_mib * MIB)
-    chosen = settings(folder, **arguments(case))
-    tokenizer = Tokenizer.load(folder)
-    core = EngineCore(chosen, describe_model(chosen), machine=machine)
-    for name, num_bytes, note in core.info.ledger:
-        print(f"{name:<24} {num_bytes / 2**30:10.3f} GiB  {note}")
-    print(f"{'tokenizer':<24} {len(tokenizer):10,} tokens")
-    for number, ids in enumerate(prompts(core.info.capacity_tokens, case.config["vocab_size"])):
-        params = SamplingParams(
-            max_tokens=num_output(case), temperature=1.0, logprobs=2, ignore_eos=True
-        )
-        core.add(
-            EngineRequest(
-                request_id=f"r-{number}", prompt_token_ids=ids, params=params, seed=number
-            )
-        )
-    while core.has_work():
-        core.step()
-    core.shutdown()
-
-
 def total_of(lines: list[str]) -> float:
     """GiB of the ledger's total."""
     return next(float(line.split()[1]) for line in lines if line.startswith("total "))
@@ -314,7 +275,7 @@ def measure(name: str, folder: Path, report: Callable[[str], None]) -> float:
     case = CASES[name]
     started = time.monotonic()
     write_model(folder, case.config)
-    lines, sampler = (run_server if case.limit_mib is None else run_limited)(folder, case)
+    lines, sampler = run_server(folder, case)
     total = total_of(lines)
     for line in lines:
         report(f"    {line}")
@@ -332,11 +293,7 @@ def measure(name: str, folder: Path, report: Callable[[str], None]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; none is all")
-    parser.add_argument("--inside", metavar="FOLDER", help="run the case here, under its limit")
     given = parser.parse_args()
-    if given.inside:
-        inside(Path(given.inside), CASES[given.names[0]])
-        return
     with tempfile.TemporaryDirectory(prefix="quire-memory-") as root:
         ratios = {
             name: measure(name, Path(root) / name, lambda line: print(line, flush=True))

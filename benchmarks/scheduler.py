@@ -46,17 +46,26 @@ def answer(plan: StepPlan, rng: random.Random) -> StepResult:
 
 
 def measure_steps(
-    *, running: int, waiting: int, turnover: float, depth: int, steps: int, block_size: int
-) -> tuple[float, float, float]:
-    """Median and 99th percentile of schedule() + update(), in ms, and the median of add() in us.
+    *,
+    running: int,
+    waiting: int,
+    turnover: float,
+    depth: int,
+    steps: int,
+    block_size: int,
+    num_slabs: int,
+) -> tuple[float, float, float, float]:
+    """Median and 99th percentile of schedule() + update(), the median of settle(), all in ms, and of
+    add() in us.
 
+    settle() runs where the engine calls it: when a plan is with the worker, before its result is due.
     add() runs between steps, when a request arrives; the keys of the prompt's blocks are made there.
     Every request lives 1 / turnover steps, so that this share of the running ones arrives and
     finishes in a step; `waiting` others queue behind them all the time.
     """
     rng = random.Random(1)
     scheduler = Scheduler(
-        layout=two_groups(block_size, 4096),
+        layout=two_groups(block_size, num_slabs),
         max_num_seqs=running,
         max_num_batched_tokens=16_384,
         max_model_len=4096,
@@ -76,6 +85,7 @@ def measure_steps(
 
     adding: list[float] = []
     taken: list[float] = []
+    settling: list[float] = []
     flights: deque[tuple[StepPlan, StepResult]] = deque()
     # As in the engine's process.
     gc.collect()
@@ -88,13 +98,21 @@ def measure_steps(
         begun = clock()
         while len(flights) < depth and (plan := scheduler.schedule()) is not None:
             middle = clock()
+            scheduler.settle()
+            settled = clock()
+            settling.append((settled - middle) * 1e3)
             flights.append((plan, answer(plan, rng)))
             begun += clock() - middle
         scheduler.update(*flights.popleft())
         if turn >= 3 * life:
             taken.append((clock() - begun) * 1e3)
     taken.sort()
-    return statistics.median(taken), taken[int(len(taken) * 0.99)], statistics.median(adding)
+    return (
+        statistics.median(taken),
+        taken[int(len(taken) * 0.99)],
+        statistics.median(settling),
+        statistics.median(adding),
+    )
 
 
 def measure_lookup(num_tokens: int, block_size: int) -> tuple[float, float]:
@@ -141,23 +159,27 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--wall", action="store_true", help="wall time instead of CPU time")
     parser.add_argument("--block-size", type=int, default=32)
+    parser.add_argument(
+        "--slabs", type=int, default=4096, help="280 are full, so that every block taken evicts one"
+    )
     args = parser.parse_args()
     global clock
     clock = time.perf_counter if args.wall else time.thread_time
     for depth in (1, 2):
         for turnover in (args.turnover, 0.001):
-            median, high, adding = measure_steps(
+            median, high, settling, adding = measure_steps(
                 running=args.running,
                 waiting=args.waiting,
                 turnover=turnover,
                 depth=depth,
                 steps=args.steps,
                 block_size=args.block_size,
+                num_slabs=args.slabs,
             )
             print(
                 f"depth {depth}: {args.running} running, {args.waiting} waiting, {turnover:.1%} come "
                 f"and go: schedule + update median {median:.2f} ms, p99 {high:.2f} ms; "
-                f"add median {adding:.0f} us a request"
+                f"settle, while the worker computes, {settling:.2f} ms; add median {adding:.0f} us a request"
             )
     for block_size in (16, 32):
         hashed, known = measure_lookup(32_768, block_size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,10 +31,13 @@ from quire.frontend.inputs import at_place
 from quire.frontend.tokenizer import Tokenizer
 from quire.llm_engine import LLMEngine
 from quire.metrics.reader import Metric
+from quire.metrics.start_log import capacity_lines, set_up_log_of_library
 from quire.protocol.chat import ChatOptions
 from quire.protocol.errors import EngineDeadError, InvalidRequestError
 from quire.protocol.params import BeamSearchParams, SamplingParams
 from quire.protocol.results import RequestOutput
+
+logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 2048
 """Requests that are in the engine at once; the others wait as the caller gave them."""
@@ -43,10 +47,11 @@ class LLM:
     """A model that answers lists of prompts.
 
     Without a model it is the small demo model of the package. Takes every setting of an engine by name
-    (see `EngineArgs`): an unknown name raises TypeError, a
-    value that cannot work SettingsError, a checkpoint that cannot be read ModelLoadError. The engine
-    runs in this process, or in its own where VLLM_ENABLE_V1_MULTIPROCESSING is 1. `generate` may be
-    called from several threads; the calls run one after the other.
+    (see `EngineArgs`): an unknown name raises TypeError, a value that cannot work SettingsError, a
+    checkpoint that cannot be read ModelLoadError. The memory that may be taken and the size of the
+    cache go to the log at INFO. The engine runs in this process, or in its own where
+    VLLM_ENABLE_V1_MULTIPROCESSING is 1. `generate` may be called from several threads; the calls run
+    one after the other.
     """
 
     def __init__(self, model: str = "", **settings: Any) -> None:
@@ -61,6 +66,7 @@ class LLM:
         return made
 
     def _start(self, engine_args: EngineArgs) -> None:
+        set_up_log_of_library()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._numbers = itertools.count()
@@ -68,6 +74,8 @@ class LLM:
         self._engine: LLMEngine | None = LLMEngine.from_settings(
             engine_args.to_settings(), own_process=engine_in_own_process()
         )
+        for line in capacity_lines(self._engine.client.info):
+            logger.info("%s", line)
 
     @property
     def llm_engine(self) -> LLMEngine:

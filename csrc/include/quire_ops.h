@@ -7,12 +7,40 @@
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
 #define QUIRE_FLOAT16 2
+#define QUIRE_SILU 0
+#define QUIRE_GELU 1
+#define QUIRE_GELU_TANH 2
+#define QUIRE_RELU 3
 
 #define QUIRE_OPERATIONS(X) \
   X(linear) \
   X(pack_linear) \
   X(probe_read) \
-  X(probe_dot)
+  X(probe_dot) \
+  X(rms_norm) \
+  X(add_rms_norm) \
+  X(layer_norm) \
+  X(rope) \
+  X(qk_rope) \
+  X(add) \
+  X(scale) \
+  X(soft_cap) \
+  X(to_float32) \
+  X(act) \
+  X(act_mul) \
+  X(take_rows) \
+  X(put_rows) \
+  X(copy_blocks) \
+  X(argmax) \
+  X(sample_rows) \
+  X(filter_rows) \
+  X(divide_rows) \
+  X(mask_bits) \
+  X(edit_ids) \
+  X(penalize) \
+  X(top_logprobs) \
+  X(attention) \
+  X(attention_write)
 
 typedef struct {
   const void* x;
@@ -55,6 +83,334 @@ typedef struct {
   int32_t dtype;
   int32_t reserved;
 } QuireArgs_probe_dot;
+
+typedef struct {
+  const void* x;
+  const void* weight;
+  void* out;
+  int64_t rows;
+  int64_t heads;
+  int64_t C;
+  int64_t x_stride;
+  int64_t x_head;
+  int64_t out_stride;
+  int64_t out_head;
+  float eps;
+  int32_t dtype;
+} QuireArgs_rms_norm;
+
+typedef struct {
+  const void* x;
+  void* residual;
+  const void* weight;
+  void* out;
+  int64_t rows;
+  int64_t C;
+  int64_t x_stride;
+  int64_t residual_stride;
+  int64_t out_stride;
+  float eps;
+  int32_t dtype;
+} QuireArgs_add_rms_norm;
+
+typedef struct {
+  const void* x;
+  const void* weight;
+  const void* bias;
+  void* out;
+  int64_t rows;
+  int64_t heads;
+  int64_t C;
+  int64_t x_stride;
+  int64_t x_head;
+  int64_t out_stride;
+  int64_t out_head;
+  int64_t weight_head;
+  float eps;
+  int32_t dtype;
+} QuireArgs_layer_norm;
+
+typedef struct {
+  void* x;
+  const void* positions;
+  const void* table;
+  int64_t rows;
+  int64_t heads;
+  int64_t stride;
+  int64_t head;
+  int64_t rot;
+  int64_t max_len;
+  int32_t interleaved;
+  int32_t dtype;
+} QuireArgs_rope;
+
+typedef struct {
+  void* x;
+  const void* q_weight;
+  const void* k_weight;
+  const void* positions;
+  const void* table;
+  int64_t rows;
+  int64_t heads;
+  int64_t q_heads;
+  int64_t D;
+  int64_t stride;
+  int64_t head;
+  int64_t rot;
+  int64_t max_len;
+  float eps;
+  int32_t interleaved;
+  int32_t dtype;
+  int32_t reserved;
+} QuireArgs_qk_rope;
+
+typedef struct {
+  const void* x;
+  const void* y;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t y_stride;
+  int64_t out_stride;
+  float scale;
+  int32_t dtype;
+} QuireArgs_add;
+
+typedef struct {
+  const void* x;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t out_stride;
+  float factor;
+  int32_t dtype;
+} QuireArgs_scale;
+
+typedef struct {
+  const void* x;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t out_stride;
+  float cap;
+  int32_t dtype;
+} QuireArgs_soft_cap;
+
+typedef struct {
+  const void* x;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t out_stride;
+  int32_t dtype;
+} QuireArgs_to_float32;
+
+typedef struct {
+  const void* x;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t out_stride;
+  int32_t act;
+  int32_t dtype;
+} QuireArgs_act;
+
+typedef struct {
+  const void* x;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t out_stride;
+  int32_t act;
+  int32_t dtype;
+} QuireArgs_act_mul;
+
+typedef struct {
+  const void* x;
+  const void* chosen;
+  void* out;
+  int64_t count;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t out_stride;
+  float scale;
+  int32_t dtype;
+} QuireArgs_take_rows;
+
+typedef struct {
+  void* x;
+  const void* chosen;
+  const void* values;
+  int64_t count;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t values_stride;
+  int32_t dtype;
+  int32_t values_dtype;
+} QuireArgs_put_rows;
+
+typedef struct {
+  void* buffer;
+  const void* sources;
+  const void* targets;
+  int64_t count;
+  int64_t block_bytes;
+  int64_t blocks_per_slab;
+  int64_t num_slabs;
+  int64_t slab_bytes;
+} QuireArgs_copy_blocks;
+
+typedef struct {
+  const void* x;
+  const void* rows;
+  void* ids;
+  void* values;
+  int64_t count;
+  int64_t stride;
+  int64_t V;
+} QuireArgs_argmax;
+
+typedef struct {
+  const void* x;
+  const void* params;
+  void* ids;
+  void* values;
+  int64_t count;
+  int64_t stride;
+  int64_t V;
+} QuireArgs_sample_rows;
+
+typedef struct {
+  void* x;
+  const void* params;
+  int64_t count;
+  int64_t stride;
+  int64_t V;
+} QuireArgs_filter_rows;
+
+typedef struct {
+  void* x;
+  const void* rows;
+  const void* divisors;
+  int64_t count;
+  int64_t stride;
+  int64_t V;
+} QuireArgs_divide_rows;
+
+typedef struct {
+  void* x;
+  const void* rows;
+  const void* words;
+  int64_t count;
+  int64_t stride;
+  int64_t V;
+} QuireArgs_mask_bits;
+
+typedef struct {
+  void* x;
+  const void* rows;
+  const void* offsets;
+  const void* ids;
+  const void* values;
+  int64_t count;
+  int64_t stride;
+  int64_t V;
+  int32_t mode;
+  int32_t reserved;
+} QuireArgs_edit_ids;
+
+typedef struct {
+  void* x;
+  const void* rows;
+  const void* seen_offsets;
+  const void* seen;
+  const void* output_offsets;
+  const void* output;
+  const void* repetition;
+  const void* frequency;
+  const void* presence;
+  int64_t count;
+  int64_t stride;
+  int64_t V;
+} QuireArgs_penalize;
+
+typedef struct {
+  const void* x;
+  const void* params;
+  const void* asked;
+  void* ids;
+  void* values;
+  void* ranks;
+  int64_t count;
+  int64_t stride;
+  int64_t V;
+  int32_t normalize;
+  int32_t reserved;
+} QuireArgs_top_logprobs;
+
+typedef struct {
+  const void* q;
+  const void* cache;
+  const void* plan;
+  const void* sinks;
+  const void* slopes;
+  void* out;
+  int64_t q_stride;
+  int64_t q_head_stride;
+  int64_t out_stride;
+  int64_t out_head_stride;
+  int64_t slab_bytes;
+  int64_t block_bytes;
+  int64_t blocks_per_slab;
+  int64_t block_size;
+  int64_t H;
+  int64_t K;
+  int64_t D;
+  int64_t Dv;
+  int64_t window;
+  float scale;
+  float softcap;
+  int32_t bidirectional;
+  int32_t dtype;
+} QuireArgs_attention;
+
+typedef struct {
+  const void* k;
+  const void* v;
+  void* cache;
+  const void* plan;
+  int64_t k_stride;
+  int64_t k_head_stride;
+  int64_t v_stride;
+  int64_t v_head_stride;
+  int64_t slab_bytes;
+  int64_t block_bytes;
+  int64_t blocks_per_slab;
+  int64_t block_size;
+  int64_t K;
+  int64_t D;
+  int64_t Dv;
+  int32_t dtype;
+  int32_t reserved;
+} QuireArgs_attention_write;
+
+typedef struct {
+  const void* query_start;
+  const void* seq_lens;
+  const void* block_table;
+  const void* slot_mapping;
+  int64_t table_stride;
+  int64_t num_sequences;
+  int64_t num_tokens;
+} Quire_attention_plan;
 
 typedef struct {
   int32_t operation;

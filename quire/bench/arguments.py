@@ -58,6 +58,29 @@ def add_switch(group: Any, name: str, help: str, default: bool = False) -> None:
     group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=help)
 
 
+class _Always(argparse.Action):
+    """A flag for what is done anyway: accepted, and its `--no-` form an error with the reason in `metavar`."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _flags: Any, _values: Any, name: str | None = None
+    ) -> None:
+        if name is not None and name.startswith("--no-"):
+            parser.error(f"{name} is not served: {self.metavar}")
+
+
+def add_always(group: Any, name: str, sentence: str) -> None:
+    """A flag that asks for what is always done, whose `--no-` form is refused with the sentence."""
+    group.add_argument(
+        name,
+        "--no-" + name.removeprefix("--"),
+        action=_Always,
+        nargs=0,
+        default=None,
+        metavar=sentence,
+        help=f"without effect: {sentence}".replace("%", "%%"),
+    )
+
+
 def whole(least: int) -> Any:
     """The type of a flag that is a whole number from `least` up."""
 

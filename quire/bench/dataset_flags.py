@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quire.bench import datasets
-from quire.bench.arguments import add_switch, number, refuse, whole
+from quire.bench.arguments import add_always, add_switch, number, refuse, whole
 from quire.bench.datasets import PrefixSizes, RandomSizes, Sample, Source
 from quire.frontend.tokenizer import Tokenizer
 from quire.protocol.errors import SettingsError
@@ -82,7 +82,12 @@ def add_dataset_flags(parser: argparse.ArgumentParser, num_prompts: int) -> None
     group.add_argument(
         "--no-oversample", action="store_true", help="do not repeat the prompts of a short file"
     )
-    add_switch(group, "--skip-chat-template", "prompts are sent as they are, which they always are")
+    add_always(
+        group,
+        "--skip-chat-template",
+        "prompts are always sent as they are; --backend openai-chat of bench serve lets the server "
+        "apply its template",
+    )
     refuse(parser, _REFUSED)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.bench import offline
-from quire.bench.arguments import Words, add_switch, make_parser, read, refuse, whole
+from quire.bench.arguments import Words, add_always, add_switch, make_parser, read, refuse, whole
 from quire.bench.dataset_flags import add_dataset_flags, choose, read_source
 from quire.bench.datasets import Sample
 from quire.bench.report import table, write_json
@@ -95,8 +95,8 @@ def make() -> Parser:
     )
     add_switch(parser, "--hf-enable-torch-compile", "compile the model of Transformers")
     add_switch(parser, "--disable-detokenize", "make ids only, no text")
-    add_switch(
-        parser, "--prequeue-requests", "all requests are in the queue first, as they always are"
+    add_always(
+        parser, "--prequeue-requests", "all requests are always in the queue before the first step"
     )
     add_switch(parser, "--disable-tqdm", "no progress bar")
     parser.add_argument("--output-json", metavar="FILE", help="write the result there")

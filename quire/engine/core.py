@@ -117,6 +117,7 @@ class EngineCore:
             if plan is None:
                 break
             self._flights.append((plan, self.executor.submit(plan)))
+            self.scheduler.settle()  # while the executor computes
         updates, self._updates = self._updates, []
         if self._flights:
             updates.extend(self._collect())

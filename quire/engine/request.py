@@ -11,6 +11,7 @@ from array import array
 from quire.protocol.cache import NULL_BLOCK
 from quire.protocol.params import SamplingParams
 from quire.protocol.request import EngineRequest
+from quire.protocol.step import NewRow
 
 NEVER = sys.maxsize
 """Later than every step and every position."""
@@ -37,6 +38,7 @@ class Request:
     logprobs_at  the first prompt position whose logprobs were not sent; `num_prompt` when none is
                  wanted or all are sent.
     queued_s, scheduled_s  monotonic seconds.
+    new_row      what the worker is told of a sequence that takes a row, without row and blocks.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class Request:
         "final_len",
         "queued_s",
         "scheduled_s",
+        "new_row",
     )
 
     def __init__(
@@ -92,6 +95,25 @@ class Request:
         self.final_len = min(room, max_model_len)
         self.queued_s = now_s
         self.scheduled_s = 0.0
+        self.new_row = NewRow(
+            row=-1,
+            request_id=source.request_id,
+            index=0,
+            token_ids=source.prompt_token_ids,
+            num_prompt_tokens=num_prompt,
+            params=params,
+            seed=source.seed,
+            block_ids=[],
+            eos_token_ids=source.eos_token_ids,
+            adapter=source.adapter,
+            media=source.media,
+            positions=source.positions,
+            embeds=source.embeds,
+            embed_rows=source.embed_rows,
+            spans=source.spans,
+            encoder=source.encoder,
+            needs_mask=source.grammar is not None,
+        )
 
     def make_sequence(self, index: int) -> Sequence:
         """A waiting sequence of this request that owns nothing yet."""
@@ -111,8 +133,9 @@ class Sequence:
     computed     tokens whose cache is filled, once the planned steps have run.
     plain_until  while `length` is at most this, its next step is one token that needs no block and
                  completes none; 0 when that is not so or not known.
-    quiet_until  a sampled token that makes it so many known ones at most is neither its first news nor
-                 its end by length; 0 while results may come that are not for it.
+    quiet_until  while positive, each of its rows in flight computes one token and samples the next, and a
+                 token that makes it so many known ones at most is neither its first news nor its end by
+                 length; 0 when that is not so, or while results may come that are not for it.
     tables       [groups][blocks] block ids, NULL_BLOCK where a window has passed.
     capacity     tokens that the tables reach.
     keys         keys of its leading full blocks: the prompt's on arrival, later ones as needed.

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from quire.config.schema import Settings
-from quire.engine.kvcache.manager import slabs_needed
+from quire.engine.kvcache.limits import slabs_needed
 from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
 from quire.hardware.cpu import Machine
 from quire.models.footprint import step_sizes

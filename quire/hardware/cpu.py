@@ -33,7 +33,8 @@ class Machine:
 
     isa              what may fix the bits of an answer: architecture and vector extensions.
     physical_cores   cores that this process may use: affinity, one thread a core, cgroup quota.
-    available_bytes  memory that may still be taken: the kernel's figure and every cgroup limit.
+    available_bytes  memory that may still be taken: the kernel's figure, every cgroup limit, and the
+                     limits of this process (`ulimit -d`, `ulimit -v`), less what it has mapped so far.
     """
 
     isa: str
@@ -172,7 +173,23 @@ def _memory(root: Path) -> tuple[int, int]:
         free = int(limit) - (int(used) if used.isdigit() else 0) + cached
         total = min(total, int(limit))
         available = min(available, max(0, free))
+    for limit_bytes, used_bytes in _process_limits(root):
+        total = min(total, limit_bytes)
+        available = min(available, max(0, limit_bytes - used_bytes))
     return total, available
+
+
+def _process_limits(root: Path) -> Iterator[tuple[int, int]]:
+    """(limit, used) bytes of each memory limit that the kernel enforces on this process alone.
+
+    Used is what the process mapped, touched or not, since that is what the kernel compares.
+    """
+    status = _read(root / "proc/self/status")
+    for line in _read(root / "proc/self/limits").splitlines():
+        for words, used in (("Max data size ", "VmData:"), ("Max address space ", "VmSize:")):
+            soft = line.removeprefix(words).split()[:1]
+            if line.startswith(words) and soft and soft[0].isdigit():
+                yield int(soft[0]), _kilobytes(status, used)
 
 
 def _kilobytes(text: str, name: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 
@@ -17,10 +18,7 @@ from quire.layers.linear import Linear
 from quire.layers.norm import LayerNorm, Norm, RmsNorm
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.registry import Table
-from quire.ops.rope import ROPE
-
-HeadStep = Callable[[torch.Tensor, torch.Tensor], object]
-"""Something done in place to heads [T, H, D] at positions [T] before attention."""
+from quire.ops.rope import QK_ROPE, ROPE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +72,16 @@ class AttentionLayer:
             bias=qkv_bias,
             dtype=dtype,
         )
-        self._norms: list[Norm] = []
-        self._on_q: list[HeadStep] = []
-        self._on_k: list[HeadStep] = []
-        if qk_norm != "none":
-            self._add_norms(table, name, qk_norm, qk_eps, dtype)
-        if rope is not None:
-            self._add_rope(table, rope, interleaved, dtype)
+        self._on_heads: list[HeadStep] = []
+        if qk_norm == "per_head" and rope is not None:
+            self._on_heads.append(
+                NormedRope(table, name, sizes, qk_eps, dtype, rope=rope, interleaved=interleaved)
+            )
+        else:
+            if qk_norm != "none":
+                self._on_heads.append(HeadNorms(table, name, sizes, qk_eps, dtype, kind=qk_norm))
+            if rope is not None:
+                self._on_heads.append(Rope(table, sizes, dtype, rope, interleaved))
         self.attend = table.bind(
             PAGED_ATTENTION,
             dtype_name(dtype),
@@ -95,8 +96,8 @@ class AttentionLayer:
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
         self._qkv.load(weights)
-        for norm in self._norms:
-            norm.load(weights)
+        for step in self._on_heads:
+            step.load(weights)
         self._out.load(weights)
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
@@ -104,13 +105,13 @@ class AttentionLayer:
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
         q_end, k_end, v_end = self._bounds
         qkv = self._qkv(x, out=ctx.arena.take((num_tokens, v_end), x.dtype))
-        q = qkv[:, :q_end].view(num_tokens, sizes.num_heads, sizes.head_size)  # [T, H, D]
-        k = qkv[:, q_end:k_end].view(num_tokens, sizes.num_kv_heads, sizes.head_size)  # [T, K, D]
-        v = qkv[:, k_end:].view(num_tokens, sizes.num_kv_heads, sizes.head_size)
-        for step in self._on_q:
-            step(q, positions)
-        for step in self._on_k:
-            step(k, positions)
+        q_and_k = qkv[:, :k_end].view(  # [T, H + K, D]
+            num_tokens, sizes.num_heads + sizes.num_kv_heads, sizes.head_size
+        )
+        for step in self._on_heads:
+            step(q_and_k, positions)
+        q, k = q_and_k[:, : sizes.num_heads], q_and_k[:, sizes.num_heads :]
+        v = qkv[:, k_end:].view(num_tokens, sizes.num_kv_heads, sizes.head_size)  # [T, K, D]
         cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
         self.attend.call("write", k, v, cache, plan)
         mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.head_size), x.dtype)
@@ -126,33 +127,121 @@ class AttentionLayer:
         )
         return self._out(mixed.view(num_tokens, q_end), out=out)
 
-    def _add_norms(
-        self, table: Table, name: str, kind: str, eps: float, dtype: torch.dtype
+
+class HeadStep(Protocol):
+    """Something done to query and key heads before attention."""
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes its parameters."""
+
+    def __call__(self, heads: torch.Tensor, positions: torch.Tensor) -> None:
+        """Changes heads [T, H + K, D], queries first, at positions [T] in place."""
+
+
+class HeadNorms:
+    """A norm of queries and one of keys: `<name>.q_norm`, `<name>.k_norm`; kind of QK_NORMS."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        sizes: AttentionSizes,
+        eps: float,
+        dtype: torch.dtype,
+        *,
+        kind: str,
     ) -> None:
-        make, over = QK_NORMS[kind]
-        sizes = self._sizes
-        for which, heads, steps in (
-            ("q_norm", sizes.num_heads, self._on_q),
-            ("k_norm", sizes.num_kv_heads, self._on_k),
-        ):
-            size = sizes.head_size * (heads if over is _norm_all_heads else 1)
-            norm = make(table, f"{name}.{which}", size=size, eps=eps, dtype=dtype)
-            self._norms.append(norm)
-            steps.append(partial(over, norm))
+        make, self._over = QK_NORMS[kind]
+        joined = self._over is _norm_all_heads
+        self._num_heads = sizes.num_heads
+        self._q, self._k = (
+            make(
+                table,
+                f"{name}.{which}",
+                size=sizes.head_size * (num_heads if joined else 1),
+                eps=eps,
+                dtype=dtype,
+            )
+            for which, num_heads in (("q_norm", sizes.num_heads), ("k_norm", sizes.num_kv_heads))
+        )
 
-    def _add_rope(
-        self, table: Table, rope: torch.Tensor, interleaved: bool, dtype: torch.dtype
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes the parameters of both norms."""
+        self._q.load(weights)
+        self._k.load(weights)
+
+    def __call__(self, heads: torch.Tensor, positions: torch.Tensor) -> None:
+        """Changes heads [T, H + K, D] in place."""
+        self._over(self._q, heads[:, : self._num_heads])
+        self._over(self._k, heads[:, self._num_heads :])
+
+
+class Rope:
+    """Turns heads by a table [max_len, rot] of `layers.rope`; no parameters."""
+
+    def __init__(
+        self,
+        table: Table,
+        sizes: AttentionSizes,
+        dtype: torch.dtype,
+        angles: torch.Tensor,
+        interleaved: bool,
     ) -> None:
-        turn = table.bind(ROPE, dtype_name(dtype), D=self._sizes.head_size, rot=rope.shape[1])
-        for steps in (self._on_q, self._on_k):
-            steps.append(partial(turn, table=rope, interleaved=interleaved))
+        turn = table.bind(ROPE, dtype_name(dtype), D=sizes.head_size, rot=angles.shape[1])
+        self._turn = partial(turn, table=angles, interleaved=interleaved)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes nothing."""
+
+    def __call__(self, heads: torch.Tensor, positions: torch.Tensor) -> None:
+        """Changes heads [T, H + K, D] in place."""
+        self._turn(heads, positions)
 
 
-def _norm_heads(norm: Norm, heads: torch.Tensor, positions: torch.Tensor) -> None:
+class NormedRope:
+    """HeadNorms of the kind "per_head", then Rope, as one operation; the same parameters."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        sizes: AttentionSizes,
+        eps: float,
+        dtype: torch.dtype,
+        *,
+        rope: torch.Tensor,
+        interleaved: bool,
+    ) -> None:
+        self._name = name
+        turn = table.bind(
+            QK_ROPE,
+            dtype_name(dtype),
+            H=sizes.num_heads,
+            K=sizes.num_kv_heads,
+            D=sizes.head_size,
+            rot=rope.shape[1],
+        )
+        self._turn = partial(
+            turn, table=rope, num_q_heads=sizes.num_heads, eps=eps, interleaved=interleaved
+        )
+        self._weights: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes the weights [D] of both norms."""
+        q, k = (weights(f"{self._name}.{which}.weight") for which in ("q_norm", "k_norm"))
+        self._weights = (q, k)
+
+    def __call__(self, heads: torch.Tensor, positions: torch.Tensor) -> None:
+        """Changes heads [T, H + K, D] in place."""
+        q_weight, k_weight = self._weights  # type: ignore[misc]
+        self._turn(heads, q_weight, k_weight, positions)
+
+
+def _norm_heads(norm: Norm, heads: torch.Tensor) -> None:
     norm(heads, out=heads)
 
 
-def _norm_all_heads(norm: Norm, heads: torch.Tensor, positions: torch.Tensor) -> None:
+def _norm_all_heads(norm: Norm, heads: torch.Tensor) -> None:
     joined = heads.view(heads.shape[0], -1)  # [T, H * D], the same memory
     norm(joined, out=joined)
 

@@ -60,7 +60,7 @@ class Embedding:
 class LearnedPositions:
     """Adds row p of a table [rows, C] to the token at position p; its parameter: `<name>.weight`.
 
-    A position at or past `rows` raises IndexError; lengths are limited long before.
+    A position at or past `rows` is an error of `ops.embedding`; lengths are limited long before.
     """
 
     def __init__(

@@ -17,6 +17,17 @@ COPY_BLOCKS = declare(
 )
 
 
+def check_blocks(num_blocks: int, sources: list[int], targets: list[int]) -> None:
+    """Raises ValueError if the lists differ in length or a block is not below num_blocks."""
+    if len(sources) != len(targets):
+        raise ValueError(f"{len(sources)} source blocks but {len(targets)} target blocks")
+    for source, target in zip(sources, targets, strict=True):
+        if not (0 <= source < num_blocks and 0 <= target < num_blocks):
+            raise ValueError(
+                f"copy of block {source} to {target}: blocks are 0 to {num_blocks - 1}"
+            )
+
+
 @register
 class CopyBlocksReference(Provider):
     op = "copy_blocks"
@@ -37,14 +48,8 @@ class CopyBlocksReference(Provider):
         b // blocks_per_slab at byte (b % blocks_per_slab) * block_bytes. Raises ValueError if the
         lists differ in length or a block is outside the buffer.
         """
-        if len(sources) != len(targets):
-            raise ValueError(f"{len(sources)} source blocks but {len(targets)} target blocks")
-        num_blocks = buffer.shape[0] * blocks_per_slab
+        check_blocks(buffer.shape[0] * blocks_per_slab, sources, targets)
         for source, target in zip(sources, targets, strict=True):
-            if not (0 <= source < num_blocks and 0 <= target < num_blocks):
-                raise ValueError(
-                    f"copy of block {source} to {target}: blocks are 0 to {num_blocks - 1}"
-                )
             slabs = (target // blocks_per_slab, source // blocks_per_slab)
             to, start = (block % blocks_per_slab * block_bytes for block in (target, source))
             buffer[slabs[0], to : to + block_bytes] = buffer[slabs[1], start : start + block_bytes]

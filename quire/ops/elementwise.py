@@ -170,6 +170,9 @@ class TakeRowsReference(Provider):
     def run(
         self, x: torch.Tensor, rows: torch.Tensor, *, out: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """x[rows]: x [T, C], rows [B] int64 to [B, C] in x's dtype. Raises IndexError outside."""
+        """x[rows]: x [T, C], rows [B] int64 to [B, C] in x's dtype.
+
+        A row outside raises IndexError, or is NaN where a provider does not look at `rows`.
+        """
         out = x.new_empty(rows.shape[0], *x.shape[1:]) if out is None else out
         return torch.index_select(x, 0, rows, out=out)

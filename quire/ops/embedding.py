@@ -39,7 +39,8 @@ class EmbeddingReference(Provider):
         """Row ids[t] of the table, times `scale`.
 
         ids [T] int64, each below V. Returns [T, C] in the table's dtype; the multiplication is in
-        float32 with one rounding, and left out when scale is 1. Raises IndexError outside.
+        float32 with one rounding, and left out when scale is 1. An id outside raises IndexError, or gives
+        a row of NaN where a provider does not look at ids.
         """
         if out is None:
             out = packed.new_empty(ids.shape[0], packed.shape[1])
@@ -58,5 +59,6 @@ class PutRowsReference(Provider):
         """Overwrites rows of x, in place; returns x.
 
         x [T, C]; rows [E] int64, all different; values [E, C], converted to x's dtype.
+        Raises IndexError for a row that x does not have.
         """
         return x.index_copy_(0, rows, values.to(x.dtype))

@@ -16,11 +16,23 @@ TILE_ROWS = 64
 """Rows of one product. Plain products choose their order of additions from the number of rows;
 products of one constant shape do not depend on a row's place in the tile or on the other rows."""
 
+LEAST_COLUMNS = 16
+"""A product of fewer columns is made with rows of zeros under the weight: a library's kernels for narrow
+results may treat the rows of a tile unlike, seen with MKL's on an AMD Zen 4."""
+
 LINEAR = declare(
     "linear",
     "packed",
     "pack(weight [N,K], bias [N]); run(x [T,K], packed, delta [T,N]) -> x @ weight.T + delta + bias",
 )
+
+
+def widened(weight: torch.Tensor) -> torch.Tensor:
+    """weight [N, K] itself, or with rows of zeros up to LEAST_COLUMNS."""
+    missing = LEAST_COLUMNS - weight.shape[0]
+    if missing <= 0:
+        return weight
+    return torch.cat((weight, weight.new_zeros(missing, weight.shape[1])))
 
 
 @dataclass(frozen=True)
@@ -52,15 +64,16 @@ class LinearReference(Provider):
 
         x [T, K]; delta [T, N] float32; returns [T, N] in x's dtype.
         """
-        weight = packed.weight.to(torch.float32)  # [N, K]
+        num_columns = packed.weight.shape[0]
+        weight = widened(packed.weight.to(torch.float32))  # [N, K]
         if out is None:
-            out = x.new_empty(x.shape[0], weight.shape[0])
+            out = x.new_empty(x.shape[0], num_columns)
         tile = torch.zeros(TILE_ROWS, weight.shape[1], dtype=torch.float32, device=x.device)
         for start in range(0, x.shape[0], TILE_ROWS):
             rows = x[start : start + TILE_ROWS]
             tile.zero_()
             tile[: rows.shape[0]] = rows
-            product = torch.mm(tile, weight.t())[: rows.shape[0]]  # [rows, N]
+            product = torch.mm(tile, weight.t())[: rows.shape[0], :num_columns]  # [rows, N]
             if delta is not None:
                 product += delta[start : start + TILE_ROWS]
             if packed.bias is not None:

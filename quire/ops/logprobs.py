@@ -15,7 +15,7 @@ from quire.ops.registry import Provider, declare, register
 TOP_LOGPROBS = declare(
     "top_logprobs",
     "pure",
-    "run(x [B,V], chosen, counts, extra, normalize) -> ids, values and ranks of each row",
+    "run(x [B,V], chosen, counts, extra, normalize, rows) -> ids, values and ranks of each row",
 )
 
 TopRow = tuple[list[int], list[float], list[int]]
@@ -35,9 +35,11 @@ class TopLogprobsReference(Provider):
         counts: Sequence[int],
         extra: Sequence[Sequence[int]],
         normalize: bool,
+        rows: Sequence[int] | None = None,
     ) -> list[TopRow]:
         """For each row: the chosen id, its `counts` best in falling order, the ids in `extra`.
 
+        rows       which rows of x; None is all.
         counts     for each row; -1 is the whole vocabulary.
         extra      for each row: further ids, reported in this order.
         normalize  whether values are log_softmax(x), or x itself; float32 either way.
@@ -45,7 +47,7 @@ class TopLogprobsReference(Provider):
         """
         found: list[TopRow] = []
         for at, choice in enumerate(chosen):
-            line = x[at]
+            line = x[at if rows is None else rows[at]]
             shift = log_sum_exp(line) if normalize else 0.0
             best = top_ids(
                 line, line.shape[0] if counts[at] < 0 else min(counts[at], line.shape[0])

@@ -54,6 +54,11 @@ GUMBEL_DRAW = declare(
     "pure",
     "run(x [B,V], rows, seeds, positions, indices) -> a drawn id of each row, Philox4x32-10",
 )
+SAMPLE_ROWS = declare(
+    "sample_rows",
+    "pure",
+    "run(x [B,V], rows, temperature, min_p, top_k, top_p, seeds, ...) -> ids and best entries",
+)
 
 SCORE_RANGE = 26.5
 """Gumbel values of 32-bit words lie in [-3.14, 22.88]: who is further behind can never win."""
@@ -333,6 +338,63 @@ class GumbelDrawReference(Provider):
             size += len(ids)
         if group:
             yield group
+
+
+@register
+class SampleRowsReference(Provider):
+    op = "sample_rows"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        rows: Sequence[int],
+        *,
+        temperature: Sequence[float],
+        min_p: Sequence[float],
+        top_k: Sequence[int],
+        top_p: Sequence[float],
+        seeds: Sequence[int],
+        positions: Sequence[int],
+        indices: Sequence[int],
+    ) -> tuple[list[int], list[float]]:
+        """Token id of each row, and its best entry divided by the temperature; x is not modified.
+
+        Rows with temperature 0 take the argmax. For the others `divide_rows`, `filter_rows` and
+        `gumbel_draw` act on a copy, with their arguments. The id of a row whose best entry is not
+        finite means nothing.
+        """
+        ids, best = ArgmaxReference().run(x, rows)
+        random = [
+            at for at in range(len(rows)) if temperature[at] > 0.0 and math.isfinite(best[at])
+        ]
+        if not random:
+            return ids, best
+        picked = torch.tensor([rows[at] for at in random], device=x.device)
+        copy = x[picked]
+        DivideRowsReference().run(copy, range(len(random)), [temperature[at] for at in random])
+        hottest = ArgmaxReference().run(copy)[1]
+        for at, value in zip(random, hottest):
+            best[at] = value
+        places = [place for place, value in enumerate(hottest) if math.isfinite(value)]
+        good = [random[place] for place in places]
+        FilterRowsReference().run(
+            copy,
+            places,
+            min_p=[min_p[at] for at in good],
+            top_k=[top_k[at] for at in good],
+            top_p=[top_p[at] for at in good],
+        )
+        drawn = GumbelDrawReference().run(
+            copy,
+            places,
+            seeds=[seeds[at] for at in good],
+            positions=[positions[at] for at in good],
+            indices=[indices[at] for at in good],
+        )
+        for at, token_id in zip(good, drawn):
+            ids[at] = token_id
+        return ids, best
 
 
 def _spread(numbers: list[int], counts: list[int], device: torch.device) -> Word:

@@ -45,6 +45,15 @@ _ATTENTION = {
     "bfloat16": Tolerance(2**-8 + 1e-5, 1e-5),
     "float16": Tolerance(2**-11 + 1e-5, 1e-5),
 }
+_NORMED_AND_TURNED = {  # normed numbers up to 5 are rounded before their products may cancel
+    "float32": Tolerance(3e-6, 3e-6),
+    "bfloat16": Tolerance(2**-8, 2**-6),
+    "float16": Tolerance(2**-11, 2**-9),
+}
+_ATTENTION_ROUNDED = {  # bf16 weights of 2^-9 relative error times values up to about 4
+    **_ATTENTION,
+    "bfloat16": Tolerance(2**-8 + 1e-5, 2**-7),
+}
 _EXACT = dict.fromkeys(("float32", "bfloat16", "float16"), EXACT)
 
 TOLERANCES: dict[str, dict[str, Tolerance]] = {
@@ -63,7 +72,9 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "to_float32": _EXACT,
     "take_rows": _EXACT,
     "rope": _TRANSCENDENTAL,
+    "qk_rope": _NORMED_AND_TURNED,
     "paged_attention": _ATTENTION,
+    "paged_attention, rounded weights": _ATTENTION_ROUNDED,
     "copy_blocks": _EXACT,
 }
 """Float32 sums of a few thousand terms keep about 1e-6; one rounding to bfloat16 loses up to 2^-9 of

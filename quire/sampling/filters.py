@@ -1,4 +1,4 @@
-"""Temperature, then min-p, top-k and top-p, then the draw, for rows that are not greedy.
+"""Temperature, then min-p, top-k and top-p, then the draw; greedy rows take the best entry.
 
 The arithmetic is `ops.sample`'s.
 """
@@ -8,20 +8,27 @@ from __future__ import annotations
 import torch
 
 from quire.ops.registry import Table
-from quire.ops.sample import DIVIDE_ROWS, FILTER_ROWS, GUMBEL_DRAW
+from quire.ops.sample import ARGMAX, DIVIDE_ROWS, FILTER_ROWS, SAMPLE_ROWS
+from quire.protocol.params import SamplingParams
 from quire.sampling.row import SampleRow
 
 
 class Filters:
-    """The bound operations of random sampling. `places` are rows with a temperature above 0."""
+    """The bound operations of random sampling."""
 
     def __init__(self, table: Table, *, vocab_size: int) -> None:
         self._divide = table.bind(DIVIDE_ROWS, "float32", V=vocab_size)
         self._filter = table.bind(FILTER_ROWS, "float32", V=vocab_size)
-        self._draw = table.bind(GUMBEL_DRAW, "float32", V=vocab_size)
+        self._argmax = table.bind(ARGMAX, "float32", V=vocab_size)
+        self._sample = table.bind(SAMPLE_ROWS, "float32", V=vocab_size)
 
     def apply(self, logits: torch.Tensor, rows: list[SampleRow], places: list[int]) -> None:
-        """Scales in place and sets what is filtered out to -inf. logits [B, V]."""
+        """Scales in place and sets what is filtered out to -inf. logits [B, V].
+
+        places  rows with a temperature above 0.
+        """
+        if not places:
+            return
         self._divide(logits, places, [rows[at].params.temperature for at in places])
         cut = [at for at in places if has_filter(rows[at])]
         if cut:
@@ -33,16 +40,37 @@ class Filters:
                 top_p=[rows[at].params.top_p for at in cut],
             )
 
-    def draw(self, logits: torch.Tensor, rows: list[SampleRow], places: list[int]) -> list[int]:
-        """A token id for each place, by its seed, output position and index. logits as `apply` left them."""
-        ids: list[int] = self._draw(
+    def choose(
+        self, logits: torch.Tensor, rows: list[SampleRow], applied: list[int]
+    ) -> tuple[list[int], list[float]]:
+        """A token id for each row, drawn by its seed, output position and index; and its best entry.
+
+        logits [B, V] are not modified; `apply` has acted on the rows `applied`.
+        """
+        found: tuple[list[int], list[float]]
+        if not any(row.params.temperature for row in rows):
+            found = self._argmax(logits)
+            return found
+        asked = [_asked(row.params) for row in rows]
+        for at in applied:
+            asked[at] = (1.0, 0.0, 0, 1.0)
+        temperature, min_p, top_k, top_p = zip(*asked)
+        found = self._sample(
             logits,
-            places,
-            seeds=[rows[at].seed for at in places],
-            positions=[rows[at].output_position for at in places],
-            indices=[rows[at].index for at in places],
+            range(len(rows)),
+            temperature=temperature,
+            min_p=min_p,
+            top_k=top_k,
+            top_p=top_p,
+            seeds=[row.seed for row in rows],
+            positions=[row.output_position for row in rows],
+            indices=[row.index for row in rows],
         )
-        return ids
+        return found
+
+
+def _asked(params: SamplingParams) -> tuple[float, float, int, float]:
+    return params.temperature, params.min_p, params.top_k, params.top_p
 
 
 def has_filter(row: SampleRow) -> bool:

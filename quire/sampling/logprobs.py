@@ -28,15 +28,20 @@ class Logprobs:
         self._normalize = mode.endswith("logprobs")
 
     def collect(
-        self, values: torch.Tensor, rows: list[SampleRow], chosen: list[int]
+        self,
+        values: torch.Tensor,
+        places: list[int],
+        rows: list[SampleRow],
+        chosen: list[int],
     ) -> list[PositionLogprobs]:
-        """For each row, whose logits are the same row of values [n, V], which is not modified."""
+        """For each row, whose logits are the one of values [n, V] at its place; values stay."""
         found = self._top(
             values,
             chosen,
             counts=[_count(row) for row in rows],
             extra=[row.params.logprob_token_ids or () for row in rows],
             normalize=self._normalize,
+            rows=places,
         )
         return [PositionLogprobs(*row) for row in found]
 

@@ -5,7 +5,7 @@ The stages themselves are the other files of this folder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ class SampleRow:
     prompt_ids, output_ids  integer arrays; views of the worker's state, not modified.
     eos_token_ids    banned below `min_tokens`, with the stop token ids.
     mask             [ceil(V / 32)] of a grammar: bit i % 32 of word i // 32 allows id i; or None.
+
+    What follows from the params is worked out when a row is made: they stay as they are.
     """
 
     params: SamplingParams
@@ -34,23 +36,26 @@ class SampleRow:
     output_ids: NDArray[np.integer]
     eos_token_ids: tuple[int, ...]
     mask: NDArray[np.uint32] | None = None
+    _is_always_edited: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        params = self.params
+        self._is_always_edited = (
+            params.repetition_penalty != 1.0
+            or params.frequency_penalty != 0.0
+            or params.presence_penalty != 0.0
+            or bool(params.logit_bias)
+            or params.allowed_token_ids is not None
+            or bool(params.bad_words_ids)
+        )
 
     @property
-    def is_plain(self) -> bool:
-        """Whether its token is the argmax of the raw logits and nothing else is asked."""
-        params = self.params
+    def is_edited(self) -> bool:
+        """Whether a constraint or a penalty may change its logits."""
         return (
-            params.temperature == 0.0
-            and self.mask is None
-            and params.logprobs is None
-            and params.logprob_token_ids is None
-            and params.repetition_penalty == 1.0
-            and params.frequency_penalty == 0.0
-            and params.presence_penalty == 0.0
-            and self.output_position >= params.min_tokens
-            and not params.logit_bias
-            and params.allowed_token_ids is None
-            and not params.bad_words_ids
+            self._is_always_edited
+            or self.mask is not None
+            or self.output_position < self.params.min_tokens
         )
 
 

@@ -44,14 +44,30 @@ class Sampler:
         A row with a NaN, or whose best entry is not finite before or after the stages, is
         `nonfinite` and samples nothing; single entries of -inf are legal.
         """
-        ids, best = self._argmax(logits)
+        reporting = [at for at, row in enumerate(rows) if row.params.wants_logprobs]
+        edited = self._finite(logits, [at for at, row in enumerate(rows) if row.is_edited])
+        raw: torch.Tensor | None = None
+        copied: list[int] = []  # rows that report values from before the edits
+        if edited:
+            self._constraints.apply_masks(logits, rows, edited)
+            if reporting and self._logprobs.is_raw:
+                copied = sorted(set(reporting).intersection(edited))
+                raw = logits[copied]
+            self._constraints.apply(logits, rows, edited)
+            self._penalties.apply(logits, rows, edited)
+        shaped: list[int] = []
+        if reporting and not self._logprobs.is_raw:
+            random = [at for at in reporting if rows[at].params.temperature > 0.0]
+            shaped = self._finite(logits, random)
+            self._filters.apply(logits, rows, shaped)
         results = [
-            Sampled(token_id, None, False) if math.isfinite(value) else Sampled(0, None, True)
-            for token_id, value in zip(ids, best)
+            Sampled(token_id, None, not math.isfinite(best))
+            for token_id, best in zip(*self._filters.choose(logits, rows, shaped))
         ]
-        busy = [at for at, row in enumerate(rows) if not results[at].nonfinite and not row.is_plain]
-        if busy:
-            self._sample_busy(logits, rows, busy, results)
+        if raw is not None:
+            self._report(raw, rows, copied, results, places=range(len(copied)))
+            reporting = sorted(set(reporting).difference(copied))
+        self._report(logits, rows, reporting, results)
         return results
 
     def prompt_logprobs(
@@ -63,26 +79,13 @@ class Sampler:
         """
         return self._logprobs.of_prompt(logits, next_ids, k)
 
-    def _sample_busy(
-        self, logits: torch.Tensor, rows: list[SampleRow], busy: list[int], results: list[Sampled]
-    ) -> None:
-        """Fills in `results` for the rows at `busy`, which need more than one argmax."""
-        self._constraints.apply_masks(logits, rows, busy)
-        reporting = [at for at in busy if rows[at].params.wants_logprobs]
-        values = logits[reporting] if reporting and self._logprobs.is_raw else None  # a copy
-        self._constraints.apply(logits, rows, busy)
-        self._penalties.apply(logits, rows, busy)
-        random = [at for at in busy if rows[at].params.temperature > 0.0]
-        if random:
-            self._filters.apply(logits, rows, random)
-        for at, token_id, best in zip(busy, *self._argmax(logits, busy)):
-            results[at] = Sampled(token_id, None, not math.isfinite(best))
-        random = [at for at in random if not results[at].nonfinite]
-        if random:
-            for at, token_id in zip(random, self._filters.draw(logits, rows, random)):
-                results[at].token_id = token_id
-        if reporting:
-            self._report(logits if values is None else values, rows, reporting, results)
+    def _finite(self, logits: torch.Tensor, places: list[int]) -> list[int]:
+        """Those of `places` whose best entry is finite: stages leave the others alone."""
+        if not places:
+            return places
+        return [
+            at for at, best in zip(places, self._argmax(logits, places)[1]) if math.isfinite(best)
+        ]
 
     def _report(
         self,
@@ -90,16 +93,22 @@ class Sampler:
         rows: list[SampleRow],
         reporting: list[int],
         results: list[Sampled],
+        *,
+        places: range | None = None,
     ) -> None:
-        """values: the rows at `reporting` [n, V] if raw, else all logits as the stages left them."""
-        good = [(place, at) for place, at in enumerate(reporting) if not results[at].nonfinite]
+        """Fills in log-probabilities. values: those of `reporting`, in the rows `places` or their own."""
+        good = [
+            (at, place)
+            for at, place in zip(reporting, reporting if places is None else places)
+            if not results[at].nonfinite
+        ]
         if not good:
             return
-        lines = [place if self._logprobs.is_raw else at for place, at in good]
         found = self._logprobs.collect(
-            values[lines] if len(lines) < values.shape[0] else values,
-            [rows[at] for _, at in good],
-            [results[at].token_id for _, at in good],
+            values,
+            [place for _, place in good],
+            [rows[at] for at, _ in good],
+            [results[at].token_id for at, _ in good],
         )
-        for (_, at), position in zip(good, found):
+        for (at, _), position in zip(good, found):
             results[at].logprobs = position

@@ -20,6 +20,7 @@ import uvicorn
 import uvloop
 
 from quire.config.schema import ServerConfig, Settings
+from quire.metrics.start_log import capacity_lines
 from quire.protocol.errors import ModelLoadError, QuireError, SettingsError
 from quire.server.app import build_app
 from quire.server.face import Face
@@ -224,16 +225,8 @@ class Running:
         self.state.set_ready(llm)
         for name, value, reason in llm.info.table:
             logger.info("%-24s %-20s %s", name, value, reason)
-        for name, num_bytes, note in llm.info.ledger:
-            logger.info("memory: %-24s %10.3f GiB  %s", name, num_bytes / 2**30, note)
-        # The words are those that capacity planners look for in the logs of vLLM.
-        capacity, longest = llm.info.capacity_tokens, llm.info.max_model_len
-        logger.info("GPU KV cache size: %s tokens", f"{capacity:,}")
-        logger.info(
-            "Maximum concurrency for %s tokens per request: %.2fx",
-            f"{longest:,}",
-            capacity / longest,
-        )
+        for line in capacity_lines(llm.info):
+            logger.info("%s", line)
         logger.info("ready: serving %s", ", ".join(self.state.names))
         while not llm.errored:
             await asyncio.sleep(_LOOK_S)

@@ -38,6 +38,7 @@ class Output:
             table, vocab_size=decoder.spec.vocab_size, logprobs_mode=logprobs_mode
         )
         self._take = table.bind(TAKE_ROWS, dtype, C=decoder.spec.hidden_size)
+        self._known: dict[int, tuple[NewRow, SampleRow]] = {}
 
     def collect(self, batch: Batch, hidden: torch.Tensor, masks: Masks) -> list[RowResult]:
         """A RowResult for each row of the plan, in its order. hidden [T, C]."""
@@ -47,22 +48,10 @@ class Output:
             if _wants_prompt_logprobs(self._state.row(row).new)
         }
         sampled = self._sample(batch, hidden, masks)
-        results = []
-        for position, row in enumerate(batch.plan.rows):
-            choice = sampled.get(position)
-            good = choice is not None and not choice.nonfinite
-            results.append(
-                RowResult(
-                    row=row,
-                    token_ids=[choice.token_id] if choice is not None and good else [],
-                    logprobs=[choice.logprobs]
-                    if choice is not None and good and choice.logprobs
-                    else None,
-                    prompt_logprobs=prompt_logprobs.get(position),
-                    nonfinite=choice is not None and not good,
-                )
-            )
-        return results
+        return [
+            _result(row, sampled.get(position), prompt_logprobs.get(position))
+            for position, row in enumerate(batch.plan.rows)
+        ]
 
     def _sample(self, batch: Batch, hidden: torch.Tensor, masks: Masks) -> dict[int, Sampled]:
         """By place in the plan, for the rows that sample; the tokens are known to the state from here on."""
@@ -91,18 +80,27 @@ class Output:
         return dict(zip(places, chosen, strict=True))
 
     def _sample_row(self, index: int, end: int) -> SampleRow:
+        """What the sampler must know of a row; kept while the row serves one sequence."""
         new = self._state.row(index).new
-        assert isinstance(new.params, SamplingParams)
         ids = self._state.token_ids[index]
-        return SampleRow(
+        start = new.num_prompt_tokens
+        known = self._known.get(index)
+        if known is not None and known[0] is new:
+            row = known[1]
+            row.output_position, row.output_ids, row.mask = end - start, ids[start:end], None
+            return row
+        assert isinstance(new.params, SamplingParams)
+        row = SampleRow(
             params=new.params,
             seed=new.seed,
             index=new.index,
-            output_position=end - new.num_prompt_tokens,
-            prompt_ids=ids[: new.num_prompt_tokens],
-            output_ids=ids[new.num_prompt_tokens : end],
+            output_position=end - start,
+            prompt_ids=ids[:start],
+            output_ids=ids[start:end],
             eos_token_ids=new.eos_token_ids,
         )
+        self._known[index] = new, row
+        return row
 
     def _prompt_logprobs(
         self, batch: Batch, hidden: torch.Tensor, place: int
@@ -131,6 +129,21 @@ class Output:
             hidden, index, out=batch.context.arena.take((len(rows), hidden.shape[1]), hidden.dtype)
         )
         return self._decoder.logits(taken, batch.context)
+
+
+def _result(
+    row: int, choice: Sampled | None, prompt_logprobs: list[PositionLogprobs] | None
+) -> RowResult:
+    if choice is None:
+        return RowResult(row=row, prompt_logprobs=prompt_logprobs)
+    if choice.nonfinite:
+        return RowResult(row=row, prompt_logprobs=prompt_logprobs, nonfinite=True)
+    return RowResult(
+        row=row,
+        token_ids=[choice.token_id],
+        logprobs=None if choice.logprobs is None else [choice.logprobs],
+        prompt_logprobs=prompt_logprobs,
+    )
 
 
 def _wants_prompt_logprobs(new: NewRow) -> bool:

@@ -18,6 +18,7 @@ from quire.models.registry import ModelDescription
 from quire.ops.arena import Arena
 from quire.ops.registry import Table
 from quire.protocol.cache import CacheLayout
+from quire.protocol.errors import SettingsError
 from quire.protocol.step import StepPlan, StepResult
 from quire.worker.adapters import NoAdapters
 from quire.worker.batch import BatchBuilder
@@ -51,7 +52,7 @@ class Worker:
         assert parallel.threads is not None and model.max_model_len is not None
         assert settings.scheduler.max_num_seqs is not None
         set_threads(parallel.threads)
-        device = torch.device(parallel.device)
+        device = usable_device(parallel.device)
         dtype = getattr(torch, model.dtype)
         self.table = Table(
             device=device.type, overrides=parallel.kernel_overrides, fast_math=parallel.fast_math
@@ -102,6 +103,16 @@ class Worker:
 
     def step(self, plan: StepPlan, masks: Masks) -> StepResult:
         return self.runner.step(plan, masks)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device "cpu" or "cuda". Raises SettingsError for a GPU that this build of torch cannot use."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(
+            f"device is 'cuda', but torch {torch.__version__} cannot use this machine's GPU: install a "
+            "build of torch for it, or give --device cpu"
+        )
+    return torch.device(name)
 
 
 def _arena(decoder: Decoder, settings: Settings, device: torch.device) -> Arena:

@@ -118,30 +118,91 @@ def test_faults_reach_the_client_as_errors(client: openai.OpenAI) -> None:
     assert caught.value.param == "messages[0].role"
 
 
-def test_many_chats_at_once_each_equal_their_solo_run(url: str) -> None:
-    bodies = [
+SERIES = (
+    "vllm:prompt_tokens_total", "vllm:generation_tokens_total", "quire:requests_accepted_total",
+    "quire:requests_finished_total", "quire:requests_aborted_total", "quire:requests_failed_total",
+)  # fmt: skip
+
+
+def counters(url: str) -> dict[str, int]:
+    """The series of SERIES as they stand, summed over their labels."""
+    text = httpx.get(f"{url}/metrics").text
+    found = {name: re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE) for name in SERIES}
+    assert all(found.values()), f"missing in /metrics: {[n for n, v in found.items() if not v]}"
+    return {name: int(sum(float(value) for value in values)) for name, values in found.items()}
+
+
+def moved(url: str, since: dict[str, int], ended: int) -> list[int]:
+    """How far each series has gone, once so many requests have ended; as it stands after 10 s."""
+    deadline = time.monotonic() + 10
+    while True:
+        now = counters(url)
+        steps = [now[name] - since[name] for name in SERIES]
+        if sum(steps[3:]) >= ended or time.monotonic() > deadline:
+            return steps
+        time.sleep(0.05)
+
+
+def chat_bodies(count: int) -> list[dict[str, Any]]:
+    """Short questions; half are greedy, half drawn with a seed, and all show ids and logprobs."""
+    return [
         {
             "messages": [{"role": "user", "content": f"What is {number} + {number % 7}?"}],
-            "temperature": 1.0 if number % 2 else 0.0, "seed": number, "max_tokens": 24,
+            "temperature": 1.0 if number % 2 else 0.0, "seed": number, "max_tokens": 16,
+            "logprobs": True, "top_logprobs": 2, "return_token_ids": True,
         }
-        for number in range(64)
+        for number in range(count)
     ]  # fmt: skip
 
-    async def run() -> tuple[list[Any], list[Any]]:
-        limits = httpx.Limits(max_connections=64)
-        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
 
-            async def ask(body: Any) -> Any:
-                answer = await http.post("/v1/chat/completions", json=body)
-                assert answer.status_code == 200, answer.text
-                return answer.json()["choices"]
+async def ask_all(url: str, bodies: list[dict[str, Any]], at_once: int) -> list[dict[str, Any]]:
+    """The whole answers, in order of the bodies."""
+    limits = httpx.Limits(max_connections=at_once)
+    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as http:
 
-            together = await asyncio.gather(*(ask(body) for body in bodies))
-            alone = [await ask(body) for body in bodies[::8]]
-            return list(together), alone
+        async def ask(body: dict[str, Any]) -> dict[str, Any]:
+            answer = await http.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 200, answer.text
+            found: dict[str, Any] = answer.json()
+            return found
 
-    together, alone = asyncio.run(run())
-    assert together[::8] == alone
+        return await asyncio.gather(*(ask(body) for body in bodies))
+
+
+def test_many_chats_at_once_each_equal_their_solo_run_and_metrics_add_up(url: str) -> None:
+    bodies = chat_bodies(64)
+    alone_bodies = [{**body, "cache_salt": f"alone-{n}"} for n, body in enumerate(bodies)]
+    since = counters(url)
+    together = asyncio.run(ask_all(url, bodies, 64))
+    alone = asyncio.run(ask_all(url, alone_bodies, 1))
+    for number, (one, other) in enumerate(zip(together, alone, strict=True)):
+        assert one["choices"] == other["choices"], f"chat {number}"
+        choice = one["choices"][0]
+        assert len(choice["token_ids"]) == one["usage"]["completion_tokens"] > 0
+        assert len(choice["logprobs"]["content"]) == len(choice["token_ids"])
+    assert len({one["choices"][0]["message"]["content"] for one in together}) > 32
+    usages = [answer["usage"] for answer in [*together, *alone]]
+    used = [sum(usage[name] for usage in usages) for name in ("prompt_tokens", "completion_tokens")]
+    assert moved(url, since, 128) == [*used, 128, 128, 0, 0]
+
+
+def test_chats_whose_readers_leave_are_counted_as_aborted(url: str) -> None:
+    since = counters(url)
+
+    async def leave(body: dict[str, Any]) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+            async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+                async for _ in answer.aiter_lines():
+                    return
+
+    async def mixed() -> None:
+        long = {"stream": True, "max_tokens": 400, "ignore_eos": True}
+        bodies = chat_bodies(12)
+        leavers = asyncio.gather(*(leave(body | long) for body in bodies[8:]))
+        await asyncio.gather(ask_all(url, bodies[:8], 8), leavers)
+
+    asyncio.run(mixed())
+    assert moved(url, since, 12)[2:] == [12, 8, 4, 0]
 
 
 def test_the_offline_face_says_the_same(client: openai.OpenAI, llm: LLM) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.memory import CASES, held, measure
+from benchmarks.memory import CASES, held, measure, run_server, write_model
 from quire.models import footprint
 from quire.models.registry import describe
 from quire.ops import attention, linear
@@ -71,11 +71,23 @@ def test_held_memory_is_what_a_process_touched(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("cache_mib", "limit_mib"), [(8, None), (None, 512)])
 def test_a_server_under_load_stays_below_its_ledger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_mib: int | None, limit_mib: int | None
 ) -> None:
-    case = replace(CASES["qwen3-tiny-bf16"], cache_mib=8, max_num_seqs=8)
+    case = replace(
+        CASES["qwen3-tiny-bf16"], cache_mib=cache_mib, max_num_seqs=8, limit_mib=limit_mib
+    )
     monkeypatch.setitem(CASES, "small", case)
     report: list[str] = []
     ratio = measure("small", tmp_path, report.append)
     assert 0.8 <= ratio <= 1.0, "\n".join(report)
+
+
+def test_a_limit_that_the_ledger_does_not_fit_into_is_told_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    case = replace(CASES["qwen3-tiny-bf16"], cache_mib=None, limit_mib=256)
+    with pytest.raises(RuntimeError, match=r"of memory are needed .* are free") as caught:
+        run_server(write_model(tmp_path, case.config), case)
+    assert "cannot start" in str(caught.value)

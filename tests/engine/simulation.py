@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from quire.engine.kvcache.manager import slabs_needed
+from quire.engine.kvcache.limits import slabs_needed
 from quire.engine.scheduler.scheduler import Scheduler
 from quire.protocol.cache import NULL_BLOCK, CacheGroup, CacheLayout
 from quire.protocol.outputs import SequenceUpdate
@@ -492,6 +492,8 @@ class Simulation:
         assert plan.num_tokens <= budget
         assert all(0 <= row < self.setting.max_num_seqs for row in plan.rows)
         self.flights.append(plan)
+        if self.rng.random() < 0.5:
+            self.scheduler.settle()
         return True
 
     def collect(self) -> None:

@@ -49,10 +49,10 @@ def block_freed_early(patch: Patch) -> None:
     right = BlockPool.release
 
     def wrong(self: BlockPool, group: int, blocks: Iterable[int]) -> None:
-        refs = self._groups[group].refs
-        held = [block for block in blocks if block != NULL_BLOCK and refs[block]]
+        g = self._groups[group]
+        held = [b for b in dict.fromkeys(blocks) if self.num_references(group, b)]
         for block in held:
-            refs[block] = 1  # whoever else holds it
+            g.extra.pop(block, None)  # whoever else holds it
         right(self, group, held)
 
     patch.setattr(BlockPool, "release", wrong)
@@ -97,7 +97,7 @@ def key_not_withdrawn(patch: Patch) -> None:
 
 
 def key_of_partial_block(patch: Patch) -> None:
-    right = CacheManager.publish
+    right = CacheManager.publish_later
 
     def wrong(self: CacheManager, sequence: Sequence) -> None:
         computed = sequence.computed
@@ -106,7 +106,7 @@ def key_of_partial_block(patch: Patch) -> None:
         right(self, sequence)
         sequence.computed = computed
 
-    patch.setattr(CacheManager, "publish", wrong)
+    patch.setattr(CacheManager, "publish_later", wrong)
 
 
 def wrong_parent_in_key(patch: Patch) -> None:
@@ -180,11 +180,11 @@ def no_reference_taken_on_fork(patch: Patch) -> None:
 def used_block_evicted(patch: Patch) -> None:
     right = BlockPool._evict
 
-    def wrong(self: BlockPool, g: Any, group: int) -> int:
-        for block, references in enumerate(g.refs):
+    def wrong(self: BlockPool, g: Any, count: int) -> list[int] | None:
+        for block, references in sorted(self.held(g.group).items()):
             if references == 1:
-                return block
-        return right(self, g, group)
+                return [block]
+        return right(self, g, count)
 
     patch.setattr(BlockPool, "_evict", wrong)
 

@@ -39,12 +39,19 @@ class PagedRun:
     """
 
     def __init__(
-        self, decoder: Decoder, *, max_len: int, block_size: int = 16, drop_passed: bool = True
+        self,
+        decoder: Decoder,
+        *,
+        max_len: int,
+        block_size: int = 16,
+        drop_passed: bool = True,
+        device: torch.device = CPU,
     ) -> None:
         self.decoder = decoder
+        self.device = device
         self.block_size = block_size
         self.drop_passed = drop_passed
-        self.arena = Arena(CPU, chunk_bytes=4 << 20)
+        self.arena = Arena(device, chunk_bytes=4 << 20)
         self.num_computed = 0
         self.groups = cache_groups(
             decoder.spec, block_size=block_size, dtype_bytes=decoder.dtype.itemsize
@@ -58,7 +65,8 @@ class PagedRun:
 
     def _add_group(self, index: int, group: CacheGroup, num_blocks: int) -> None:
         num_slabs = -(-num_blocks // BLOCKS_PER_SLAB)
-        slab = torch.full((num_slabs, group.block_bytes * BLOCKS_PER_SLAB), 0xFF, dtype=torch.uint8)
+        size = (num_slabs, group.block_bytes * BLOCKS_PER_SLAB)
+        slab = torch.full(size, 0xFF, dtype=torch.uint8, device=self.device)
         offset = 0
         for layer in group.layers:
             binding = self.decoder.attention_layers[layer]
@@ -79,7 +87,7 @@ class PagedRun:
                 block_size=self.block_size,
                 blocks_per_slab=BLOCKS_PER_SLAB,
                 window=group.window,
-                device=CPU,
+                device=self.device,
             )
         )
         self.tables.append(np.random.default_rng(index).permutation(num_blocks).astype(np.int32))
@@ -104,8 +112,8 @@ class PagedRun:
         self.arena.reset()
         self.num_computed = end
         return ForwardContext(
-            ids=torch.tensor(ids, dtype=torch.int64),
-            positions=torch.from_numpy(positions)[None],
+            ids=torch.tensor(ids, dtype=torch.int64, device=self.device),
+            positions=torch.from_numpy(positions)[None].to(self.device),
             plans=self.plans,
             caches=self.caches,
             group_of=self.group_of,
@@ -129,6 +137,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     load_format: str = "auto",
     table: Table | None = None,
+    device: torch.device = CPU,
 ) -> Decoder:
     """The decoder of a described checkpoint, with another description or weight map if given."""
     return build_from_spec(
@@ -137,7 +146,7 @@ def load(
         Path(description.path),
         table or Table(),
         dtype=dtype,
-        device=CPU,
+        device=device,
         load_format=load_format,
         progress=False,
         max_model_len=max_len,
@@ -145,10 +154,15 @@ def load(
 
 
 def our_logits(
-    decoder: Decoder, ids: Sequence[int], *, max_len: int, chunk: int | None = None
+    decoder: Decoder,
+    ids: Sequence[int],
+    *,
+    max_len: int,
+    chunk: int | None = None,
+    device: torch.device = CPU,
 ) -> torch.Tensor:
     """[T, V] float32 at every position, computed in chunks of `chunk` tokens or at once."""
-    run = PagedRun(decoder, max_len=max_len)
+    run = PagedRun(decoder, max_len=max_len, device=device)
     size = chunk or len(ids)
     with torch.inference_mode():
         return torch.cat([run.logits(ids[at : at + size]) for at in range(0, len(ids), size)])

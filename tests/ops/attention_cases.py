@@ -12,10 +12,21 @@ import numpy as np
 import torch
 
 from quire.ops.attention import PAGED_ATTENTION, AttentionStep, CachePlace
-from quire.ops.registry import load_all, providers
+from quire.ops.registry import Signature, load_all, providers
+from quire.ops.tolerances import TOLERANCES, Tolerance
 
 load_all()
-PROVIDERS = providers(PAGED_ATTENTION)
+PROVIDERS = {
+    name: provider
+    for name, provider in providers(PAGED_ATTENTION).items()
+    if provider.accepts(Signature("float32")) is None
+}
+
+
+def tolerance_of(provider: str, dtype: torch.dtype) -> Tolerance:
+    """How far a provider's results may be from the formula."""
+    line = "paged_attention, rounded weights" if provider == "cpu" else "paged_attention"
+    return TOLERANCES[line][str(dtype).removeprefix("torch.")]
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def rms_norm(*sizes: int) -> Case:
         lambda count, dtype: {"x": noise(count, *sizes, dtype=dtype)},
         lambda p, rows, fixed, out: p.run(rows["x"], fixed["weight"], eps=1e-6, out=out),
         want,
-        lambda dtype: {"weight": noise(sizes[-1], seed=1, dtype=dtype)},
+        lambda dtype: {"weight": noise(sizes[-1], seed=1)},
     )
 
 
@@ -129,7 +129,7 @@ def add_rms_norm(width: int) -> Case:
             rows["addend"], rows["before"], fixed["weight"], eps=1e-6, out=out
         ),
         want,
-        lambda dtype: {"weight": noise(width, seed=2, dtype=dtype)},
+        lambda dtype: {"weight": noise(width, seed=2)},
     )
 
 
@@ -140,8 +140,8 @@ def layer_norm(*sizes: int, bias: bool) -> Case:
         return normed * fixed["weight"] + fixed.get("bias", torch.zeros(()))
 
     def fixed(dtype: torch.dtype) -> Tensors:
-        shared = {"weight": noise(*sizes, seed=1, dtype=dtype)}
-        return {**shared, "bias": noise(*sizes, seed=2, dtype=dtype)} if bias else shared
+        shared = {"weight": noise(*sizes, seed=1)}
+        return {**shared, "bias": noise(*sizes, seed=2)} if bias else shared
 
     return Case(
         f"C={sizes} bias={bias}",
@@ -212,8 +212,47 @@ def rope(heads: int, head_size: int, rot: int, interleaved: bool) -> Case:
     )
 
 
+def qk_rope(q_heads: int, kv_heads: int, head_size: int, rot: int, interleaved: bool) -> Case:
+    turned = rope(q_heads + kv_heads, head_size, rot, interleaved)
+
+    def fixed(dtype: torch.dtype) -> Tensors:
+        weights = 1 + noise(2, head_size, seed=1) / 8
+        return {**turned.fixed(dtype), "q": weights[0], "k": weights[1]}
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x = rows["x"]
+        weights = [fixed["q"]] * q_heads + [fixed["k"]] * kv_heads
+        normed = x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6) * torch.stack(weights)
+        return turned.want({**rows, "x": normed}, fixed)
+
+    return Case(
+        f"H={q_heads} K={kv_heads} D={head_size} rot={rot} interleaved={interleaved}",
+        turned.draw,
+        lambda p, rows, fixed, out: p.run(
+            rows["x"],
+            fixed["q"],
+            fixed["k"],
+            rows["at"],
+            fixed["table"],
+            num_q_heads=q_heads,
+            eps=1e-6,
+            interleaved=interleaved,
+        ),
+        want,
+        fixed,
+        has_out=False,
+    )
+
+
 def put_rows(p: Provider, rows: Tensors, fixed: Tensors, out: torch.Tensor | None) -> torch.Tensor:
-    result: torch.Tensor = p.run(rows["x"], torch.arange(len(rows["x"])).flip(0), rows["y"].flip(0))
+    x, y = rows["x"], rows["y"]
+    result: torch.Tensor = p.run(x, torch.arange(len(x), device=x.device).flip(0), y.flip(0))
+    return result
+
+
+def take_rows(p: Provider, rows: Tensors, fixed: Tensors, out: torch.Tensor | None) -> torch.Tensor:
+    x = rows["x"]
+    result: torch.Tensor = p.run(x, torch.arange(len(x), device=x.device), out=out)
     return result
 
 
@@ -275,7 +314,7 @@ CASES: dict[str, list[Case]] = {
         Case(
             "C=37",
             rows_of(37),
-            lambda p, rows, fixed, out: p.run(rows["x"], torch.arange(len(rows["x"])), out=out),
+            take_rows,
             lambda rows, fixed: rows["x"],
         )
     ],
@@ -284,7 +323,10 @@ CASES: dict[str, list[Case]] = {
         rope(1, 64, 64, True),
         rope(2, 48, 12, False),
         rope(2, 40, 10, True),
+        rope(2, 70, 70, False),
+        rope(3, 100, 70, True),
     ],
+    "qk_rope": [qk_rope(3, 1, 16, 16, False), qk_rope(2, 2, 100, 70, True)],
 }
 
 

@@ -12,9 +12,17 @@ import torch
 
 from quire.ops.attention import PAGED_ATTENTION, CachePlace
 from quire.ops.registry import Table
-from quire.ops.tolerances import TOLERANCES
 from quire.ops.vendor import attention_plan
-from tests.ops.attention_cases import PROVIDERS, Cache, Sequence, Shape, draw, formula, whole
+from tests.ops.attention_cases import (
+    PROVIDERS,
+    Cache,
+    Sequence,
+    Shape,
+    draw,
+    formula,
+    tolerance_of,
+    whole,
+)
 
 SHAPES = {
     "grouped": Shape(),
@@ -38,7 +46,7 @@ def test_a_mixed_batch_follows_the_formula(provider: str, shape: Shape) -> None:
     for row, (sequence, count) in enumerate(zip(sequences, counts)):
         if len(sequence.q) > count:
             cache.prepare([row], [len(sequence.q) - count])
-    tolerance = TOLERANCES["paged_attention"][str(shape.dtype).removeprefix("torch.")]
+    tolerance = tolerance_of(provider, shape.dtype)
     for sequence, count, got in zip(sequences, counts, cache.step(list(range(6)), counts)):
         torch.testing.assert_close(
             got.double(),

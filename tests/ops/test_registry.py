@@ -15,6 +15,7 @@ import torch
 
 from quire.ops import registry
 from quire.ops.arena import Arena
+from quire.ops.cpu import library
 from quire.ops.linear import LINEAR
 from quire.ops.norm import RMS_NORM
 from quire.ops.registry import Op, Provider, Signature, Table, choose, declare, register
@@ -92,8 +93,9 @@ def test_names_are_taken_once(op: Op) -> None:
         declare("twice", "pure", "again")
 
 
-def test_default_products_go_through_torch_on_cpu_only() -> None:
-    assert Table().bind(LINEAR, "bfloat16", N=8, K=8).provider.name == "torch"
+def test_default_products_are_native_or_go_through_torch_on_cpu_only() -> None:
+    expected = "cpu" if library.usable() else "torch"
+    assert Table().bind(LINEAR, "bfloat16", N=8, K=8).provider.name == expected
     elsewhere = Table(device="cuda")
     assert elsewhere.bind(LINEAR, "bfloat16", N=8, K=8).provider.name == "reference"
     assert "on cpu only" in elsewhere.bindings[0].refusals[0][1]
@@ -113,10 +115,13 @@ def test_the_report_shows_choices_and_refusals() -> None:
     table.bind(RMS_NORM, "float32", C=16)
     lines = render(table).splitlines()
     assert lines[0].split() == ["operation", "signature", "provider", "refused"]
-    assert lines[1].startswith("linear     float32 plain cuda N=8 K=16  reference  torch: its rows")
-    assert lines[2] == "rms_norm   float32 plain cuda C=16      reference"
+    refusal = "cpu: it computes on cpu only, not on cuda"
+    assert lines[1].startswith(
+        f"linear     float32 plain cuda N=8 K=16  reference  {refusal}; torch"
+    )
+    assert lines[2] == f"rms_norm   float32 plain cuda C=16      reference  {refusal}"
     declared = render().splitlines()
-    assert any(line.split()[:4] == ["linear", "packed", "torch,", "reference"] for line in declared)
+    assert any(line.split()[:4] == ["linear", "packed", "cpu,", "torch,"] for line in declared)
     assert len(declared) == 1 + len(registry.operations())
 
 

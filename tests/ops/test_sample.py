@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from quire.ops.cpu import library
 from quire.ops.logprobs import TOP_LOGPROBS
 from quire.ops.philox import philox4x32
 from quire.ops.pieces import (
@@ -28,7 +29,7 @@ from quire.ops.pieces import (
     log_sum_exp,
     weights,
 )
-from quire.ops.registry import Op, Table, providers
+from quire.ops.registry import Op, Table, load_all, providers
 from quire.ops.sample import (
     ADD_BIAS,
     ARGMAX,
@@ -39,23 +40,30 @@ from quire.ops.sample import (
     KEEP_IDS,
     MASK_BITS,
     PENALIZE,
+    SAMPLE_ROWS,
 )
 
 INF = math.inf
 SIZES = (5, 1023, 1024, 4099, 50_257)
 OPS = (
     ARGMAX, MASK_BITS, KEEP_IDS, ADD_BIAS, BAN_IDS, PENALIZE, DIVIDE_ROWS, FILTER_ROWS, GUMBEL_DRAW,
-    TOP_LOGPROBS,
+    TOP_LOGPROBS, SAMPLE_ROWS,
 )  # fmt: skip
-EVERY = [(op, name) for op in OPS for name in providers(op)]
+load_all()
+BODIES = ["reference", *(f"cpu-{isa}" for isa in library.usable())]
+EVERY = [(op, body) for op in OPS for body in BODIES]
+every_body = pytest.mark.parametrize("body", BODIES)
 
 
 def noise(*shape: int, seed: int = 0, scale: float = 4.0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
 
 
-def run(op: Op, *args: object, provider: str = "reference", **kwargs: object):
-    return providers(op)[provider].run(*args, **kwargs)
+def run(op: Op, *args: object, body: str = "reference", **kwargs: object):
+    """One provider's result; those of the native library on the instruction set that `body` names."""
+    name, _, isa = body.partition("-")
+    with library.using(isa) if isa else nullcontext():
+        return providers(op)[name].run(*args, **kwargs)
 
 
 def ids(*values: int) -> np.ndarray:
@@ -100,34 +108,36 @@ def test_philox_gives_the_published_words(counter: str, key: str, words: str) ->
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("provider", providers(ARGMAX))
-def test_argmax_takes_the_lowest_of_equal_ids(size: int, provider: str) -> None:
+@every_body
+def test_argmax_takes_the_lowest_of_equal_ids(size: int, body: str) -> None:
     x = noise(6, size)
     x[1] = x[1].round()
     x[2] = 1.0
     x[3, -1] = 99.0
     x[4, size // 2] = x[4, -1] = 99.0
     x[5] = -INF
-    found, best = run(ARGMAX, x, provider=provider)
+    found, best = run(ARGMAX, x, body=body)
     for row in range(6):
         assert best[row] == float(x[row].max())
         assert found[row] == int((x[row] == x[row].max()).nonzero()[0])
-    assert run(ARGMAX, x, [4, 1], provider=provider) == ([found[4], found[1]], [best[4], best[1]])
-    assert run(ARGMAX, x, [], provider=provider) == ([], [])
+    assert run(ARGMAX, x, [4, 1], body=body) == ([found[4], found[1]], [best[4], best[1]])
+    assert run(ARGMAX, x, [], body=body) == ([], [])
 
 
+@every_body
 @pytest.mark.parametrize("size", SIZES)
-def test_argmax_shows_what_is_not_finite(size: int) -> None:
+def test_argmax_shows_what_is_not_finite(size: int, body: str) -> None:
     x = noise(4, size)
     x[0, size - 1] = math.nan
     x[1, 0] = INF
     x[2] = -INF
-    best = run(ARGMAX, x)[1]
+    best = run(ARGMAX, x, body=body)[1]
     assert math.isnan(best[0]) and best[1] == INF and best[2] == -INF and math.isfinite(best[3])
 
 
+@every_body
 @pytest.mark.parametrize("size", SIZES)
-def test_mask_bits_leave_the_ids_whose_bit_is_set(size: int) -> None:
+def test_mask_bits_leave_the_ids_whose_bit_is_set(size: int, body: str) -> None:
     x = noise(3, size)
     allowed = noise(size, seed=1).numpy() > 0
     words = np.zeros(-(-size // 32), dtype=np.uint32)
@@ -135,105 +145,126 @@ def test_mask_bits_leave_the_ids_whose_bit_is_set(size: int) -> None:
         words[token_id // 32] |= np.uint32(1 << (token_id % 32))
     want = x.clone()
     want[1][torch.from_numpy(~allowed)] = -INF
-    run(MASK_BITS, x, [1], [words])
+    run(MASK_BITS, x, [1], [words], body=body)
     assert torch.equal(x, want)
-    run(MASK_BITS, x, [1], [words.view(np.int32)])
+    run(MASK_BITS, x, [1], [words.view(np.int32)], body=body)
     assert torch.equal(x, want)
 
 
-def test_kept_banned_and_biased_ids() -> None:
+@every_body
+def test_kept_banned_and_biased_ids(body: str) -> None:
     x = noise(4, 9)
     before = x.clone()
-    run(KEEP_IDS, x, [0, 2], [ids(3), ids(8, 1)])
+    run(KEEP_IDS, x, [0, 2], [ids(3), ids(8, 1)], body=body)
     assert torch.isfinite(x).nonzero().tolist()[:1] == [[0, 3]]
     assert torch.isfinite(x[2]).nonzero()[:, 0].tolist() == [1, 8]
     assert torch.equal(x[2][[1, 8]], before[2][[1, 8]])
     assert torch.equal(x[[1, 3]], before[[1, 3]])
-    run(BAN_IDS, x, [1], [ids(0, 4)])
+    run(BAN_IDS, x, [1], [ids(0, 4)], body=body)
     assert torch.isfinite(x[1]).tolist() == [one not in (0, 4) for one in range(9)]
-    run(ADD_BIAS, x, [3, 1], [ids(2), ids(0, 8)], [np.float32([1.5]), np.float32([5, -2])])
+    run(
+        ADD_BIAS,
+        x,
+        [3, 1],
+        [ids(2), ids(0, 8)],
+        [np.float32([1.5]), np.float32([5, -2])],
+        body=body,
+    )
     before[3, 2] += 1.5
     assert torch.equal(x[3], before[3])
     assert x[1, 0] == -INF and x[1, 8] == before[1, 8] - 2
 
 
-def test_a_ban_yields_where_nothing_would_be_left() -> None:
+@every_body
+def test_a_ban_yields_where_nothing_would_be_left(body: str) -> None:
     x = noise(2, 9)
     before = x.clone()
-    run(BAN_IDS, x, [0], [ids(*range(9))])
+    run(BAN_IDS, x, [0], [ids(*range(9))], body=body)
     assert torch.equal(x, before)
-    run(KEEP_IDS, x, [0], [ids(3)])
+    run(KEEP_IDS, x, [0], [ids(3)], body=body)
     kept = x.clone()
-    run(BAN_IDS, x, [0], [ids(3)])
-    run(KEEP_IDS, x, [0], [ids(4, 5)])
+    run(BAN_IDS, x, [0], [ids(3)], body=body)
+    run(KEEP_IDS, x, [0], [ids(4, 5)], body=body)
     assert torch.equal(x, kept)
 
 
+@every_body
 @pytest.mark.parametrize("penalty", [0.3, 1.3, 100.0])
-def test_repetition_penalty_equals_transformers(penalty: float) -> None:
+def test_repetition_penalty_equals_transformers(penalty: float, body: str) -> None:
     x = noise(3, 1000)
     seen = np.random.default_rng(0).integers(0, 1000, (3, 300))
     want = RepetitionPenaltyLogitsProcessor(penalty)(torch.from_numpy(seen), x.clone())
     run(
         PENALIZE, x, [0, 1, 2], seen=list(seen), output=[ids()] * 3,
-        repetition=[penalty] * 3, frequency=[0.0] * 3, presence=[0.0] * 3,
+        repetition=[penalty] * 3, frequency=[0.0] * 3, presence=[0.0] * 3, body=body,
     )  # fmt: skip
     assert torch.equal(x, want)
 
 
-def test_frequency_and_presence_penalties_count_the_output() -> None:
+@every_body
+def test_frequency_and_presence_penalties_count_the_output(body: str) -> None:
     x = noise(2, 7)
     want = x.clone()
     for token_id, count in ((2, 3), (5, 1)):
         want[1, token_id] += -0.75 * count - 0.5
     run(
         PENALIZE, x, [1], seen=[ids(1, 1, 2, 5)], output=[ids(2, 5, 2, 2)],
-        repetition=[1.0], frequency=[0.75], presence=[0.5],
+        repetition=[1.0], frequency=[0.75], presence=[0.5], body=body,
     )  # fmt: skip
     torch.testing.assert_close(x, want, rtol=0, atol=1e-6)
     assert torch.equal(x[:, [0, 1, 3, 4, 6]], want[:, [0, 1, 3, 4, 6]])
 
 
+@every_body
 @pytest.mark.parametrize("size", SIZES)
-def test_filters_keep_what_transformers_keep(size: int) -> None:
+def test_filters_keep_what_transformers_keep(size: int, body: str) -> None:
     for seed in range(4):
         x = noise(1, size, seed=seed)
         for min_p in (0.001, 0.1, 0.9, 1.0):
             want = MinPLogitsWarper(min_p)(None, x.clone())
-            assert torch.equal(filtered(x, min_p=min_p), want), min_p
+            assert torch.equal(filtered(x, min_p=min_p, body=body), want), min_p
         for top_k in (1, 2, 5, 40, 3000, 10**9):
             want = TopKLogitsWarper(min(top_k, size))(None, x.clone())
-            assert torch.equal(filtered(x, top_k=top_k), want), top_k
+            assert torch.equal(filtered(x, top_k=top_k, body=body), want), top_k
         for top_p in (1e-9, 0.1, 0.5, 0.9, 0.99):
             want = TopPLogitsWarper(top_p)(None, x.clone())
-            assert torch.equal(filtered(x, top_p=top_p), want), top_p
+            assert torch.equal(filtered(x, top_p=top_p, body=body), want), top_p
         chain = MinPLogitsWarper(0.01)(None, x.clone())
         chain = TopPLogitsWarper(0.8)(None, TopKLogitsWarper(min(50, size))(None, chain))
-        assert torch.equal(filtered(x, min_p=0.01, top_k=50, top_p=0.8), chain)
+        assert torch.equal(filtered(x, min_p=0.01, top_k=50, top_p=0.8, body=body), chain)
 
 
 def filtered(
-    x: torch.Tensor, *, min_p: float = 0.0, top_k: int = 0, top_p: float = 1.0
+    x: torch.Tensor,
+    *,
+    body: str,
+    min_p: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> torch.Tensor:
     x = x.clone()
-    run(FILTER_ROWS, x, [0], min_p=[min_p], top_k=[top_k], top_p=[top_p])
+    run(FILTER_ROWS, x, [0], min_p=[min_p], top_k=[top_k], top_p=[top_p], body=body)
     return x
 
 
-def test_a_flat_distribution_is_cut_at_the_lowest_ids() -> None:
+@every_body
+def test_a_flat_distribution_is_cut_at_the_lowest_ids(body: str) -> None:
     """No prefix of the candidates suffices here, so that everything gets sorted."""
-    kept = torch.isfinite(filtered(torch.zeros(1, 20_000), top_p=0.75))[0]
+    kept = torch.isfinite(filtered(torch.zeros(1, 20_000), top_p=0.75, body=body))[0]
     assert kept.nonzero()[:, 0].tolist() == list(range(15_000))
 
 
+@every_body
 @pytest.mark.parametrize("size", SIZES)
-def test_top_logprobs_are_log_softmax(size: int) -> None:
+def test_top_logprobs_are_log_softmax(size: int, body: str) -> None:
     x = noise(3, size)
     want = torch.log_softmax(x.double(), 1)
     chosen = [0, size - 1, int(x[2].argmax())]
     extra = [(), (1, 0), ()]
     for count in (0, 3, size + 5, -1):
-        found = run(TOP_LOGPROBS, x, chosen, counts=[count] * 3, extra=extra, normalize=True)
+        found = run(
+            TOP_LOGPROBS, x, chosen, counts=[count] * 3, extra=extra, normalize=True, body=body
+        )
         for row, (got, values, ranks) in enumerate(found):
             order = x[row].sort(descending=True, stable=True).indices.tolist()
             place = {token_id: at for at, token_id in enumerate(order)}
@@ -243,27 +274,35 @@ def test_top_logprobs_are_log_softmax(size: int) -> None:
             torch.testing.assert_close(
                 torch.tensor(values).double(), want[row, got], rtol=1e-6, atol=1e-6
             )
-    got, values, _ = run(TOP_LOGPROBS, x, chosen, counts=[2] * 3, extra=extra, normalize=False)[0]
+    got, values, _ = run(
+        TOP_LOGPROBS, x, chosen, counts=[2] * 3, extra=extra, normalize=False, body=body
+    )[0]
     assert values == x[0, got].tolist()
 
 
-def test_equal_logits_are_ranked_by_id() -> None:
+@every_body
+def test_equal_logits_are_ranked_by_id(body: str) -> None:
     x = torch.tensor([[1.0, 3.0, 1.0, 3.0, 1.0, -INF, -INF]])
-    got, values, ranks = run(TOP_LOGPROBS, x, [4], counts=[3], extra=[(5, 0)], normalize=True)[0]
+    got, values, ranks = run(
+        TOP_LOGPROBS, x, [4], counts=[3], extra=[(5, 0)], normalize=True, body=body
+    )[0]
     assert (got, ranks) == ([4, 1, 3, 0, 5, 0], [5, 1, 2, 3, 6, 3])
     assert values[4] == -INF
-    got, _, ranks = run(TOP_LOGPROBS, x, [6], counts=[6], extra=[()], normalize=True)[0]
+    got, _, ranks = run(TOP_LOGPROBS, x, [6], counts=[6], extra=[()], normalize=True, body=body)[0]
     assert (got, ranks) == ([6, 1, 3, 0, 2, 4, 5], [7, 1, 2, 3, 4, 5, 6])
 
 
 # The draw
 
 
-def draw(x: torch.Tensor, seed: int = 0, position: int = 0, index: int = 0) -> int:
-    return run(GUMBEL_DRAW, x, [0], seeds=[seed], positions=[position], indices=[index])[0]
+def draw(x: torch.Tensor, seed: int = 0, position: int = 0, index: int = 0, *, body: str) -> int:
+    return run(GUMBEL_DRAW, x, [0], seeds=[seed], positions=[position], indices=[index], body=body)[
+        0
+    ]
 
 
-def test_the_draw_is_the_formula() -> None:
+@every_body
+def test_the_draw_is_the_formula(body: str) -> None:
     """Every id, in plain Python floats; seeds of 64 bits use both words of the key."""
     x = noise(1, 3000, scale=2.0)
     for seed in (0, 1, 2**32, 2**64 - 1, -5):
@@ -274,27 +313,30 @@ def test_the_draw_is_the_formula() -> None:
                 word = philox4x32((token_id, position, index, 0), key)[0]
                 assert isinstance(word, int)
                 scores.append(value - math.log(-math.log((word + 0.5) * 2.0**-32)))
-            assert draw(x, seed, position, index) == scores.index(max(scores))
+            assert draw(x, seed, position, index, body=body) == scores.index(max(scores))
 
 
-def test_the_draw_never_takes_a_filtered_id() -> None:
+@every_body
+def test_the_draw_never_takes_a_filtered_id(body: str) -> None:
     x = torch.full((1, 100), -INF)
     x[0, 7] = -50.0
     x[0, 93] = -50.0
-    assert {draw(x, seed) for seed in range(40)} == {7, 93}
+    assert {draw(x, seed, body=body) for seed in range(40)} == {7, 93}
 
 
-def test_filtering_ids_that_lose_does_not_change_the_draw() -> None:
+@every_body
+def test_filtering_ids_that_lose_does_not_change_the_draw(body: str) -> None:
     x = noise(1, 500)
     for seed in range(50):
-        won = draw(x, seed)
+        won = draw(x, seed, body=body)
         small = torch.full_like(x, -INF)
         small[0, [won, 3]] = x[0, [won, 3]]
-        assert draw(small, seed) == won
+        assert draw(small, seed, body=body) == won
 
 
+@every_body
 @pytest.mark.parametrize("vary", ["seed", "position", "index"])
-def test_draws_have_the_frequencies_of_softmax(vary: str) -> None:
+def test_draws_have_the_frequencies_of_softmax(vary: str, body: str) -> None:
     """Pearson's statistic of 20,000 draws over 8 ids; 24.3 is exceeded once in 1,000 by chance.
 
     All numbers are fixed, so the outcome is too.
@@ -307,51 +349,134 @@ def test_draws_have_the_frequencies_of_softmax(vary: str) -> None:
     columns[vary] = list(numbers)
     drawn = run(
         GUMBEL_DRAW, x.expand(count, -1), range(count),
-        seeds=columns["seed"], positions=columns["position"], indices=columns["index"],
+        seeds=columns["seed"], positions=columns["position"], indices=columns["index"], body=body,
     )  # fmt: skip
     counts = torch.bincount(torch.tensor(drawn), minlength=8).double()
     assert float(((counts - want) ** 2 / want).sum()) < 24.3
 
 
+@every_body
+@pytest.mark.parametrize("size", [5, 300, 4099, 50_257])
+def test_sampling_a_row_is_its_parts(body: str, size: int) -> None:
+    """Temperature, filters and draw in one call give what the four operations give in turn."""
+    x = noise(12, size)
+    x[7, size // 2] = math.nan
+    x[8] = -INF
+    x[9, 3] = 3e38
+    rows = [0, 1, 2, 3, 4, 5, 6, 9, 7, 8]
+    asked = {
+        "temperature": [0.0, 1.0, 0.7, 1.5, 0.9, 30.0, 1.0, 0.01, 1.0, 1.0],
+        "min_p": [0.0, 0.0, 0.0, 0.02, 0.0, 0.0, 0.0, 0.0, 0.1, 0.1],
+        "top_k": [0, 0, 50, 0, 1200, 0, 3, 0, 5, 5],
+        "top_p": [1.0, 1.0, 0.9, 1.0, 0.95, 0.5, 1.0, 1.0, 0.5, 0.5],
+    }
+    before = x.clone()
+    counters = dict.fromkeys(("seeds", "positions", "indices"), rows)
+    ids, best = run(SAMPLE_ROWS, x, rows, **asked, **counters, body=body)
+    assert torch.equal(x.nan_to_num(), before.nan_to_num())
+    assert [math.isfinite(value) for value in best] == [True] * 7 + [False] * 3
+    assert ([ids[0]], [best[0]]) == run(ARGMAX, x, [0], body=body)
+    good, part = rows[1:7], slice(1, 7)
+    run(DIVIDE_ROWS, x, good, asked["temperature"][part], body=body)
+    run(
+        FILTER_ROWS, x, good, min_p=asked["min_p"][part], top_k=asked["top_k"][part],
+        top_p=asked["top_p"][part], body=body,
+    )  # fmt: skip
+    drawn = run(GUMBEL_DRAW, x, good, seeds=good, positions=good, indices=good, body=body)
+    assert ids[part] == drawn
+    assert best[part] == run(ARGMAX, x, good, body=body)[1]
+
+
+@every_body
+def test_logprobs_of_a_row_that_is_not_finite_are_nan(body: str) -> None:
+    x = noise(4, 600)
+    x[0, 599] = math.nan
+    x[1, 0] = INF
+    x[2] = -INF
+    chosen, extra = [5, 6, 7, 8], [(1, 2)] * 4
+    found = run(TOP_LOGPROBS, x, chosen, counts=[3] * 4, extra=extra, normalize=True, body=body)
+    for row in range(3):
+        assert all(math.isnan(value) for value in found[row][1])
+        assert len(found[row][0]) == len(found[row][1]) == len(found[row][2])
+    alone = run(
+        TOP_LOGPROBS, x, [8], counts=[3], extra=[(1, 2)], normalize=True, rows=[3], body=body
+    )
+    assert alone == found[3:] and len(alone[0][0]) == 6
+
+
 # Bits
 
 
-def all_bits(
-    op: Op, provider: str, x: torch.Tensor, rows: list[int], names: list[int]
-) -> list[object]:
+@pytest.mark.parametrize("size", [40, 4096, 30_011])
+@pytest.mark.parametrize(
+    "op",
+    [op for op in OPS if op not in (FILTER_ROWS, TOP_LOGPROBS, SAMPLE_ROWS)],
+    ids=lambda op: op.name,
+)
+def test_every_body_gives_the_bits_of_the_definition(op: Op, size: int) -> None:
+    """The other three add up exponentials, whose last bit is a machine's own."""
+    x = noise(9, size)
+    rows = list(range(9))
+    want = all_bits(op, "reference", x, rows, rows)
+    for body in BODIES[1:]:
+        assert all_bits(op, body, x, rows, rows) == want, body
+
+
+@every_body
+@pytest.mark.parametrize("size", [40, 4096, 30_011])
+def test_min_p_and_top_k_keep_exactly_what_they_say(body: str, size: int) -> None:
+    x = noise(8, size)
+    x[4:] = x[4:].round()  # many equal entries, both zeros among them
+    want = x.clone()
+    top_k = [1, 7, 39, 16 * 30, 3, 17, 300, 2000]
+    for row, k in enumerate(top_k):
+        floor = (x[row].max().double() + math.log(1e-9)).float()
+        if k < size:
+            floor = max(floor, x[row].sort(descending=True).values[k - 1])
+        want[row, x[row] < floor] = -INF
+    run(FILTER_ROWS, x, range(8), min_p=[1e-9] * 8, top_k=top_k, top_p=[1.0] * 8, body=body)
+    assert torch.equal(x, want)
+
+
+def all_bits(op: Op, body: str, x: torch.Tensor, rows: list[int], names: list[int]) -> list[object]:
     """What the op makes of x's `rows`, whose parameters go by `names`, in a form that compares bits."""
     x = x.clone()
     size = x.shape[1]
     some = [np.random.default_rng(name).integers(0, size, 40) for name in names]
     fractions = [0.3 + 0.6 * (name % 7) / 7 for name in names]
     calls: dict[str, Callable[[], object]] = {
-        "argmax": lambda: list(zip(*run(op, x, rows, provider=provider))),
+        "argmax": lambda: list(zip(*run(op, x, rows, body=body))),
         "mask_bits": lambda: run(
             op, x, rows,
             [np.random.default_rng(n).integers(0, 2**32, -(-size // 32), dtype=np.uint32) for n in names],
-            provider=provider,
+            body=body,
         ),
-        "keep_ids": lambda: run(op, x, rows, some, provider=provider),
-        "ban_ids": lambda: run(op, x, rows, some, provider=provider),
+        "keep_ids": lambda: run(op, x, rows, some, body=body),
+        "ban_ids": lambda: run(op, x, rows, some, body=body),
         "add_bias": lambda: run(
             op, x, rows, [np.unique(one) for one in some],
-            [np.unique(one).astype(np.float32) / 7 for one in some], provider=provider,
+            [np.unique(one).astype(np.float32) / 7 for one in some], body=body,
         ),
         "penalize": lambda: run(
             op, x, rows, seen=some, output=[one[:31] for one in some], repetition=[1.1 + f for f in fractions],
-            frequency=fractions, presence=fractions, provider=provider,
+            frequency=fractions, presence=fractions, body=body,
         ),
-        "divide_rows": lambda: run(op, x, rows, fractions, provider=provider),
+        "divide_rows": lambda: run(op, x, rows, fractions, body=body),
         "filter_rows": lambda: run(
             op, x, rows, min_p=[0.001 * (name % 3) for name in names], top_k=[name % 4 * 700 for name in names],
-            top_p=fractions, provider=provider,
+            top_p=fractions, body=body,
         ),
         "gumbel_draw": lambda: run(
-            op, x, rows, seeds=names, positions=names, indices=names, provider=provider
+            op, x, rows, seeds=names, positions=names, indices=names, body=body
         ),
+        "sample_rows": lambda: list(zip(*run(
+            op, x, rows, temperature=fractions, min_p=[0.001 * (name % 3) for name in names],
+            top_k=[name % 4 * 700 for name in names], top_p=[min(1.0, f + 0.2) for f in fractions],
+            seeds=names, positions=names, indices=names, body=body,
+        ))),
         "top_logprobs": lambda: run(
             op, x[rows], [int(one[0]) for one in some], counts=[9] * len(rows),
-            extra=[one.tolist() for one in some], normalize=True, provider=provider,
+            extra=[one.tolist() for one in some], normalize=True, body=body,
         ),
     }  # fmt: skip
     result = calls[op.name]()
@@ -371,22 +496,22 @@ def threads(count: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("size", [1001, 43_211])
-@pytest.mark.parametrize(("op", "provider"), EVERY, ids=[f"{op.name}-{name}" for op, name in EVERY])
+@pytest.mark.parametrize(("op", "body"), EVERY, ids=[f"{op.name}-{name}" for op, name in EVERY])
 def test_a_row_has_the_same_bits_alone_in_any_batch_and_with_any_threads(
-    op: Op, provider: str, size: int
+    op: Op, body: str, size: int
 ) -> None:
     x = noise(50, size)
     names = list(range(50))
     with threads(2):
-        together = all_bits(op, provider, x, names, names)
+        together = all_bits(op, body, x, names, names)
         for batch in ([0, 49], [49, 0], [3, 9, 10, 30, 31, 32, 48]):
-            part = all_bits(op, provider, x[batch], list(range(len(batch))), batch)
+            part = all_bits(op, body, x[batch], list(range(len(batch))), batch)
             assert part == [together[row] for row in batch]
-            assert all_bits(op, provider, x, batch, batch) == part
+            assert all_bits(op, body, x, batch, batch) == part
     for count in (1, 2, 3):
         with threads(count):
             for row in (0, 5, 33):
-                alone = all_bits(op, provider, x[row : row + 1], [0], [row])
+                alone = all_bits(op, body, x[row : row + 1], [0], [row])
                 assert alone == [together[row]]
 
 
@@ -428,11 +553,12 @@ IN_PLACE: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
+@every_body
 @pytest.mark.parametrize("op", [op for op in OPS if op.name in IN_PLACE], ids=lambda op: op.name)
-def test_rows_that_are_not_listed_stay_as_they_are(op: Op) -> None:
+def test_rows_that_are_not_listed_stay_as_they_are(op: Op, body: str) -> None:
     x = noise(5, 1001)
     before = x.clone()
-    run(op, x, [1, 3], **IN_PLACE[op.name])
+    run(op, x, [1, 3], **IN_PLACE[op.name], body=body)
     assert torch.equal(x[[0, 2, 4]], before[[0, 2, 4]])
     assert not torch.equal(x[1], before[1]) and not torch.equal(x[3], before[3])
 

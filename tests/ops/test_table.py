@@ -18,7 +18,7 @@ from quire.ops.registry import (
     providers,
 )
 from quire.ops.tolerances import TOLERANCES
-from tests.ops.attention_cases import Cache, Shape, draw, formula
+from tests.ops.attention_cases import PROVIDERS, Cache, Shape, draw, formula, tolerance_of
 from tests.ops.cases import CASES, DTYPES, Case, poisoned, result_dtype, wide
 
 load_all()
@@ -79,13 +79,13 @@ ATTENTION = [
     "shape", ATTENTION, ids=lambda s: f"H{s.heads}-K{s.kv_heads}-D{s.head_size}"
 )
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("provider", ["torch", "reference"])
+@pytest.mark.parametrize("provider", sorted(PROVIDERS))
 def test_attention_values(provider: str, dtype: str, shape: Shape) -> None:
     shape = Shape(**{**shape.__dict__, "dtype": DTYPES[dtype]})
     lengths = [1, 31, 32, 33, 65, 130]
     sequences = draw(shape, lengths)
     results = Cache(provider, shape, sequences).step(list(range(6)), lengths)
-    tolerance = TOLERANCES["paged_attention"][dtype]
+    tolerance = tolerance_of(provider, DTYPES[dtype])
     for sequence, got in zip(sequences, results):
         torch.testing.assert_close(
             got.double(),

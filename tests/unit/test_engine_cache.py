@@ -16,7 +16,8 @@ import pytest
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.hashing import BlockHasher, root_key
 from quire.engine.kvcache.kinds import FullAttention, SlidingWindow, rules_of
-from quire.engine.kvcache.manager import CacheManager, slabs_needed
+from quire.engine.kvcache.limits import slabs_needed
+from quire.engine.kvcache.manager import CacheManager
 from quire.engine.request import Request
 from quire.protocol.cache import NULL_BLOCK, CacheGroup
 from quire.protocol.errors import SettingsError

@@ -100,6 +100,21 @@ def test_limits_above_the_machine_change_nothing(root: Path) -> None:
     assert read_machine(root).available_bytes == 8 * GIB
 
 
+def test_limits_of_the_process_count_what_it_has_mapped(root: Path) -> None:
+    put(root, "proc/self/status", f"VmSize:\t{GIB // 1024} kB\nVmData:\t  {GIB // 2048} kB\n")
+    form = "{:26}{:21}{:21}bytes\n"
+    put(root, "proc/self/limits", form.format("Max data size", "unlimited", "unlimited"))
+    assert read_machine(root).available_bytes == 8 * GIB
+    put(root, "proc/self/limits", form.format("Max data size", str(2 * GIB), "unlimited"))
+    machine = read_machine(root)
+    assert (machine.total_bytes, machine.available_bytes) == (2 * GIB, 3 * GIB // 2)
+    put(root, "proc/self/limits", form.format("Max address space", str(3 * GIB), str(4 * GIB)))
+    machine = read_machine(root)
+    assert (machine.total_bytes, machine.available_bytes) == (3 * GIB, 2 * GIB)
+    put(root, "proc/self/limits", form.format("Max data size", str(GIB // 4), str(GIB // 4)))
+    assert read_machine(root).available_bytes == 0
+
+
 def test_isa_names_what_changes_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
     assert (

@@ -174,9 +174,11 @@ def test_a_row_gets_the_same_alone_and_in_any_batch(mode: str) -> None:
     ]
 
 
-def test_a_plain_row_is_one_that_needs_no_stage() -> None:
+def test_an_edited_row_is_one_whose_logits_a_stage_may_change() -> None:
     """Taking the long way gives the same token."""
-    assert [row.is_plain for row in mixed_rows()] == [True] + [False] * 9
+    assert [row.is_edited for row in mixed_rows()] == [False] * 5 + [True] * 4 + [False]
+    assert row_of(min_tokens=2, max_tokens=9).is_edited
+    assert not row_of(min_tokens=2, max_tokens=9, output=[1, 2]).is_edited
     logits = noise(SIZE)
     assert one(logits, row_of()).token_id == one(logits, row_of(logit_bias={3: 0.0})).token_id
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.hashing import BlockHasher
 from quire.engine.kvcache.kinds import FullAttention, SlidingWindow, rules_of
+from quire.engine.kvcache.limits import check_length_fits
 from quire.engine.request import NEVER, Sequence
 from quire.protocol.cache import NULL_BLOCK, CacheLayout
 from quire.protocol.errors import SettingsError
@@ -19,6 +20,9 @@ from quire.protocol.step import BlockCopy
 
 class CacheManager:
     """Block tables of all sequences. All groups share one block size, so all tables have one length.
+
+    What nobody waits for is put off until `settle`: entering keys, and giving back the blocks of
+    sequences that ended. Whatever could tell the difference settles first, so that only time is won.
 
     Raises SettingsError if the groups differ in block size, have a kind that is not served, or if
     one sequence of `max_model_len` tokens does not fit.
@@ -48,7 +52,10 @@ class CacheManager:
             (g, rules) for g, rules in enumerate(self.rules) if isinstance(rules, SlidingWindow)
         ]
         full = [g for g in self._groups if isinstance(self.rules[g], FullAttention)]
-        self._must_hold_first = self.pool.cached(full[0]) if full else None
+        self._must_hold_first = self.pool.cached(full[0]).shards if full else None
+        self._unpublished: list[tuple[Sequence, list[list[int]], int, int]] = []
+        self._first_keys: set[bytes] = set()
+        self._ended: list[tuple[Sequence | None, list[list[int]]]] = []
 
     # Starting a sequence.
 
@@ -67,13 +74,22 @@ class CacheManager:
         """
         if not sequence.reads_cache:
             return 0
-        keys, token_ids = sequence.keys, sequence.token_ids
+        keys = sequence.keys
         # One more than can be read, where the last block is full: it will be published.
-        num_blocks = len(token_ids) // self.block_size
+        num_blocks = len(sequence.token_ids) // self.block_size
         if len(keys) < num_blocks:
-            self._hasher.extend(keys, sequence.request, token_ids, num_blocks)
-        if not keys or (self._must_hold_first is not None and keys[0] not in self._must_hold_first):
+            self._hasher.extend(keys, sequence.request, sequence.token_ids, num_blocks)
+        if not keys:
             return 0
+        first, must_hold = keys[0], self._must_hold_first
+        if first in self._first_keys:
+            self._publish_all()
+        if must_hold is not None and first not in must_hold[first[0]]:
+            return 0
+        return self._longest_hit(sequence)
+
+    def _longest_hit(self, sequence: Sequence) -> int:
+        keys = sequence.keys
         hit = max(self._hit_limit(sequence), 0)
         settled = 0
         while settled < len(self.rules) and hit:
@@ -113,6 +129,7 @@ class CacheManager:
         need = -(-sequence.length // self.block_size) - hit
         if self.pool.has_available_each(need):
             return True
+        self.settle()
         for g, rules in enumerate(self.rules):
             if not self.pool.has_available(g, need):
                 live = rules.most_live(sequence.length, self._max_chunk)
@@ -127,13 +144,14 @@ class CacheManager:
         """
         if not hit:
             count = -(-end // self.block_size)
-            taken = self.pool.take_each(count)
+            taken = self.pool.take_each(count) or self._take_each(count)
             if taken is None:
                 return False
             sequence.tables = taken
             sequence.computed = 0
             sequence.capacity = count * self.block_size
-            self._mark_published(sequence, 0)
+            sequence.published = 0
+            sequence.publish_at = self.block_size if sequence.request.writes_cache else NEVER
             return True
         tables: list[list[int]] = []
         for g in self._groups:
@@ -159,9 +177,9 @@ class CacheManager:
         for g, rules in self._windows:
             first = rules.first_needed(sequence.computed)
             if first:
-                self._pass_window(g, first, sequence.tables[g])
+                self._pass_window(g, first, sequence)
         count = max(-(-end // self.block_size) - sequence.capacity // self.block_size, 0)
-        grown = self.pool.take_each(count)
+        grown = self.pool.take_each(count) or self._take_each(count)
         if grown is None:
             return None
         for table, fresh in zip(sequence.tables, grown, strict=True):
@@ -169,7 +187,15 @@ class CacheManager:
         sequence.capacity += count * self.block_size
         return grown
 
-    def _pass_window(self, group: int, first: int, table: list[int]) -> None:
+    def _take_each(self, count: int) -> list[list[int]] | None:
+        taken = self.pool.take_each(count)
+        if taken is None and self._ended:
+            self.settle()
+            taken = self.pool.take_each(count)
+        return taken
+
+    def _pass_window(self, group: int, first: int, sequence: Sequence) -> None:
+        table = sequence.tables[group]
         passed = []
         index = min(first, len(table)) - 1
         while index >= 0 and table[index] != NULL_BLOCK:
@@ -177,13 +203,24 @@ class CacheManager:
             table[index] = NULL_BLOCK
             index -= 1
         if passed:
-            passed.reverse()
-            self.pool.release(group, passed)
+            self._ended.append((None, [passed if g == group else [] for g in self._groups]))
 
     def release(self, sequence: Sequence) -> None:
         """Gives back every block, the tail first, so that the tail of a chain is evicted first."""
-        for g, table in enumerate(sequence.tables):
-            self.pool.release(g, reversed(table))
+        if sequence.tables:
+            self._publish_all()
+            for g, table in enumerate(sequence.tables):
+                self.pool.release(g, reversed(table))
+        self._clear(sequence)
+
+    def release_later(self, sequence: Sequence) -> None:
+        """`release` at the next `settle`, or when blocks are short."""
+        if sequence.tables:
+            # Held until then, since to take a long prompt's list apart costs time too.
+            self._ended.append((sequence, sequence.tables))
+        self._clear(sequence)
+
+    def _clear(self, sequence: Sequence) -> None:
         sequence.tables = []
         sequence.capacity = 0
         sequence.computed = 0
@@ -191,10 +228,27 @@ class CacheManager:
         sequence.plain_until = 0
         sequence.is_fork = False
 
+    def settle(self) -> None:
+        """Does what was put off."""
+        self._publish_all()
+        if self._ended:
+            for g in self._groups:
+                blocks: list[int] = []
+                for _, tables in self._ended:
+                    blocks += reversed(tables[g])
+                self.pool.release(g, blocks)
+            self._ended.clear()
+
+    def reset(self) -> bool:
+        """Forgets every key; False, with nothing changed, while any block is held."""
+        self.settle()
+        return self.pool.reset()
+
     # Forks.
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
         """References for `child` on the parent's blocks of the prompt; its last token is open."""
+        self._publish_all()
         child.computed = child.num_prompt - 1
         num_blocks = -(-child.num_prompt // self.block_size)
         tables = []
@@ -217,6 +271,7 @@ class CacheManager:
         Appends the copies to be made to `copies`, and the blocks to give back once the plan is
         made to `sources`. False, with the references kept, if blocks run out.
         """
+        self.settle()
         last = child.computed // self.block_size
         has_content = child.computed % self.block_size > 0
         own = [self.pool.num_references(g, child.tables[g][last]) == 1 for g in self._groups]
@@ -264,21 +319,45 @@ class CacheManager:
 
     def publish(self, sequence: Sequence) -> None:
         """Publishes the keys of its full blocks whose tokens are planned and whose ids are known."""
+        self.publish_later(sequence)
+        self._publish_all()
+
+    def publish_later(self, sequence: Sequence) -> None:
+        """`publish` at the next `settle`, or as soon as somebody could find the keys."""
         if sequence.computed < sequence.publish_at:
             return
         known = min(sequence.computed, len(sequence.token_ids)) // self.block_size
         first = sequence.published
         if known <= first:
             return
-        if len(sequence.keys) < known:
-            self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, known)
-        keys = sequence.keys[first:known]
-        for g, table in enumerate(sequence.tables):
-            self.pool.publish(g, table[first:known], keys)
-        self._mark_published(sequence, known)
+        keys = sequence.keys
+        if not keys:
+            self._hasher.extend(keys, sequence.request, sequence.token_ids, known)
+        self._first_keys.add(keys[0])
+        self._unpublished.append((sequence, sequence.tables, first, known))
+        # Only a request that writes the cache comes here.
+        sequence.published = known
+        sequence.publish_at = (known + 1) * self.block_size
+
+    def _publish_all(self) -> None:
+        if not self._unpublished:
+            return
+        keys: list[bytes] = []
+        blocks: list[list[int]] = [[] for _ in self._groups]
+        for sequence, tables, first, known in self._unpublished:
+            if len(sequence.keys) < known:
+                self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, known)
+            keys += sequence.keys[first:known]
+            for group, table in zip(blocks, tables, strict=True):
+                group += table[first:known]
+        for g in self._groups:
+            self.pool.publish(g, blocks[g], keys)
+        self._unpublished.clear()
+        self._first_keys.clear()
 
     def withdraw(self, sequence: Sequence, start: int) -> None:
         """Forgets the keys of its blocks from the one that holds token `start` on."""
+        self._publish_all()
         for key in sequence.keys[start // self.block_size :]:
             for g in self._groups:
                 self.pool.withdraw(g, key)
@@ -290,41 +369,7 @@ class CacheManager:
             for g in self._groups if sequence.tables else ():
                 assert len(sequence.tables[g]) * self.block_size == sequence.capacity
                 holders[g].update(sequence.held_blocks(g))
+        for _, tables in self._ended:
+            for g, table in enumerate(tables):
+                holders[g].update(block for block in table if block != NULL_BLOCK)
         self.pool.check_invariants(holders)
-
-
-def slabs_needed(layout: CacheLayout, length: int) -> int:
-    """Slabs with which one sequence of `length` tokens always comes to its end, a block at a time.
-
-    Raises SettingsError for a cache kind that is not served.
-    """
-    total = 0
-    for g, group in enumerate(layout.groups):
-        rules = rules_of(group)
-        live = rules.most_live(length, group.block_size)
-        per_slab = layout.blocks_per_slab(g)
-        total += -(-live // per_slab)
-        # Blocks of a moving window wander through their slabs and may lie across one more edge.
-        if len(layout.groups) > 1 and per_slab > 1 and live < rules.blocks_needed(length):
-            total += 1
-    return total
-
-
-def check_length_fits(layout: CacheLayout, max_model_len: int) -> None:
-    """Raises SettingsError, naming the longest length that fits, if one sequence alone would not."""
-    needed = slabs_needed(layout, max_model_len)
-    if needed <= layout.num_slabs:
-        return
-    low, high = 0, max_model_len
-    while high - low > 1:
-        middle = (low + high) // 2
-        if slabs_needed(layout, middle) <= layout.num_slabs:
-            low = middle
-        else:
-            high = middle
-    advice = f"set --max-model-len {low} or less, or give" if low else "give"
-    raise SettingsError(
-        f"max_model_len {max_model_len} needs {needed * layout.slab_bytes} bytes of KV cache and "
-        f"there are {layout.num_slabs * layout.slab_bytes}; {advice} more with "
-        f"--kv-cache-memory-bytes {needed * layout.slab_bytes}"
-    )

@@ -58,17 +58,16 @@ class Places:
         self._drop(sequence)
         sequence.length = len(sequence.token_ids)
         sequence.valid_from = step
-        sequence.quiet_until = 0
 
     def finish(self, sequence: Sequence) -> None:
-        """A sequence ends: it holds nothing, and results in flight are not for it."""
+        """A sequence ends: results in flight are not for it. Its blocks go when the cache settles."""
         self._unqueue(sequence)
-        self._drop(sequence)
+        self._leave(sequence)
+        self.cache.release_later(sequence)
         if sequence.alone_until:
             self.alone.remove(sequence)
             sequence.alone_until = 0
         sequence.valid_from = NEVER
-        sequence.quiet_until = 0
         request = sequence.request
         del request.sequences[sequence.index]
         request.unfinished.discard(sequence.index)
@@ -83,13 +82,19 @@ class Places:
 
     def _drop(self, sequence: Sequence) -> None:
         """Lets go of row, blocks and key."""
+        self._leave(sequence)
+        self.cache.release(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
         if sequence.row >= 0:
             self.free_rows.append(sequence.row)
             self.freed_rows.append(sequence.row)
             sequence.row = -1
-        self.clear_busy(sequence)
-        self.forks.pop(sequence, None)
-        self.cache.release(sequence)
+        sequence.quiet_until = 0
+        if sequence.busy_key is not None:
+            self.clear_busy(sequence)
+        if sequence.is_fork:
+            del self.forks[sequence]
 
     # Running alone.
 

@@ -5,16 +5,17 @@ Who gets into it is decided in `scheduler.scheduler`.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from quire.engine.request import Sequence
+from quire.protocol.outputs import EngineStats
 from quire.protocol.step import BlockCopy, NewRow, RowGrowth, StepPlan
 
 
 class Draft:
     """The lists of a plan being made.
 
-    Rows that compute one token and sample are only added to `rows`, `starts` and `members`; `catch_up`
-    fills `counts` and `samples` for all of them in one go.
-
+    odd      (place, count, is_sampled) of rows that do not compute one token and sample the next.
     members  the sequences of `rows`, in order.
     sources  (group, block) that copies read; given back once the plan is made.
     leaders  sequences whose prompt is planned to the end here and whose request is not forked yet.
@@ -23,8 +24,7 @@ class Draft:
     __slots__ = (
         "rows",
         "starts",
-        "counts",
-        "samples",
+        "odd",
         "members",
         "new_rows",
         "growth",
@@ -37,8 +37,7 @@ class Draft:
     def __init__(self) -> None:
         self.rows: list[int] = []
         self.starts: list[int] = []
-        self.counts: list[int] = []
-        self.samples: list[bool] = []
+        self.odd: list[tuple[int, int, bool]] = []
         self.members: list[Sequence] = []
         self.new_rows: list[NewRow] = []
         self.growth: list[RowGrowth] = []
@@ -49,60 +48,44 @@ class Draft:
 
     def add_new(self, sequence: Sequence) -> None:
         """The sequence takes its row with this plan: the worker gets it whole."""
-        source = sequence.request.source
+        new_row = sequence.request.new_row
         # A prompt never changes, so that the plan may hold it; a list that grows is copied.
         is_started = len(sequence.token_ids) > sequence.num_prompt
         self.new_rows.append(
-            NewRow(
+            replace(
+                new_row,
                 row=sequence.row,
-                request_id=sequence.request_id,
                 index=sequence.index,
-                token_ids=sequence.token_ids.copy() if is_started else source.prompt_token_ids,
-                num_prompt_tokens=sequence.num_prompt,
-                params=source.params,
-                seed=source.seed,
+                token_ids=sequence.token_ids.copy() if is_started else new_row.token_ids,
                 block_ids=[table.copy() for table in sequence.tables],
-                eos_token_ids=source.eos_token_ids,
-                adapter=source.adapter,
-                media=source.media,
-                positions=source.positions,
-                embeds=source.embeds,
-                embed_rows=source.embed_rows,
-                spans=source.spans,
-                encoder=source.encoder,
-                needs_mask=source.grammar is not None,
             )
         )
 
-    def catch_up(self) -> None:
-        """Brings `counts` and `samples` up to `rows`."""
-        missing = len(self.rows) - len(self.counts)
-        self.counts += [1] * missing
-        self.samples += [True] * missing
-
-    def add_row(self, sequence: Sequence, start: int, count: int) -> None:
-        """The sequence computes `count` tokens from `start`, and samples if these are its last."""
-        if len(self.counts) < len(self.rows):
-            self.catch_up()
+    def add_row(self, sequence: Sequence, start: int, count: int) -> bool:
+        """The sequence computes `count` tokens from `start`; whether it samples: if these are its last."""
         end = start + count
-        sequence.computed = end
+        num_prompt = sequence.num_prompt
+        is_last = end == sequence.length
         self.rows.append(sequence.row)
         self.starts.append(start)
-        self.counts.append(count)
         self.members.append(sequence)
-        if end == sequence.length:
-            self.samples.append(True)
+        sequence.computed = end
+        if is_last:
             sequence.length = end + 1
-        else:
-            self.samples.append(False)
-        if start < sequence.num_prompt:
-            self.prompt_tokens += min(end, sequence.num_prompt) - start
-            if end >= sequence.num_prompt and not sequence.request.is_forked:
+        if count > 1 or not is_last:
+            self.odd.append((len(self.rows) - 1, count, is_last))
+        if start < num_prompt:
+            self.prompt_tokens += (end if end < num_prompt else num_prompt) - start
+            if end >= num_prompt and not sequence.request.is_forked:
                 self.leaders.append(sequence)
+        return is_last
 
     def finish(self, step: int, freed_rows: list[int]) -> Flight:
         """The plan, with the step's number and the rows freed since the last one."""
-        self.catch_up()
+        counts, samples = [1] * len(self.rows), [True] * len(self.rows)
+        for place, count, is_sampled in self.odd:
+            counts[place] = count
+            samples[place] = is_sampled
         plan = StepPlan(
             step=step,
             freed_rows=freed_rows,
@@ -111,8 +94,8 @@ class Draft:
             copies=self.copies,
             rows=self.rows,
             starts=self.starts,
-            counts=self.counts,
-            samples=self.samples,
+            counts=counts,
+            samples=samples,
         )
         return Flight(plan, self.members, self.prompt_tokens)
 
@@ -126,3 +109,11 @@ class Flight:
         self.plan = plan
         self.members = members
         self.prompt_tokens = prompt_tokens
+
+    def count(self, stats: EngineStats, num_quiet: int, elapsed_s: float) -> None:
+        """Adds the step to the counters; `num_quiet` tokens that were not counted one by one."""
+        stats.generation_tokens += num_quiet
+        stats.prompt_tokens_computed += self.prompt_tokens
+        stats.steps += 1
+        stats.step_tokens += self.plan.num_tokens
+        stats.step_s += elapsed_s

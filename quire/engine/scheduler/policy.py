@@ -10,8 +10,11 @@ from quire.protocol.errors import SettingsError
 POLICIES = ("fcfs", "priority")
 
 
-def check_policy(policy: str) -> None:
-    """Raises SettingsError for a policy that is not known."""
+def check_settings(policy: str, **limits: int) -> None:
+    """Raises SettingsError for a policy that is not known, or a limit below 1."""
+    for name, value in limits.items():
+        if value < 1:
+            raise SettingsError(f"{name} is {value}; it must be at least 1")
     if policy not in POLICIES:
         raise SettingsError(
             f"scheduling_policy is {policy!r}; it must be one of {', '.join(POLICIES)}"

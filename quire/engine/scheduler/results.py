@@ -58,17 +58,28 @@ def make_update(
     stop: tuple[FinishReason, int | None] | None,
 ) -> SequenceUpdate:
     """News of a sequence; the first ones also tell of times and cached tokens."""
-    is_first = not sequence.is_announced
+    finish_reason, stop_reason = stop if stop is not None else (None, None)
+    if sequence.is_announced:
+        return SequenceUpdate(
+            request_id=sequence.request_id,
+            index=sequence.index,
+            token_ids=token_ids,
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+            finish_reason=finish_reason,
+            stop_reason=stop_reason,
+        )
     sequence.is_announced = True
+    request = sequence.request
     return SequenceUpdate(
         request_id=sequence.request_id,
         index=sequence.index,
         token_ids=token_ids,
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
-        finish_reason=stop[0] if stop else None,
-        stop_reason=stop[1] if stop else None,
-        num_cached_tokens=max(sequence.num_cached, 0) if is_first else None,
-        queued_s=sequence.request.queued_s if is_first else None,
-        scheduled_s=sequence.request.scheduled_s if is_first else None,
+        finish_reason=finish_reason,
+        stop_reason=stop_reason,
+        num_cached_tokens=max(sequence.num_cached, 0),
+        queued_s=request.queued_s,
+        scheduled_s=request.scheduled_s,
     )

@@ -14,10 +14,10 @@ from quire.engine.request import NEVER, Request, Sequence
 from quire.engine.scheduler.intake import accept
 from quire.engine.scheduler.places import Places
 from quire.engine.scheduler.plan import Draft, Flight
-from quire.engine.scheduler.policy import check_policy, chunk_len
+from quire.engine.scheduler.policy import check_settings, chunk_len
 from quire.engine.scheduler.results import late_logprobs, make_update, stop_of, unsent_logprobs
 from quire.protocol.cache import CacheLayout
-from quire.protocol.errors import InvalidRequestError, SettingsError
+from quire.protocol.errors import InvalidRequestError
 from quire.protocol.outputs import EngineStats, FinishReason, SequenceUpdate
 from quire.protocol.request import EngineRequest
 from quire.protocol.step import RowGrowth, RowResult, StepPlan, StepResult
@@ -50,15 +50,12 @@ class Scheduler:
     ) -> None:
         """Raises SettingsError for a limit below 1, an unknown policy, or a cache too small for one
         sequence of max_model_len tokens."""
-        check_policy(policy)
-        limits = {
-            "max_num_seqs": max_num_seqs,
-            "max_num_batched_tokens": max_num_batched_tokens,
-            "max_model_len": max_model_len,
-        }
-        for name, value in limits.items():
-            if value < 1:
-                raise SettingsError(f"{name} is {value}; it must be at least 1")
+        check_settings(
+            policy,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_model_len=max_model_len,
+        )
         self.token_budget = max_num_batched_tokens
         self._max_budget = max_num_batched_tokens
         self._max_model_len = max_model_len
@@ -76,6 +73,7 @@ class Scheduler:
         self._flights: deque[Flight] = deque()
         self._num_requests = 0
         self._step = 0
+        self._is_settled = True
         self._stats = EngineStats()
 
     # Requests come and go.
@@ -104,14 +102,19 @@ class Scheduler:
         request = self._places.requests.get(request_id)
         if request is None or (index is not None and index not in request.unfinished):
             return []
-        return self._end_request(request, "abort", None, index)
+        updates = self._end_request(request, "abort", None, index)
+        self._cache.settle()
+        return updates
 
     def has_work(self) -> bool:
         """Whether any request is not finished."""
         return bool(self._places.requests)
 
     def stats(self) -> EngineStats:
-        """Counters since start and gauges of now, as an object of its own."""
+        """Counters since start and gauges of now, as an object of its own.
+
+        Blocks of sequences that ended since the last plan went out may still count as in use.
+        """
         stats = copy(self._stats)
         pool, places = self._cache.pool, self._places
         stats.num_running = len(places.running)
@@ -123,12 +126,19 @@ class Scheduler:
 
     def reset_prefix_cache(self) -> bool:
         """Forgets every cached block; False, with nothing changed, while blocks are in use."""
-        return self._cache.pool.reset()
+        return self._cache.reset()
 
     # Planning.
 
+    def settle(self) -> None:
+        """What can wait until a plan is with the worker: keys, and blocks of sequences that ended."""
+        self._is_settled = True
+        self._cache.settle()
+
     def schedule(self) -> StepPlan | None:
         """The next plan; None if nothing can run before a result comes in."""
+        if not self._is_settled:
+            self.settle()  # nobody did since the last plan
         draft = Draft()
         places = self._places
         budget = max(1, min(self.token_budget, self._max_budget))
@@ -151,6 +161,7 @@ class Scheduler:
         flight = draft.finish(self._step, places.freed_rows)
         places.freed_rows = []
         self._step += 1
+        self._is_settled = False
         self._flights.append(flight)
         return flight.plan
 
@@ -174,7 +185,9 @@ class Scheduler:
             if length >= sequence.final_len:
                 continue  # its last token is in flight
             start = sequence.computed
-            count = self._chunk(start, length - start, budget)
+            count = length - start
+            if count > 1:
+                count = self._chunk(start, count, budget)
             if start + count > sequence.capacity:
                 count = self._claim(sequence, count, draft)
                 if not count:
@@ -185,16 +198,17 @@ class Scheduler:
 
     def _plan_row(self, sequence: Sequence, start: int, count: int, draft: Draft) -> None:
         """Puts `count` tokens of a sequence that has the blocks for them into the plan."""
-        draft.add_row(sequence, start, count)
-        end = start + count
-        if end >= sequence.publish_at:
-            self._cache.publish(sequence)
-        places = self._places
-        if sequence.busy_key is not None or sequence.publish_at <= len(sequence.token_ids):
-            places.mark_busy(sequence)
-        if draft.samples[-1]:
-            reach = min(sequence.capacity + 1, sequence.publish_at, sequence.final_len)
-            sequence.plain_until = reach - 1
+        is_last = draft.add_row(sequence, start, count)
+        if start + count >= sequence.publish_at:
+            self._cache.publish_later(sequence)
+        publish_at = sequence.publish_at
+        if sequence.busy_key is not None or publish_at <= len(sequence.token_ids):
+            self._places.mark_busy(sequence)
+        if is_last:
+            reach = sequence.capacity
+            if publish_at <= reach:
+                reach = publish_at - 1
+            sequence.plain_until = reach if reach < sequence.final_len else sequence.final_len - 1
 
     def _plan_waiting(self, draft: Draft, budget: int) -> None:
         """Gives rows to waiting sequences while budget, rows and blocks last."""
@@ -203,7 +217,7 @@ class Scheduler:
         for sequence in places.waiting.items:
             if budget <= 0 or not places.free_rows:
                 break
-            if sequence.pending or sequence.wait_key in places.busy:
+            if sequence.length != len(sequence.token_ids) or sequence.wait_key in places.busy:
                 continue
             count = self._admit(sequence, budget, draft)
             if count == _WAITS:
@@ -248,7 +262,7 @@ class Scheduler:
 
     def _admit_into_empty_cache(self, sequence: Sequence, draft: Draft) -> None:
         """The last resort against slabs that are all a little used: one block's worth always fits."""
-        if not self._cache.pool.reset() or self._admit(sequence, self._block_size, draft) <= 0:
+        if not self._cache.reset() or self._admit(sequence, self._block_size, draft) <= 0:
             raise RuntimeError("a sequence does not fit into an empty cache")
 
     def _chunk(self, start: int, count: int, budget: int) -> int:
@@ -286,7 +300,7 @@ class Scheduler:
                 self._stats.prefix_queries += sequence.length
                 self._stats.prefix_hits += start
         request = sequence.request
-        if request.scheduled_s == 0.0:
+        if not request.scheduled_s:
             request.scheduled_s = time.monotonic()
         sequence.wait_key = None
         places.seat(sequence)
@@ -328,11 +342,9 @@ class Scheduler:
             flight.members, result.rows, plan.starts, plan.samples, strict=True
         ):
             token_ids = row.token_ids
-            known = sequence.token_ids
-            num_known = len(known) + 1
+            num_known = start + 2
             if (
                 num_known > sequence.quiet_until
-                or not sampled
                 or len(token_ids) != 1
                 or token_ids[0] in sequence.stops
                 or row.error is not None
@@ -345,9 +357,9 @@ class Scheduler:
                     updates += late_logprobs(sequence, row.prompt_logprobs, start)
                 continue
             # What most rows do in most steps, written out.
-            known.append(token_ids[0])
+            sequence.token_ids.append(token_ids[0])
             if num_known >= sequence.publish_at:
-                self._cache.publish(sequence)
+                self._cache.publish_later(sequence)
             num_quiet += 1
             updates.append(
                 SequenceUpdate(
@@ -360,12 +372,9 @@ class Scheduler:
         alone = self._places.alone
         if alone and flight.members == alone[:1] and alone[0].computed >= alone[0].alone_until:
             self._places.rejoin()
-        stats = self._stats
-        stats.generation_tokens += num_quiet
-        stats.prompt_tokens_computed += flight.prompt_tokens
-        stats.steps += 1
-        stats.step_tokens += plan.num_tokens
-        stats.step_s += result.elapsed_s
+        flight.count(self._stats, num_quiet, result.elapsed_s)
+        if not self._places.requests:
+            self.settle()
         return updates
 
     def _take_row(
@@ -385,13 +394,16 @@ class Scheduler:
         if sampled:
             sequence.token_ids += row.token_ids
             self._stats.generation_tokens += 1
-            stop = stop_of(sequence)
-            if stop is None:
-                sequence.quiet_until = sequence.final_len - 1
-                if len(sequence.token_ids) >= sequence.publish_at:
-                    self._cache.publish(sequence)
-            else:
+            num_known = len(sequence.token_ids)
+            if num_known >= sequence.final_len or row.token_ids[0] in sequence.stops:
+                stop = stop_of(sequence)
+            if stop is not None:
                 self._places.finish(sequence)
+            else:
+                if sequence.row >= 0:
+                    sequence.quiet_until = sequence.final_len - 1
+                if num_known >= sequence.publish_at:
+                    self._cache.publish_later(sequence)
         elif not prompt_logprobs:
             return []
         return [make_update(sequence, row.token_ids, row.logprobs, prompt_logprobs, stop)]
@@ -479,6 +491,7 @@ class Scheduler:
         # The worker may not have come to free these; freeing twice does no harm.
         again = [row for flight in flights for row in flight.plan.freed_rows]
         places.freed_rows = list(dict.fromkeys(again + places.freed_rows))
+        self._cache.settle()
         return updates
 
     def check_invariants(self) -> None:

@@ -14,6 +14,9 @@ VERSION = 1
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
 """Number types as the kernels number them."""
 
+ACTS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
+"""Activations likewise."""
+
 TYPES: dict[str, tuple[str, type[ctypes._SimpleCData[int]] | type[ctypes._SimpleCData[float]]]] = {
     "const": ("const void*", ctypes.c_void_p),  # type: ignore[dict-item]
     "mut": ("void*", ctypes.c_void_p),  # type: ignore[dict-item]
@@ -33,19 +36,85 @@ OPERATIONS: dict[str, str] = {
     # what the machine can do: bytes read in order, and dot products of registers
     "probe_read": "const:data mut:out i64:bytes",
     "probe_dot": "mut:out i64:steps i32:dtype i32:reserved",
+    # norms over the last axis of x [rows, heads, C]; weight [C] float32, with add_rms_norm of
+    # residual += x; layer_norm's weight and bias, null for none, lie weight_head apart by head
+    "rms_norm": "const:x const:weight mut:out i64:rows i64:heads i64:C i64:x_stride i64:x_head "
+    "i64:out_stride i64:out_head f32:eps i32:dtype",
+    "add_rms_norm": "const:x mut:residual const:weight mut:out i64:rows i64:C i64:x_stride "
+    "i64:residual_stride i64:out_stride f32:eps i32:dtype",
+    "layer_norm": "const:x const:weight const:bias mut:out i64:rows i64:heads i64:C i64:x_stride "
+    "i64:x_head i64:out_stride i64:out_head i64:weight_head f32:eps i32:dtype",
+    # x [rows, heads, D] in place, positions [rows] int64, table [max_len, rot] float32; qk_rope
+    # norms heads below q_heads by q_weight [D], the others by k_weight [D], both float32
+    "rope": "mut:x const:positions const:table i64:rows i64:heads i64:stride i64:head i64:rot "
+    "i64:max_len i32:interleaved i32:dtype",
+    "qk_rope": "mut:x const:q_weight const:k_weight const:positions const:table i64:rows "
+    "i64:heads i64:q_heads i64:D i64:stride i64:head i64:rot i64:max_len f32:eps "
+    "i32:interleaved i32:dtype i32:reserved",
+    # element by element, rows of `width`; act_mul's x is [rows, 2 * width]
+    "add": "const:x const:y mut:out i64:rows i64:width i64:x_stride i64:y_stride i64:out_stride "
+    "f32:scale i32:dtype",
+    "scale": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:factor i32:dtype",
+    "soft_cap": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:cap i32:dtype",
+    "to_float32": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:dtype",
+    "act": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:act i32:dtype",
+    "act_mul": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:act i32:dtype",
+    # out[i] = x[chosen[i]] * scale for x [rows, width], and x[chosen[i]] = values[i]
+    "take_rows": "const:x const:chosen mut:out i64:count i64:rows i64:width i64:x_stride "
+    "i64:out_stride f32:scale i32:dtype",
+    "put_rows": "mut:x const:chosen const:values i64:count i64:rows i64:width i64:x_stride "
+    "i64:values_stride i32:dtype i32:values_dtype",
+    # block sources[i] over block targets[i], in order; sizes in bytes
+    "copy_blocks": "mut:buffer const:sources const:targets i64:count i64:block_bytes "
+    "i64:blocks_per_slab i64:num_slabs i64:slab_bytes",
+    # the best entry of rows of x [B, V]; rows null is the first `count`
+    "argmax": "const:x const:rows mut:ids mut:values i64:count i64:stride i64:V",
+    # params: for each row what it asks, packed by ops.cpu.sampling
+    "sample_rows": "const:x const:params mut:ids mut:values i64:count i64:stride i64:V",
+    "filter_rows": "mut:x const:params i64:count i64:stride i64:V",
+    # divisors [count] float32
+    "divide_rows": "mut:x const:rows const:divisors i64:count i64:stride i64:V",
+    # words: for each row the address of its bits
+    "mask_bits": "mut:x const:rows const:words i64:count i64:stride i64:V",
+    # mode 0 keeps the listed ids, 1 adds values [ids] float32, 2 bans
+    "edit_ids": "mut:x const:rows const:offsets const:ids const:values i64:count i64:stride i64:V "
+    "i32:mode i32:reserved",
+    "penalize": "mut:x const:rows const:seen_offsets const:seen const:output_offsets const:output "
+    "const:repetition const:frequency const:presence i64:count i64:stride i64:V",
+    # params: for each row what it wants, packed by ops.cpu.logprobs
+    "top_logprobs": "const:x const:params const:asked mut:ids mut:values mut:ranks i64:count "
+    "i64:stride i64:V i32:normalize i32:reserved",
+    # q [T, H, D] over a paged cache, [T, H, Dv] out; cache is where a layer's part of block 0 lies;
+    # sinks, slopes [H] float32 or null; window 0 for none
+    "attention": "const:q const:cache const:plan const:sinks const:slopes mut:out i64:q_stride "
+    "i64:q_head_stride i64:out_stride i64:out_head_stride i64:slab_bytes i64:block_bytes "
+    "i64:blocks_per_slab i64:block_size i64:H i64:K i64:D i64:Dv i64:window f32:scale f32:softcap "
+    "i32:bidirectional i32:dtype",
+    # k [T, K, D] and v [T, K, Dv] into their slots
+    "attention_write": "const:k const:v mut:cache const:plan i64:k_stride i64:k_head_stride "
+    "i64:v_stride i64:v_head_stride i64:slab_bytes i64:block_bytes i64:blocks_per_slab "
+    "i64:block_size i64:K i64:D i64:Dv i32:dtype i32:reserved",
 }
 """By operation, `kind:name` of each field in order; sizes and strides are in elements."""
 
+RECORDS: dict[str, str] = {
+    # query_start [B + 1], seq_lens [B], block_table [B, table_stride] int32; slot_mapping [T] int64
+    "attention_plan": "const:query_start const:seq_lens const:block_table const:slot_mapping "
+    "i64:table_stride i64:num_sequences i64:num_tokens",
+}
+"""The same for structs that arguments point to: what changes from step to step."""
 
-def fields(operation: str) -> list[tuple[str, str]]:
-    """(kind, name) of each field."""
-    pairs = (field.split(":") for field in OPERATIONS[operation].split())
+
+def fields(name: str) -> list[tuple[str, str]]:
+    """(kind, name) of each field of an operation's arguments or of a record."""
+    text = OPERATIONS[name] if name in OPERATIONS else RECORDS[name]
+    pairs = (field.split(":") for field in text.split())
     return [(kind, name) for kind, name in pairs]
 
 
-def _make(operation: str) -> type[ctypes.Structure]:
-    members = [(name, TYPES[kind][1]) for kind, name in fields(operation)]
-    return type(f"{operation}_args", (ctypes.Structure,), {"_fields_": members})
+def _make(name: str) -> type[ctypes.Structure]:
+    members = [(field, TYPES[kind][1]) for kind, field in fields(name)]
+    return type(f"{name}_args", (ctypes.Structure,), {"_fields_": members})
 
 
 NUMBERS = {operation: number for number, operation in enumerate(OPERATIONS)}
@@ -53,6 +122,9 @@ NUMBERS = {operation: number for number, operation in enumerate(OPERATIONS)}
 
 STRUCTS = {operation: _make(operation) for operation in OPERATIONS}
 """The ctypes class of each operation's arguments."""
+
+RECORD_STRUCTS = {record: _make(record) for record in RECORDS}
+"""The ctypes class of each record."""
 
 
 class Call(ctypes.Structure):
@@ -75,14 +147,16 @@ def header() -> str:
         f"#define QUIRE_VERSION {VERSION}",
         "",
     ]
-    lines += [f"#define QUIRE_{name.upper()} {number}" for name, number in DTYPES.items()]
+    lines += [
+        f"#define QUIRE_{name.upper()} {number}" for name, number in {**DTYPES, **ACTS}.items()
+    ]
     lines += ["", "#define QUIRE_OPERATIONS(X) \\"]
     lines += [f"  X({operation}) \\" for operation in OPERATIONS]
     lines[-1] = lines[-1].removesuffix(" \\")
-    for operation in OPERATIONS:
+    for struct, prefix in [*((o, "QuireArgs") for o in OPERATIONS), *((r, "Quire") for r in RECORDS)]:
         lines += ["", "typedef struct {"]
-        lines += [f"  {TYPES[kind][0]} {name};" for kind, name in fields(operation)]
-        lines += [f"}} QuireArgs_{operation};"]
+        lines += [f"  {TYPES[kind][0]} {name};" for kind, name in fields(struct)]
+        lines += [f"}} {prefix}_{struct};"]
     lines += [
         "",
         "typedef struct {",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from quire.ops.linear import TILE_ROWS, PlainWeight
+from quire.ops.linear import TILE_ROWS, PlainWeight, widened
 from quire.ops.registry import Provider, Signature, register
 
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -24,9 +24,10 @@ fortieth of the time for a bf16 weight of 1024 x 2048 on a core with AVX-512 BF1
 
 @dataclass(frozen=True)
 class TorchWeight(PlainWeight):
-    """A contiguous weight [N, K] with the numbers of rows that its products may have, rising."""
+    """A contiguous weight, widened, with the numbers of rows that its products may have, rising."""
 
     tiles: tuple[int, ...]
+    num_columns: int
 
 
 class _Pads(threading.local):
@@ -67,12 +68,14 @@ class LinearTorch(Provider):
         The first weight of a shape is multiplied with random rows to see which small tiles give the
         bits of the full one; those that do not are never used for that shape.
         """
-        weight = weight.contiguous()
-        bias = None if bias is None else bias.to(weight.dtype).contiguous()
+        num_columns = weight.shape[0]
+        weight = widened(weight.contiguous())
+        if bias is not None:
+            bias = F.pad(bias.to(weight.dtype), (0, weight.shape[0] - num_columns)).contiguous()
         key = (*weight.shape, weight.dtype, bias is not None, torch.get_num_threads())
         if key not in self._tiles:
             self._tiles[key] = equal_tiles(weight, bias)
-        return TorchWeight(weight, bias, self._tiles[key])
+        return TorchWeight(weight, bias, self._tiles[key], num_columns)
 
     def run(
         self,
@@ -89,7 +92,7 @@ class LinearTorch(Provider):
         """
         num_rows = x.shape[0]
         if out is None:
-            out = x.new_empty(num_rows, packed.weight.shape[0])
+            out = x.new_empty(num_rows, packed.num_columns)
         for start in range(0, num_rows, TILE_ROWS):
             rows = min(TILE_ROWS, num_rows - start)
             tile = x[start : start + rows]
@@ -98,7 +101,7 @@ class LinearTorch(Provider):
                 tile = self._pads.take(x.shape[1], x.dtype)[:size]
                 tile[:rows] = x[start : start + rows]
                 tile[rows:] = 0
-            product = F.linear(tile, packed.weight, packed.bias)[:rows]  # [rows, N]
+            product = F.linear(tile, packed.weight, packed.bias)[:rows, : packed.num_columns]
             if delta is not None:
                 product = product.to(torch.float32) + delta[start : start + rows]
             out[start : start + rows] = product

@@ -1,0 +1,125 @@
+// How keys and values lie in the blocks of a cache, and one tile of them as the kernels want it.
+//
+// A block holds for each kv head the keys of its slots and then their values. Keys stand in cells of
+// sixteen slots (eight in blocks of eight): all slots' first numbers, then all their second ones.
+// Values stand slot by slot. In bfloat16 two numbers that one instruction takes lie side by side:
+// 2 i and 2 i + 1 of a key (an odd last one is not paired), and those of slots 2 i and 2 i + 1.
+#pragma once
+#include "attend.h"
+
+namespace quire {
+
+const int64_t kTile = 32;
+const int64_t kHalf = 16;  // slots of a cell, and of half a tile
+
+// One layer's part of all blocks; a block has 2^shift slots.
+template <class T> struct Blocks {
+  typedef typename Kind<T>::Unit Unit;
+  static const int per = Kind<T>::per;
+  char* base;
+  int64_t slab_bytes, block_bytes, per_slab, size, D, Dv;
+  int shift;
+
+  template <class Args> explicit Blocks(const Args& args)
+      : base((char*)args.cache), slab_bytes(args.slab_bytes), block_bytes(args.block_bytes),
+        per_slab(args.blocks_per_slab), size(args.block_size), D(args.D), Dv(args.Dv),
+        shift(__builtin_ctzll(args.block_size)) {}
+
+  int64_t width() const { return size < kHalf ? size : kHalf; }  // of a cell
+  int64_t key_steps() const { return (D + per - 1) / per; }
+  int64_t stride() const { return (Dv + 15) / 16 * 16; }  // of values as the kernels want them
+  T* keys(int64_t block, int64_t head) const {
+    char* place = base + block / per_slab * slab_bytes + block % per_slab * block_bytes;
+    return (T*)place + head * size * (D + Dv);
+  }
+  // From a block's keys of a head to where the cell or the values of slot `slot` begin.
+  int64_t cell(int64_t slot) const { return slot / width() * width() * D; }
+  int64_t value(int64_t slot) const { return size * D + slot / per * per * Dv; }
+};
+
+// The tiles of one sequence's keys and values of one kv head.
+template <class T> struct Tiles {
+  typedef typename Kind<T>::Unit Unit;
+  static const int per = Kind<T>::per;
+  const Blocks<T>& blocks;
+  const int32_t* table;
+  int64_t head;
+  Unit* key_room;    // for two cells
+  Unit* value_room;  // for a tile of values
+  const Unit* keys[2];
+  const Unit* values[2];
+  int64_t value_steps;
+
+  // Points at tile `tile`, of which `limit` tokens may be read; what is absent reads as zeros.
+  void find(int64_t tile, int64_t limit) {
+    value_steps = (limit + per - 1) / per;
+    find_half(0, tile * kTile, limit);
+    find_half(1, tile * kTile + kHalf, limit - kHalf);
+  }
+
+  // Where the numbers of a tile begin that will be read after this one; false if it is absent.
+  bool locate(int64_t tile, int64_t end, Ahead* ahead) const {
+    for (int h = 0; h < 2; h++) {
+      int64_t start = tile * kTile + h * kHalf;
+      if (start >= end) start = tile * kTile;
+      int64_t block = table[start >> blocks.shift], slot = start & (blocks.size - 1);
+      if (block < 0) return false;
+      const T* first = blocks.keys(block, head);
+      ahead->keys[h] = (const char*)(first + blocks.cell(slot));
+      ahead->values[h] = (const char*)(first + blocks.value(slot));
+    }
+    return true;
+  }
+
+ private:
+  // Half h of a tile, sixteen tokens from `start`, of which `limit` may be read.
+  void find_half(int h, int64_t start, int64_t limit) {
+    int64_t block = limit > 0 ? table[start >> blocks.shift] : -1, slot = start & (blocks.size - 1);
+    bool is_whole = blocks.size >= kHalf && block >= 0;
+    if (is_whole) {
+      const T* first = blocks.keys(block, head);
+      keys[h] = (const Unit*)(first + blocks.cell(slot));
+      values[h] = (const Unit*)(first + blocks.value(slot));
+    }
+    if (!is_whole || blocks.D % per) {
+      Unit* room = key_room + h * kHalf * blocks.key_steps();
+      for (int64_t at = 0; at < kHalf; at += blocks.width()) copy_keys(start + at, limit - at, room + at);
+      keys[h] = room;
+    }
+    if (!is_whole || blocks.Dv != blocks.stride() || (limit < kHalf && limit % per)) {
+      Unit* room = value_room + h * (kHalf / per) * blocks.stride();
+      copy_values(start, limit < kHalf ? limit : kHalf, room);
+      values[h] = room;
+    }
+  }
+
+  // The cell at `start` as a part of one of sixteen, with an odd last number made a pair.
+  void copy_keys(int64_t start, int64_t limit, Unit* out) {
+    const int64_t width = blocks.width();
+    int64_t block = limit > 0 ? table[start >> blocks.shift] : -1;
+    const T* from = block < 0 ? nullptr : blocks.keys(block, head) + blocks.cell(start & (blocks.size - 1));
+    for (int64_t s = 0; s < blocks.key_steps(); s++, out += kHalf) {
+      if (from && (s + 1) * per <= blocks.D) {
+        __builtin_memcpy(out, from + s * per * width, width * sizeof(Unit));
+        continue;
+      }
+      __builtin_memset((void*)out, 0, width * sizeof(Unit));
+      for (int64_t i = 0; from && i < width; i++) __builtin_memcpy(out + i, from + s * per * width + i, sizeof(T));
+    }
+  }
+
+  void copy_values(int64_t start, int64_t limit, Unit* out) {
+    const int64_t stride = blocks.stride();
+    for (int64_t t = 0; t < limit; t += per, out += stride) {
+      int64_t block = table[(start + t) >> blocks.shift], known = block < 0 ? 0 : blocks.Dv;
+      const T* from = known ? blocks.keys(block, head) + blocks.value((start + t) & (blocks.size - 1)) : nullptr;
+      if (known) __builtin_memcpy(out, from, known * sizeof(Unit));
+      __builtin_memset((void*)(out + known), 0, (stride - known) * sizeof(Unit));
+      // the second token's slot may not have been written
+      for (int64_t j = 0; t + per > limit && j < known; j++)
+        __builtin_memset((char*)(out + j) + sizeof(T), 0, sizeof(Unit) - sizeof(T));
+    }
+  }
+};
+
+}  // namespace quire
