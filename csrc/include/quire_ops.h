@@ -15,6 +15,7 @@
 #define QUIRE_OPERATIONS(X) \
   X(linear) \
   X(pack_linear) \
+  X(take_packed) \
   X(probe_read) \
   X(probe_dot) \
   X(rms_norm) \
@@ -70,6 +71,18 @@ typedef struct {
   int32_t dtype;
   int32_t format;
 } QuireArgs_pack_linear;
+
+typedef struct {
+  const void* table;
+  const void* chosen;
+  void* out;
+  int64_t count;
+  int64_t rows;
+  int64_t width;
+  int64_t out_stride;
+  float scale;
+  int32_t dtype;
+} QuireArgs_take_packed;
 
 typedef struct {
   const void* data;

@@ -15,6 +15,7 @@ const int64_t kItemRows = kRows > 4 ? 48 : 24;
 const float kLowest = -1e30f;
 const float kLog2e = 1.44269504f;  // scores are kept in units in which a weight is a power of two
 const int64_t kMaxShared = (int64_t)16 << 20;  // bytes of states that wait to be merged
+const int64_t kMostTaken = 8;  // items that a thread takes at once
 const int64_t kLeastRows = 6;  // what an item of fewer rows costs is reading its keys and values
 
 // A step of a cache group, as its record has it now.
@@ -56,9 +57,10 @@ struct Shape {
   }
 };
 
-// Some tokens of a sequence and the query heads of one kv head; tiles [low, high) hold what they see.
+// Some tokens of a sequence and the query heads of one kv head. They see keys below `end`, in tiles
+// [low, high).
 struct Item {
-  int64_t sequence, head, token, tokens, position, length, low, high;
+  int64_t sequence, head, token, tokens, position, length, end, low, high;
 };
 
 // Sequences one after the other, each with its items; segments are [segment, segment + segments).
@@ -81,14 +83,21 @@ struct Cursor {
     segment = item(0, parts - 1).low / kSegment;
     segments = (item(0, 0).high - 1) / kSegment + 1 - segment;
   }
+  // Goes to the sequence that has item number `index`; false behind the last item.
+  bool seek(int64_t index) {
+    while (!done() && index >= first_item + num_items()) next();
+    return !done();
+  }
+  Item item(int64_t index) const { return item((index - first_item) / parts, (index - first_item) % parts); }
   // Part 0 is the last of the sequence: long items come before short ones.
   Item item(int64_t head, int64_t part) const {
     int64_t start = plan.query_start[sequence], count = plan.query_start[sequence + 1] - start;
     int64_t at = (parts - 1 - part) * shape.tokens;
     int64_t tokens = count - at < shape.tokens ? count - at : shape.tokens;
     int64_t length = plan.seq_lens[sequence], position = length - count + at;
-    return {sequence, head, start + at, tokens, position, length, shape.first(position) / kTile,
-            shape.last(position + tokens - 1, length) / kTile + 1};
+    int64_t end = shape.last(position + tokens - 1, length) + 1;
+    return {sequence, head, start + at, tokens, position, length, end, shape.first(position) / kTile,
+            (end + kTile - 1) / kTile};
   }
 };
 
@@ -177,8 +186,13 @@ template <class T> struct Worker {
     }
   }
 
-  // The state of an item's rows after the keys of one segment.
-  void attend(const Item& item, int64_t segment, const State& state) {
+  Tiles<T> tiles_of(const Item& item) const {
+    return {blocks, plan.block_table + item.sequence * plan.table_stride, item.head,
+            desk.key_room, desk.value_room, {}, {}, 0};
+  }
+
+  // The state of an item's rows after the keys of one segment; `after` is what is read next, or null.
+  void attend(const Item& item, int64_t segment, const State& state, const Ahead* after) {
     const int64_t rows = item.tokens * shape.group;
     int64_t low = segment * kSegment, high = low + kSegment;
     if (low < item.low) low = item.low;
@@ -188,16 +202,16 @@ template <class T> struct Worker {
       store(desk.lanes + 16 * r, vf_zero());
     }
     for (int64_t g = 0; g < num_groups; g++) desk.groups[g].is_fresh = true;
-    Tiles<T> tiles = {blocks, plan.block_table + item.sequence * plan.table_stride, item.head,
-                      desk.key_room, desk.value_room, {}, {}, 0};
-    const int64_t end = shape.last(item.position + item.tokens - 1, item.length) + 1;
+    Tiles<T> tiles = tiles_of(item);
+    const int64_t end = item.end;
     for (int64_t tile = low; tile < high; tile++) {
       int64_t limit = end - tile * kTile < kTile ? end - tile * kTile : kTile;
       tiles.find(tile, limit);
       Ahead ahead;
-      if (tile + 1 >= item.high || !tiles.locate(tile + 1, end, &ahead))
+      if (tile + 1 < item.high ? !tiles.locate(tile + 1, end, &ahead) : !after)
         ahead = {{(const char*)tiles.keys[0], (const char*)tiles.keys[1]},
                  {(const char*)tiles.values[0], (const char*)tiles.values[1]}};
+      else if (tile + 1 == item.high) ahead = *after;
       for (int64_t g = 0; g < num_groups; g++) {
         Group& group = desk.groups[g];
         const int64_t top = group.row, bottom = group.row + group.rows - 1, start = tile * kTile;
@@ -350,24 +364,33 @@ bool is_shared(const Plan& plan, const Shape& shape, int64_t heads, int32_t thre
   return most > 1 && longest * 4 * threads > total && *units * shape.state_floats() * 4 <= kMaxShared;
 }
 
-// Items one after the other, each by one thread.
+// Items one after the other, each by one thread. Single tokens are taken a few at a time: then it is
+// known early what this thread reads next.
 template <class T> void attend_items(Worker<T>& worker, Team& team) {
+  const Plan& plan = worker.plan;
   const State total = worker.desk.states[0], fresh = worker.desk.states[1];
-  Cursor at(worker.plan, worker.shape, worker.args.K);
-  for (int64_t next = team.next(0);; next = team.next(0)) {
-    while (!at.done() && next >= at.first_item + at.num_items()) at.next();
-    if (at.done()) return;
-    int64_t index = next - at.first_item;
-    const Item item = at.item(index / at.parts, index % at.parts);
-    worker.begin(item);
-    int64_t segment = item.low / kSegment;
-    worker.attend(item, segment, total);
-    for (segment++; segment * kSegment < item.high; segment++) {
-      worker.attend(item, segment, fresh);
-      worker.merge(item.tokens * worker.shape.group, total, fresh);
+  int64_t taken = plan.num_tokens == plan.num_sequences ? plan.num_tokens * worker.args.K / (32 * team.size) : 1;
+  taken = taken < 1 ? 1 : taken > kMostTaken ? kMostTaken : taken;
+  Cursor at(plan, worker.shape, worker.args.K);
+  for (int64_t begin = team.next(0, taken); at.seek(begin); begin = team.next(0, taken))
+    for (int64_t index = begin; index < begin + taken && at.seek(index); index++) {
+      const Item item = at.item(index);
+      Cursor coming = at;
+      Ahead ahead;
+      bool known = index + 1 < begin + taken && coming.seek(index + 1);
+      if (known) {
+        const Item other = coming.item(index + 1);
+        known = worker.tiles_of(other).locate(other.low, other.end, &ahead);
+      }
+      worker.begin(item);
+      int64_t segment = item.low / kSegment;
+      worker.attend(item, segment, total, known ? &ahead : nullptr);
+      for (segment++; segment * kSegment < item.high; segment++) {
+        worker.attend(item, segment, fresh, known ? &ahead : nullptr);
+        worker.merge(item.tokens * worker.shape.group, total, fresh);
+      }
+      worker.finish(item, total);
     }
-    worker.finish(item, total);
-  }
 }
 
 // Segments of items by any thread, and then the merging of each item's.
@@ -382,16 +405,14 @@ template <class T> void attend_segments(Worker<T>& worker, Team& team, int64_t u
     const Item item = at.item(index / at.parts, index % at.parts);
     if (segment < item.low / kSegment || segment * kSegment >= item.high) continue;
     worker.begin(item);
-    worker.attend(item, segment, shape.state(states + next * shape.state_floats()));
+    worker.attend(item, segment, shape.state(states + next * shape.state_floats()), nullptr);
   }
   team.barrier();
   Cursor from(worker.plan, shape, worker.args.K);
   for (int64_t next = team.next(1);; next = team.next(1)) {
-    while (!from.done() && next >= from.first_item + from.num_items()) from.next();
-    if (from.done()) return;
-    int64_t index = next - from.first_item;
-    const Item item = from.item(index / from.parts, index % from.parts);
-    int64_t unit = from.first_unit + index * from.segments - from.segment, segment = item.low / kSegment;
+    if (!from.seek(next)) return;
+    const Item item = from.item(next);
+    int64_t unit = from.first_unit + (next - from.first_item) * from.segments - from.segment, segment = item.low / kSegment;
     const State total = shape.state(states + (unit + segment) * shape.state_floats());
     for (segment++; segment * kSegment < item.high; segment++)
       worker.merge(item.tokens * shape.group, total, shape.state(states + (unit + segment) * shape.state_floats()));
@@ -409,25 +430,34 @@ template <class T> void attention_of(const QuireArgs_attention& args, Team& team
   else attend_items(worker, team);
 }
 
+// Where one token's key and value of one head begin.
+template <class T> struct Place {
+  T *key, *value;
+  Place(const Blocks<T>& blocks, int64_t where, int64_t head) {
+    int64_t slot = where & (blocks.size - 1), per = Kind<T>::per;
+    T* first = blocks.keys(where >> blocks.shift, head);
+    key = first + blocks.cell(slot) + slot % blocks.width() * per;
+    value = first + blocks.value(slot) + slot % per;
+  }
+};
+
 template <class T> void write_of(const QuireArgs_attention_write& args, Team& team) {
   const Plan plan(args.plan);
   const Blocks<T> blocks(args);
-  const int64_t per = Kind<T>::per, width = blocks.width(), D = args.D, Dv = args.Dv;
+  const int64_t per = Kind<T>::per, width = blocks.width(), paired = args.D / per * per;
   int64_t from, to;
   team.part(plan.num_tokens * args.K, &from, &to);
   for (int64_t i = from; i < to; i++) {  // head by head, so that the tokens of a cell follow each other
     int64_t head = i / plan.num_tokens, token = i % plan.num_tokens;
-    int64_t block = plan.slots[token] >> blocks.shift, slot = plan.slots[token] & (blocks.size - 1);
+    const Place<T> place(blocks, plan.slots[token], head);
     const T* k = (const T*)args.k + token * args.k_stride + head * args.k_head_stride;
-    T* first = blocks.keys(block, head);
-    T* key = first + blocks.cell(slot);
-    const int64_t paired = D / per * per;
-    for (int64_t d = 0; d < paired; d += per)
-      __builtin_memcpy(key + d * width + slot % width * per, k + d, per * sizeof(T));
-    if (paired < D) key[paired * width + slot % width] = k[paired];
+    for (int64_t d = 0; d < paired; d += per) __builtin_memcpy(place.key + d * width, k + d, per * sizeof(T));
+    if (paired < args.D) {  // the last number stands alone: its row has one place a slot
+      int64_t slot = plan.slots[token] & (blocks.size - 1);
+      place.key[paired * width - slot % width * (per - 1)] = k[paired];
+    }
     const T* v = (const T*)args.v + token * args.v_stride + head * args.v_head_stride;
-    T* value = first + blocks.value(slot) + slot % per;
-    for (int64_t j = 0; j < Dv; j++) value[j * per] = v[j];
+    for (int64_t j = 0; j < args.Dv; j++) place.value[j * per] = v[j];
   }
 }
 

@@ -36,7 +36,32 @@ template <class T, class V> void put_all(const QuireArgs_put_rows& args, Team& t
   }
 }
 
+// A number of a row lies 32 numbers, or for bfloat16 32 pairs, behind the one before it.
+template <class T> void take_packed_rows(const QuireArgs_take_packed& args, Team& team) {
+  const int64_t pair = sizeof(T) == 2 && args.dtype == QUIRE_BFLOAT16 ? 2 : 1;
+  const int64_t depth = (args.width + 31) / 32 * 32;
+  int64_t from, to;
+  share(team, args.count, 8 * args.width, &from, &to);
+  const int64_t* chosen = (const int64_t*)args.chosen;
+  vf scale = vf_set(args.scale);
+  for (int64_t i = from; i < to; i++) {
+    T* out = (T*)args.out + i * args.out_stride;
+    if (chosen[i] < 0 || chosen[i] >= args.rows) {
+      put_nan(out, args.width);
+      continue;
+    }
+    const T* x = (const T*)args.table + (chosen[i] / 32 * depth * 32) + chosen[i] % 32 * pair;
+    for (int64_t k = 0; k < args.width; k++) out[k] = x[k / pair * 32 * pair + k % pair];
+    if (args.scale != 1.0f)
+      in_lanes(args.width, [=](int64_t j, int n) { put(out + j, get(out + j, n) * scale, n); });
+  }
+}
+
 }  // namespace
+
+void take_packed(const QuireArgs_take_packed& args, Team& team) {
+  QUIRE_FOR_DTYPE(args.dtype, T, take_packed_rows<T>(args, team))
+}
 
 void take_rows(const QuireArgs_take_rows& args, Team& team) {
   QUIRE_FOR_DTYPE(args.dtype, T, take<T>(args, team))

@@ -48,6 +48,10 @@ class Embedding:
         self._packed = self._rows.provider.pack(weight)  # type: ignore[attr-defined]
         return weight
 
+    def share(self, head: Linear) -> None:
+        """Reads rows from what a head with the same table has packed, where that can be."""
+        self._packed = self._rows.provider.share(head.packed) or self._packed  # type: ignore[attr-defined]
+
     def __call__(self, ctx: ForwardContext) -> torch.Tensor:
         """[T, C] in the arena: rows of ctx.ids, and ctx.embeds where it names rows."""
         out = ctx.arena.take((ctx.num_tokens, self._size), self._dtype)

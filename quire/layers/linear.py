@@ -20,6 +20,7 @@ class Linear:
 
     name    of its parameters: `<name>.weight` [N, K] and, with `bias`, `<name>.bias` [N].
     format  how the weight is stored.
+    packed  what the provider made of the weight.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Linear:
         self._product = table.bind(
             LINEAR, dtype_name(dtype), format=format.name, N=out_size, K=in_size
         )
-        self._packed: object = None
+        self.packed: object = None
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters; only what the provider made of them is kept."""
@@ -48,11 +49,11 @@ class Linear:
 
     def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         """Packs weight [N, K] and bias [N]."""
-        self._packed = self._product.provider.pack(weight, bias)  # type: ignore[attr-defined]
+        self.packed = self._product.provider.pack(weight, bias)  # type: ignore[attr-defined]
 
     def __call__(
         self, x: torch.Tensor, *, out: torch.Tensor, delta: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Writes [T, N] into `out`; delta [T, N] float32 is added before rounding."""
-        self._product(x, self._packed, delta=delta, out=out)
+        self._product(x, self.packed, delta=delta, out=out)
         return out

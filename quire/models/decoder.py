@@ -67,6 +67,7 @@ class Decoder:
         table = self._embedding.load(weights)
         if self.spec.tie_head:
             self._head.linear.pack(table)
+            self._embedding.share(self._head.linear)
         del table
         for positions in self._positions:
             positions.load(weights)

@@ -28,6 +28,10 @@ class EmbeddingReference(Provider):
         """The table as it is: weight [V, C], kept by reference."""
         return weight
 
+    def share(self, packed: object) -> object | None:
+        """What `run` may read instead of its own table: a `linear`'s packed form of it; or None."""
+        return None
+
     def run(
         self,
         ids: torch.Tensor,

@@ -14,6 +14,7 @@ import torch
 
 from quire.ops.cpu import library
 from quire.ops.cpu.structs import NUMBERS, STRUCTS, header
+from quire.ops.embedding import EMBEDDING
 from quire.ops.linear import LINEAR
 from quire.ops.registry import Op, Provider, providers
 from tests.ops import test_rows, test_table
@@ -70,6 +71,22 @@ def test_products_of_any_number_of_rows(
         for count in (1, 2, 7, 12, 13, 16, 17, 24, 25, 33, 48, 300, 481):
             some = {name: tensor[:count] for name, tensor in rows.items()}
             assert torch.equal(case.call(provider, some, fixed, None), together[:count]), count
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_embedding_reads_the_rows_of_a_packed_head(dtype: str, isa: str) -> None:
+    table = torch.randn(70, 45).to(DTYPES[dtype])
+    ids = torch.tensor([69, 0, 31, 32, 5, 70, -1])
+    with library.using(isa):
+        embedding = providers(EMBEDDING)["cpu"]
+        shared = embedding.share(providers(LINEAR)["cpu"].pack(table))
+        rows, scaled = (torch.empty(7, 45, dtype=DTYPES[dtype]) for _ in range(2))
+        embedding.run(ids, shared, out=rows)
+        embedding.run(ids, shared, scale=3.0, out=scaled)
+    assert torch.equal(rows[:5], table[ids[:5]])
+    assert torch.equal(scaled[:5], embedding.run(ids[:5], table, scale=3.0))
+    assert rows[5:].isnan().all() and scaled[5:].isnan().all()
 
 
 def test_an_unknown_operation_in_a_list_runs_nothing() -> None:

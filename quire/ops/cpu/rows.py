@@ -13,11 +13,13 @@ import torch
 
 from quire.ops.cache import check_blocks
 from quire.ops.cpu.library import library, native
+from quire.ops.cpu.linear import PackedLinear
 from quire.ops.cpu.structs import NUMBERS, STRUCTS
 from quire.ops.cpu.views import CODES, RowProvider, indices
 from quire.ops.registry import Provider, Signature, register
 
 _TAKE_ROWS, _TakeRows = NUMBERS["take_rows"], STRUCTS["take_rows"]
+_TAKE_PACKED, _TakePacked = NUMBERS["take_packed"], STRUCTS["take_packed"]
 _PUT_ROWS, _PutRows = NUMBERS["put_rows"], STRUCTS["put_rows"]
 _COPY_BLOCKS, _CopyBlocks = NUMBERS["copy_blocks"], STRUCTS["copy_blocks"]
 
@@ -64,31 +66,52 @@ class EmbeddingCpu(RowProvider):
     op = "embedding"
 
     def pack(self, weight: torch.Tensor) -> torch.Tensor:
-        """The table as it is: weight [V, C], kept by reference."""
-        return weight
+        """A copy of weight [V, C]: what is given may lie in a file."""
+        return weight.clone()
+
+    def share(self, packed: object) -> PackedLinear | None:
+        """The packed weight of a head that has this table, if its numbers are kept as they are."""
+        return packed if isinstance(packed, PackedLinear) else None
 
     def native(
         self,
         ids: torch.Tensor,
-        packed: torch.Tensor,
+        packed: torch.Tensor | PackedLinear,
         *,
         scale: float = 1.0,
         out: torch.Tensor,
     ) -> tuple[int, ctypes.Structure]:
         """The call that `run` makes."""
-        return _take(packed, ids, scale, out)
+        if isinstance(packed, torch.Tensor):
+            return _take(packed, ids, scale, out)
+        return _TAKE_PACKED, _TakePacked(
+            table=packed.data.data_ptr(),
+            chosen=indices(ids),
+            out=out.data_ptr(),
+            count=ids.shape[0],
+            rows=packed.num_columns,
+            width=out.shape[1],
+            out_stride=out.stride(0),
+            scale=scale,
+            dtype=CODES[out.dtype],
+        )
 
     def run(
         self,
         ids: torch.Tensor,
-        packed: torch.Tensor,
+        packed: torch.Tensor | PackedLinear,
         *,
         scale: float = 1.0,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Rows ids [T] int64 of the table [V, C] times `scale`; NaN for an id that it lacks."""
-        out = packed.new_empty(ids.shape[0], packed.shape[1]) if out is None else out
-        native().run(*_take(packed, ids, scale, out))
+        """Rows ids [T] int64 of the table [V, C] times `scale`; NaN for an id that it lacks.
+
+        `out` must be given where the table is a head's.
+        """
+        if out is None:
+            assert isinstance(packed, torch.Tensor), "a shared table needs `out`"
+            out = packed.new_empty(ids.shape[0], packed.shape[1])
+        native().run(*self.native(ids, packed, scale=scale, out=out))
         return out
 
 

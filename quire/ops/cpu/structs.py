@@ -33,6 +33,9 @@ OPERATIONS: dict[str, str] = {
     "i32:dtype i32:format i32:group i32:reserved",
     # weight [N, K] as stored to the layout of `linear`
     "pack_linear": "const:weight mut:out i64:N i64:K i64:stride i32:dtype i32:format",
+    # rows of a table that a `linear` with the same weight has packed
+    "take_packed": "const:table const:chosen mut:out i64:count i64:rows i64:width i64:out_stride "
+    "f32:scale i32:dtype",
     # what the machine can do: bytes read in order, and dot products of registers
     "probe_read": "const:data mut:out i64:bytes",
     "probe_dot": "mut:out i64:steps i32:dtype i32:reserved",
@@ -153,7 +156,10 @@ def header() -> str:
     lines += ["", "#define QUIRE_OPERATIONS(X) \\"]
     lines += [f"  X({operation}) \\" for operation in OPERATIONS]
     lines[-1] = lines[-1].removesuffix(" \\")
-    for struct, prefix in [*((o, "QuireArgs") for o in OPERATIONS), *((r, "Quire") for r in RECORDS)]:
+    for struct, prefix in [
+        *((o, "QuireArgs") for o in OPERATIONS),
+        *((r, "Quire") for r in RECORDS),
+    ]:
         lines += ["", "typedef struct {"]
         lines += [f"  {TYPES[kind][0]} {name};" for kind, name in fields(struct)]
         lines += [f"}} {prefix}_{struct};"]
