@@ -80,13 +80,12 @@ class Worker:
             max_num_seqs=settings.scheduler.max_num_seqs,
             max_model_len=model.max_model_len,
         )
+        arena = _arena(decoder, settings, device)
         self.runner = ModelRunner(
             decoder=decoder,
             state=state,
             memory=memory,
-            builder=BatchBuilder(
-                state=state, memory=memory, arena=_arena(decoder, settings, device), device=device
-            ),
+            builder=BatchBuilder(state=state, memory=memory, arena=arena, device=device),
             graphs=Graphs(decoder, self.table),
             output=Output(
                 state=state,

@@ -7,24 +7,49 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 
 import torch
 
-_HUGE = 2 << 20  # bytes of a huge page, and below it plain memory is as good
+_HUGE = 2 << 20  # bytes of a huge page
+_CHUNK = 64 << 20  # what is asked of the system at once, so that pages are shared by neighbours
 _ALIGNMENT = 64
 
 
-def allocate(num_bytes: int) -> torch.Tensor:
-    """uint8 [num_bytes] of zeros or anything, aligned to 64 bytes; large ones to 2 MiB.
+class _Chunk(threading.local):
+    """The chunk that small pieces are cut from, and how much of it is taken; for each thread."""
 
-    Pages are the system's until written. Raises MemoryError if there is no room.
+    def __init__(self) -> None:
+        self.memory = torch.empty(0, dtype=torch.uint8)
+        self.used = 0
+
+
+_chunk = _Chunk()
+
+
+def allocate(num_bytes: int) -> torch.Tensor:
+    """uint8 [num_bytes], aligned to 64 bytes, zeros at first; its pages are the system's until written.
+
+    Pieces of one chunk are given back together, when the last of them is. Raises MemoryError if there
+    is no room.
     """
-    if num_bytes < _HUGE:
-        return torch.empty(num_bytes, dtype=torch.uint8)
+    if num_bytes >= _CHUNK:
+        return _map(num_bytes)
+    start = -(-_chunk.used // _ALIGNMENT) * _ALIGNMENT
+    if start + num_bytes > _chunk.memory.numel():
+        _chunk.memory, start = _map(_CHUNK), 0
+    _chunk.used = start + num_bytes
+    return _chunk.memory[start : start + num_bytes]
+
+
+def _map(num_bytes: int) -> torch.Tensor:
+    """Fresh memory that starts at a huge page."""
     try:
         mapped = mmap.mmap(-1, num_bytes + _HUGE)
     except OSError as error:
-        raise MemoryError(f"no memory for {num_bytes} bytes of weights: {error}") from error
+        raise MemoryError(
+            f"there is no memory for {num_bytes} bytes of weights: {error}"
+        ) from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
         mapped.madvise(mmap.MADV_HUGEPAGE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
