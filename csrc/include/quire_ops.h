@@ -16,6 +16,9 @@
   X(linear) \
   X(pack_linear) \
   X(take_packed) \
+  X(linear_quantized) \
+  X(pack_quantized) \
+  X(round_weight) \
   X(probe_read) \
   X(probe_dot) \
   X(rms_norm) \
@@ -83,6 +86,51 @@ typedef struct {
   float scale;
   int32_t dtype;
 } QuireArgs_take_packed;
+
+typedef struct {
+  const void* x;
+  const void* weight;
+  const void* bias;
+  const void* delta;
+  void* out;
+  int64_t rows;
+  int64_t x_stride;
+  int64_t out_stride;
+  int64_t delta_stride;
+  int64_t N;
+  int64_t K;
+  int32_t dtype;
+  int32_t format;
+  int32_t group;
+  int32_t reserved;
+} QuireArgs_linear_quantized;
+
+typedef struct {
+  const void* codes;
+  const void* scales;
+  const void* zeros;
+  void* out;
+  int64_t N;
+  int64_t K;
+  int64_t stride;
+  int32_t format;
+  int32_t group;
+} QuireArgs_pack_quantized;
+
+typedef struct {
+  const void* weight;
+  const void* limits;
+  void* codes;
+  void* scales;
+  void* zeros;
+  int64_t N;
+  int64_t K;
+  int64_t stride;
+  int32_t dtype;
+  int32_t format;
+  int32_t group;
+  int32_t reserved;
+} QuireArgs_round_weight;
 
 typedef struct {
   const void* data;

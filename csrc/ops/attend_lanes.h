@@ -1,7 +1,7 @@
 // Register kernels of attention for a few rows and one tile of 32 keys, in float32 lanes.
 //
-// Keys lie in two cells [steps][16], values of sixteen tokens each in rows of `stride` numbers. A sum runs over its terms in
-// rising order for every number of rows R and of vectors C.
+// Keys lie in two cells [steps][16], values of sixteen tokens each in rows of `stride` numbers. A sum
+// runs over its terms in rising order for every number of rows R and of vectors C.
 #pragma once
 #include "functions.h"
 #include "numbers.h"

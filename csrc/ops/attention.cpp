@@ -38,7 +38,7 @@ struct Plan {
 // Softmax states of the rows of an item: values [rows][stride].
 struct State { float* peak; float* weight; float* values; };
 
-// Rows that go through the kernels together; first and last visible key of the whole group.
+// Rows that go through the kernels together; fresh until a tile of the segment had a key for them.
 struct Group { int64_t row; int rows; bool is_fresh; };
 
 struct Shape {
@@ -412,7 +412,8 @@ template <class T> void attend_segments(Worker<T>& worker, Team& team, int64_t u
   for (int64_t next = team.next(1);; next = team.next(1)) {
     if (!from.seek(next)) return;
     const Item item = from.item(next);
-    int64_t unit = from.first_unit + (next - from.first_item) * from.segments - from.segment, segment = item.low / kSegment;
+    int64_t unit = from.first_unit + (next - from.first_item) * from.segments - from.segment;
+    int64_t segment = item.low / kSegment;
     const State total = shape.state(states + (unit + segment) * shape.state_floats());
     for (segment++; segment * kSegment < item.high; segment++)
       worker.merge(item.tokens * shape.group, total, shape.state(states + (unit + segment) * shape.state_floats()));

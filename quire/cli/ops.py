@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("model", nargs="?", help="folder of a checkpoint; its weights are not read")
     parser.add_argument("--dtype", default="auto", help="type of weights and activations")
+    parser.add_argument("--quantization", "-q", help="fewer bits made of the weights, as for serve")
     arguments = parser.parse_args(list(argv))
     from quire.ops.report import render, render_lines  # torch: a wrong argument should not wait
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     from quire.llm_engine import LLMEngine
 
     try:
-        engine = LLMEngine.from_settings(_settings(arguments.model, arguments.dtype))
+        engine = LLMEngine.from_settings(_settings(arguments))
     except QuireError as error:
         sys.stderr.write(f"quire ops: {error}\n")
         return 2
@@ -48,10 +49,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _settings(model: str, dtype: str) -> Settings:
+def _settings(arguments: argparse.Namespace) -> Settings:
     """The least engine that makes all choices."""
     return Settings(
-        model=ModelConfig(model=model, dtype=dtype, max_model_len=64, skip_tokenizer_init=True),
+        model=ModelConfig(
+            model=arguments.model,
+            dtype=arguments.dtype,
+            quantization=arguments.quantization,
+            max_model_len=64,
+            skip_tokenizer_init=True,
+        ),
         load=LoadConfig(load_format="dummy", use_tqdm_on_load=False),
         cache=CacheConfig(kv_cache_memory_bytes=_SMALL_CACHE_BYTES),
         scheduler=SchedulerConfig(max_num_seqs=1),

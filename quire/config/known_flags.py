@@ -29,7 +29,7 @@ KNOWN_FLAGS: dict[str, KnownFlag] = {}
 """Field name (with underscores) -> what becomes of it."""
 
 SHORT_NAMES: dict[str, str] = {
-    "-q": "quantization", "-pp": "pipeline_parallel_size", "-dcp": "decode_context_parallel_size",
+    "-pp": "pipeline_parallel_size", "-dcp": "decode_context_parallel_size",
     "-pcp": "prefill_context_parallel_size", "-n": "nnodes", "-r": "node_rank",
     "-dp": "data_parallel_size", "-dpn": "data_parallel_rank", "-dpr": "data_parallel_start_rank",
     "-dpl": "data_parallel_size_local", "-dpa": "data_parallel_address",
@@ -159,8 +159,8 @@ _add("no effect", "there is one engine type and one implementation of each archi
 
 # --- refused: it asks for something that is not there -----------------------------------------------
 
-_add("refused", "quantised weights are not read by this version; leave it out for a plain checkpoint",
-     quantization=None, quantization_config=_JSON, allow_deprecated_quantization=False,
+_add("refused", "quantised checkpoints are not read by this version; --quantization makes fewer bits of a plain one",
+     quantization_config=_JSON, allow_deprecated_quantization=False,
      quantization_param_path=None, calculate_kv_scales=False, kv_cache_dtype_skip_layers=[])  # fmt: skip
 _add("refused", "this version runs on one device; start one server for each device instead",
      pipeline_parallel_size=1, data_parallel_size=1, data_parallel_rank=None,

@@ -58,6 +58,15 @@ class ModelConfig:
         "type of weights and activations",
         choices=("auto", "float32", "float", "bfloat16", "half", "float16"),
     )
+    quantization: str | None = setting(
+        None,
+        "fewer bits made of the weights at load; default: the checkpoint's own numbers",
+        choices=(
+            *("int8", "int8_g128", "int4", "int4_g32", "int4_g64", "int4_g128", "int4_zp"),
+            *("fp8", "fp8_per_channel", "fp8_per_tensor", "fp8_per_block"),
+        ),
+        short="-q",
+    )
     max_model_len: int | None = setting(
         None, "longest sequence, prompt and output together, in tokens"
     )

@@ -16,6 +16,7 @@ from quire.models.footprint import StepSizes
 from quire.models.spec import DecoderSpec
 from quire.protocol.cache import CacheGroup
 from quire.protocol.errors import SettingsError
+from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
 
 MIB = 1 << 20
 
@@ -84,6 +85,7 @@ class Ledger:
 class Needs:
     """What a ledger is computed from, apart from the cache.
 
+    scheme      what is made of the weights at load.
     with_front  whether a front process of its own belongs to the engine.
     """
 
@@ -92,6 +94,7 @@ class Needs:
     sizes: StepSizes
     threads: int
     with_front: bool
+    scheme: OnlineScheme = UNQUANTIZED
 
     @property
     def _growing(self) -> list[CacheGroup]:
@@ -108,14 +111,14 @@ class Needs:
     def ledger(self, cache_bytes: int) -> Ledger:
         """All lines for a cache of so many bytes."""
         spec, sizes = self.spec, self.sizes
-        weights = footprint.weight_bytes(spec, sizes.dtype_bytes)
+        weights = footprint.weight_bytes(spec, sizes.dtype_bytes, self.scheme)
         positions = footprint.position_table_bytes(spec, sizes.max_model_len)
         scratch = footprint.scratch_bytes(spec, sizes)
         engine = ENGINE_BYTES + THREAD_BYTES * (self.threads - 1)
         front = FRONT_BYTES if self.with_front else FRONT_INSIDE_BYTES
         front += VOCABULARY_BYTES * spec.vocab_size
         lines = [
-            Line(f"weights: {name.replace('_', ' ')}", num_bytes, "")
+            Line(f"weights: {name.replace('_', ' ')}", num_bytes, self._format_note(name))
             for name, num_bytes in weights.items()
         ]
         lines += [
@@ -143,11 +146,16 @@ class Needs:
                 f"tokenizer of {spec.vocab_size:,} tokens" + ", HTTP" * self.with_front,
             ),
         ]
-        loading = footprint.largest_layer_bytes(spec, sizes.dtype_bytes)
+        loading = footprint.largest_layer_bytes(spec, sizes.dtype_bytes, self.scheme)
         return Ledger(
             lines=tuple(lines),
             loading_bytes=sum(weights.values()) + positions + loading + engine + front,
         )
+
+    def _format_note(self, group: str) -> str:
+        """What a group of weights is stored as, if not in the model's dtype."""
+        format = self.scheme.format_of(group)
+        return "" if format.bits is None else f"{format.name}, with scales"
 
     def _row_bytes(self) -> int:
         """Bytes of the worker's arrays, as in `worker.state`."""
@@ -248,6 +256,7 @@ def _command(settings: Settings, *, shows_length: bool) -> str:
     model, scheduler = settings.model, settings.scheduler
     flags = {
         "--dtype": None if model.dtype == "auto" else model.dtype,
+        "--quantization": model.quantization,
         "--max-model-len": model.max_model_len if shows_length else None,
         "--max-num-seqs": scheduler.max_num_seqs,
         "--max-num-batched-tokens": scheduler.max_num_batched_tokens,

@@ -21,6 +21,7 @@ from quire.models.registry import ModelDescription, describe
 from quire.models.spec import cache_groups
 from quire.protocol.cache import CacheGroup, CacheLayout
 from quire.protocol.errors import SettingsError
+from quire.quant.schemes.online import OnlineScheme, online_scheme
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
@@ -84,6 +85,7 @@ class _Choices:
     threads: int
     overlap: bool
     caching: bool
+    scheme: OnlineScheme
 
 
 def resolve(
@@ -164,6 +166,7 @@ def _needs(
         sizes=step_sizes(settings, dtype_bytes=DTYPE_BYTES[made.dtype]),
         threads=made.threads,
         with_front=with_front,
+        scheme=made.scheme,
     )
 
 
@@ -198,6 +201,7 @@ def _choose(
         threads=threads,
         overlap=overlap,
         caching=caching,
+        scheme=_scheme(settings.model.quantization, device, note),
     )
 
 
@@ -262,6 +266,21 @@ def _device(wanted: str, machine: Machine, note: Note) -> Literal["cpu", "cuda"]
     )
     note("device", name, "given" if wanted != "auto" else "the fastest this machine has")
     return name
+
+
+def _scheme(wanted: str | None, device: str, note: Note) -> OnlineScheme:
+    """Raises SettingsError for a name that is not known or a device that does not multiply it."""
+    try:
+        scheme = online_scheme(wanted)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    if wanted is not None and device != "cpu":
+        raise SettingsError(
+            f"quantization is {wanted!r}, which is multiplied on cpu only, not on {device}: "
+            "leave it out, or give --device cpu"
+        )
+    note("quantization", wanted, f"given: {scheme}" if wanted else "the checkpoint's own numbers")
+    return scheme
 
 
 def _max_model_len(wanted: int | None, description: ModelDescription, note: Note) -> int:
@@ -370,6 +389,7 @@ def _fingerprint(settings: Settings, machine: Machine, cache_dtype: str) -> str:
     parallel = settings.parallel
     parts = (
         settings.model.dtype,
+        settings.model.quantization,
         cache_dtype,
         settings.model.max_model_len,
         parallel.device,

@@ -19,6 +19,7 @@ from quire.layers.norm import LayerNorm, Norm, RmsNorm
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.registry import Table
 from quire.ops.rope import QK_ROPE, ROPE
+from quire.quant.formats import PLAIN, Format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class AttentionLayer:
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
     qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
+    format   of both weights.
     attend   the bound operation, public because the worker makes its plans and cache views.
     """
 
@@ -58,6 +60,7 @@ class AttentionLayer:
         qkv_bias: bool,
         out_bias: bool,
         dtype: torch.dtype,
+        format: Format = PLAIN,
     ) -> None:
         self.index = index
         self._sizes = sizes
@@ -71,6 +74,7 @@ class AttentionLayer:
             out_size=self._bounds[2],
             bias=qkv_bias,
             dtype=dtype,
+            format=format,
         )
         self._on_heads: list[HeadStep] = []
         if qk_norm == "per_head" and rope is not None:
@@ -90,7 +94,13 @@ class AttentionLayer:
             D=sizes.head_size,
         )
         self._out = Linear(
-            table, f"{name}.out", in_size=q_size, out_size=sizes.size, bias=out_bias, dtype=dtype
+            table,
+            f"{name}.out",
+            in_size=q_size,
+            out_size=sizes.size,
+            bias=out_bias,
+            dtype=dtype,
+            format=format,
         )
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:

@@ -16,6 +16,7 @@ from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, SCALE, SOFT_CAP, TO_FLOAT32
 from quire.ops.embedding import EMBEDDING, PUT_ROWS
 from quire.ops.registry import Table
+from quire.quant.formats import PLAIN, Format
 
 
 class Embedding:
@@ -101,9 +102,16 @@ class Head:
         scale: float = 1.0,
         softcap: float,
         dtype: torch.dtype,
+        format: Format = PLAIN,
     ) -> None:
         self.linear = Linear(
-            table, name, in_size=size, out_size=vocab_size, bias=False, dtype=dtype
+            table,
+            name,
+            in_size=size,
+            out_size=vocab_size,
+            bias=False,
+            dtype=dtype,
+            format=format,
         )
         self._dtype = dtype
         self._vocab_size = vocab_size

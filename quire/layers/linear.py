@@ -13,13 +13,14 @@ from quire.layers.dtypes import dtype_name
 from quire.ops.linear import LINEAR
 from quire.ops.registry import Table
 from quire.quant.formats import PLAIN, Format
+from quire.quant.rounding import quantize
 
 
 class Linear:
     """x [T, K] to x @ weight.T + bias [T, N]; several projections of one input are stacked along N.
 
     name    of its parameters: `<name>.weight` [N, K] and, with `bias`, `<name>.bias` [N].
-    format  how the weight is stored.
+    format  how the weight is stored; fewer bits than it comes with are made of it at load.
     packed  what the provider made of the weight.
     """
 
@@ -37,6 +38,7 @@ class Linear:
         self.name = name
         self.out_size = out_size
         self._bias = bias
+        self._format = format
         self._product = table.bind(
             LINEAR, dtype_name(dtype), format=format.name, N=out_size, K=in_size
         )
@@ -49,7 +51,8 @@ class Linear:
 
     def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         """Packs weight [N, K] and bias [N]."""
-        self.packed = self._product.provider.pack(weight, bias)  # type: ignore[attr-defined]
+        stored = weight if self._format.bits is None else quantize(weight, self._format)
+        self.packed = self._product.provider.pack(stored, bias)  # type: ignore[attr-defined]
 
     def __call__(
         self, x: torch.Tensor, *, out: torch.Tensor, delta: torch.Tensor | None = None

@@ -15,6 +15,7 @@ from quire.layers.linear import Linear
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ACT, ACT_MUL
 from quire.ops.registry import Table
+from quire.quant.formats import PLAIN, Format
 
 
 class FeedForward(Protocol):
@@ -30,7 +31,8 @@ class FeedForward(Protocol):
 class GatedMlp:
     """down(act(gate(x)) * up(x)) for x [T, C]; gate and up are one product.
 
-    act  "silu", "gelu", "gelu_tanh" or "relu".
+    act     "silu", "gelu", "gelu_tanh" or "relu".
+    format  of both weights.
     """
 
     def __init__(
@@ -43,15 +45,28 @@ class GatedMlp:
         act: str,
         bias: bool,
         dtype: torch.dtype,
+        format: Format = PLAIN,
     ) -> None:
         self._width = width
         self._act = act
         self._gate_up = Linear(
-            table, f"{name}.gate_up", in_size=size, out_size=2 * width, bias=bias, dtype=dtype
+            table,
+            f"{name}.gate_up",
+            in_size=size,
+            out_size=2 * width,
+            bias=bias,
+            dtype=dtype,
+            format=format,
         )
         self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
         self._down = Linear(
-            table, f"{name}.down", in_size=width, out_size=size, bias=bias, dtype=dtype
+            table,
+            f"{name}.down",
+            in_size=width,
+            out_size=size,
+            bias=bias,
+            dtype=dtype,
+            format=format,
         )
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
@@ -71,7 +86,7 @@ class GatedMlp:
 
 
 class PlainMlp:
-    """down(act(up(x))) for x [T, C]; act as in GatedMlp."""
+    """down(act(up(x))) for x [T, C]; act and format as in GatedMlp."""
 
     def __init__(
         self,
@@ -83,13 +98,28 @@ class PlainMlp:
         act: str,
         bias: bool,
         dtype: torch.dtype,
+        format: Format = PLAIN,
     ) -> None:
         self._width = width
         self._act_name = act
-        self._up = Linear(table, f"{name}.up", in_size=size, out_size=width, bias=bias, dtype=dtype)
+        self._up = Linear(
+            table,
+            f"{name}.up",
+            in_size=size,
+            out_size=width,
+            bias=bias,
+            dtype=dtype,
+            format=format,
+        )
         self._act = table.bind(ACT, dtype_name(dtype), F=width)
         self._down = Linear(
-            table, f"{name}.down", in_size=width, out_size=size, bias=bias, dtype=dtype
+            table,
+            f"{name}.down",
+            in_size=width,
+            out_size=size,
+            bias=bias,
+            dtype=dtype,
+            format=format,
         )
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:

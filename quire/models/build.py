@@ -31,6 +31,8 @@ from quire.models.spec import (
     YarnScaling,
 )
 from quire.ops.registry import Table
+from quire.quant.formats import Format
+from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
 
 
 def build_decoder(
@@ -42,12 +44,14 @@ def build_decoder(
     load_format: str = "auto",
     progress: bool = False,
     max_model_len: int,
+    scheme: OnlineScheme = UNQUANTIZED,
 ) -> Decoder:
     """The model of a description with its weights.
 
     load_format    "auto" and "safetensors" read the folder; "dummy" makes random weights.
     progress       a bar on the terminal while reading.
     max_model_len  longest sequence in tokens; position tables and dynamic scaling follow it.
+    scheme         what is made of the weights as they are read, one at a time.
     Raises ModelLoadError if the weights are not those that the description implies.
     """
     return build_from_spec(
@@ -60,6 +64,7 @@ def build_decoder(
         load_format=load_format,
         progress=progress,
         max_model_len=max_model_len,
+        scheme=scheme,
     )
 
 
@@ -74,10 +79,11 @@ def build_from_spec(
     load_format: str,
     progress: bool,
     max_model_len: int,
+    scheme: OnlineScheme = UNQUANTIZED,
 ) -> Decoder:
     """`build_decoder` for a description and a weight map that need not be in the registry."""
     spec = spec.for_length(max_model_len)
-    decoder = _decoder(spec, table, dtype, device, max_model_len)
+    decoder = _decoder(spec, table, dtype, device, max_model_len, scheme)
     if load_format == "dummy":
         decoder.load(dummy_source(spec, dtype=dtype, device=device))
     else:
@@ -133,7 +139,12 @@ def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch
 
 
 def _decoder(
-    spec: DecoderSpec, table: Table, dtype: torch.dtype, device: torch.device, max_model_len: int
+    spec: DecoderSpec,
+    table: Table,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_model_len: int,
+    scheme: OnlineScheme,
 ) -> Decoder:
     ropes = {layer.mixer.rope for layer in spec.layers if layer.mixer.rope is not None}
     tables = {rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes}
@@ -152,7 +163,8 @@ def _decoder(
         if rows
     ]
     layers = [
-        _layer(table, index, layer, size, tables, dtype) for index, layer in enumerate(spec.layers)
+        _layer(table, index, layer, size, tables, dtype, scheme.layers)
+        for index, layer in enumerate(spec.layers)
     ]
     return Decoder(
         table,
@@ -169,6 +181,7 @@ def _decoder(
             scale=spec.logit_scale,
             softcap=spec.logit_softcap,
             dtype=dtype,
+            format=scheme.head,
         ),
         dtype=dtype,
     )
@@ -181,6 +194,7 @@ def _layer(
     size: int,
     tables: dict[Rope, torch.Tensor],
     dtype: torch.dtype,
+    format: Format,
 ) -> DecoderLayer:
     name = f"layers.{index}"
     feed_forward = FEED_FORWARDS[spec.feed_forward.gated](
@@ -191,6 +205,7 @@ def _layer(
         act=spec.feed_forward.activation,
         bias=spec.feed_forward.bias,
         dtype=dtype,
+        format=format,
     )
     norms = Norms(
         table=table,
@@ -202,7 +217,7 @@ def _layer(
     )
     return PLACEMENTS[spec.placement](
         name,
-        mixer=_attention(table, name, index, spec.mixer, size, tables, dtype),
+        mixer=_attention(table, name, index, spec.mixer, size, tables, dtype, format),
         feed_forward=feed_forward,
         norms=norms,
     )
@@ -216,6 +231,7 @@ def _attention(
     size: int,
     tables: dict[Rope, torch.Tensor],
     dtype: torch.dtype,
+    format: Format,
 ) -> AttentionLayer:
     sizes = AttentionSizes(
         size=size,
@@ -238,4 +254,5 @@ def _attention(
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
         dtype=dtype,
+        format=format,
     )

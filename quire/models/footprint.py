@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from quire.config.schema import Settings
 from quire.models.parameters import parameters
 from quire.models.spec import Attention, DecoderSpec, LayerSpec
+from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
 
 FLOAT32_BYTES = 4
 
@@ -61,21 +62,45 @@ def step_sizes(settings: Settings, *, dtype_bytes: int) -> StepSizes:
     )
 
 
-def weight_bytes(spec: DecoderSpec, dtype_bytes: int) -> dict[str, int]:
-    """Bytes of the loaded weights by group; norms are float32, a tied head is the embedding's table."""
+def weight_bytes(
+    spec: DecoderSpec, dtype_bytes: int, scheme: OnlineScheme = UNQUANTIZED
+) -> dict[str, int]:
+    """Bytes of the loaded weights by group; norms are float32, a tied head is the embedding's table.
+
+    A tied head of fewer bits is a copy of that table.
+    """
     found: dict[str, int] = {}
     for parameter in parameters(spec).values():
-        each = FLOAT32_BYTES if parameter.group == "norm" else dtype_bytes
-        found[parameter.group] = found.get(parameter.group, 0) + parameter.numel * each
+        num_bytes = parameter.numel * (FLOAT32_BYTES if parameter.group == "norm" else dtype_bytes)
+        format = scheme.format_of(parameter.group)
+        if format.bits is not None:
+            num_bytes = parameter.numel * FLOAT32_BYTES  # of a bias
+            if len(parameter.shape) == 2:
+                num_bytes = format.num_bytes(*parameter.shape, dtype_bytes)
+        found[parameter.group] = found.get(parameter.group, 0) + num_bytes
+    if spec.tie_head and scheme.head.bits is not None:
+        found["head"] = scheme.head.num_bytes(spec.vocab_size, spec.hidden_size, dtype_bytes)
     return found
 
 
-def largest_layer_bytes(spec: DecoderSpec, dtype_bytes: int) -> int:
+def largest_layer_bytes(
+    spec: DecoderSpec, dtype_bytes: int, scheme: OnlineScheme = UNQUANTIZED
+) -> int:
     """Bytes of the largest layer: what loading may hold beside the weights that it keeps.
 
-    Embedding and head are never held twice: what is read is what is kept.
+    Embedding and head are never held twice: what is read is what is kept. Where fewer bits are made of
+    them, it is the largest parameter as it was read, and its codes of a byte each.
     """
     found: dict[str, int] = {}
+    if scheme.layers.bits is not None:
+        made = [
+            parameter.numel * (dtype_bytes + 1)
+            for parameter in parameters(spec).values()
+            if scheme.format_of(parameter.group).bits is not None
+        ]
+        if spec.tie_head and scheme.head.bits is not None:
+            made.append(spec.vocab_size * spec.hidden_size)
+        return max(made)
     for name, parameter in parameters(spec).items():
         if name.startswith("layers."):
             layer = name.split(".")[1]

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
+from quire.ops.quantized import (
+    QuantizedWeight,
+    StoredWeight,
+    float_product,
+    integer_product,
+)
 from quire.ops.registry import Provider, declare, register
 
 TILE_ROWS = 64
@@ -48,22 +54,29 @@ class LinearReference(Provider):
     op = "linear"
     name = "reference"
 
-    def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> PlainWeight:
+    def pack(
+        self, weight: torch.Tensor | QuantizedWeight, bias: torch.Tensor | None = None
+    ) -> PlainWeight | StoredWeight:
         """Keeps weight [N, K] and bias [N] by reference."""
+        if isinstance(weight, QuantizedWeight):
+            return StoredWeight(weight, bias)
         return PlainWeight(weight, bias)
 
     def run(
         self,
         x: torch.Tensor,
-        packed: PlainWeight,
+        packed: PlainWeight | StoredWeight,
         *,
         delta: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """x @ weight.T + delta + bias in float32, rounded once.
 
-        x [T, K]; delta [T, N] float32; returns [T, N] in x's dtype.
+        x [T, K]; delta [T, N] float32; returns [T, N] in x's dtype. A weight of fewer bits meets x as
+        `ops.quantized` says.
         """
+        if isinstance(packed, StoredWeight):
+            return _run_stored(x, packed, delta, out)
         num_columns = packed.weight.shape[0]
         weight = widened(packed.weight.to(torch.float32))  # [N, K]
         if out is None:
@@ -80,3 +93,21 @@ class LinearReference(Provider):
                 product += packed.bias.to(torch.float32)
             out[start : start + TILE_ROWS] = product
         return out
+
+
+def _run_stored(
+    x: torch.Tensor,
+    packed: StoredWeight,
+    delta: torch.Tensor | None,
+    out: torch.Tensor | None,
+) -> torch.Tensor:
+    """`LinearReference.run` for a weight of fewer bits."""
+    if packed.weight.format.kind == "fp8":
+        product = float_product(x, packed.weight, TILE_ROWS)
+    else:
+        product = integer_product(x, packed.weight)
+    if delta is not None:
+        product += delta
+    if packed.bias is not None:
+        product += packed.bias.to(torch.float32)
+    return product.to(x.dtype) if out is None else out.copy_(product)

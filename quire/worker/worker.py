@@ -20,6 +20,7 @@ from quire.ops.registry import Table
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.protocol.step import StepPlan, StepResult
+from quire.quant.schemes.online import online_scheme
 from quire.worker.adapters import NoAdapters
 from quire.worker.batch import BatchBuilder
 from quire.worker.encoder import NoEncoder
@@ -66,6 +67,7 @@ class Worker:
             load_format=settings.load.load_format,
             progress=settings.load.use_tqdm_on_load,
             max_model_len=model.max_model_len,
+            scheme=online_scheme(model.quantization),
         )
         on_phase("allocating the KV cache", 100)
         memory = CacheMemory(

@@ -224,7 +224,7 @@ def test_what_the_kernels_cannot_read_is_refused() -> None:
         provider.view(place, 1, 16, 16, torch.float32)
     cache = Cache("cpu", Shape(), draw(Shape(), [4]))
     q = cache.prepare([0], [4])
-    with pytest.raises(ValueError, match="q is torch.bfloat16 .* the cache holds torch.float32"):
+    with pytest.raises(ValueError, match=r"q is torch\.bfloat16 .* the cache holds torch\.float32"):
         provider.run(q.to(BF16), cache.cache, cache.plan, scale=1.0)
-    with pytest.raises(ValueError, match="sinks is torch.float64: it must be contiguous float32"):
+    with pytest.raises(ValueError, match=r"sinks is torch\.float64: it must be"):
         provider.run(q, cache.cache, cache.plan, scale=1.0, sinks=torch.zeros(4).double())

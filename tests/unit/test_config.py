@@ -128,9 +128,13 @@ def test_every_flag_of_vllm_acts_is_listed_or_is_refused(flag: str) -> None:
 
 def test_a_refusal_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        read_serve(["m", "-q", "awq"])
+        read_serve(["m", "--quantization-config", '{"linear": "fp8"}'])
     assert ended.value.code == 2
-    assert "quantization cannot be used: quantised weights are not read" in capsys.readouterr().err
+    assert "cannot be used: quantised checkpoints are not read" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        read_serve(["m", "-q", "awq"])
+    assert "int8" in capsys.readouterr().err
+    assert read_serve(["m", "-q", "int4"]).settings.model.quantization == "int4"
     with pytest.raises(SettingsError, match="one device"):
         judge("pipeline_parallel_size", 2)
 

@@ -1,6 +1,6 @@
 """Transformers: `generate` over one left-padded batch.
 
-Its continuous batching runs on a CPU too and was slower in every workload, so it is not used here.
+Its continuous batching runs on a CPU too and was slower in B1 to B3, so it is not used here.
 """
 
 from __future__ import annotations

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
+from quire.ops.cpu import quantized
 from quire.ops.cpu.library import native, refuses
 from quire.ops.cpu.memory import allocate
+from quire.ops.cpu.quantized import PackedQuantized
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
+from quire.ops.quantized import QuantizedWeight
 from quire.ops.registry import Provider, Signature, register
 
 _LINEAR = NUMBERS["linear"]
@@ -39,10 +42,14 @@ class LinearCpu(Provider):
     name = "cpu"
 
     def accepts(self, signature: Signature) -> str | None:
-        return refuses(signature, formats=("plain",))
+        return refuses(signature, formats=("plain", *quantized.FORMATS))
 
-    def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> PackedLinear:
+    def pack(
+        self, weight: torch.Tensor | QuantizedWeight, bias: torch.Tensor | None = None
+    ) -> PackedLinear | PackedQuantized:
         """Rearranges weight [N, K], whose rows may be strided; bias [N] is kept in float32."""
+        if isinstance(weight, QuantizedWeight):
+            return quantized.pack(weight, bias)
         if weight.stride(1) != 1:
             weight = weight.contiguous()
         num_columns, depth = weight.shape
@@ -74,25 +81,26 @@ class LinearCpu(Provider):
     def native(
         self,
         x: torch.Tensor,
-        packed: PackedLinear,
+        packed: PackedLinear | PackedQuantized,
         *,
         delta: torch.Tensor | None = None,
         out: torch.Tensor,
     ) -> tuple[int, ctypes.Structure]:
         """The call that `run` makes."""
-        args = _LinearArgs.from_buffer_copy(packed.args)
+        is_plain = isinstance(packed, PackedLinear)
+        args = (_LinearArgs if is_plain else quantized.Args).from_buffer_copy(packed.args)
         args.x = x.data_ptr()
         args.out = out.data_ptr()
         args.rows, args.x_stride = x.shape[0], x.stride(0)
         args.out_stride = out.stride(0)
         if delta is not None:
             args.delta, args.delta_stride = delta.data_ptr(), delta.stride(0)
-        return _LINEAR, args
+        return _LINEAR if is_plain else quantized.LINEAR_QUANTIZED, args
 
     def run(
         self,
         x: torch.Tensor,
-        packed: PackedLinear,
+        packed: PackedLinear | PackedQuantized,
         *,
         delta: torch.Tensor | None = None,
         out: torch.Tensor | None = None,

@@ -45,7 +45,8 @@ def allocate(num_bytes: int) -> torch.Tensor:
 def _map(num_bytes: int) -> torch.Tensor:
     """Fresh memory that starts at a huge page."""
     try:
-        mapped = mmap.mmap(-1, num_bytes + _HUGE)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory has no huge pages
+        mapped = mmap.mmap(-1, num_bytes + _HUGE, flags=flags)
     except OSError as error:
         raise MemoryError(
             f"there is no memory for {num_bytes} bytes of weights: {error}"

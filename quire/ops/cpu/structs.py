@@ -36,6 +36,16 @@ OPERATIONS: dict[str, str] = {
     # rows of a table that a `linear` with the same weight has packed
     "take_packed": "const:table const:chosen mut:out i64:count i64:rows i64:width i64:out_stride "
     "f32:scale i32:dtype",
+    # the same with weights of fewer bits; and codes [N, K] of one byte, scales and zeros [N, groups]
+    # to its layout
+    "linear_quantized": "const:x const:weight const:bias const:delta mut:out "
+    "i64:rows i64:x_stride i64:out_stride i64:delta_stride i64:N i64:K "
+    "i32:dtype i32:format i32:group i32:reserved",
+    "pack_quantized": "const:codes const:scales const:zeros mut:out i64:N i64:K i64:stride "
+    "i32:format i32:group",
+    # weight [N, K] to such codes, scales and zeros; limits [N, groups] or null
+    "round_weight": "const:weight const:limits mut:codes mut:scales mut:zeros "
+    "i64:N i64:K i64:stride i32:dtype i32:format i32:group i32:reserved",
     # what the machine can do: bytes read in order, and dot products of registers
     "probe_read": "const:data mut:out i64:bytes",
     "probe_dot": "mut:out i64:steps i32:dtype i32:reserved",

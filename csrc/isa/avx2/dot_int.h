@@ -1,0 +1,29 @@
+// Pairs of 16-bit integers in 32-bit lanes, and how stored bytes become them; AVX2.
+#pragma once
+#include "dot.h"
+
+namespace quire {
+
+// c + low(a) * low(b) + high(a) * high(b), exactly.
+QUIRE_INLINE vi dot_pairs(vi a, vi b, vi c) {
+  return {_mm256_add_epi32(c.a, _mm256_madd_epi16(a.a, b.a)),
+          _mm256_add_epi32(c.b, _mm256_madd_epi16(a.b, b.b))};
+}
+
+// 32 signed bytes as pairs; 32 bytes as pairs of numbers from 0 to 255.
+QUIRE_INLINE vi pairs_signed(const uint8_t* p) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
+}
+QUIRE_INLINE vi pairs_unsigned(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
+}
+// Of pairs of numbers up to 255: what lies above the low four bits.
+QUIRE_INLINE vi high_nibbles(vi pairs) {
+  return {_mm256_srli_epi16(pairs.a, 4), _mm256_srli_epi16(pairs.b, 4)};
+}
+
+}  // namespace quire
+
+#include "plain_fp8.h"

@@ -1,0 +1,36 @@
+// Pairs of 16-bit integers in 32-bit lanes, and how stored bytes become them.
+#pragma once
+#include "dot.h"
+
+namespace quire {
+
+typedef int16_t i16_32x __attribute__((vector_size(64)));
+typedef uint16_t u16_32x __attribute__((vector_size(64)));
+typedef int8_t i8_32x __attribute__((vector_size(32)));
+typedef uint8_t u8_32x __attribute__((vector_size(32)));
+
+// c + low(a) * low(b) + high(a) * high(b), exactly. Low is what comes first in memory.
+QUIRE_INLINE vi dot_pairs(vi a, vi b, vi c) {
+  i16_32x x = (i16_32x)a.v, y = (i16_32x)b.v;
+  for (int i = 0; i < 16; i++)
+    c.v[i] += (int32_t)x[2 * i] * y[2 * i] + (int32_t)x[2 * i + 1] * y[2 * i + 1];
+  return c;
+}
+
+// 32 signed bytes as pairs; 32 bytes as pairs of numbers from 0 to 255.
+QUIRE_INLINE vi pairs_signed(const uint8_t* p) {
+  i8_32x x;
+  memcpy(&x, p, 32);
+  return {(i16x)__builtin_convertvector(x, i16_32x)};
+}
+QUIRE_INLINE vi pairs_unsigned(const uint8_t* p) {
+  u8_32x x;
+  memcpy(&x, p, 32);
+  return {(i16x)__builtin_convertvector(x, u16_32x)};
+}
+// Of pairs of numbers up to 255: what lies above the low four bits.
+QUIRE_INLINE vi high_nibbles(vi pairs) { return {(i16x)((u16_32x)pairs.v >> 4)}; }
+
+}  // namespace quire
+
+#include "plain_fp8.h"

@@ -1,0 +1,59 @@
+// What products with packed weights have in common: rows as kernels want them, and how they are grouped.
+#pragma once
+#include "dot.h"
+
+namespace quire {
+
+const int kColumns = 32;          // of a block of packed weights
+const int64_t kChunk = 480;       // rows whose packed form lives at once
+const int64_t kPrivateRows = 16;  // up to here each thread packs the rows for itself
+
+// What a number type makes of the rows (A) and of the weights (B); one step covers `k` of K.
+template <class T> struct Kind { typedef float A; static const int k = 1; };
+template <> struct Kind<bf16> { typedef PackedBf16 A; static const int k = 2; };
+
+template <class T>
+QUIRE_INLINE void pack_row(const T* x, int64_t K, int64_t steps, int rows, float* out) {
+  for (int64_t k = 0; k < K; k += 16) {
+    float lanes[16];
+    int n = K - k < 16 ? (int)(K - k) : 16;
+    store(lanes, load(x + k, n));
+    for (int i = 0; i < n; i++) out[(k + i) * rows] = lanes[i];
+  }
+  for (int64_t s = K; s < steps; s++) out[s * rows] = 0;
+}
+
+// Calls `body` with the number of rows, at most kRows, as a constant R.
+#if QUIRE_MAX_ROWS > 3
+#define QUIRE_MORE_ROWS(X, ...)                                                              \
+  X(3, __VA_ARGS__) X(4, __VA_ARGS__) X(5, __VA_ARGS__) X(6, __VA_ARGS__) X(7, __VA_ARGS__)   \
+  X(8, __VA_ARGS__) X(9, __VA_ARGS__) X(10, __VA_ARGS__) X(11, __VA_ARGS__) X(12, __VA_ARGS__)
+#elif QUIRE_MAX_ROWS > 2
+#define QUIRE_MORE_ROWS(X, ...) X(3, __VA_ARGS__)
+#else
+#define QUIRE_MORE_ROWS(X, ...)
+#endif
+#define QUIRE_ROWS_CASE(number, ...) \
+  case number: { const int R = number; __VA_ARGS__; break; }
+#define QUIRE_FOR_ROWS(rows, ...)                             \
+  switch (rows) {                                             \
+    QUIRE_ROWS_CASE(1, __VA_ARGS__)                           \
+    QUIRE_ROWS_CASE(2, __VA_ARGS__)                           \
+    QUIRE_MORE_ROWS(QUIRE_ROWS_CASE, __VA_ARGS__)             \
+  }
+
+template <class A, class T>
+void tile_of(int rows, const A* a, const T* b, int64_t steps, float* c, bool fresh,
+             const char* ahead, int64_t ahead_step) {
+  QUIRE_FOR_ROWS(rows, tile<R>(a, b, steps, c, fresh, ahead, ahead_step))
+}
+
+// Where each group of rows begins: as few groups as possible, of nearly one size.
+struct Groups {
+  int64_t rows, count;
+  explicit Groups(int64_t n) : rows(n), count((n + kRows - 1) / kRows) {}
+  int64_t begin(int64_t group) const { return rows * group / count; }
+  int size(int64_t group) const { return (int)(begin(group + 1) - begin(group)); }
+};
+
+}  // namespace quire

@@ -1,0 +1,109 @@
+"""Weights of fewer bits for the native library: their blocks, and the call that multiplies them.
+
+The definition is in `ops.quantized`; kernels are csrc/ops/quantized.cpp.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+
+from quire.ops.cpu.library import library, native
+from quire.ops.cpu.memory import allocate
+from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
+from quire.ops.formats import KNOWN, Format
+from quire.ops.quantized import QuantizedWeight
+
+LINEAR_QUANTIZED = NUMBERS["linear_quantized"]
+Args = STRUCTS["linear_quantized"]
+FORMATS = tuple(format.name for format in KNOWN)
+"""The formats that the kernels multiply."""
+
+_CODES = {"int8": 1, "int4": 2, "fp8": 4}  # and int4 with zero points is 3
+_TYPES = {"int8": torch.int8, "int4": torch.uint8, "fp8": torch.float8_e4m3fn}
+
+
+@dataclass(frozen=True)
+class PackedQuantized:
+    """A weight [N, K] of fewer bits in blocks of 32 columns, and all of a call's arguments but x and out.
+
+    data  the blocks as bytes; bias  [N] float32 or None.
+    """
+
+    num_columns: int
+    data: torch.Tensor
+    bias: torch.Tensor | None
+    args: ctypes.Structure
+
+
+def pack(weight: QuantizedWeight, bias: torch.Tensor | None) -> PackedQuantized:
+    """Rearranges a weight [N, K] for the kernels; bias [N] is kept in float32."""
+    stored, dtype = weight.format, str(weight.dtype).removeprefix("torch.")
+    num_columns, depth = weight.codes.shape
+    codes = weight.codes if weight.codes.stride(1) == 1 else weight.codes.contiguous()
+    scales = weight.scales.contiguous()
+    zeros = None if weight.zeros is None else weight.zeros.contiguous()
+    data = allocate(stored.num_bytes(num_columns, depth, weight.dtype.itemsize))
+    number = _CODES[stored.kind] + stored.has_zeros
+    native().run(
+        NUMBERS["pack_quantized"],
+        STRUCTS["pack_quantized"](
+            codes=codes.data_ptr(),
+            scales=scales.data_ptr(),
+            zeros=None if zeros is None else zeros.data_ptr(),
+            out=data.data_ptr(),
+            N=num_columns,
+            K=depth,
+            stride=codes.stride(0),
+            format=number,
+            group=stored.group,
+        ),
+    )
+    bias = None if bias is None else bias.to(torch.float32).contiguous()
+    args = Args(
+        weight=data.data_ptr(),
+        bias=None if bias is None else bias.data_ptr(),
+        N=num_columns,
+        K=depth,
+        dtype=DTYPES[dtype],
+        format=number,
+        group=stored.group,
+    )
+    return PackedQuantized(num_columns, data, bias, args)
+
+
+def is_there() -> bool:
+    """Whether this machine has the library."""
+    return library() is not None
+
+
+def round_weight(
+    weight: torch.Tensor, format: Format, limits: torch.Tensor | None
+) -> QuantizedWeight:
+    """Weight [N, K] rounded as `quant.rounding.round_weight` does; limits [N, groups] float32 or None."""
+    if weight.stride(1) != 1:
+        weight = weight.contiguous()
+    num_columns, depth = weight.shape
+    groups = format.num_groups(depth)
+    codes = torch.empty(num_columns, depth, dtype=_TYPES[format.kind])
+    scales = torch.empty(num_columns, groups)
+    zeros = torch.empty(num_columns, groups, dtype=torch.uint8) if format.has_zeros else None
+    native().run(
+        NUMBERS["round_weight"],
+        STRUCTS["round_weight"](
+            weight=weight.data_ptr(),
+            limits=None if limits is None else limits.data_ptr(),
+            codes=codes.data_ptr(),
+            scales=scales.data_ptr(),
+            zeros=None if zeros is None else zeros.data_ptr(),
+            N=num_columns,
+            K=depth,
+            stride=weight.stride(0),
+            dtype=DTYPES[str(weight.dtype).removeprefix("torch.")],
+            format=_CODES[format.kind] + format.has_zeros,
+            group=format.group,
+        ),
+    )
+    return QuantizedWeight(format, codes, scales, weight.dtype, zeros)

@@ -1,0 +1,94 @@
+"""The stored forms of a weight: what a name in a signature means, byte for byte.
+
+Making them of floats is `quant.rounding`'s, multiplying `ops.linear` and its providers'. No torch here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of one number by the name that settings and descriptions use."""
+
+BLOCK_COLUMNS = 32
+"""Output columns that are packed together; a weight is padded to a multiple of them."""
+
+_SCALES_BYTES, _ZEROS_BYTES, _LEAST_DEPTH = 4 * BLOCK_COLUMNS, 64, 32
+_NAME = re.compile(
+    r"(?P<kind>int8|int4|fp8)(_g(?P<group>32|64|128))?(?P<zeros>_zp)?(?P<one>_tensor)?"
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """Stored bits of a weight [N, K].
+
+    kind   "plain": floats in the model's own dtype; "int8": -127 to 127; "int4": 0 to 15, less the zero
+           point; "fp8": e4m3 without infinity.
+    group  inputs, neighbours in K, that share a column's scale; 0 is all of them.
+    has_zeros  whether each scale comes with a zero point from 0 to 15; without, int4's is 8.
+    one_scale  whether all columns have one scale, which packed weights repeat.
+    """
+
+    kind: Literal["plain", "int8", "int4", "fp8"] = "plain"
+    group: int = 0
+    has_zeros: bool = False
+    one_scale: bool = False
+
+    @property
+    def name(self) -> str:
+        """What an operation's signature carries: "plain", "int8", "int4_g32_zp", "fp8_tensor"."""
+        group = f"_g{self.group}" * bool(self.group)
+        return self.kind + group + "_zp" * self.has_zeros + "_tensor" * self.one_scale
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of one stored number; None when it is stored in the model's own dtype."""
+        return {"plain": None, "int8": 8, "int4": 4, "fp8": 8}[self.kind]
+
+    def num_groups(self, in_size: int) -> int:
+        """Scales of one column of `in_size` inputs."""
+        return -(-in_size // self.group) if self.group else 1
+
+    def num_bytes(self, out_size: int, in_size: int, dtype_bytes: int) -> int:
+        """Bytes of a weight [out_size, in_size] as it is kept; dtype_bytes of the model's floats.
+
+        Of a packed one with its scales, zero points and padding.
+        """
+        if self.bits is None:
+            return out_size * in_size * dtype_bytes
+        unit = self.group or _LEAST_DEPTH
+        depth = -(-in_size // unit) * unit
+        head = _SCALES_BYTES + _ZEROS_BYTES * self.has_zeros
+        numbers = depth * BLOCK_COLUMNS * self.bits // 8
+        blocks = -(-out_size // BLOCK_COLUMNS)
+        return blocks * (self.num_groups(in_size) * head + numbers)
+
+
+PLAIN = Format()
+"""Floats in the model's own dtype."""
+
+
+KNOWN: tuple[Format, ...] = (
+    *(Format("int8", group) for group in (0, 32, 64, 128)),
+    *(Format("int4", group, zeros) for group in (0, 32, 64, 128) for zeros in (False, True)),
+    *(Format("fp8"), Format("fp8", one_scale=True), Format("fp8", 128)),
+)
+"""The formats of fewer bits that there are. The groups of fp8 are squares of 128."""
+
+
+def parse(name: str) -> Format:
+    """The format of a name. Raises ValueError for an unknown one."""
+    if name == PLAIN.name:
+        return PLAIN
+    found = _NAME.fullmatch(name)
+    if found is not None:
+        group = int(found["group"] or 0)
+        format = Format(found["kind"], group, bool(found["zeros"]), bool(found["one"]))  # type: ignore[arg-type]
+        if format in KNOWN:
+            return format
+    raise ValueError(
+        f"no stored format is named {name!r}; known: {', '.join(one.name for one in (PLAIN, *KNOWN))}"
+    )

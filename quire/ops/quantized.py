@@ -1,0 +1,121 @@
+"""Products with weights of fewer bits: what they are, in plain PyTorch.
+
+A product with integer weights rounds its rows to 16-bit integers, 128 inputs at a time, and is exact
+within a group: float32 begins where groups are added up, in rising order. So there is one answer, and
+every provider that follows the definition has its bits. Which formats there are is `ops.formats`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from quire.ops.formats import Format
+
+PART = 128
+"""Inputs of a row that share one step."""
+LARGEST = 32512.0
+"""What the largest of a part becomes: 127 * 256, so that the upper byte of any is at most 127."""
+SMALLEST = 2.0**-100
+"""A part whose numbers are all below is zero."""
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight [N, K] in a stored format, before a provider packs it.
+
+    codes   [N, K]: int8; of int4 uint8 from 0 to 15; float8_e4m3fn.
+    scales  [N, groups] float32; what a number stands for is (code - zero) * scale.
+    zeros   [N, groups] uint8, or None for 0, and 8 for int4.
+    dtype   of the rows that it multiplies.
+    """
+
+    format: Format
+    codes: torch.Tensor
+    scales: torch.Tensor
+    dtype: torch.dtype
+    zeros: torch.Tensor | None = None
+
+    def dequantized(self) -> torch.Tensor:
+        """[N, K] float32: the numbers that it stands for, each rounded once."""
+        codes = _less_zero(self, self.codes.to(torch.float32))
+        return codes * _spread(self.scales, self)
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """What the reference keeps: the weight as it came, and bias [N] or None."""
+
+    weight: QuantizedWeight
+    bias: torch.Tensor | None
+
+
+def round_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [T, K] as (whole numbers [T, parts, PART] float32, steps [T, parts] float32), padded with zeros.
+
+    A number is nearest-even of x * (LARGEST / limit) and the step is limit / LARGEST, where limit is the
+    largest magnitude of its part. A part that is not finite has the step NaN.
+    """
+    num_parts = -(-x.shape[1] // PART)
+    parts = torch.zeros(x.shape[0], num_parts * PART, dtype=torch.float32, device=x.device)
+    parts[:, : x.shape[1]] = x
+    parts = parts.view(x.shape[0], num_parts, PART)
+    limit = parts.abs().amax(-1)  # [T, parts]; NaN where there is one
+    is_small = limit < SMALLEST
+    steps = torch.where(is_small, 0.0, limit / LARGEST)
+    inverse = torch.where(
+        is_small, 0.0, torch.div(limit.new_tensor(LARGEST), limit)
+    )  # divided once
+    is_finite = limit.isfinite()
+    numbers = (parts * inverse.unsqueeze(-1)).round()
+    numbers = torch.where(is_finite.unsqueeze(-1), numbers, 0.0)
+    return numbers, torch.where(is_finite, steps, torch.nan)
+
+
+def integer_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
+    """x [T, K] times an int8 or int4 weight [N, K]: [T, N] float32, the same bits for any T.
+
+    Groups are added up in rising order: sum * step * scale, or with one scale for all of a column sum * step
+    by parts, and the scale at the end.
+    """
+    numbers, steps = round_rows(x)
+    unit = weight.format.group or PART
+    codes = _less_zero(weight, weight.codes.to(torch.float64))  # [N, K]
+    total = torch.zeros(x.shape[0], codes.shape[0], dtype=torch.float32, device=x.device)
+    flat = numbers.flatten(1).to(torch.float64)  # [T, parts * PART]
+    for group in range(-(-codes.shape[1] // unit)):
+        piece = codes[:, group * unit : (group + 1) * unit]
+        sums = flat[:, group * unit :][:, : piece.shape[1]] @ piece.T  # exact, below 2^53
+        term = sums.to(torch.float32) * steps[:, group * unit // PART, None]
+        total += term * weight.scales[:, group] if weight.format.group else term
+    return total if weight.format.group else total * weight.scales[:, 0]
+
+
+def float_product(x: torch.Tensor, weight: QuantizedWeight, tile_rows: int) -> torch.Tensor:
+    """x [T, K] times an fp8 weight [N, K] in float32: [T, N], in tiles of `tile_rows` padded rows."""
+    total = torch.zeros(x.shape[0], weight.codes.shape[0], dtype=torch.float32, device=x.device)
+    unit = weight.format.group or weight.codes.shape[1]
+    for start in range(0, x.shape[0], tile_rows):
+        rows = x[start : start + tile_rows].to(torch.float32)
+        tile = rows.new_zeros(tile_rows, rows.shape[1])
+        tile[: len(rows)] = rows
+        for group in range(weight.scales.shape[1]):
+            piece = slice(group * unit, (group + 1) * unit)
+            product = torch.mm(tile[:, piece], weight.codes[:, piece].to(torch.float32).t())
+            total[start : start + len(rows)] += product[: len(rows)] * weight.scales[:, group]
+    return total
+
+
+def _spread(values: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
+    """[N, groups] as [N, K], or [N, 1] where there is one group."""
+    if not weight.format.group:
+        return values
+    return values.repeat_interleave(weight.format.group, dim=1)[:, : weight.codes.shape[1]]
+
+
+def _less_zero(weight: QuantizedWeight, codes: torch.Tensor) -> torch.Tensor:
+    """Codes [N, K] without their zero points."""
+    if weight.zeros is not None:
+        return codes - _spread(weight.zeros.to(codes.dtype), weight)
+    return codes - 8.0 if weight.format.kind == "int4" else codes

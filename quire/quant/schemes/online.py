@@ -1,0 +1,75 @@
+"""What `--quantization` makes of a plain checkpoint while it is read: a format for each kind of weight.
+
+Rounding is `quant.rounding`'s. Embeddings and norms keep their numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quire.quant.formats import PLAIN, Format
+
+_INT8, _FP8 = Format("int8"), Format("fp8")
+
+
+@dataclass(frozen=True)
+class OnlineScheme:
+    """The formats of a decoder's products.
+
+    layers  of attention and feed-forward weights; head  of the product that makes logits.
+    """
+
+    layers: Format = PLAIN
+    head: Format = PLAIN
+
+    def format_of(self, group: str) -> Format:
+        """The format of the matrices in a group of `models.parameters`."""
+        if group in ("attention", "feed_forward"):
+            return self.layers
+        return self.head if group == "head" else PLAIN
+
+    def __str__(self) -> str:
+        return f"{self.layers.name} layers, {self.head.name} head"
+
+
+UNQUANTIZED = OnlineScheme()
+
+SCHEMES: dict[str, OnlineScheme] = {
+    "int8": OnlineScheme(_INT8, _INT8),
+    "int8_g128": OnlineScheme(Format("int8", 128), Format("int8", 128)),
+    "int4": OnlineScheme(Format("int4", 64), _INT8),
+    "int4_g32": OnlineScheme(Format("int4", 32), _INT8),
+    "int4_g64": OnlineScheme(Format("int4", 64), _INT8),
+    "int4_g128": OnlineScheme(Format("int4", 128), _INT8),
+    "int4_zp": OnlineScheme(Format("int4", 64, has_zeros=True), _INT8),
+    "fp8": OnlineScheme(_FP8),
+    "fp8_per_channel": OnlineScheme(_FP8),
+    "fp8_per_tensor": OnlineScheme(Format("fp8", one_scale=True)),
+    "fp8_per_block": OnlineScheme(Format("fp8", 128)),
+}
+"""By the name in the settings. The head keeps 8 bits where layers have 4: logits are read by their order,
+and the vocabulary is a small part of what a large model reads. fp8 leaves it as it is, as elsewhere."""
+
+CHECKPOINT_METHODS = frozenset(
+    "aqlm auto-round auto_gptq awq awq_marlin bitblas bitsandbytes compressed-tensors cpu_awq deepspeedfp "
+    "experts_int8 fbgemm_fp8 gguf gptq gptq_bitblas gptq_marlin gptq_marlin_24 hqq inc ipex marlin modelopt "
+    "modelopt_fp4 moe_wna16 mxfp4 mxfp8 neuron_quant petit_nvfp4 ptpc_fp8 qqq quark rtn squeezellm torchao "
+    "tpu_int8 int8_per_channel_weight_only".split()
+)
+"""Names that users know from elsewhere and that mean checkpoints or formats not served here."""
+
+
+def online_scheme(name: str | None) -> OnlineScheme:
+    """The scheme of a name; None keeps the checkpoint's numbers.
+
+    Raises ValueError, with the names there are, for an unknown one.
+    """
+    if name is None:
+        return UNQUANTIZED
+    if name not in SCHEMES:
+        why = "is not served by this version" if name in CHECKPOINT_METHODS else "is unknown"
+        raise ValueError(
+            f"quantization {name!r} {why}; to make fewer bits of a plain checkpoint at load use one of: "
+            f"{', '.join(SCHEMES)}"
+        )
+    return SCHEMES[name]

@@ -1,0 +1,209 @@
+"""Products with weights of fewer bits: one answer on every machine, near the formula, whatever the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from quire.ops.cpu import library
+from quire.ops.formats import KNOWN, PLAIN, Format, parse
+from quire.ops.linear import LINEAR
+from quire.ops.quantized import QuantizedWeight, round_rows
+from quire.ops.registry import Provider, Signature, load_all, providers
+from quire.quant.rounding import quantize
+from tests.ops.cases import DTYPES, noise
+
+load_all()
+REFERENCE, TORCH = providers(LINEAR)["reference"], providers(LINEAR)["torch"]
+CPU = providers(LINEAR)["cpu"]
+SIZES = ((64, 48), (97, 33), (300, 130), (1100, 40))
+INTEGERS = [format for format in KNOWN if format.kind != "fp8"]
+ROW_ERROR = 1e-4
+"""Relative error of a product by its rows of 16 bits, one of them and one of their channels outlying."""
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="no native library here")
+
+
+def named(format: Format) -> str:
+    return format.name
+
+
+@pytest.fixture(params=library.usable())
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every native library that runs here, in turn."""
+    loaded = library.load(request.param)
+    monkeypatch.setattr("quire.ops.cpu.linear.native", lambda: loaded)
+    monkeypatch.setattr("quire.ops.cpu.quantized.native", lambda: loaded)
+    yield request.param
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def drawn(
+    format: Format, in_size: int, out_size: int, dtype: torch.dtype
+) -> tuple[QuantizedWeight, torch.Tensor]:
+    weight = (noise(out_size, in_size, seed=2) * in_size**-0.5).to(dtype)
+    return quantize(weight, format), noise(out_size, seed=3, dtype=dtype)
+
+
+def run(provider: Provider, x: torch.Tensor, packed: object, **more: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = provider.run(x, packed, **more)
+    return result
+
+
+def packed_by(
+    provider: Provider, weight: QuantizedWeight, bias: torch.Tensor | None = None
+) -> object:
+    return provider.pack(weight, bias)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("format", KNOWN, ids=named)
+def test_names_are_read_back(format: Format) -> None:
+    assert parse(format.name) == format
+
+
+@pytest.mark.parametrize("name", ["int4_g16", "fp8_g32", "int8_zp", "fp8_zp", "int4x", ""])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no stored format is named"):
+        parse(name)
+
+
+@pytest.mark.parametrize("format", KNOWN, ids=named)
+def test_who_accepts(format: Format) -> None:
+    signature = Signature("bfloat16", {}, format.name)
+    assert REFERENCE.accepts(signature) is None
+    assert CPU.accepts(signature) is None
+    assert TORCH.accepts(signature) is not None
+    assert "float64" in str(CPU.accepts(Signature("float64", {}, format.name)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+@pytest.mark.parametrize("format", INTEGERS, ids=named)
+def test_integer_products_have_the_bits_of_the_definition(
+    isa: str, format: Format, dtype: torch.dtype, two_threads: None
+) -> None:
+    for in_size, out_size in SIZES:
+        weight, bias = drawn(format, in_size, out_size, dtype)
+        packed, kept = packed_by(CPU, weight, bias), packed_by(REFERENCE, weight, bias)
+        for count in (1, 2, 5, 12, 13, 40):
+            x, delta = noise(count, in_size, dtype=dtype), noise(count, out_size, seed=1)
+            want = run(REFERENCE, x, kept, delta=delta)
+            out = torch.full_like(want, math.nan)
+            assert run(CPU, x, packed, delta=delta, out=out) is out
+            assert torch.equal(out, want), (in_size, out_size, count)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+@pytest.mark.parametrize("format", KNOWN, ids=named)
+@pytest.mark.parametrize("provider", [REFERENCE, CPU], ids=lambda provider: provider.name)
+def test_nothing_visible_is_added_to_the_rounding_of_a_result(
+    provider: Provider, format: Format, dtype: torch.dtype
+) -> None:
+    weight, _ = drawn(format, 700, 96, dtype)
+    x = noise(33, 700, dtype=dtype)
+    x[:, 5] *= 40  # an outlying channel
+    x[7] *= 100  # and an outlying token
+    want = x.double() @ weight.dequantized().double().T
+    got = run(provider, x, packed_by(provider, weight)).double()
+    rounding = (want.to(dtype).double() - want).norm()
+    allowed = math.hypot(float(rounding), ROW_ERROR * float(want.norm()))
+    assert float((got - want).norm()) < allowed * 1.005
+
+
+@pytest.mark.parametrize("format", KNOWN, ids=named)
+def test_rows_do_not_depend_on_their_number_place_or_threads(isa: str, format: Format) -> None:
+    in_size, out_size = (160, 70) if isa == "portable" else (416, 140)
+    weight, bias = drawn(format, in_size, out_size, torch.bfloat16)
+    packed = packed_by(CPU, weight, bias)
+    x = noise(500, in_size, dtype=torch.bfloat16)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        together = run(CPU, x, packed)
+        for count in (*range(1, 50), 63, 64, 65, 127, 255, 300, 480, 481):
+            torch.set_num_threads(1 + count % 2)
+            assert torch.equal(run(CPU, x[:count], packed), together[:count]), count
+            assert torch.equal(run(CPU, x[-count:], packed), together[-count:]), count
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("format", KNOWN, ids=named)
+def test_a_poisoned_row_stays_alone(isa: str, format: Format) -> None:
+    weight, bias = drawn(format, 97, 33, torch.bfloat16)
+    packed, x = packed_by(CPU, weight, bias), noise(40, 97, dtype=torch.bfloat16)
+    clean = run(CPU, x, packed)
+    x[5, 3], x[39, 96] = math.nan, math.inf
+    got = run(CPU, x, packed)
+    whole = [row for row in range(40) if row not in (5, 39)]
+    assert torch.equal(got[whole], clean[whole])
+    assert not bool(got[[5, 39]].isfinite().any())
+    assert torch.equal(run(CPU, noise(40, 97, dtype=torch.bfloat16), packed), clean)
+
+
+@pytest.mark.parametrize("format", [parse("int8"), parse("int4_g32_zp"), parse("fp8")], ids=named)
+def test_rows_may_be_strided(isa: str, format: Format) -> None:
+    weight, _ = drawn(format, 40, 24, torch.float32)
+    packed, both = packed_by(CPU, weight), noise(30, 80)
+    wide = torch.zeros(30, 60)
+    run(CPU, both[:, 40:], packed, out=wide[:, 10:34])
+    assert torch.equal(wide[:, 10:34], run(CPU, both[:, 40:].contiguous(), packed))
+    assert not bool(wide[:, :10].any()) and not bool(wide[:, 34:].any())
+
+
+@pytest.mark.parametrize("size", [1e-37, 1e-20, 1.0, 1e20])
+def test_rows_of_any_size_are_rounded(size: float) -> None:
+    x = noise(3, 300) * size
+    numbers, steps = round_rows(x)
+    back = (numbers * steps.unsqueeze(-1)).flatten(1)[:, :300]
+    assert float(numbers.abs().max()) <= 32512
+    if size < 1e-30:
+        assert not bool(back.any())
+    else:
+        torch.testing.assert_close(back, x, rtol=0, atol=float(x.abs().max()) * 1.6e-5)
+
+
+@pytest.mark.parametrize("format", KNOWN, ids=named)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+def test_every_code_of_eight_bits_and_four_is_multiplied_exactly(
+    isa: str, format: Format, dtype: torch.dtype
+) -> None:
+    """Rows with a single 1 show the weights themselves: 32512 / 32512 is exact, and so are steps of 1."""
+    if format.kind == "fp8":
+        finite = [code for code in range(256) if code & 0x7F != 0x7F]
+        codes = torch.tensor(finite, dtype=torch.uint8).view(torch.float8_e4m3fn).unsqueeze(1)
+    elif format.kind == "int4":
+        codes = torch.arange(16, dtype=torch.uint8).unsqueeze(1)
+    else:
+        codes = torch.arange(-128, 128).to(torch.int8).unsqueeze(1)
+    codes = codes.expand(-1, 130).contiguous()
+    shape = (codes.shape[0], format.num_groups(130))
+    zeros = torch.full(shape, 3, dtype=torch.uint8) if format.has_zeros else None
+    weight = QuantizedWeight(format, codes, torch.ones(shape), dtype, zeros)
+    x = torch.zeros(3, 130, dtype=dtype)
+    x[0, 0] = x[1, 67] = x[2, 129] = 1.0
+    got = run(CPU, x, packed_by(CPU, weight)).to(torch.float32)
+    want = weight.dequantized()[:, [0, 67, 129]].T
+    steps = 32512 * torch.tensor(1.0).div(32512)
+    torch.testing.assert_close(got, want * steps, rtol=2**-23, atol=0)
+    if format.kind == "fp8":
+        assert torch.equal(got, want)
+
+
+def test_the_size_of_a_format_is_that_of_its_blocks() -> None:
+    assert PLAIN.num_bytes(10, 20, 2) == 400
+    assert parse("int8").num_bytes(64, 100, 2) == 2 * (128 + 32 * 128)
+    assert parse("int4_g64").num_bytes(33, 100, 2) == 2 * 2 * (128 + 32 * 64 // 2)
+    assert parse("int4_g32_zp").num_bytes(32, 32, 2) == 128 + 64 + 32 * 32 // 2
+    for format in KNOWN:
+        weight, _ = drawn(format, 100, 33, torch.float32)
+        assert packed_by(CPU, weight).data.numel() == format.num_bytes(33, 100, 4)  # type: ignore[attr-defined]
