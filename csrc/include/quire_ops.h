@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1
+#define QUIRE_VERSION 1078155646
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1

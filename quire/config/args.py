@@ -38,7 +38,8 @@ def _choices() -> dict[str, tuple[Any, ...]]:
         hints = get_type_hints(leaf)
         for one in dataclasses.fields(leaf):
             if one.metadata.get("choices"):
-                found[one.name] = one.metadata["choices"]
+                none = () if one.default is not None else (None,)
+                found[one.name] = (*none, *one.metadata["choices"])
             elif get_origin(hints[one.name]) is Literal:
                 found[one.name] = get_args(hints[one.name])
     return found
@@ -108,7 +109,7 @@ def _checked(name: str, value: Any) -> Any:
     elif name in ("served_model_name", "api_key"):
         value = [] if value is None else [value] if isinstance(value, str) else list(value)
     elif name in _choices() and value not in _choices()[name]:
-        allowed = ", ".join(str(one) for one in _choices()[name])
+        allowed = ", ".join(str(one) for one in _choices()[name] if one is not None)
         raise SettingsError(f"{name} is {value!r}; it must be one of: {allowed}")
     return value
 

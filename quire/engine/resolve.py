@@ -275,10 +275,7 @@ def _scheme(wanted: str | None, device: str, note: Note) -> OnlineScheme:
     except ValueError as error:
         raise SettingsError(str(error)) from None
     if wanted is not None and device != "cpu":
-        raise SettingsError(
-            f"quantization is {wanted!r}, which is multiplied on cpu only, not on {device}: "
-            "leave it out, or give --device cpu"
-        )
+        raise SettingsError(f"quantization {wanted!r} works on cpu only: give --device cpu")
     note("quantization", wanted, f"given: {scheme}" if wanted else "the checkpoint's own numbers")
     return scheme
 

@@ -11,7 +11,7 @@ import torch
 
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
-from quire.layers.linear import Linear
+from quire.layers.linear import Linear, read_to_pack
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, SCALE, SOFT_CAP, TO_FLOAT32
 from quire.ops.embedding import EMBEDDING, PUT_ROWS
@@ -43,15 +43,20 @@ class Embedding:
         self._put = table.bind(PUT_ROWS, dtype_name(dtype), C=size)
         self._packed: object = None
 
-    def load(self, weights: Callable[[str], torch.Tensor]) -> torch.Tensor:
-        """Takes its parameter [V, C] and gives it back, for a head that shares it."""
-        weight = weights(f"{self.name}.weight")
-        self._packed = self._rows.provider.pack(weight)  # type: ignore[attr-defined]
-        return weight
+    def load(self, weights: Callable[[str], torch.Tensor], head: Linear | None = None) -> None:
+        """Takes its parameter [V, C] and packs it, for a head that shares it too.
 
-    def share(self, head: Linear) -> None:
-        """Reads rows from what a head with the same table has packed, where that can be."""
-        self._packed = self._rows.provider.share(head.packed) or self._packed  # type: ignore[attr-defined]
+        Rows are then read from what the head has packed, where that can be.
+        """
+        name, provider = f"{self.name}.weight", self._rows.provider
+        if head is None:
+            self._packed = provider.pack(read_to_pack(weights, name, self._rows))  # type: ignore[attr-defined]
+            return
+        weight = read_to_pack(weights, name, self._rows, head.product)
+        head.pack(weight)
+        self._packed = provider.share(head.packed)  # type: ignore[attr-defined]
+        if self._packed is None:
+            self._packed = provider.pack(weight)  # type: ignore[attr-defined]
 
     def __call__(self, ctx: ForwardContext) -> torch.Tensor:
         """[T, C] in the arena: rows of ctx.ids, and ctx.embeds where it names rows."""
@@ -78,7 +83,8 @@ class LearnedPositions:
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameter."""
-        self._packed = self._rows.provider.pack(weights(f"{self.name}.weight"))  # type: ignore[attr-defined]
+        weight = read_to_pack(weights, f"{self.name}.weight", self._rows)
+        self._packed = self._rows.provider.pack(weight)  # type: ignore[attr-defined]
 
     def __call__(self, hidden: torch.Tensor, ctx: ForwardContext) -> None:
         """Adds to hidden [T, C] in place."""

@@ -11,9 +11,18 @@ import torch
 
 from quire.layers.dtypes import dtype_name
 from quire.ops.linear import LINEAR
-from quire.ops.registry import Table
+from quire.ops.registry import Bound, Table
 from quire.quant.formats import PLAIN, Format
 from quire.quant.rounding import quantize
+
+
+def read_to_pack(
+    weights: Callable[[str], torch.Tensor], name: str, *packers: Bound
+) -> torch.Tensor:
+    """A parameter for the `pack` of bound operations, borrowed from its source if all of them copy it."""
+    if all(packer.provider.copies_weights for packer in packers):
+        weights = getattr(weights, "borrow", weights)
+    return weights(name)
 
 
 class Linear:
@@ -21,7 +30,7 @@ class Linear:
 
     name    of its parameters: `<name>.weight` [N, K] and, with `bias`, `<name>.bias` [N].
     format  how the weight is stored; fewer bits than it comes with are made of it at load.
-    packed  what the provider made of the weight.
+    product  the bound operation; packed  what its provider made of the weight.
     """
 
     def __init__(
@@ -39,24 +48,24 @@ class Linear:
         self.out_size = out_size
         self._bias = bias
         self._format = format
-        self._product = table.bind(
+        self.product = table.bind(
             LINEAR, dtype_name(dtype), format=format.name, N=out_size, K=in_size
         )
         self.packed: object = None
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters; only what the provider made of them is kept."""
-        weight = weights(f"{self.name}.weight")
+        weight = read_to_pack(weights, f"{self.name}.weight", self.product)
         self.pack(weight, weights(f"{self.name}.bias") if self._bias else None)
 
     def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         """Packs weight [N, K] and bias [N]."""
         stored = weight if self._format.bits is None else quantize(weight, self._format)
-        self.packed = self._product.provider.pack(stored, bias)  # type: ignore[attr-defined]
+        self.packed = self.product.provider.pack(stored, bias)  # type: ignore[attr-defined]
 
     def __call__(
         self, x: torch.Tensor, *, out: torch.Tensor, delta: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Writes [T, N] into `out`; delta [T, N] float32 is added before rounding."""
-        self._product(x, self.packed, delta=delta, out=out)
+        self.product(x, self.packed, delta=delta, out=out)
         return out

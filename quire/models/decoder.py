@@ -64,11 +64,7 @@ class Decoder:
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes every parameter once, layer by layer, and packs it at once."""
-        table = self._embedding.load(weights)
-        if self.spec.tie_head:
-            self._head.linear.pack(table)
-            self._embedding.share(self._head.linear)
-        del table
+        self._embedding.load(weights, self._head.linear if self.spec.tie_head else None)
         for positions in self._positions:
             positions.load(weights)
         for layer in self._layers:

@@ -41,12 +41,14 @@ class Provider:
     """One implementation of one operation. Subclasses set the names and give `run`.
 
     A packed operation also has `pack`, called once per weight; a planned one has the methods that
-    its declaration names. `row_invariant` says that a row of the result depends on its own inputs.
+    its declaration names. `row_invariant` says that a row of the result depends on its own inputs,
+    `copies_weights` that `pack` keeps nothing of what it is given.
     """
 
     op: str = ""
     name: str = ""
     row_invariant: bool = True
+    copies_weights: bool = False
 
     def accepts(self, signature: Signature) -> str | None:
         """None to accept, or the sentence that says why not."""

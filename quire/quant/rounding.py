@@ -144,7 +144,7 @@ def _int4_with_zeros(
 
 def _sum_of_squares(numbers: torch.Tensor) -> torch.Tensor:
     """[n, groups]: lane by lane, then the lanes by halves, as the kernels add."""
-    squares = (numbers * numbers).unflatten(-1, (-1, _LANES))
+    squares = (numbers * numbers).view(*numbers.shape[:-1], -1, _LANES)
     total = torch.zeros_like(squares[..., 0, :])
     for index in range(squares.shape[-2]):
         total = total + squares[..., index, :]

@@ -54,7 +54,6 @@ class Worker:
         assert settings.scheduler.max_num_seqs is not None
         set_threads(parallel.threads)
         device = usable_device(parallel.device)
-        dtype = getattr(torch, model.dtype)
         self.table = Table(
             device=device.type, overrides=parallel.kernel_overrides, fast_math=parallel.fast_math
         )
@@ -62,7 +61,7 @@ class Worker:
         decoder = build_decoder(
             description,
             self.table,
-            dtype=dtype,
+            dtype=getattr(torch, model.dtype),
             device=device,
             load_format=settings.load.load_format,
             progress=settings.load.use_tqdm_on_load,

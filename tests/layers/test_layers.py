@@ -132,7 +132,7 @@ def test_gated_mlp(act: str, function: torch.nn.Module, table: Table, arena: Are
 def test_embedding_scales_by_the_rounded_factor(table: Table, arena: Arena) -> None:
     weight = rand(7, 4).to(torch.bfloat16)
     layer = Embedding(table, "e", vocab_size=7, size=4, scale=55.4256, dtype=torch.bfloat16)
-    assert layer.load({"e.weight": weight}.__getitem__) is weight
+    layer.load({"e.weight": weight}.__getitem__)
     ctx = ForwardContext(
         ids=torch.tensor([6, 0, 6]),
         positions=torch.zeros(1, 3, dtype=torch.int64),

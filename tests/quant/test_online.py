@@ -6,7 +6,7 @@ from typing import get_type_hints
 
 import pytest
 
-from quire import LLM, SamplingParams
+from quire import LLM, EngineArgs, SamplingParams
 from quire.config.options import options
 from quire.config.schema import ModelConfig, Settings
 from quire.engine.resolve import ResolvedSettings, describe_model, resolve
@@ -28,6 +28,9 @@ def resolved(name: str | None) -> ResolvedSettings:
 def test_the_setting_offers_every_scheme() -> None:
     assert options(server=False)["quantization"].choices == tuple(SCHEMES)
     assert get_type_hints(ModelConfig)["quantization"] == str | None
+    assert EngineArgs(DEMO, quantization=None).quantization is None
+    with pytest.raises(SettingsError, match=r"quantization is 'awq'; it must be one of: int8, "):
+        EngineArgs(DEMO, quantization="awq")
 
 
 def test_names_that_are_not_schemes_are_refused_with_those_that_are() -> None:

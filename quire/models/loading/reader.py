@@ -6,7 +6,7 @@ Which tensors make up a parameter is decided in `models.names`; packing is the l
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,11 @@ from quire.models.spec import DecoderSpec
 from quire.protocol.errors import ModelLoadError
 
 WeightSource = Callable[[str], torch.Tensor]
-"""A parameter's numbers by its name, in the order of `parameters(spec)`; each is asked for once."""
+"""A parameter's numbers by its name, in the order of `parameters(spec)`; each is asked for once.
+
+A source may have a method `borrow` too: the same numbers for a reader that copies them at once, which may
+lie in the checkpoint's file and are good until the source closes.
+"""
 
 _DUMMY_SPREAD = 0.05  # half-width of random matrices; keeps activations of any depth finite
 
@@ -54,17 +58,53 @@ def checkpoint_source(
         for path in sorted({header.path for header in stored.values()}):
             files[path] = stack.enter_context(_opened(path))
 
-        def read(name: str) -> torch.Tensor:
-            parameter = table[name]
-            kind = torch.float32 if parameter.group == "norm" else dtype
-            result = torch.empty(parameter.shape, dtype=kind, device=device)
-            for piece in plan[name]:
-                tensor = files[stored[piece.source].path].get_tensor(piece.source)
-                _rows(result, parameter, piece).copy_(folded(tensor, piece))
-                bar.update()
-            return result
+        yield _Checkpoint(plan, table, stored, files, bar, dtype, device)
 
-        yield read
+
+class _Checkpoint:
+    """Opened files and where each parameter's pieces are."""
+
+    def __init__(
+        self,
+        plan: Mapping[str, Sequence[Piece]],
+        table: Mapping[str, Parameter],
+        stored: Mapping[str, headers.TensorHeader],
+        files: Mapping[Path, Any],
+        bar: Any,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._plan = plan
+        self._table = table
+        self._stored = stored
+        self._files = files
+        self._bar = bar
+        self._dtype = dtype
+        self._device = device
+
+    def __call__(self, name: str) -> torch.Tensor:
+        """The parameter in memory of its own."""
+        parameter = self._table[name]
+        kind = torch.float32 if parameter.group == "norm" else self._dtype
+        result = torch.empty(parameter.shape, dtype=kind, device=self._device)
+        for piece in self._plan[name]:
+            _rows(result, parameter, piece).copy_(folded(self._tensor(piece), piece))
+            self._bar.update()
+        return result
+
+    def borrow(self, name: str) -> torch.Tensor:
+        """The parameter, as it lies in the file where one tensor is all of it."""
+        pieces, parameter = self._plan[name], self._table[name]
+        if len(pieces) == 1 and parameter.group != "norm" and self._device.type == "cpu":
+            tensor = folded(self._tensor(pieces[0]), pieces[0])
+            if tensor.dtype == self._dtype and tuple(tensor.shape) == parameter.shape:
+                self._bar.update()
+                return tensor
+        return self(name)
+
+    def _tensor(self, piece: Piece) -> torch.Tensor:
+        tensor: torch.Tensor = self._files[self._stored[piece.source].path].get_tensor(piece.source)
+        return tensor
 
 
 def dummy_source(spec: DecoderSpec, *, dtype: torch.dtype, device: torch.device) -> WeightSource:

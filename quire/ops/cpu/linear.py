@@ -40,6 +40,7 @@ class PackedLinear:
 class LinearCpu(Provider):
     op = "linear"
     name = "cpu"
+    copies_weights = True
 
     def accepts(self, signature: Signature) -> str | None:
         return refuses(signature, formats=("plain", *quantized.FORMATS))

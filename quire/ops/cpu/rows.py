@@ -64,6 +64,7 @@ class TakeRowsCpu(RowProvider):
 @register
 class EmbeddingCpu(RowProvider):
     op = "embedding"
+    copies_weights = True
 
     def pack(self, weight: torch.Tensor) -> torch.Tensor:
         """A copy of weight [V, C]: what is given may lie in a file."""

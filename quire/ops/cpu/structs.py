@@ -7,8 +7,9 @@ here, so that both sides agree. Loading the library is `ops.cpu.library`.
 from __future__ import annotations
 
 import ctypes
+import zlib
 
-VERSION = 1
+_MEANING = 1
 """Raised with every change of a struct's meaning that its fields do not show."""
 
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
@@ -116,6 +117,10 @@ RECORDS: dict[str, str] = {
     "i64:table_stride i64:num_sequences i64:num_tokens",
 }
 """The same for structs that arguments point to: what changes from step to step."""
+
+
+VERSION = zlib.crc32(repr((_MEANING, DTYPES, OPERATIONS, RECORDS)).encode()) & 0x7FFFFFFF
+"""What a library must have been built with to be called by these structs."""
 
 
 def fields(name: str) -> list[tuple[str, str]]:

@@ -50,12 +50,14 @@ SCHEMES: dict[str, OnlineScheme] = {
 """By the name in the settings. The head keeps 8 bits where layers have 4: logits are read by their order,
 and the vocabulary is a small part of what a large model reads. fp8 leaves it as it is, as elsewhere."""
 
-CHECKPOINT_METHODS = frozenset(
-    "aqlm auto-round auto_gptq awq awq_marlin bitblas bitsandbytes compressed-tensors cpu_awq deepspeedfp "
-    "experts_int8 fbgemm_fp8 gguf gptq gptq_bitblas gptq_marlin gptq_marlin_24 hqq inc ipex marlin modelopt "
-    "modelopt_fp4 moe_wna16 mxfp4 mxfp8 neuron_quant petit_nvfp4 ptpc_fp8 qqq quark rtn squeezellm torchao "
-    "tpu_int8 int8_per_channel_weight_only".split()
-)
+_METHODS = """
+aqlm auto-round auto_gptq awq awq_marlin bitblas bitsandbytes compressed-tensors cpu_awq
+deepspeedfp experts_int8 fbgemm_fp8 gguf gptq gptq_bitblas gptq_marlin gptq_marlin_24 hqq
+inc ipex marlin modelopt modelopt_fp4 moe_wna16 mxfp4 mxfp8 neuron_quant petit_nvfp4
+ptpc_fp8 qqq quark rtn squeezellm torchao tpu_int8 int8_per_channel_weight_only
+"""
+
+CHECKPOINT_METHODS = frozenset(_METHODS.split())
 """Names that users know from elsewhere and that mean checkpoints or formats not served here."""
 
 
