@@ -372,9 +372,5 @@ class LLM:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
-
     def __reduce__(self) -> NoReturn:
         raise TypeError("an LLM cannot be pickled or copied; make one where it is used")

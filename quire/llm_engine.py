@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -39,6 +41,7 @@ class LLMEngine:
 
     def __init__(self, client: EngineClient) -> None:
         """Takes the client over: `shutdown` ends it. Raises what `client.wait_ready` raises."""
+        self._pid = os.getpid()
         self.client = client
         self.inputs = InputProcessor.from_settings(
             client.settings, client.description, client.info, base_seed=0
@@ -212,6 +215,11 @@ class LLMEngine:
     def shutdown(self) -> None:
         """Ends the engine; may be called twice."""
         self.client.shutdown()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            if os.getpid() == self._pid:  # not in a child that was forked
+                self.shutdown()
 
 
 def refuse_reset_options(reset_running_requests: bool, reset_connector: bool) -> None:

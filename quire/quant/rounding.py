@@ -78,9 +78,8 @@ def shared_limits(weight: torch.Tensor, format: Format) -> torch.Tensor:
         return torch.maximum(-least, most).to(torch.float32).repeat(num_columns, 1)
     size, rows = format.group, []
     for start in range(0, num_columns, size):
-        least, most = torch.aminmax(weight[start : start + size], dim=0)  # [K]
         square = torch.zeros(format.num_groups(depth) * size, device=weight.device)
-        square[:depth] = torch.maximum(-least, most)
+        square[:depth] = weight[start : start + size].to(torch.float32).abs().amax(0)
         limit = square.view(-1, size).amax(1)
         rows.append(limit.expand(min(size, num_columns - start), -1))
     return torch.cat(rows)

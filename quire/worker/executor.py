@@ -144,7 +144,10 @@ class LocalExecutor(Executor):
 
     def submit(self, plan: StepPlan) -> Ticket:
         ticket = Ticket(plan, self._era)
-        self._plans.put(ticket)
+        if self._thread.is_alive() and self.worker is not None:
+            self._plans.put(ticket)
+        else:
+            ticket.finish(None, RuntimeError("the engine was shut down"))
         return ticket
 
     def collect(self, ticket: Ticket) -> StepResult:

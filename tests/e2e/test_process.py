@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from quire import LLM, SamplingParams
 from quire.engine.client import ProcessClient, make_client
+from quire.llm_engine import LLMEngine
 from quire.protocol.errors import EngineDeadError, ModelLoadError, SettingsError
 from tests.e2e.driver import bits, engine, mixed_jobs, run, settings
 
@@ -121,3 +124,22 @@ def _is_alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+def test_an_engine_outlives_the_face_it_came_from(checkpoint: Callable[..., Path]) -> None:
+    def engine() -> LLMEngine:
+        return LLM(
+            str(checkpoint("llama")), max_model_len=64, kv_cache_memory_bytes=1 << 20
+        ).llm_engine
+
+    kept = engine()
+    gc.collect()
+    kept.add_request("r", {"prompt_token_ids": [5, 6, 7]}, SamplingParams(max_tokens=3))
+    finished = []
+    while kept.has_unfinished_requests():
+        finished += [output for output in kept.step() if output.finished]
+    assert len(finished[0].outputs[0].token_ids) <= 3 and finished[0].outputs[0].token_ids
+    kept.shutdown()
+    kept.add_request("late", {"prompt_token_ids": [5, 6, 7]}, SamplingParams(max_tokens=3))
+    late = [output for _ in range(3) for output in kept.step()]
+    assert all(not output.outputs[0].token_ids for output in late)  # an end, and no waiting
