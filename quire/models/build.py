@@ -17,7 +17,7 @@ from quire.layers.mlp import FEED_FORWARDS
 from quire.layers.norm import NORMS, Norms
 from quire.models.decoder import Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
-from quire.models.loading.reader import WeightSource, checkpoint_source, dummy_source
+from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ARCHITECTURES, ModelDescription
 from quire.models.spec import (
@@ -34,8 +34,6 @@ from quire.models.spec import (
 from quire.ops.registry import Table
 from quire.quant.formats import Format
 from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
-
-_TIDY_BYTES = 64 << 20
 
 
 def build_decoder(
@@ -88,30 +86,14 @@ def build_from_spec(
     spec = spec.for_length(max_model_len)
     decoder = _decoder(spec, table, dtype, device, max_model_len, scheme)
     if load_format == "dummy":
-        decoder.load(_tidy(dummy_source(spec, dtype=dtype, device=device)))
+        decoder.load(DummySource(spec, dtype=dtype, device=device))
     else:
         with checkpoint_source(
             folder, weight_map, spec, dtype=dtype, device=device, progress=progress
         ) as weights:
-            decoder.load(_tidy(weights))
+            decoder.load(weights)
     give_back()
     return decoder
-
-
-def _tidy(weights: WeightSource) -> WeightSource:
-    """The same weights; what those before left behind goes back to the system every _TIDY_BYTES."""
-    num_bytes = 0
-
-    def read(name: str) -> torch.Tensor:
-        nonlocal num_bytes
-        if num_bytes >= _TIDY_BYTES:
-            num_bytes = 0
-            give_back()
-        found = weights(name)
-        num_bytes += found.nbytes
-        return found
-
-    return read
 
 
 def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch.Tensor:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from quire.models.build import build_decoder
-from quire.models.loading.reader import checkpoint_source, dummy_source
+from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.parameters import parameters
 from quire.models.registry import ARCHITECTURES, describe
 from quire.models.spec import Attention
@@ -58,7 +58,7 @@ def test_weights_take_the_dtype_asked_for_and_norms_stay_float32(
 def test_each_parameter_is_asked_for_once_in_order(built: Callable[[str], Built]) -> None:
     it = built("gemma2")
     asked: list[str] = []
-    weights = dummy_source(it.description.spec, dtype=torch.float32, device=harness.CPU)
+    weights = DummySource(it.description.spec, dtype=torch.float32, device=harness.CPU)
 
     def watched(name: str) -> torch.Tensor:
         asked.append(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,25 @@ from quire.protocol.errors import ModelLoadError
 WeightSource = Callable[[str], torch.Tensor]
 """A parameter's numbers by its name, in the order of `parameters(spec)`; each is asked for once.
 
-A source may have a method `borrow` too: the same numbers for a reader that copies them at once, which may
-lie in the checkpoint's file and are good until the source closes.
+A source may have a method `borrow` too: the same numbers for a reader that copies them at once. They may
+lie in the checkpoint's file, and are good until the next are asked for.
 """
+
+
+class Staging:
+    """One buffer for numbers that are soon copied elsewhere; freeing many would leave holes in the heap."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A tensor in the buffer, in place of the last one."""
+        num_bytes = prod(shape) * dtype.itemsize
+        if num_bytes > self._buffer.numel():
+            self._buffer = torch.empty(0, dtype=torch.uint8)
+            self._buffer = torch.empty(num_bytes, dtype=torch.uint8)
+        return self._buffer[:num_bytes].view(dtype).view(shape)
+
 
 _DUMMY_SPREAD = 0.05  # half-width of random matrices; keeps activations of any depth finite
 
@@ -81,46 +98,65 @@ class _Checkpoint:
         self._bar = bar
         self._dtype = dtype
         self._device = device
+        self._staging = Staging()
 
     def __call__(self, name: str) -> torch.Tensor:
         """The parameter in memory of its own."""
         parameter = self._table[name]
         kind = torch.float32 if parameter.group == "norm" else self._dtype
-        result = torch.empty(parameter.shape, dtype=kind, device=self._device)
+        return self._fill(name, torch.empty(parameter.shape, dtype=kind, device=self._device))
+
+    def _fill(self, name: str, result: torch.Tensor) -> torch.Tensor:
         for piece in self._plan[name]:
-            _rows(result, parameter, piece).copy_(folded(self._tensor(piece), piece))
+            _rows(result, self._table[name], piece).copy_(folded(self._tensor(piece), piece))
             self._bar.update()
         return result
 
     def borrow(self, name: str) -> torch.Tensor:
-        """The parameter, as it lies in the file where one tensor is all of it."""
+        """A matrix or bias as it lies in the file, where one tensor is all of it; else in the buffer."""
         pieces, parameter = self._plan[name], self._table[name]
-        if len(pieces) == 1 and parameter.group != "norm" and self._device.type == "cpu":
+        if self._device.type != "cpu" or parameter.group == "norm":
+            return self(name)
+        if len(pieces) == 1:
             tensor = folded(self._tensor(pieces[0]), pieces[0])
             if tensor.dtype == self._dtype and tuple(tensor.shape) == parameter.shape:
                 self._bar.update()
                 return tensor
-        return self(name)
+        return self._fill(name, self._staging.take(parameter.shape, self._dtype))
 
     def _tensor(self, piece: Piece) -> torch.Tensor:
         tensor: torch.Tensor = self._files[self._stored[piece.source].path].get_tensor(piece.source)
         return tensor
 
 
-def dummy_source(spec: DecoderSpec, *, dtype: torch.dtype, device: torch.device) -> WeightSource:
-    """A source of random weights that depend on the parameter's name only; norms do nothing."""
-    table = parameters(spec)
+class DummySource:
+    """Random weights that depend on the parameter's name only; norms do nothing."""
 
-    def make(name: str) -> torch.Tensor:
-        parameter = table[name]
+    def __init__(self, spec: DecoderSpec, *, dtype: torch.dtype, device: torch.device) -> None:
+        self._table = parameters(spec)
+        self._dtype = dtype
+        self._device = device
+        self._staging = Staging()
+
+    def __call__(self, name: str) -> torch.Tensor:
+        """The parameter in memory of its own."""
+        parameter = self._table[name]
         if parameter.group == "norm":
             fill = torch.zeros if name.endswith(".bias") else torch.ones
-            return fill(parameter.shape, dtype=torch.float32, device=device)
-        generator = torch.Generator(device=device).manual_seed(zlib.crc32(name.encode()))
-        result = torch.empty(parameter.shape, dtype=dtype, device=device)
-        return result.uniform_(-_DUMMY_SPREAD, _DUMMY_SPREAD, generator=generator)
+            return fill(parameter.shape, dtype=torch.float32, device=self._device)
+        result = torch.empty(parameter.shape, dtype=self._dtype, device=self._device)
+        return self._draw(name, result)
 
-    return make
+    def borrow(self, name: str) -> torch.Tensor:
+        """A matrix or bias in the buffer."""
+        parameter = self._table[name]
+        if self._device.type != "cpu" or parameter.group == "norm":
+            return self(name)
+        return self._draw(name, self._staging.take(parameter.shape, self._dtype))
+
+    def _draw(self, name: str, result: torch.Tensor) -> torch.Tensor:
+        generator = torch.Generator(device=self._device).manual_seed(zlib.crc32(name.encode()))
+        return result.uniform_(-_DUMMY_SPREAD, _DUMMY_SPREAD, generator=generator)
 
 
 def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
