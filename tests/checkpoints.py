@@ -99,6 +99,7 @@ def llama(
     max_len: int = 4096,
     dtype: str = "float32",
     shards: int = 1,
+    deviation: float = 0.2,
     **config: Any,
 ) -> Path:
     """LlamaForCausalLM with 4 heads of 16; `config` goes over the fields of LlamaConfig."""
@@ -109,7 +110,8 @@ def llama(
         "head_dim": 16,
     }
     made = LlamaConfig(**(fields | config))
-    return _write(folder, LlamaForCausalLM, made, seed=seed, dtype=dtype, shards=shards)
+    options = {"seed": seed, "dtype": dtype, "shards": shards, "deviation": deviation}
+    return _write(folder, LlamaForCausalLM, made, **options)
 
 
 def qwen3(
@@ -124,6 +126,7 @@ def qwen3(
     max_len: int = 4096,
     dtype: str = "float32",
     shards: int = 1,
+    deviation: float = 0.2,
     **config: Any,
 ) -> Path:
     """Qwen3ForCausalLM with 4 heads of 32, so that heads times head size is not the width."""
@@ -134,9 +137,8 @@ def qwen3(
         "head_dim": 32,
     }
     made = Qwen3Config(**(fields | config))
-    return _write(
-        folder, Qwen3ForCausalLM, made, seed=seed, dtype=dtype, shards=shards, add_bos=False
-    )
+    options = {"seed": seed, "dtype": dtype, "shards": shards, "deviation": deviation}
+    return _write(folder, Qwen3ForCausalLM, made, **options, add_bos=False)
 
 
 def gemma2(
@@ -152,6 +154,7 @@ def gemma2(
     dtype: str = "float32",
     shards: int = 1,
     window: int = 64,
+    deviation: float = 0.2,
     **config: Any,
 ) -> Path:
     """Gemma2ForCausalLM: layers 0, 2, … look `window` tokens back; soft caps low enough to bite."""
@@ -166,7 +169,8 @@ def gemma2(
         "final_logit_softcapping": 10.0,
     }
     made = Gemma2Config(**(fields | config))
-    return _write(folder, Gemma2ForCausalLM, made, seed=seed, dtype=dtype, shards=shards)
+    options = {"seed": seed, "dtype": dtype, "shards": shards, "deviation": deviation}
+    return _write(folder, Gemma2ForCausalLM, made, **options)
 
 
 FAMILIES: dict[str, Checkpoint] = {"llama": llama, "qwen3": qwen3, "gemma2": gemma2}
@@ -201,6 +205,7 @@ def _write(
     seed: int,
     dtype: str,
     shards: int,
+    deviation: float,
     add_bos: bool = True,
 ) -> Path:
     import torch
@@ -214,7 +219,8 @@ def _write(
     if config.tie_word_embeddings:
         shapes.pop("lm_head.weight", None)
     neutral = _gemma_norm if config.model_type == "gemma2" else _plain_norm
-    weights = _random_weights(shapes, seed, neutral, tie=config.tie_word_embeddings)
+    tie = config.tie_word_embeddings
+    weights = _random_weights(shapes, seed, neutral, tie=tie, deviation=deviation)
     _save_shards(folder, {name: t.to(getattr(torch, dtype)) for name, t in weights.items()}, shards)
     config.save_pretrained(folder)
     generation = {"bos_token_id": config.bos_token_id, "eos_token_id": config.eos_token_id}
@@ -233,9 +239,14 @@ def _gemma_norm(name: str) -> float:
 
 
 def _random_weights(
-    shapes: dict[str, tuple[int, ...]], seed: int, norm: Callable[[str], float], *, tie: bool
+    shapes: dict[str, tuple[int, ...]],
+    seed: int,
+    norm: Callable[[str], float],
+    *,
+    tie: bool,
+    deviation: float,
 ) -> dict[str, Any]:
-    """Matrices with a deviation of 0.2, ten times the usual start; norms and biases off their neutral value.
+    """Norms and biases off their neutral value by 0.2; matrices with `deviation`, usually ten times a fresh model's.
 
     Rows of the head for EOS and for ids without a token are small, so that these are seldom drawn.
     """
@@ -246,7 +257,7 @@ def _random_weights(
     for name, shape in shapes.items():
         noise = torch.randn(shape, generator=generator)
         neutral = norm(name) if name.endswith("norm.weight") else 0.0
-        weights[name] = neutral + 0.2 * noise
+        weights[name] = neutral + (deviation if len(shape) == 2 else 0.2) * noise
     head = weights["model.embed_tokens.weight" if tie else "lm_head.weight"]
     head[EOS_ID] *= 0.1
     head[TOKENIZER_SIZE:] *= 0.1

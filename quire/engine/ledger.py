@@ -24,7 +24,7 @@ ENGINE_BYTES = 162 * MIB
 """Python, torch and its matrix library with nothing loaded: 147 MiB of private memory after importing
 the engine and 157 when it waits for requests (torch 2.13, x86-64)."""
 KEPT_BYTES = 32 * MIB
-"""Most that the allocator keeps of freed scratch: larger pieces go back at once. Of small scratch it was
+"""Most that the allocator keeps of freed scratch, or of a layer that was read: larger pieces go back at once. Of small scratch it was
 seen to keep as much again (64 sequences of a tiny model: 54 MiB where 27 were live)."""
 THREAD_BYTES = 2 * MIB
 """Of each arithmetic thread beyond the first: stack and the matrix library's own buffers."""
@@ -87,6 +87,7 @@ class Needs:
 
     scheme      what is made of the weights at load.
     with_front  whether a front process of its own belongs to the engine.
+    native      whether the native library computes everything.
     """
 
     spec: DecoderSpec
@@ -95,6 +96,7 @@ class Needs:
     threads: int
     with_front: bool
     scheme: OnlineScheme = UNQUANTIZED
+    native: bool = False
 
     @property
     def _growing(self) -> list[CacheGroup]:
@@ -105,7 +107,8 @@ class Needs:
         tokens = cache_bytes // sum(group.bytes_per_token for group in self._growing)
         tokens = min(tokens, self.sizes.num_rows * self.sizes.max_model_len)
         blocks = sum(cache_bytes // group.block_bytes for group in self.groups)
-        per_token = TOKEN_BYTES + footprint.index_bytes_per_token(self.spec)
+        index = 0 if self.native else footprint.index_bytes_per_token(self.spec)
+        per_token = TOKEN_BYTES + index
         return tokens * per_token + blocks * BLOCK_BYTES
 
     def ledger(self, cache_bytes: int) -> Ledger:
@@ -113,7 +116,13 @@ class Needs:
         spec, sizes = self.spec, self.sizes
         weights = footprint.weight_bytes(spec, sizes.dtype_bytes, self.scheme)
         positions = footprint.position_table_bytes(spec, sizes.max_model_len)
-        scratch = footprint.scratch_bytes(spec, sizes)
+        loading = footprint.largest_layer_bytes(spec, sizes.dtype_bytes, self.scheme)
+        if self.native:  # it stays the library's, for the largest operation so far
+            scratch = footprint.native_scratch_bytes(spec, sizes, self.threads)
+            scratch += footprint.recorded_bytes(spec, sizes) + min(loading, KEPT_BYTES)
+        else:
+            scratch = footprint.scratch_bytes(spec, sizes)
+            scratch += min(scratch, KEPT_BYTES)
         engine = ENGINE_BYTES + THREAD_BYTES * (self.threads - 1)
         front = FRONT_BYTES if self.with_front else FRONT_INSIDE_BYTES
         front += VOCABULARY_BYTES * spec.vocab_size
@@ -131,8 +140,8 @@ class Needs:
             ),
             Line(
                 "scratch",
-                scratch + min(scratch, KEPT_BYTES),
-                "inside the largest operation, and what the allocator keeps",
+                scratch,
+                "inside the largest operation, and what is kept of it",
             ),
             Line(
                 "rows and accounts",
@@ -146,7 +155,6 @@ class Needs:
                 f"tokenizer of {spec.vocab_size:,} tokens" + ", HTTP" * self.with_front,
             ),
         ]
-        loading = footprint.largest_layer_bytes(spec, sizes.dtype_bytes, self.scheme)
         return Ledger(
             lines=tuple(lines),
             loading_bytes=sum(weights.values()) + positions + loading + engine + front,

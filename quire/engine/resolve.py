@@ -126,7 +126,8 @@ def _resolve(
     _check_one_device(settings.parallel.tensor_parallel_size)
     made = _choose(settings, description, machine, note)
     resolved = _settle(settings, made)
-    needs = _needs(resolved, description, made, with_front)
+    native = machine.is_native(made.device, settings.parallel.kernel_overrides)
+    needs = _needs(resolved, description, made, with_front, native)
     available = machine.gpus[0].total_bytes if made.device == "cuda" else machine.available_bytes
     layout = _layout(settings, needs, made, available, note)
     ledger = needs.ledger(layout.num_slabs * layout.slab_bytes)
@@ -154,7 +155,11 @@ def _silent(name: str, value: object, reason: str) -> None:
 
 
 def _needs(
-    settings: Settings, description: ModelDescription, made: _Choices, with_front: bool
+    settings: Settings,
+    description: ModelDescription,
+    made: _Choices,
+    with_front: bool,
+    native: bool,
 ) -> Needs:
     """`settings` are settled."""
     spec = description.spec.for_length(made.max_model_len)
@@ -167,6 +172,7 @@ def _needs(
         threads=made.threads,
         with_front=with_front,
         scheme=made.scheme,
+        native=native,
     )
 
 
@@ -384,13 +390,15 @@ def _with_blocks(layout: CacheLayout, num_blocks: int) -> CacheLayout:
 def _fingerprint(settings: Settings, machine: Machine, cache_dtype: str) -> str:
     """A short digest of what may fix the bits: nothing else may."""
     parallel = settings.parallel
+    native = machine.is_native(parallel.device, parallel.kernel_overrides)
     parts = (
         settings.model.dtype,
         settings.model.quantization,
         cache_dtype,
         settings.model.max_model_len,
         parallel.device,
-        parallel.threads,
+        None if native else parallel.threads,  # sums of torch may follow it
+        machine.kernels if native else None,
         sorted(parallel.kernel_overrides.items()),
         parallel.fast_math,
         parallel.tensor_parallel_size,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from quire.hardware.cuda import Gpu, read_gpus
+from quire.hardware.kernels import wanted
 
 _ISA_FLAGS = (
     ("avx2", "avx2"),
@@ -33,6 +34,7 @@ class Machine:
 
     isa              what may fix the bits of an answer: architecture and vector extensions.
     physical_cores   cores that this process may use: affinity, one thread a core, cgroup quota.
+    kernels          the ISA of the native library that computes here; empty for torch.
     available_bytes  memory that may still be taken: the kernel's figure, every cgroup limit, and the
                      limits of this process (`ulimit -d`, `ulimit -v`), less what it has mapped so far.
     """
@@ -44,16 +46,22 @@ class Machine:
     total_bytes: int
     available_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    kernels: str = ""
 
     @property
     def num_gpus(self) -> int:
         return len(self.gpus)
+
+    def is_native(self, device: str | None, overrides: Mapping[str, str]) -> bool:
+        """Whether the native library computes everything on `device`; `overrides` are of kernels."""
+        return bool(self.kernels) and device == "cpu" and set(overrides.values()) <= {"cpu"}
 
     def describe(self) -> list[tuple[str, str]]:
         """(name, value) lines for a start-up table."""
         lines = [
             ("cpu", self.cpu_name),
             ("isa", self.isa),
+            ("kernels", self.kernels or "none: through torch"),
             ("cores", f"{self.physical_cores} physical, {self.logical_cores} logical usable"),
             (
                 "memory",
@@ -75,8 +83,10 @@ def read_machine(root: Path = Path("/")) -> Machine:
     quota = _cpu_quota(root)
     if quota is not None:
         cores = max(1, min(cores, int(quota)))
+    isa = isa_of(_field(cpuinfo, "flags") or _field(cpuinfo, "Features"))
     return Machine(
-        isa=isa_of(_field(cpuinfo, "flags") or _field(cpuinfo, "Features")),
+        isa=isa,
+        kernels=next(iter(wanted(isa)), ""),
         cpu_name=_field(cpuinfo, "model name") or platform.processor() or platform.machine(),
         logical_cores=len(usable),
         physical_cores=cores,

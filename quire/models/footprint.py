@@ -25,6 +25,17 @@ GROUP_BYTES = 32 << 20
 
 _TILE_ROWS = 64  # rows of one product, as in `ops.linear`
 _ALIGNMENT = 64  # bytes, as in `ops.arena`
+_CHUNK_ROWS, _GROUP_ROWS, _BLOCK_COLUMNS = (
+    480,
+    32,
+    32,
+)  # of a native product, as in csrc/ops/linear.cpp
+_SEARCH_BYTES = 16  # of one entry of the vocabulary while a native filter looks for the best
+_MAX_GRAPHS, _CALLS_A_LAYER, _CALL_BYTES = 128, 13, 160  # of recorded steps
+_WEIGHT_CHUNK = (
+    192 << 20
+)  # bytes of weights in one piece of memory at least, as in `ops.cpu.memory`
+_HUGE_PAGE = 2 << 20  # bytes, which native scratch is rounded up to
 _INDEX_BYTES = 24  # where a gathered token lies: three int64
 _ROW_TEMPORARIES = 6  # float64 of one row's vocabulary that a draw or a logprob holds at once
 
@@ -137,6 +148,37 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     return max(found) + _product(spec, sizes)
 
 
+def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> int:
+    """Bytes that the native library keeps: a product's packed rows for all threads, and each one's own.
+
+    With the logits that are copied for logprobs, which are torch's, and the huge pages at the end of
+    each piece of memory for weights.
+    """
+    rows = min(_CHUNK_ROWS, sizes.num_tokens) + _GROUP_ROWS
+    deepest = max(_inputs(spec))
+    shared = rows * deepest * FLOAT32_BYTES
+    heads = max(layer.mixer.head_size for layer in spec.layers)
+    own = max(
+        (rows + _GROUP_ROWS) * _BLOCK_COLUMNS * FLOAT32_BYTES * 2,
+        _GROUP_ROWS * 16 * heads * FLOAT32_BYTES,
+        _SEARCH_BYTES * spec.vocab_size,
+    )
+    kept = min(sizes.num_rows, sizes.num_tokens) * spec.vocab_size * FLOAT32_BYTES
+    torn = _HUGE_PAGE * (2 + sum(weight_bytes(spec, sizes.dtype_bytes).values()) // _WEIGHT_CHUNK)
+    return _pages(shared) + threads * _pages(own) + kept + torn
+
+
+def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
+    """Bytes of the recorded steps, one for each number of tokens, as in `worker.graphs`."""
+    lists = min(_MAX_GRAPHS, sizes.num_tokens)
+    return lists * len(spec.layers) * _CALLS_A_LAYER * _CALL_BYTES
+
+
+def _pages(num_bytes: int) -> int:
+    """Bytes in whole huge pages."""
+    return -(-num_bytes // _HUGE_PAGE) * _HUGE_PAGE
+
+
 def index_bytes_per_token(spec: DecoderSpec) -> int:
     """Bytes with which the attention plans say where one cached token lies, all cache groups together."""
     kinds = {
@@ -194,9 +236,14 @@ def _sampling(spec: DecoderSpec, sizes: StepSizes) -> int:
 
 def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the padded inputs of the widths that occur, and of one tile's product."""
-    inputs, outputs = {spec.hidden_size}, {spec.vocab_size}
+    parts = [layer.feed_forward for layer in spec.layers]
+    outputs = {spec.vocab_size, *((2 if part.gated else 1) * part.width for part in parts)}
+    return _TILE_ROWS * sizes.dtype_bytes * (sum(_inputs(spec)) + max(outputs))
+
+
+def _inputs(spec: DecoderSpec) -> set[int]:
+    """The widths that products take."""
+    inputs = {spec.hidden_size}
     for layer in spec.layers:
-        mixer, part = layer.mixer, layer.feed_forward
-        inputs |= {mixer.num_heads * mixer.head_size, part.width}
-        outputs.add((2 if part.gated else 1) * part.width)
-    return _TILE_ROWS * sizes.dtype_bytes * (sum(inputs) + max(outputs))
+        inputs |= {layer.mixer.num_heads * layer.mixer.head_size, layer.feed_forward.width}
+    return inputs

@@ -9,12 +9,13 @@ import ctypes
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from quire.layers.context import ForwardContext
 from quire.models.decoder import Decoder
-from quire.ops.cpu.library import make_calls, native
+from quire.ops.cpu.library import CallList, native
 from quire.ops.registry import Call, Table, Tape
 from quire.worker.batch import Batch
 
@@ -111,13 +112,7 @@ def _native_maker(call: Call) -> Callable[..., tuple[int, ctypes.Structure]] | N
 
 
 def _native_part(entries: list[tuple[int, ctypes.Structure]]) -> Part:
-    calls, run_list = make_calls(entries), native().run_list
-    kept = [args for _, args in entries]  # the list holds their addresses only
-
-    def part(kept: list[ctypes.Structure] = kept) -> None:
-        run_list(calls)
-
-    return part
+    return partial(native().run_list, CallList(entries))
 
 
 def _python_part(call: Call) -> Part:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from quire.config.schema import (
     Settings,
 )
 from quire.engine.client import EngineClient, make_client
+from quire.protocol.outputs import EngineStats
 from quire.protocol.params import SamplingParams
 from quire.protocol.request import EngineRequest
 
@@ -88,8 +89,51 @@ def engine(model: Path, *, own_process: bool = False, **flat: Any) -> Iterator[E
         client.shutdown()
 
 
+@dataclass
+class Recorded:
+    """How many steps of the engines made inside a block of `recorded_steps` replayed a list of calls."""
+
+    num_replayed: int = 0
+
+
+@contextmanager
+def recorded_steps(wanted: bool = True) -> Iterator[Recorded]:
+    """Engines made in this process inside the block record their steps, or run each one eagerly."""
+    from quire.worker import worker
+    from quire.worker.batch import Batch
+    from quire.worker.graphs import Graphs
+
+    count = Recorded()
+
+    class Counted(Graphs):
+        _num_recorded = 0
+
+        def forward(self, batch: Batch) -> Any:
+            if not wanted:
+                return self._decoder.forward(batch.context)
+            is_known, before = batch.context.num_tokens in self._graphs, self._num_recorded
+            hidden = super().forward(batch)
+            count.num_replayed += is_known and before == self._num_recorded
+            return hidden
+
+        def _record(self, context: Any) -> Any:
+            self._num_recorded += 1
+            return super()._record(context)
+
+    kept, worker.Graphs = worker.Graphs, Counted  # type: ignore[misc]
+    try:
+        yield count
+    finally:
+        worker.Graphs = kept  # type: ignore[misc]
+
+
 def run(
-    client: EngineClient, jobs: Sequence[Job], *, tag: str = "r", at_once: int | None = None
+    client: EngineClient,
+    jobs: Sequence[Job],
+    *,
+    tag: str = "r",
+    at_once: int | None = None,
+    on_stats: Callable[[EngineStats], None] | None = None,
 ) -> list[list[Collected]]:
     """Runs all jobs, at most `at_once` at a time; the sequences of each job in order of their index."""
     found = [[Collected() for _ in range(job.params.get("n", 1))] for job in jobs]
@@ -103,6 +147,8 @@ def run(
             live += 1
         outputs = client.step()
         assert outputs is not None, "the engine says it is idle, but requests are open"
+        if on_stats is not None:
+            on_stats(outputs.stats)
         for update in outputs.updates:
             number = int(update.request_id.rpartition("-")[2])
             one = found[number][update.index]
@@ -122,14 +168,26 @@ def bits(found: list[list[Collected]]) -> list[list[tuple[Any, ...]]]:
 
 
 def mixed_jobs(
-    count: int, *, vocab_size: int, longest: int, max_tokens: int, seed: int = 0
+    count: int,
+    *,
+    vocab_size: int,
+    longest: int,
+    max_tokens: int,
+    shortest: int | None = None,
+    seed: int = 0,
 ) -> list[Job]:
-    """Prompts of many lengths, some sharing a prefix; half greedy, half seeded with filters and penalties."""
+    """Prompts of many lengths, some sharing a prefix; half greedy, half seeded with filters and penalties.
+
+    shortest  if given, lengths spread evenly over the octaves from here to `longest`; both ends occur.
+    """
     rng = random.Random(seed)
     shared = tuple(rng.randrange(5, vocab_size) for _ in range(longest))
     jobs = []
     for number in range(count):
         length = rng.choice((rng.randint(1, 40), rng.randint(1, longest)))
+        if shortest is not None:
+            place = float(number) if number < 2 else rng.random()
+            length = round(shortest * (longest / shortest) ** place)
         own = tuple(rng.randrange(5, vocab_size) for _ in range(length))
         prompt = shared[: rng.randint(1, length)] + own if number % 3 == 0 else own
         params: dict[str, Any] = {

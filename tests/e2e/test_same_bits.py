@@ -2,25 +2,66 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from quire.ops.cpu.library import library, usable
 from tests.e2e.driver import mixed_jobs
-from tests.e2e.matrix import matrix
+from tests.e2e.matrix import FORMATS, MODELS, Cell, Way, matrix, tight_tokens, ways
 
-CASES = [("llama", "float32", 36), ("qwen3", "bfloat16", 36), ("gemma2", "bfloat16", 48)]
+ROOT = Path(__file__).parents[2]
+CASES = [
+    ("llama", "float32"),
+    ("gemma2", "bfloat16"),
+    ("kv2", "bfloat16"),
+    ("kv1", "int8"),
+    ("window", "int4"),
+]
+LONGEST, MAX_TOKENS = 200, 24
 
 
-@pytest.mark.parametrize(("family", "dtype", "tight_blocks"), CASES)
-def test_bits_do_not_depend_on_company_chunks_cache_blocks_or_tickets(
-    checkpoint: Callable[..., Path], family: str, dtype: str, tight_blocks: int
+def _run(
+    checkpoint: Callable[..., Path], model: str, number_type: str, plan: list[Way]
+) -> list[Cell]:
+    family, fields = MODELS.get(model, (model, {}))
+    jobs = mixed_jobs(16, vocab_size=400, longest=LONGEST, max_tokens=MAX_TOKENS)
+    numbers: dict[str, Any] = FORMATS[number_type]
+    folder = checkpoint(family, **fields)
+    return list(matrix(folder, jobs, plan, longest=LONGEST + MAX_TOKENS, **numbers))
+
+
+@pytest.mark.parametrize(("model", "number_type"), CASES)
+def test_bits_do_not_depend_on_company_chunks_cache_blocks_tickets_threads_or_recording(
+    checkpoint: Callable[..., Path], model: str, number_type: str
 ) -> None:
-    jobs = mixed_jobs(16, vocab_size=400, longest=200, max_tokens=16)
-    cells = list(
-        matrix(checkpoint(family), jobs, dtype=dtype, tight_blocks=tight_blocks, longest=256)
+    tight = tight_tokens("window" if model == "gemma2" else model, LONGEST + MAX_TOKENS)
+    plan = ways(tight_tokens=tight, is_small=True, restart=model == "kv1")
+    cells = _run(checkpoint, model, number_type, plan)
+    assert {cell.name: cell.example for cell in cells if cell.num_different} == {}
+    assert {cell.name: cell.weakness for cell in cells if cell.weakness} == {}
+
+
+def test_other_numbers_are_seen_as_differences(checkpoint: Callable[..., Path]) -> None:
+    plan = [Way("alone", at_once=1), Way("all"), Way("bfloat16", {"dtype": "bfloat16"})]
+    _, same, other = _run(checkpoint, "llama", "float32", plan)
+    assert (same.num_different, same.num_tokens, same.num_logprobs) == (0, 0, 0)
+    assert other.num_different > 8 and other.num_logprobs > 100 and other.num_tokens > 0
+    assert "logprobs at" in other.example
+
+
+@pytest.mark.skipif("avx2" not in usable(), reason="no native kernels for AVX2 on this machine")
+def test_forced_kernels_of_another_instruction_set_keep_their_bits() -> None:
+    assert library() is not None
+    command = [sys.executable, "-m", "benchmarks.determinism", "--isa", "avx2", "--quick"]
+    command += ["--prompts", "12", "--no-restart", "--models", "kv2", "--formats", "int8", "int4"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
     )
-    assert {cell.name: cell.num_different for cell in cells if cell.num_different} == {}
-    assert all(cell.num_preemptions > 0 for cell in cells if cell.name.startswith("preempted"))
-    assert all(cell.num_cached_tokens > 0 for cell in cells if cell.name.endswith("warm"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "avx2 kv2 int8" in done.stdout and "avx2: bad cells 0" in done.stdout

@@ -76,7 +76,8 @@ def test_longrope_takes_its_short_factors_below_the_switch(name: str, tmp_path: 
     theirs = harness.their_logits(folder, ids)
     short = harness.load(describe(str(folder)), max_len=SWITCH)
     ours = harness.our_logits(short, ids, max_len=SWITCH)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    # Transformers' own float32 is 1.6e-4 from its float64 here, and ours 1.1e-4
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4)
     long = harness.load(describe(str(folder)), max_len=SWITCH + 1)
     ours = harness.our_logits(long, ids, max_len=SWITCH + 1)
     assert (ours - theirs).abs().max() > 0.01

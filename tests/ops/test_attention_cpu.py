@@ -192,7 +192,7 @@ def test_a_list_of_calls_serves_step_after_step(isa: str) -> None:
         part.unflatten(1, (-1, shape.head_size))
         for part in qkv.split([8 * 32, 2 * 32, 2 * 32], dim=1)
     )
-    calls = library.make_calls(
+    calls = library.CallList(
         entries := [
             cache.provider.native_write(k, v, cache.cache, cache.plan),
             cache.provider.native(q, cache.cache, cache.plan, scale=shape.scale, out=out),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from quire.hardware import kernels
 from quire.ops.cpu import library
 from quire.ops.cpu.structs import NUMBERS, STRUCTS, header
 from quire.ops.embedding import EMBEDDING
@@ -91,7 +92,7 @@ def test_an_embedding_reads_the_rows_of_a_packed_head(dtype: str, isa: str) -> N
 
 def test_an_unknown_operation_in_a_list_runs_nothing() -> None:
     args = STRUCTS["probe_dot"](steps=1)
-    calls = library.make_calls([(NUMBERS["probe_dot"], args), (9999, args)])
+    calls = library.CallList([(NUMBERS["probe_dot"], args), (9999, args)])
     with pytest.raises(ValueError, match="call 1 of 2 names an unknown operation"):
         library.native().run_list(calls)
 
@@ -120,7 +121,7 @@ def test_none_means_torch_and_nonsense_is_refused() -> None:
 def test_an_installation_without_libraries_warns_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(library, "_FOLDER", tmp_path)
+    monkeypatch.setattr(kernels, "FOLDER", tmp_path)
     library.library.cache_clear()
     try:
         assert library.library() is None and library.library() is None

@@ -243,7 +243,7 @@ def test_a_list_of_calls_gives_the_eager_bits() -> None:
         cpu(op).run(*arguments, **numbers)
     want = [x.clone(), residual.clone(), out.clone()]
     entries = [cpu(op).native(*arguments, **numbers) for op, arguments, numbers in steps()]  # type: ignore[attr-defined]
-    calls = library.make_calls(entries)
+    calls = library.CallList(entries)
     x.copy_(kept[0])
     residual.copy_(kept[1])
     out.fill_(math.nan)

@@ -14,18 +14,10 @@ from pathlib import Path
 
 import torch
 
-from quire.config import env
+from quire.hardware import kernels
 from quire.hardware.cpu import read_machine
-from quire.ops.cpu.structs import DTYPES, VERSION, Call
+from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS, VERSION, Call
 from quire.ops.registry import Signature
-
-_FOLDER = env.cpu_kernels() or Path(__file__).parent / "_lib"
-NEEDS = {
-    "avx512": frozenset(("x86_64", "avx2", "avx512", "vnni", "bf16")),
-    "avx2": frozenset(("x86_64", "avx2")),
-    "portable": frozenset[str](),
-}
-"""Best first: what the name of a machine's ISA must hold for a library."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Library:
     """One loaded library. Calls come from one thread at a time.
 
-    isa  "avx512", "avx2" or "portable".
+    isa  a key of `hardware.kernels.NEEDS`.
     """
 
     def __init__(self, path: Path, isa: str) -> None:
@@ -43,10 +35,40 @@ class Library:
         handle.quire_isa.restype = ctypes.c_char_p
         if handle.quire_version() != VERSION or handle.quire_isa() != isa.encode():
             raise OSError(f"{path} was built from other sources; build it again: pip install .")
+        if handle.quire_start() != 0:
+            raise OSError("the system does not let this process use these instructions")
         self._run = handle.quire_run
         self._run.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
         self._call = Call()
         self._address = ctypes.addressof(self._call)
+        self._check_products()
+
+    def _check_products(self) -> None:
+        """Raises OSError if products of small whole numbers are not exact: a wrong processor or build."""
+        columns, depth = 48, 70
+        random = torch.Generator().manual_seed(0)
+        weight = torch.randint(-1, 2, (columns, depth), generator=random).to(torch.bfloat16)
+        packed = torch.zeros(64 * 96, dtype=torch.bfloat16)
+        sizes = {"N": columns, "K": depth, "dtype": DTYPES["bfloat16"]}
+        pack = STRUCTS["pack_linear"](
+            weight=weight.data_ptr(), out=packed.data_ptr(), stride=depth, **sizes
+        )
+        self.run(NUMBERS["pack_linear"], pack, threads=1)
+        for rows in (1, 16, 17, 40):
+            x = torch.randint(-1, 2, (rows, depth), generator=random).to(torch.bfloat16)
+            out = torch.empty(rows, columns, dtype=torch.bfloat16)
+            args = STRUCTS["linear"](
+                x=x.data_ptr(),
+                weight=packed.data_ptr(),
+                out=out.data_ptr(),
+                rows=rows,
+                x_stride=depth,
+                out_stride=columns,
+                **sizes,
+            )
+            self.run(NUMBERS["linear"], args, threads=1)
+            if not torch.equal(out.float(), x.float() @ weight.float().t()):
+                raise OSError(f"its products of {rows} rows are wrong on this processor")
 
     def run(self, operation: int, args: ctypes.Structure, threads: int = 0) -> None:
         """Carries out one operation on so many threads; 0 is as many as torch has here."""
@@ -55,62 +77,63 @@ class Library:
         call.args = ctypes.addressof(args)
         self._run(self._address, 1, threads or torch.get_num_threads())
 
-    def run_list(self, calls: ctypes.Array[Call]) -> None:
+    def run_list(self, calls: CallList) -> None:
         """Carries out a list of calls in order, in one parallel region."""
-        wrong = self._run(calls, len(calls), torch.get_num_threads())
+        wrong = self._run(calls.address, calls.count, torch.get_num_threads())
         if wrong:
-            raise ValueError(f"call {wrong - 1} of {len(calls)} names an unknown operation")
+            raise ValueError(f"call {wrong - 1} of {calls.count} names an unknown operation")
 
 
-def make_calls(entries: Sequence[tuple[int, ctypes.Structure]]) -> ctypes.Array[Call]:
-    """A list for `Library.run_list`; the caller keeps the structs alive."""
-    calls = (Call * len(entries))()
-    for call, (operation, args) in zip(calls, entries, strict=True):
-        call.operation, call.args = operation, ctypes.addressof(args)
-    return calls
+class CallList:
+    """Calls for `Library.run_list`, with copies of their arguments in one piece of memory."""
+
+    def __init__(self, entries: Sequence[tuple[int, ctypes.Structure]]) -> None:
+        calls = (Call * len(entries))()
+        packed = b"".join(bytes(args).ljust(_room(args), b"\0") for _, args in entries)
+        self._arguments = ctypes.create_string_buffer(packed, len(packed))
+        place = ctypes.addressof(self._arguments)
+        for call, (operation, args) in zip(calls, entries, strict=True):
+            call.operation, call.args = operation, place
+            place += _room(args)
+        self._calls = calls
+        self.count = len(entries)
+        self.address = ctypes.addressof(calls)
+
+
+def _room(args: ctypes.Structure) -> int:
+    """Bytes of a struct, rounded up so that the next one is aligned."""
+    return -(-ctypes.sizeof(args) // 8) * 8
 
 
 def usable() -> list[str]:
     """The ISAs, best first, whose library is there and runs on this machine."""
-    present = frozenset(read_machine().isa.split())
-    return [
-        isa
-        for isa, needs in NEEDS.items()
-        if needs <= present and (_FOLDER / f"libquire_{isa}.so").exists()
-    ]
+    return kernels.usable(read_machine().isa)
 
 
 @functools.cache
 def load(isa: str) -> Library:
     """The library of one ISA. Raises OSError if it cannot be loaded."""
-    return Library(_FOLDER / f"libquire_{isa}.so", isa)
+    return Library(kernels.path_of(isa), isa)
 
 
 @functools.cache
 def library() -> Library | None:
     """The best library for this machine, or the one that QUIRE_CPU_ISA names; None without any.
 
-    Raises ValueError if QUIRE_CPU_ISA names an ISA that this machine or installation lacks.
+    Raises SettingsError if QUIRE_CPU_ISA names an ISA that this machine or installation lacks.
     """
-    found = usable()
-    wanted = env.cpu_isa()
-    if wanted == "none":
-        return None
-    if wanted is not None:
-        if wanted not in found:
-            raise ValueError(
-                f"QUIRE_CPU_ISA is {wanted!r}; on this machine it may be one of {[*found, 'none']}."
-            )
-        found = [wanted]
-    for isa in found:
+    wanted = kernels.wanted(read_machine().isa)
+    for isa in wanted:
         try:
             return load(isa)
         except OSError as error:
             _log.warning("The native kernels for %s cannot be loaded: %s", isa, error)
-    _log.warning(
-        "There are no native kernels in this installation (no compiler was found when it was built): "
-        "arithmetic goes through torch, which is slower. Install a C++ compiler and Quire again."
-    )
+    if not usable():
+        _log.warning(
+            "There are no native kernels in this installation (no compiler was found when it was "
+            "built): arithmetic goes through torch, which is slower. Install a C++ compiler and "
+            "Quire again."
+        )
     return None
 
 

@@ -12,7 +12,8 @@ import threading
 import torch
 
 _HUGE = 2 << 20  # bytes of a huge page
-_CHUNK = 64 << 20  # what is asked of the system at once, so that pages are shared by neighbours
+_CHUNKS = (256 << 20, 32 << 20)
+"""Bytes asked of the system at once, so that neighbours share pages; the smaller where a limit forbids."""
 _ALIGNMENT = 64
 
 
@@ -33,13 +34,24 @@ def allocate(num_bytes: int) -> torch.Tensor:
     Pieces of one chunk are given back together, when the last of them is. Raises MemoryError if there
     is no room.
     """
-    if num_bytes >= _CHUNK:
+    if num_bytes >= _CHUNKS[0]:
         return _map(num_bytes)
     start = -(-_chunk.used // _ALIGNMENT) * _ALIGNMENT
     if start + num_bytes > _chunk.memory.numel():
-        _chunk.memory, start = _map(_CHUNK), 0
+        _chunk.memory, start = _fresh_chunk(num_bytes), 0
     _chunk.used = start + num_bytes
     return _chunk.memory[start : start + num_bytes]
+
+
+def _fresh_chunk(num_bytes: int) -> torch.Tensor:
+    """A chunk for a piece of so many bytes, as large as the system gives."""
+    for size in _CHUNKS:
+        if size >= num_bytes:
+            try:
+                return _map(size)
+            except MemoryError:
+                continue
+    return _map(num_bytes)
 
 
 def _map(num_bytes: int) -> torch.Tensor:
