@@ -24,8 +24,9 @@ ENGINE_BYTES = 162 * MIB
 """Python, torch and its matrix library with nothing loaded: 147 MiB of private memory after importing
 the engine and 157 when it waits for requests (torch 2.13, x86-64)."""
 KEPT_BYTES = 32 * MIB
-"""Most that the allocator keeps of freed scratch, or of a layer that was read: larger pieces go back at once. Of small scratch it was
-seen to keep as much again (64 sequences of a tiny model: 54 MiB where 27 were live)."""
+"""Most that the allocator keeps of freed scratch, or of a layer that was read: larger pieces go back at
+once. Of small scratch it was seen to keep as much again (64 sequences of a tiny model: 54 MiB where 27
+were live)."""
 THREAD_BYTES = 2 * MIB
 """Of each arithmetic thread beyond the first: stack and the matrix library's own buffers."""
 FRONT_BYTES = 50 * MIB

@@ -164,7 +164,7 @@ def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> i
         _SEARCH_BYTES * spec.vocab_size,
     )
     kept = min(sizes.num_rows, sizes.num_tokens) * spec.vocab_size * FLOAT32_BYTES
-    torn = _HUGE_PAGE * (2 + sum(weight_bytes(spec, sizes.dtype_bytes).values()) // _WEIGHT_CHUNK)
+    torn = _HUGE_PAGE * (1 + sum(weight_bytes(spec, sizes.dtype_bytes).values()) // _WEIGHT_CHUNK)
     return _pages(shared) + threads * _pages(own) + kept + torn
 
 
