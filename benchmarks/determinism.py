@@ -62,7 +62,9 @@ def _parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, help="requests; half are sampled, a quarter twice")
     parser.add_argument("--longest", type=int, help=f"tokens; prompts have {SHORTEST} to so many")
     parser.add_argument("--max-tokens", type=int, help="new tokens of each sequence")
-    parser.add_argument("--cells", default="", help="only cells whose name has this, and the first")
+    parser.add_argument(
+        "--cells", nargs="+", default=[""], help="only cells with one of these words, and the first"
+    )
     parser.add_argument("--no-restart", action="store_true", help="no cells in new processes")
     parser.add_argument("--quick", action="store_true", help="a small form, of fewer cells")
     args = parser.parse_args(words)
@@ -118,7 +120,7 @@ def _run(
 def _plan(model: str, args: argparse.Namespace) -> list[Way]:
     tight = tight_tokens(model, args.longest + args.max_tokens)
     first, *others = ways(tight_tokens=tight, is_small=args.quick, restart=not args.no_restart)
-    return [first, *(way for way in others if args.cells in way.name)]
+    return [first, *(way for way in others if any(word in way.name for word in args.cells))]
 
 
 if __name__ == "__main__":

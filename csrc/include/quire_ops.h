@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1078155646
+#define QUIRE_VERSION 1736094201
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -19,6 +19,7 @@
   X(linear_quantized) \
   X(pack_quantized) \
   X(round_weight) \
+  X(reserve) \
   X(probe_read) \
   X(probe_dot) \
   X(rms_norm) \
@@ -131,6 +132,12 @@ typedef struct {
   int32_t group;
   int32_t reserved;
 } QuireArgs_round_weight;
+
+typedef struct {
+  void* failed;
+  int64_t common_bytes;
+  int64_t own_bytes;
+} QuireArgs_reserve;
 
 typedef struct {
   const void* data;

@@ -94,6 +94,13 @@ void* Team::own(size_t bytes) {
   return t_own.memory;
 }
 
+// Scratch of these sizes, so that what runs later need not ask for it.
+void reserve(const QuireArgs_reserve& args, Team& team) {
+  void* common = team.common(args.common_bytes);
+  void* own = team.own(args.own_bytes);
+  if ((args.common_bytes && !common) || (args.own_bytes && !own)) *(int32_t*)args.failed = 1;
+}
+
 }  // namespace quire
 
 using namespace quire;

@@ -32,9 +32,7 @@ _CHUNK_ROWS, _GROUP_ROWS, _BLOCK_COLUMNS = (
 )  # of a native product, as in csrc/ops/linear.cpp
 _SEARCH_BYTES = 16  # of one entry of the vocabulary while a native filter looks for the best
 _MAX_GRAPHS, _CALLS_A_LAYER, _CALL_BYTES = 128, 13, 160  # of recorded steps
-_WEIGHT_CHUNK = (
-    192 << 20
-)  # bytes of weights in one piece of memory at least, as in `ops.cpu.memory`
+_FIRST_WEIGHTS, _LATER_WEIGHTS = 32 << 20, 192 << 20  # bytes of weights in one piece of memory
 _HUGE_PAGE = 2 << 20  # bytes, which native scratch is rounded up to
 _INDEX_BYTES = 24  # where a gathered token lies: three int64
 _ROW_TEMPORARIES = 6  # float64 of one row's vocabulary that a draw or a logprob holds at once
@@ -148,24 +146,28 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     return max(found) + _product(spec, sizes)
 
 
-def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> int:
-    """Bytes that the native library keeps: a product's packed rows for all threads, and each one's own.
-
-    With the logits that are copied for logprobs, which are torch's, and the huge pages at the end of
-    each piece of memory for weights.
-    """
+def native_rooms(spec: DecoderSpec, sizes: StepSizes) -> tuple[int, int]:
+    """Bytes of the native library's scratch: a product's packed rows for all threads, and each one's own."""
     rows = min(_CHUNK_ROWS, sizes.num_tokens) + _GROUP_ROWS
-    deepest = max(_inputs(spec))
-    shared = rows * deepest * FLOAT32_BYTES
     heads = max(layer.mixer.head_size for layer in spec.layers)
     own = max(
         (rows + _GROUP_ROWS) * _BLOCK_COLUMNS * FLOAT32_BYTES * 2,
         _GROUP_ROWS * 16 * heads * FLOAT32_BYTES,
         _SEARCH_BYTES * spec.vocab_size,
     )
+    return _pages(rows * max(_inputs(spec)) * FLOAT32_BYTES), _pages(own)
+
+
+def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> int:
+    """Bytes of that scratch, of the logits that are copied for logprobs, and of torn huge pages.
+
+    Those stand at the end of each piece of memory for weights, as `ops.cpu.memory` takes them.
+    """
+    shared, own = native_rooms(spec, sizes)
     kept = min(sizes.num_rows, sizes.num_tokens) * spec.vocab_size * FLOAT32_BYTES
-    torn = _HUGE_PAGE * (1 + sum(weight_bytes(spec, sizes.dtype_bytes).values()) // _WEIGHT_CHUNK)
-    return _pages(shared) + threads * _pages(own) + kept + torn
+    weights = sum(weight_bytes(spec, sizes.dtype_bytes).values())
+    pieces = 1 + min(3, weights // _FIRST_WEIGHTS) + weights // _LATER_WEIGHTS
+    return shared + threads * own + kept + pieces * _HUGE_PAGE
 
 
 def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:

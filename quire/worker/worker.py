@@ -13,9 +13,10 @@ from quire.config.schema import Settings
 from quire.hardware.threads import set_threads
 from quire.models.build import build_decoder
 from quire.models.decoder import Decoder
-from quire.models.footprint import arena_bytes, step_sizes
+from quire.models.footprint import arena_bytes, native_rooms, step_sizes
 from quire.models.registry import ModelDescription
 from quire.ops.arena import Arena
+from quire.ops.cpu.memory import reserve
 from quire.ops.registry import Table
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
@@ -69,6 +70,7 @@ class Worker:
             scheme=online_scheme(model.quantization),
         )
         on_phase("allocating the KV cache", 100)
+        reserve(*native_rooms(decoder.spec, step_sizes(settings, dtype_bytes=dtype.itemsize)))
         memory = CacheMemory(
             layout=layout,
             decoder=decoder,

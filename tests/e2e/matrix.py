@@ -100,10 +100,9 @@ def ways(*, tight_tokens: int, is_small: bool = False, restart: bool = True) -> 
     ]
     found += _preempted(tight_tokens) + _eager(is_small)
     if restart:
-        found += [
-            Way("restart", in_own_process=True),
-            Way("restart, two threads", {"threads": 2}, in_own_process=True),
-        ]
+        found.append(Way("restart", in_own_process=True))
+    if restart and not is_small:
+        found.append(Way("restart, two threads", {"threads": 2}, in_own_process=True))
     return found
 
 

@@ -11,9 +11,12 @@ import threading
 
 import torch
 
+from quire.ops.cpu.library import library, native
+from quire.ops.cpu.structs import NUMBERS, STRUCTS
+
 _HUGE = 2 << 20  # bytes of a huge page
-_CHUNKS = (256 << 20, 32 << 20)
-"""Bytes asked of the system at once, so that neighbours share pages; the smaller where a limit forbids."""
+_FIRST_CHUNK, _LAST_CHUNK = 32 << 20, 256 << 20
+"""Bytes asked of the system at once, twice as many each time, so that neighbours share pages."""
 _ALIGNMENT = 64
 
 
@@ -22,6 +25,17 @@ class _Chunk(threading.local):
 
     def __init__(self) -> None:
         self.memory = torch.empty(0, dtype=torch.uint8)
+        self.used = 0
+        self.next_size = _FIRST_CHUNK
+
+    def renew(self) -> None:
+        """Takes a fresh chunk; a smaller one where a limit forbids the next size."""
+        size = self.next_size
+        self.next_size = min(2 * size, _LAST_CHUNK)
+        try:
+            self.memory = _map(size)
+        except MemoryError:
+            self.memory = _map(_FIRST_CHUNK)
         self.used = 0
 
 
@@ -34,24 +48,14 @@ def allocate(num_bytes: int) -> torch.Tensor:
     Pieces of one chunk are given back together, when the last of them is. Raises MemoryError if there
     is no room.
     """
-    if num_bytes >= _CHUNKS[0]:
+    if num_bytes > _FIRST_CHUNK:
         return _map(num_bytes)
     start = -(-_chunk.used // _ALIGNMENT) * _ALIGNMENT
     if start + num_bytes > _chunk.memory.numel():
-        _chunk.memory, start = _fresh_chunk(num_bytes), 0
+        _chunk.renew()
+        start = 0
     _chunk.used = start + num_bytes
     return _chunk.memory[start : start + num_bytes]
-
-
-def _fresh_chunk(num_bytes: int) -> torch.Tensor:
-    """A chunk for a piece of so many bytes, as large as the system gives."""
-    for size in _CHUNKS:
-        if size >= num_bytes:
-            try:
-                return _map(size)
-            except MemoryError:
-                continue
-    return _map(num_bytes)
 
 
 def _map(num_bytes: int) -> torch.Tensor:
@@ -68,3 +72,19 @@ def _map(num_bytes: int) -> torch.Tensor:
     address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
     start = -address % _HUGE
     return torch.frombuffer(mapped, dtype=torch.uint8)[start : start + num_bytes]
+
+
+def reserve(common_bytes: int, own_bytes: int) -> None:
+    """Takes scratch memory for the kernels that this thread will call: of all its threads, and of each.
+
+    Raises MemoryError if there is no room. Does nothing without a native library.
+    """
+    if library() is None:
+        return
+    failed = ctypes.c_int32(0)
+    args = STRUCTS["reserve"](
+        failed=ctypes.addressof(failed), common_bytes=common_bytes, own_bytes=own_bytes
+    )
+    native().run(NUMBERS["reserve"], args)
+    if failed.value:
+        raise MemoryError(f"there is no memory for {common_bytes + own_bytes} bytes of scratch")

@@ -47,6 +47,8 @@ OPERATIONS: dict[str, str] = {
     # weight [N, K] to such codes, scales and zeros; limits [N, groups] or null
     "round_weight": "const:weight const:limits mut:codes mut:scales mut:zeros "
     "i64:N i64:K i64:stride i32:dtype i32:format i32:group i32:reserved",
+    # scratch memory for later operations; failed is int32, 1 where there is none
+    "reserve": "mut:failed i64:common_bytes i64:own_bytes",
     # what the machine can do: bytes read in order, and dot products of registers
     "probe_read": "const:data mut:out i64:bytes",
     "probe_dot": "mut:out i64:steps i32:dtype i32:reserved",
