@@ -70,7 +70,6 @@ class Worker:
             scheme=online_scheme(model.quantization),
         )
         on_phase("allocating the KV cache", 100)
-        reserve(*native_rooms(decoder.spec, step_sizes(settings, dtype_bytes=dtype.itemsize)))
         memory = CacheMemory(
             layout=layout,
             decoder=decoder,
@@ -118,6 +117,10 @@ def usable_device(name: str) -> torch.device:
 
 
 def _arena(decoder: Decoder, settings: Settings, device: torch.device) -> Arena:
-    """An arena of one chunk that the largest step fills; pages stay untouched until a step needs them."""
+    """An arena of one chunk that the largest step fills, and the kernels' own scratch.
+
+    Their pages stay untouched until a step needs them.
+    """
     sizes = step_sizes(settings, dtype_bytes=decoder.dtype.itemsize)
+    reserve(*native_rooms(decoder.spec, sizes))
     return Arena(device, arena_bytes(decoder.spec, sizes))
