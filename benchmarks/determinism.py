@@ -51,7 +51,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument(
         "--formats", nargs="+", choices=FORMATS, default=["bfloat16", "int8", "int4"]
@@ -76,10 +76,11 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 def _run_isa(isa: str, words: list[str]) -> int:
     """The same command in a new process with forced kernels; `--isa` there would be another one."""
-    place = words.index("--isa") if "--isa" in words else None
-    rest = [word for word in words if not word.startswith("--isa=")]
-    if place is not None:
-        rest = words[:place] + words[place + 2 :]
+    rest = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before != "--isa" and word.partition("=")[0] != "--isa"
+    ]
     command = [sys.executable, "-m", "benchmarks.determinism", *rest]
     return subprocess.run(command, env=env.for_child(QUIRE_CPU_ISA=isa), check=False).returncode
 
