@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1736094201
+#define QUIRE_VERSION 951917167
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -11,6 +11,10 @@
 #define QUIRE_GELU 1
 #define QUIRE_GELU_TANH 2
 #define QUIRE_RELU 3
+#define QUIRE_CACHE_PLAIN 0
+#define QUIRE_CACHE_FP8 1
+#define QUIRE_CACHE_FP8_PER_TOKEN_HEAD 2
+#define QUIRE_CACHE_INT8_PER_TOKEN_HEAD 3
 
 #define QUIRE_OPERATIONS(X) \
   X(linear) \
@@ -448,6 +452,8 @@ typedef struct {
   float softcap;
   int32_t bidirectional;
   int32_t dtype;
+  int32_t format;
+  int32_t reserved;
 } QuireArgs_attention;
 
 typedef struct {
@@ -467,7 +473,7 @@ typedef struct {
   int64_t D;
   int64_t Dv;
   int32_t dtype;
-  int32_t reserved;
+  int32_t format;
 } QuireArgs_attention_write;
 
 typedef struct {

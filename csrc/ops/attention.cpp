@@ -107,6 +107,9 @@ template <class T> struct Desk {
   typename Kind<T>::Weight* weights;
   typename Kind<T>::Unit* key_room;
   typename Kind<T>::Unit* value_room;
+  T* spare;
+  float* key_scales;
+  float* value_scales;
   float* scores;
   float* lanes;  // sums of weights [rows][16]
   float* slopes;
@@ -133,6 +136,9 @@ template <class T> struct Desk {
     take(weights, 16 * kTile);
     take(key_room, 2 * kHalf * blocks.key_steps());
     take(value_room, kTile * blocks.stride());
+    take(spare, blocks.has_codes() ? kHalf * (blocks.D + blocks.Dv) : 0);
+    take(key_scales, kTile);
+    take(value_scales, kTile);
     take(scores, 16 * kTile);
     take(lanes, shape.rows * 16);
     take(slopes, shape.rows);
@@ -188,7 +194,7 @@ template <class T> struct Worker {
 
   Tiles<T> tiles_of(const Item& item) const {
     return {blocks, plan.block_table + item.sequence * plan.table_stride, item.head,
-            desk.key_room, desk.value_room, {}, {}, 0};
+            desk.key_room, desk.value_room, desk.spare, desk.key_scales, desk.value_scales, {}, {}, 0, {}};
   }
 
   // The state of an item's rows after the keys of one segment; `after` is what is read next, or null.
@@ -206,12 +212,13 @@ template <class T> struct Worker {
     const int64_t end = item.end;
     for (int64_t tile = low; tile < high; tile++) {
       int64_t limit = end - tile * kTile < kTile ? end - tile * kTile : kTile;
-      tiles.find(tile, limit);
-      Ahead ahead;
-      if (tile + 1 < item.high ? !tiles.locate(tile + 1, end, &ahead) : !after)
+      bool known = tile + 1 < item.high ? tiles.locate(tile + 1, end, &tiles.ahead) : after != nullptr;
+      if (known && tile + 1 == item.high) tiles.ahead = *after;
+      tiles.find(tile, limit, known);
+      Ahead ahead = tiles.ahead;
+      if (!known || blocks.has_codes())
         ahead = {{(const char*)tiles.keys[0], (const char*)tiles.keys[1]},
                  {(const char*)tiles.values[0], (const char*)tiles.values[1]}};
-      else if (tile + 1 == item.high) ahead = *after;
       for (int64_t g = 0; g < num_groups; g++) {
         Group& group = desk.groups[g];
         const int64_t top = group.row, bottom = group.row + group.rows - 1, start = tile * kTile;
@@ -295,7 +302,7 @@ template <class T> struct Worker {
     score<R>(desk.query + group.row * blocks.key_steps(), tiles.keys, blocks.key_steps(), desk.scores, ahead);
     float peaks[16], keep[16];
     for (int i = 0; i < 16; i++) peaks[i] = kLowest;
-    for (int i = 0; i < R; i++) peaks[i] = adjust(group.row + i, start, masked, desk.scores + kTile * i);
+    for (int i = 0; i < R; i++) peaks[i] = adjust(group.row + i, tiles, start, masked, desk.scores + kTile * i);
     vf old = load(state.peak + group.row, R), peak = max(load(peaks), old);
     bool rises = any(less(old, peak)) && !group.is_fresh;
     store(keep, power(old - peak));
@@ -306,18 +313,28 @@ template <class T> struct Worker {
       const float* s = desk.scores + kTile * i;
       vf top = vf_set(peaks[i]), sum = load(lanes);
       if (rises) sum = sum * vf_set(keep[i]);
-      store(lanes, put_weights(T(), power(load(s) - top), power(load(s + 16) - top), sum,
-                               desk.weights + i * Kind<T>::row));
+      vf low = power(load(s) - top), high = power(load(s + 16) - top);
+      if (blocks.has_scales()) {
+        store(lanes, sum + (low + high));
+        low = low * load(tiles.value_scales);
+        high = high * load(tiles.value_scales + 16);
+        put_weights(T(), low, high, vf_zero(), desk.weights + i * Kind<T>::row);
+      } else {
+        store(lanes, put_weights(T(), low, high, sum, desk.weights + i * Kind<T>::row));
+      }
     }
     columns<R, widest(R)>(tiles, state.values + group.row * shape.stride, rises ? keep : nullptr, group.is_fresh,
                           ahead, 0);
   }
 
   // Scores as the rule has them: scaled, capped, with a slope, -infinity where not seen; the highest.
-  inline __attribute__((always_inline)) float adjust(int64_t row, int64_t start, bool masked, float* scores) {
+  inline __attribute__((always_inline)) float adjust(int64_t row, const Tiles<T>& tiles, int64_t start, bool masked,
+                                                     float* scores) {
     vf best[2];
     for (int c = 0; c < 2; c++) {
-      vf s = load(scores + 16 * c) * vf_set(scale);
+      vf s = load(scores + 16 * c);
+      if (blocks.has_scales()) s = s * load(tiles.key_scales + 16 * c);
+      s = s * vf_set(scale);
       vi key = vi_iota() + vi_set((int32_t)start + 16 * c);
       if (args.softcap != 0) s = tanh(s) * vf_set(args.softcap * kLog2e);
       if (args.slopes) s = fma(to_float(key - vi_set(desk.position[row])), vf_set(desk.slopes[row]), s);
@@ -431,34 +448,40 @@ template <class T> void attention_of(const QuireArgs_attention& args, Team& team
   else attend_items(worker, team);
 }
 
-// Where one token's key and value of one head begin.
-template <class T> struct Place {
-  T *key, *value;
-  Place(const Blocks<T>& blocks, int64_t where, int64_t head) {
-    int64_t slot = where & (blocks.size - 1), per = Kind<T>::per;
-    T* first = blocks.keys(where >> blocks.shift, head);
-    key = first + blocks.cell(slot) + slot % blocks.width() * per;
-    value = first + blocks.value(slot) + slot % per;
-  }
-};
+// Puts keys [D] and values [Dv] of E, in `T` or its codes, where slot `slot` of a head has them.
+template <class E, class T>
+void scatter(const Blocks<T>& blocks, char* head, int64_t slot, const E* k, const E* v) {
+  const int64_t per = Kind<T>::per, width = blocks.width(), paired = blocks.D / per * per;
+  E* key = (E*)(head + blocks.cell(slot)) + slot % width * per;
+  E* value = (E*)(head + blocks.value(slot)) + slot % per;
+  for (int64_t d = 0; d < paired; d += per) __builtin_memcpy(key + d * width, k + d, per * sizeof(E));
+  // an odd last number stands alone: its row has one place a slot
+  if (paired < blocks.D) key[paired * width - slot % width * (per - 1)] = k[paired];
+  for (int64_t j = 0; j < blocks.Dv; j++) value[j * per] = v[j];
+}
 
 template <class T> void write_of(const QuireArgs_attention_write& args, Team& team) {
   const Plan plan(args.plan);
   const Blocks<T> blocks(args);
-  const int64_t per = Kind<T>::per, width = blocks.width(), paired = args.D / per * per;
+  uint8_t* codes = blocks.has_codes() ? (uint8_t*)team.own(args.D + args.Dv) : nullptr;
   int64_t from, to;
   team.part(plan.num_tokens * args.K, &from, &to);
   for (int64_t i = from; i < to; i++) {  // head by head, so that the tokens of a cell follow each other
-    int64_t head = i / plan.num_tokens, token = i % plan.num_tokens;
-    const Place<T> place(blocks, plan.slots[token], head);
+    int64_t head = i / plan.num_tokens, token = i % plan.num_tokens, slot = plan.slots[token] & (blocks.size - 1);
+    char* place = blocks.keys(plan.slots[token] >> blocks.shift, head);
     const T* k = (const T*)args.k + token * args.k_stride + head * args.k_head_stride;
-    for (int64_t d = 0; d < paired; d += per) __builtin_memcpy(place.key + d * width, k + d, per * sizeof(T));
-    if (paired < args.D) {  // the last number stands alone: its row has one place a slot
-      int64_t slot = plan.slots[token] & (blocks.size - 1);
-      place.key[paired * width - slot % width * (per - 1)] = k[paired];
-    }
     const T* v = (const T*)args.v + token * args.v_stride + head * args.v_head_stride;
-    for (int64_t j = 0; j < args.Dv; j++) place.value[j * per] = v[j];
+    if (!codes) {
+      scatter(blocks, place, slot, k, v);
+      continue;
+    }
+    float key_scale = narrow(blocks.format, k, args.D, codes);
+    float value_scale = narrow(blocks.format, v, args.Dv, codes + args.D);
+    scatter(blocks, place, slot, (const uint8_t*)codes, (const uint8_t*)codes + args.D);
+    if (!blocks.has_scales()) continue;
+    float* scales = (float*)(place + blocks.scales(slot));
+    scales[0] = key_scale;
+    scales[blocks.size] = value_scale;
   }
 }
 

@@ -4,8 +4,11 @@
 // sixteen slots (eight in blocks of eight): all slots' first numbers, then all their second ones.
 // Values stand slot by slot. In bfloat16 two numbers that one instruction takes lie side by side:
 // 2 i and 2 i + 1 of a key (an odd last one is not paired), and those of slots 2 i and 2 i + 1.
+//
+// Codes of one byte stand in the same order as the numbers that they become. Formats with scales have
+// them behind the values of each head: those of the keys of all slots, then those of the values.
 #pragma once
-#include "attend.h"
+#include "cache_codes.h"
 
 namespace quire {
 
@@ -19,22 +22,29 @@ template <class T> struct Blocks {
   char* base;
   int64_t slab_bytes, block_bytes, per_slab, size, D, Dv;
   int shift;
+  int32_t format;
 
   template <class Args> explicit Blocks(const Args& args)
       : base((char*)args.cache), slab_bytes(args.slab_bytes), block_bytes(args.block_bytes),
         per_slab(args.blocks_per_slab), size(args.block_size), D(args.D), Dv(args.Dv),
-        shift(__builtin_ctzll(args.block_size)) {}
+        shift(__builtin_ctzll(args.block_size)), format(args.format) {}
 
   int64_t width() const { return size < kHalf ? size : kHalf; }  // of a cell
   int64_t key_steps() const { return (D + per - 1) / per; }
   int64_t stride() const { return (Dv + 15) / 16 * 16; }  // of values as the kernels want them
-  T* keys(int64_t block, int64_t head) const {
+  bool has_codes() const { return format != kPlain; }
+  bool has_scales() const { return format == kFp8Scaled || format == kInt8Scaled; }
+  int64_t item() const { return has_codes() ? 1 : sizeof(T); }  // bytes of one stored number
+  // A block's keys of a head.
+  char* keys(int64_t block, int64_t head) const {
     char* place = base + block / per_slab * slab_bytes + block % per_slab * block_bytes;
-    return (T*)place + head * size * (D + Dv);
+    return place + head * size * ((D + Dv) * item() + (has_scales() ? 2 * sizeof(float) : 0));
   }
-  // From a block's keys of a head to where the cell or the values of slot `slot` begin.
-  int64_t cell(int64_t slot) const { return slot / width() * width() * D; }
-  int64_t value(int64_t slot) const { return size * D + slot / per * per * Dv; }
+  // From there to where the cell or the values of slot `slot` begin, and to its scales: the key's, and
+  // `size` floats later the value's.
+  int64_t cell(int64_t slot) const { return slot / width() * width() * D * item(); }
+  int64_t value(int64_t slot) const { return (size * D + slot / per * per * Dv) * item(); }
+  int64_t scales(int64_t slot) const { return size * (D + Dv) * item() + slot * sizeof(float); }
 };
 
 // The tiles of one sequence's keys and values of one kv head.
@@ -46,12 +56,19 @@ template <class T> struct Tiles {
   int64_t head;
   Unit* key_room;    // for two cells
   Unit* value_room;  // for a tile of values
+  T* spare;          // for a cell, or the values of `per` slots
+  float* key_scales;  // [32] each
+  float* value_scales;
   const Unit* keys[2];
   const Unit* values[2];
   int64_t value_steps;
+  Ahead ahead;  // what is brought nearer while codes become numbers
 
-  // Points at tile `tile`, of which `limit` tokens may be read; what is absent reads as zeros.
-  void find(int64_t tile, int64_t limit) {
+  // Points at tile `tile`, of which `limit` tokens may be read; what is absent reads as zeros. `known`:
+  // whether `ahead` was set for it.
+  void find(int64_t tile, int64_t limit, bool known) {
+    if (!known)
+      for (int h = 0; h < 2; h++) ahead.keys[h] = ahead.values[h] = (const char*)key_room;
     value_steps = (limit + per - 1) / per;
     find_half(0, tile * kTile, limit);
     find_half(1, tile * kTile + kHalf, limit - kHalf);
@@ -64,9 +81,12 @@ template <class T> struct Tiles {
       if (start >= end) start = tile * kTile;
       int64_t block = table[start >> blocks.shift], slot = start & (blocks.size - 1);
       if (block < 0) return false;
-      const T* first = blocks.keys(block, head);
-      ahead->keys[h] = (const char*)(first + blocks.cell(slot));
-      ahead->values[h] = (const char*)(first + blocks.value(slot));
+      const char* first = blocks.keys(block, head);
+      ahead->keys[h] = first + blocks.cell(slot);
+      ahead->values[h] = first + blocks.value(slot);
+      if (!blocks.has_scales()) continue;
+      fetch(first + blocks.scales(slot));
+      fetch(first + blocks.scales(slot + blocks.size));
     }
     return true;
   }
@@ -75,29 +95,50 @@ template <class T> struct Tiles {
   // Half h of a tile, sixteen tokens from `start`, of which `limit` may be read.
   void find_half(int h, int64_t start, int64_t limit) {
     int64_t block = limit > 0 ? table[start >> blocks.shift] : -1, slot = start & (blocks.size - 1);
-    bool is_whole = blocks.size >= kHalf && block >= 0;
-    if (is_whole) {
-      const T* first = blocks.keys(block, head);
-      keys[h] = (const Unit*)(first + blocks.cell(slot));
-      values[h] = (const Unit*)(first + blocks.value(slot));
-    }
-    if (!is_whole || blocks.D % per) {
-      Unit* room = key_room + h * kHalf * blocks.key_steps();
-      for (int64_t at = 0; at < kHalf; at += blocks.width()) copy_keys(start + at, limit - at, room + at);
-      keys[h] = room;
-    }
-    if (!is_whole || blocks.Dv != blocks.stride() || (limit < kHalf && limit % per)) {
-      Unit* room = value_room + h * (kHalf / per) * blocks.stride();
-      copy_values(start, limit < kHalf ? limit : kHalf, room);
-      values[h] = room;
+    const bool is_whole = blocks.size >= kHalf && block >= 0;
+    const char* first = is_whole ? blocks.keys(block, head) : nullptr;
+    Unit* room = key_room + h * kHalf * blocks.key_steps();
+    keys[h] = room;
+    if (!is_whole || blocks.D % per)
+      for (int64_t at = 0; at < kHalf; at += blocks.width()) copy_keys(h, start + at, limit - at, room + at);
+    else keys[h] = (const Unit*)numbers(first + blocks.cell(slot), kHalf * blocks.D, (T*)room, ahead.keys[h]);
+    const int64_t count = limit < kHalf ? limit : kHalf;
+    room = value_room + h * (kHalf / per) * blocks.stride();
+    values[h] = room;
+    if (!is_whole || blocks.Dv != blocks.stride() || count % per) copy_values(h, start, count, room);
+    else values[h] = (const Unit*)numbers(first + blocks.value(slot), count * blocks.Dv, (T*)room, ahead.values[h]);
+    if (blocks.has_scales()) copy_scales(start, count, h * kHalf);
+  }
+
+  // `n` stored numbers: where they lie, or what codes become, in `room`.
+  const T* numbers(const char* from, int64_t n, T* room, const char* next) const {
+    if (!blocks.has_codes()) return (const T*)from;
+    widen(blocks.format, (const uint8_t*)from, n, room, next);
+    return room;
+  }
+
+  // Scales of half a tile, zeros where there is no token.
+  void copy_scales(int64_t start, int64_t limit, int64_t to) {
+    for (int64_t at = 0; at < kHalf; at += blocks.width()) {
+      int64_t block = at < limit ? table[(start + at) >> blocks.shift] : -1;
+      int n = block < 0 ? 0 : limit - at < blocks.width() ? (int)(limit - at) : (int)blocks.width();
+      const char* from = (const char*)key_scales;
+      if (n) from = blocks.keys(block, head) + blocks.scales((start + at) & (blocks.size - 1));
+      int width = (int)blocks.width();
+      store(key_scales + to + at, load((const float*)from, n), width);
+      store(value_scales + to + at, load((const float*)from + (n ? blocks.size : 0), n), width);
     }
   }
 
   // The cell at `start` as a part of one of sixteen, with an odd last number made a pair.
-  void copy_keys(int64_t start, int64_t limit, Unit* out) {
+  void copy_keys(int h, int64_t start, int64_t limit, Unit* out) {
     const int64_t width = blocks.width();
     int64_t block = limit > 0 ? table[start >> blocks.shift] : -1;
-    const T* from = block < 0 ? nullptr : blocks.keys(block, head) + blocks.cell(start & (blocks.size - 1));
+    const T* from = nullptr;
+    if (block >= 0) {
+      const char* place = blocks.keys(block, head) + blocks.cell(start & (blocks.size - 1));
+      from = numbers(place, width * blocks.D, spare, ahead.keys[h]);
+    }
     for (int64_t s = 0; s < blocks.key_steps(); s++, out += kHalf) {
       if (from && (s + 1) * per <= blocks.D) {
         __builtin_memcpy(out, from + s * per * width, width * sizeof(Unit));
@@ -108,12 +149,14 @@ template <class T> struct Tiles {
     }
   }
 
-  void copy_values(int64_t start, int64_t limit, Unit* out) {
+  void copy_values(int h, int64_t start, int64_t limit, Unit* out) {
     const int64_t stride = blocks.stride();
     for (int64_t t = 0; t < limit; t += per, out += stride) {
       int64_t block = table[(start + t) >> blocks.shift], known = block < 0 ? 0 : blocks.Dv;
-      const T* from = known ? blocks.keys(block, head) + blocks.value((start + t) & (blocks.size - 1)) : nullptr;
-      if (known) __builtin_memcpy(out, from, known * sizeof(Unit));
+      if (known) {
+        const char* place = blocks.keys(block, head) + blocks.value((start + t) & (blocks.size - 1));
+        __builtin_memcpy(out, numbers(place, per * blocks.Dv, spare, ahead.values[h]), known * sizeof(Unit));
+      }
       __builtin_memset((void*)(out + known), 0, (stride - known) * sizeof(Unit));
       // the second token's slot may not have been written
       for (int64_t j = 0; t + per > limit && j < known; j++)

@@ -1,14 +1,8 @@
 // Stored float8 e4m3 as bfloat16 by float32 arithmetic.
 #pragma once
-#include "numbers.h"
+#include "codes.h"
 
 namespace quire {
-
-// One number e4m3 in bits 0 to 6 of each lane as float32 without its sign: its exponent and mantissa
-// stand where those of a float32 do, 2^120 below its value.
-QUIRE_INLINE vi from_fp8(vi code) {
-  return as_int(as_float(shift_left<20>(code & vi_set(0x7f))) * vf_set(0x1p120f));
-}
 
 // 32 numbers of float8 e4m3 as pairs of bfloat16, exactly; 0x7f and 0xff become 480 with the sign.
 QUIRE_INLINE vi pairs_from_fp8(const uint8_t* p) {

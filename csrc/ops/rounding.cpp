@@ -1,41 +1,15 @@
 // Weights rounded to codes of 4 and 8 bits: a scale for each group of a column, and the nearest codes.
 //
 // Every step is one rounding of float32 in one order, so that all machines make the same codes.
+#include "codes.h"
 #include "groups.h"
 
 namespace quire {
 namespace {
 
 enum Format { kInt8 = 1, kInt4 = 2, kInt4Zero = 3, kFp8 = 4 };
-const float kSmallest = 0x1p-100f;  // a group whose numbers are all below is zero
 const float kShares[] = {1.0f, 0.94f, 0.88f, 0.82f, 0.76f};
 const float kEnds[] = {-8.0f, 7.0f};  // what the number of largest magnitude becomes
-
-struct Scale {
-  float value, inverse;
-  // What stands for one code where `limit` stands for `code`; zero and not a number where it must.
-  Scale(float limit, float code) {
-    value = limit / code;
-    float size = limit < 0 ? -limit : limit;
-    bool good = size >= kSmallest && size < __builtin_inff();
-    inverse = good ? 1.0f / value : 0;
-    if (size < kSmallest) value = 0;
-    if (!(size < __builtin_inff())) value = __builtin_nanf("");
-  }
-};
-
-// The float8 e4m3 code of each lane of at most 448 in magnitude, in its low byte.
-QUIRE_INLINE vi to_fp8(vf x) {
-  vi sign = shift_right<24>(as_int(x)) & vi_set(0x80);
-  vi size = as_int(x) & vi_set(0x7fffffff);
-  vi small = as_int(as_float(size) + vf_set(0x1p14f)) - as_int(vf_set(0x1p14f));  // units of 2^-9
-  vi odd = shift_right<20>(size) & vi_set(1);
-  vi normal = shift_right<20>(size + vi_set(0x7ffff) + odd) - vi_set(120 << 3);
-  return sign | select(less(size, as_int(vf_set(0x1p-6f))), small, normal);
-}
-
-QUIRE_INLINE vf clamp(vf x, float least, float most) { return max(min(x, vf_set(most)), vf_set(least)); }
-QUIRE_INLINE vf nearest(vf x, float inverse, bool good) { return good ? round(x * vf_set(inverse)) : vf_zero(); }
 
 // One group of one column: `x` holds `n` numbers, padded with zeros to a multiple of 16.
 struct Group {

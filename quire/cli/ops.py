@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("model", nargs="?", help="folder of a checkpoint; its weights are not read")
     parser.add_argument("--dtype", default="auto", help="type of weights and activations")
     parser.add_argument("--quantization", "-q", help="fewer bits made of the weights, as for serve")
+    parser.add_argument("--kv-cache-dtype", default="auto", help="stored form, as for serve")
     arguments = parser.parse_args(list(argv))
     from quire.ops.report import render, render_lines  # torch: a wrong argument should not wait
 
@@ -60,6 +61,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
             skip_tokenizer_init=True,
         ),
         load=LoadConfig(load_format="dummy", use_tqdm_on_load=False),
-        cache=CacheConfig(kv_cache_memory_bytes=_SMALL_CACHE_BYTES),
+        cache=CacheConfig(
+            kv_cache_memory_bytes=_SMALL_CACHE_BYTES, kv_cache_dtype=arguments.kv_cache_dtype
+        ),
         scheduler=SchedulerConfig(max_num_seqs=1),
     )

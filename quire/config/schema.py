@@ -135,8 +135,14 @@ class CacheConfig:
     prefix_caching_hash_algo: Literal["sha256", "sha256_cbor"] = setting(
         "sha256", "digest of block keys"
     )
-    kv_cache_dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
-        "auto", "stored type; auto is the model's"
+    kv_cache_dtype: str = setting(
+        "auto",
+        "stored type; auto is the model's, the others take a byte a number: fp8 without scales, int8 and "
+        "fp8_per_token_head with one for each token and head",
+        choices=(
+            *("auto", "float32", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_per_token_head"),
+            *("int8", "int8_per_token_head"),
+        ),
     )
 
 

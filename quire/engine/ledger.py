@@ -89,6 +89,7 @@ class Needs:
     scheme      what is made of the weights at load.
     with_front  whether a front process of its own belongs to the engine.
     native      whether the native library computes everything.
+    cache_dtype  what keys and values are stored as.
     """
 
     spec: DecoderSpec
@@ -98,6 +99,7 @@ class Needs:
     with_front: bool
     scheme: OnlineScheme = UNQUANTIZED
     native: bool = False
+    cache_dtype: str = ""
 
     @property
     def _growing(self) -> list[CacheGroup]:
@@ -133,7 +135,7 @@ class Needs:
         ]
         lines += [
             Line("position tables", positions, f"{sizes.max_model_len:,} positions"),
-            Line("KV cache", cache_bytes, ""),
+            Line("KV cache", cache_bytes, self.cache_dtype),
             Line(
                 "activations",
                 footprint.arena_bytes(spec, sizes),
@@ -262,13 +264,14 @@ def _with(settings: Settings, leaf: str, **values: Any) -> Settings:
 
 def _command(settings: Settings, *, shows_length: bool) -> str:
     """`quire serve` with everything that the ledger depends on and that is not left open."""
-    model, scheduler = settings.model, settings.scheduler
+    model, scheduler, stored = settings.model, settings.scheduler, settings.cache.kv_cache_dtype
     flags = {
         "--dtype": None if model.dtype == "auto" else model.dtype,
         "--quantization": model.quantization,
         "--max-model-len": model.max_model_len if shows_length else None,
         "--max-num-seqs": scheduler.max_num_seqs,
         "--max-num-batched-tokens": scheduler.max_num_batched_tokens,
+        "--kv-cache-dtype": None if stored == "auto" else stored,
         "--kv-cache-memory-bytes": settings.cache.kv_cache_memory_bytes,
     }
     words = [f"{name} {value}" for name, value in flags.items() if value is not None]

@@ -21,9 +21,10 @@ from quire.models.registry import ModelDescription, describe
 from quire.models.spec import cache_groups
 from quire.protocol.cache import CacheGroup, CacheLayout
 from quire.protocol.errors import SettingsError
+from quire.quant.formats import CACHE_FORMATS, DTYPE_BYTES, PLAIN_CACHE
+from quire.quant.schemes.cache import cache_storage
 from quire.quant.schemes.online import OnlineScheme, online_scheme
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
 _DEFAULT_MAX_NUM_SEQS = 256
@@ -38,6 +39,7 @@ Note = Callable[[str, object, str], None]
 class ResolvedSettings:
     """Settings without a None, the cache they lead to, and a (setting, value, reason) line for each choice.
 
+    cache_dtype      the model's dtype, or a key of `ops.formats.CACHE_FORMATS`.
     available_bytes  what the ledger was compared with.
     """
 
@@ -163,11 +165,16 @@ def _needs(
 ) -> Needs:
     """`settings` are settled."""
     spec = description.spec.for_length(made.max_model_len)
+    stored = CACHE_FORMATS.get(made.cache_dtype, PLAIN_CACHE)
     return Needs(
         spec=spec,
         groups=cache_groups(
-            spec, block_size=made.block_size, dtype_bytes=DTYPE_BYTES[made.cache_dtype]
+            spec,
+            block_size=made.block_size,
+            dtype_bytes=stored.number_bytes(DTYPE_BYTES[made.dtype]),
+            scale_bytes=stored.scale_bytes,
         ),
+        cache_dtype=made.cache_dtype,
         sizes=step_sizes(settings, dtype_bytes=DTYPE_BYTES[made.dtype]),
         threads=made.threads,
         with_front=with_front,
@@ -184,6 +191,8 @@ def _choose(
     device = _device(parallel.device, machine, note)
     max_model_len = _max_model_len(settings.model.max_model_len, description, note)
     block_size = _block_size(cache.block_size, device, note)
+    cache_dtype = cache_storage(cache.kv_cache_dtype, dtype=dtype, device=device)
+    note("kv_cache_dtype", cache_dtype, "the model's" if cache_dtype == dtype else "given")
     max_num_seqs = _positive("max_num_seqs", scheduler.max_num_seqs) or _DEFAULT_MAX_NUM_SEQS
     note("max_num_seqs", max_num_seqs, _why(scheduler.max_num_seqs))
     given = _positive("max_num_batched_tokens", scheduler.max_num_batched_tokens)
@@ -198,7 +207,7 @@ def _choose(
     note("enable_prefix_caching", caching, _why(cache.enable_prefix_caching))
     return _Choices(
         dtype=dtype,
-        cache_dtype=dtype if cache.kv_cache_dtype == "auto" else cache.kv_cache_dtype,
+        cache_dtype=cache_dtype,
         device=device,
         max_model_len=max_model_len,
         block_size=block_size,

@@ -42,7 +42,7 @@ class AttentionLayer:
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
     qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
-    format   of both weights.
+    format   of both weights. cache_format: of keys and values, a key of `ops.formats.CACHE_FORMATS`.
     attend   the bound operation, public because the worker makes its plans and cache views.
     """
 
@@ -61,6 +61,7 @@ class AttentionLayer:
         out_bias: bool,
         dtype: torch.dtype,
         format: Format = PLAIN,
+        cache_format: str = "plain",
     ) -> None:
         self.index = index
         self._sizes = sizes
@@ -89,6 +90,7 @@ class AttentionLayer:
         self.attend = table.bind(
             PAGED_ATTENTION,
             dtype_name(dtype),
+            format=cache_format,
             H=sizes.num_heads,
             K=sizes.num_kv_heads,
             D=sizes.head_size,

@@ -46,6 +46,7 @@ def build_decoder(
     progress: bool = False,
     max_model_len: int,
     scheme: OnlineScheme = UNQUANTIZED,
+    cache_format: str = "plain",
 ) -> Decoder:
     """The model of a description with its weights.
 
@@ -53,6 +54,7 @@ def build_decoder(
     progress       a bar on the terminal while reading.
     max_model_len  longest sequence in tokens; position tables and dynamic scaling follow it.
     scheme         what is made of the weights as they are read, one at a time.
+    cache_format   how keys and values are kept, a key of `ops.formats.CACHE_FORMATS`.
     Raises ModelLoadError if the weights are not those that the description implies.
     """
     return build_from_spec(
@@ -66,6 +68,7 @@ def build_decoder(
         progress=progress,
         max_model_len=max_model_len,
         scheme=scheme,
+        cache_format=cache_format,
     )
 
 
@@ -81,10 +84,11 @@ def build_from_spec(
     progress: bool,
     max_model_len: int,
     scheme: OnlineScheme = UNQUANTIZED,
+    cache_format: str = "plain",
 ) -> Decoder:
     """`build_decoder` for a description and a weight map that need not be in the registry."""
     spec = spec.for_length(max_model_len)
-    decoder = _decoder(spec, table, dtype, device, max_model_len, scheme)
+    decoder = _decoder(spec, table, dtype, device, max_model_len, scheme, cache_format)
     if load_format == "dummy":
         decoder.load(DummySource(spec, dtype=dtype, device=device))
     else:
@@ -147,6 +151,7 @@ def _decoder(
     device: torch.device,
     max_model_len: int,
     scheme: OnlineScheme,
+    cache_format: str,
 ) -> Decoder:
     ropes = {layer.mixer.rope for layer in spec.layers if layer.mixer.rope is not None}
     tables = {rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes}
@@ -165,7 +170,7 @@ def _decoder(
         if rows
     ]
     layers = [
-        _layer(table, index, layer, size, tables, dtype, scheme.layers)
+        _layer(table, index, layer, size, tables, dtype, scheme.layers, cache_format)
         for index, layer in enumerate(spec.layers)
     ]
     return Decoder(
@@ -197,6 +202,7 @@ def _layer(
     tables: dict[Rope, torch.Tensor],
     dtype: torch.dtype,
     format: Format,
+    cache_format: str,
 ) -> DecoderLayer:
     name = f"layers.{index}"
     feed_forward = FEED_FORWARDS[spec.feed_forward.gated](
@@ -219,7 +225,7 @@ def _layer(
     )
     return PLACEMENTS[spec.placement](
         name,
-        mixer=_attention(table, name, index, spec.mixer, size, tables, dtype, format),
+        mixer=_attention(table, name, index, spec.mixer, size, tables, dtype, format, cache_format),
         feed_forward=feed_forward,
         norms=norms,
     )
@@ -234,6 +240,7 @@ def _attention(
     tables: dict[Rope, torch.Tensor],
     dtype: torch.dtype,
     format: Format,
+    cache_format: str,
 ) -> AttentionLayer:
     sizes = AttentionSizes(
         size=size,
@@ -257,4 +264,5 @@ def _attention(
         out_bias=spec.out_bias,
         dtype=dtype,
         format=format,
+        cache_format=cache_format,
     )

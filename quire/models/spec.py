@@ -119,9 +119,9 @@ class Attention:
     def cache_kind(self) -> CacheKind:
         return "full" if self.window is None else "sliding_window"
 
-    def cache_bytes_per_token(self, dtype_bytes: int) -> int:
-        """Bytes of one token's keys and values in one layer, packed without padding."""
-        return 2 * self.num_kv_heads * self.head_size * dtype_bytes
+    def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
+        """Bytes of one token's keys and values in one layer, packed without padding; scales a head."""
+        return self.num_kv_heads * (2 * self.head_size * dtype_bytes + scale_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,11 +216,16 @@ def derived_max_len(spec: DecoderSpec) -> int:
 
 
 def cache_groups(
-    spec: DecoderSpec, *, block_size: int, dtype_bytes: int, max_model_len: int | None = None
+    spec: DecoderSpec,
+    *,
+    block_size: int,
+    dtype_bytes: int,
+    scale_bytes: int = 0,
+    max_model_len: int | None = None,
 ) -> tuple[CacheGroup, ...]:
     """Layers grouped by kind of cache, window and bytes per token, in order of their first layer.
 
-    dtype_bytes    of one stored key or value number.
+    dtype_bytes    of one stored key or value number; scale_bytes of a token's scales of one kv head.
     max_model_len  longest sequence in tokens; a window at least as long is full attention.
     """
     if max_model_len is not None:
@@ -228,7 +233,11 @@ def cache_groups(
     members: dict[tuple[CacheKind, int | None, int], list[int]] = {}
     for index, layer in enumerate(spec.layers):
         mixer = layer.mixer
-        key = (mixer.cache_kind(), mixer.window, mixer.cache_bytes_per_token(dtype_bytes))
+        key = (
+            mixer.cache_kind(),
+            mixer.window,
+            mixer.cache_bytes_per_token(dtype_bytes, scale_bytes),
+        )
         members.setdefault(key, []).append(index)
     return tuple(
         CacheGroup(

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from quire.ops.cache_codes import code_dtype, decode, encode
+from quire.ops.formats import PLAIN_CACHE, CacheFormat, cache_format
 from quire.ops.registry import Provider, declare, register
 
 TILE_TOKENS = 32
@@ -63,10 +65,16 @@ class CachePlace:
 
 @dataclass(frozen=True)
 class PlainCache:
-    """One layer's keys [num_slabs, blocks_per_slab, S, K, D] and values [..., Dv], as views."""
+    """One layer's keys [num_slabs, blocks_per_slab, S, K, D] and values [..., Dv], as views.
+
+    key_scales, value_scales  [num_slabs, blocks_per_slab, S, K] float32 of a format that has them.
+    """
 
     keys: torch.Tensor
     values: torch.Tensor
+    format: CacheFormat = PLAIN_CACHE
+    key_scales: torch.Tensor | None = None
+    value_scales: torch.Tensor | None = None
 
 
 class ReferencePlan:
@@ -91,16 +99,25 @@ class ReferencePlan:
 class PagedAttentionBase(Provider):
     """What every provider shares that keeps keys and values as plain rows of tokens.
 
-    A block holds, for each layer, the keys of its S slots [S, K, D] and then the values [S, K, Dv].
+    A block holds, for each layer, the keys of its S slots [S, K, D] and then the values [S, K, Dv];
+    with scales, then those of the keys [S, K] and of the values.
     """
 
     op = "paged_attention"
 
     def bytes_per_token(
-        self, num_kv_heads: int, head_size: int, value_size: int, dtype: torch.dtype
+        self,
+        num_kv_heads: int,
+        head_size: int,
+        value_size: int,
+        dtype: torch.dtype,
+        format: str = "plain",
     ) -> int:
-        """Bytes that one token of one layer takes in the cache."""
-        return num_kv_heads * (head_size + value_size) * dtype.itemsize
+        """Bytes that one token of one layer takes in the cache.
+
+        dtype   of the model's numbers. format: a key of `ops.formats.CACHE_FORMATS`.
+        """
+        return cache_format(format).num_bytes(num_kv_heads, head_size, value_size, dtype.itemsize)
 
     def view(
         self,
@@ -109,14 +126,17 @@ class PagedAttentionBase(Provider):
         head_size: int,
         value_size: int,
         dtype: torch.dtype,
+        format: str = "plain",
     ) -> PlainCache:
-        """Keys and values of one layer inside the slabs.
+        """Keys and values of one layer inside the slabs, in `dtype` or as codes.
 
         Raises ValueError if bytes are no multiple of the element's, or the part does not fit.
         """
-        item = dtype.itemsize
-        num_slabs, slab_bytes = place.buffer.shape
-        part = place.block_size * self.bytes_per_token(num_kv_heads, head_size, value_size, dtype)
+        stored = cache_format(format)
+        item = 4 if stored.has_scales else 1 if stored.kind != "plain" else dtype.itemsize
+        slab_bytes = place.buffer.shape[1]
+        numbers = place.block_size * num_kv_heads
+        part = numbers * stored.num_bytes(1, head_size, value_size, dtype.itemsize)
         if slab_bytes % item or place.block_bytes % item or place.layer_offset % item:
             raise ValueError(
                 f"slab of {slab_bytes} bytes, block of {place.block_bytes} and layer offset "
@@ -130,18 +150,32 @@ class PagedAttentionBase(Provider):
                 f"a layer part of {part} bytes at {place.layer_offset} does not fit: blocks have "
                 f"{place.block_bytes} bytes, {place.blocks_per_slab} in a slab of {slab_bytes}"
             )
-        flat = place.buffer.view(dtype)  # [num_slabs, slab_bytes / item]
-
-        def heads(size: int, offset: int) -> torch.Tensor:
-            return flat.as_strided(
-                (num_slabs, place.blocks_per_slab, place.block_size, num_kv_heads, size),
-                (slab_bytes // item, place.block_bytes // item, num_kv_heads * size, size, 1),
-                flat.storage_offset() + place.layer_offset // item + offset,
-            )
-
-        return PlainCache(
-            heads(head_size, 0), heads(value_size, place.block_size * num_kv_heads * head_size)
+        if stored.kind != "plain":
+            dtype = code_dtype(stored)
+        keys = _heads(place, dtype, num_kv_heads, head_size, 0)
+        at = numbers * head_size * dtype.itemsize
+        values = _heads(place, dtype, num_kv_heads, value_size, at)
+        if not stored.has_scales:
+            return PlainCache(keys, values, stored)
+        at += numbers * value_size * dtype.itemsize
+        scales = (
+            _heads(place, torch.float32, num_kv_heads, 1, start).squeeze(-1)
+            for start in (at, at + numbers * 4)
         )
+        return PlainCache(keys, values, stored, *scales)
+
+
+def _heads(
+    place: CachePlace, dtype: torch.dtype, num_kv_heads: int, size: int, offset: int
+) -> torch.Tensor:
+    """[num_slabs, blocks_per_slab, S, K, size] from byte `offset` of the layer's part on."""
+    item, flat = dtype.itemsize, place.buffer.view(dtype)
+    num_slabs, slab_bytes = place.buffer.shape
+    return flat.as_strided(
+        (num_slabs, place.blocks_per_slab, place.block_size, num_kv_heads, size),
+        (slab_bytes // item, place.block_bytes // item, num_kv_heads * size, size, 1),
+        flat.storage_offset() + (place.layer_offset + offset) // item,
+    )
 
 
 def check_heads(num_heads: int, num_kv_heads: int) -> int:
@@ -177,12 +211,24 @@ class PagedAttentionReference(PagedAttentionBase):
     def write(
         self, k: torch.Tensor, v: torch.Tensor, cache: PlainCache, plan: ReferencePlan
     ) -> None:
-        """Stores the step's keys [T, K, D] and values [T, K, Dv] in their slots."""
+        """Stores the step's keys [T, K, D] and values [T, K, Dv] in their slots.
+
+        A format of codes rounds them as `ops.cache_codes.encode` does.
+        """
         slots = torch.from_numpy(plan.get_step().slot_mapping).to(plan.device)
         block, offset = slots // plan.block_size, slots % plan.block_size
         where = (block // plan.blocks_per_slab, block % plan.blocks_per_slab, offset)
-        cache.keys[where] = k.to(cache.keys.dtype)
-        cache.values[where] = v.to(cache.values.dtype)
+        for numbers, stored, scales in (
+            (k, cache.keys, cache.key_scales),
+            (v, cache.values, cache.value_scales),
+        ):
+            if cache.format.kind == "plain":
+                stored[where] = numbers.to(stored.dtype)
+                continue
+            codes, scale = encode(numbers, cache.format)
+            stored.view(torch.uint8)[where] = codes.view(torch.uint8)
+            if scales is not None:
+                scales[where] = scale  # type: ignore[assignment]
 
     def run(
         self,
@@ -248,14 +294,20 @@ def _sequence_tiles(
     """
     num_tiles = -(-seq_len // TILE_TOKENS)
     tiles: list[torch.Tensor] = []
-    for stored in (cache.keys, cache.values):
+    for stored, scales in (
+        (cache.keys, cache.key_scales),
+        (cache.values, cache.value_scales),
+    ):
         rows = _zeros(stored, num_tiles * TILE_TOKENS, *stored.shape[3:])
         for start in range(0, seq_len, plan.block_size):
             block = int(blocks[start // plan.block_size])
             if block >= 0:
                 end = min(start + plan.block_size, seq_len)
-                place = stored[block // plan.blocks_per_slab, block % plan.blocks_per_slab]
-                rows[start:end] = place[: end - start]
+                where = (block // plan.blocks_per_slab, block % plan.blocks_per_slab)
+                used = slice(0, end - start)
+                rows[start:end] = decode(
+                    stored[where][used], None if scales is None else scales[where][used]
+                )
         tiles.append(
             rows.view(num_tiles, TILE_TOKENS, *stored.shape[3:]).transpose(1, 2).contiguous()
         )

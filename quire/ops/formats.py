@@ -1,4 +1,4 @@
-"""The stored forms of a weight: what a name in a signature means, byte for byte.
+"""The stored forms of a weight and of the cache: what a name in a signature means, byte for byte.
 
 Making them of floats is `quant.rounding`'s, multiplying `ops.linear` and its providers'. No torch here.
 """
@@ -77,6 +77,55 @@ KNOWN: tuple[Format, ...] = (
     *(Format("fp8"), Format("fp8", one_scale=True), Format("fp8", 128)),
 )
 """The formats of fewer bits that there are. The groups of fp8 are squares of 128."""
+
+
+@dataclass(frozen=True)
+class CacheFormat:
+    """Stored numbers of keys and values.
+
+    kind  "plain": floats in the model's own dtype; "fp8": e4m3, no infinity; "int8": -127 to 127.
+    has_scales  whether the key and the value of each token and kv head have a float32 scale each.
+    """
+
+    kind: Literal["plain", "fp8", "int8"] = "plain"
+    has_scales: bool = False
+
+    @property
+    def scale_bytes(self) -> int:
+        """Bytes of the scales of one token and kv head."""
+        return 8 if self.has_scales else 0
+
+    def number_bytes(self, dtype_bytes: int) -> int:
+        """Bytes of one number; dtype_bytes of the model's floats."""
+        return dtype_bytes if self.kind == "plain" else 1
+
+    def num_bytes(
+        self, num_kv_heads: int, head_size: int, value_size: int, dtype_bytes: int
+    ) -> int:
+        """Bytes of one token in one layer."""
+        numbers = (head_size + value_size) * self.number_bytes(dtype_bytes)
+        return num_kv_heads * (numbers + self.scale_bytes)
+
+
+PLAIN_CACHE = CacheFormat()
+"""Floats in the model's own dtype."""
+
+CACHE_FORMATS = {
+    "plain": PLAIN_CACHE,
+    "fp8": CacheFormat("fp8"),
+    "fp8_per_token_head": CacheFormat("fp8", has_scales=True),
+    "int8_per_token_head": CacheFormat("int8", has_scales=True),
+}
+"""By the name that an operation's signature carries."""
+
+
+def cache_format(name: str) -> CacheFormat:
+    """The cache's format of a name. Raises ValueError for an unknown one."""
+    if name not in CACHE_FORMATS:
+        raise ValueError(
+            f"no stored form of the cache is named {name!r}; known: {', '.join(CACHE_FORMATS)}"
+        )
+    return CACHE_FORMATS[name]
 
 
 def parse(name: str) -> Format:

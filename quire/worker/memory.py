@@ -30,7 +30,6 @@ class CacheMemory:
         *,
         layout: CacheLayout,
         decoder: Decoder,
-        dtype: torch.dtype,
         device: torch.device,
         table: Table,
     ) -> None:
@@ -48,7 +47,13 @@ class CacheMemory:
             offset = 0
             for layer in group.layers:
                 spec, attend = layers[layer].spec, layers[layer].attend
-                sizes = (spec.num_kv_heads, spec.head_size, spec.head_size, dtype)
+                sizes = (
+                    spec.num_kv_heads,
+                    spec.head_size,
+                    spec.head_size,
+                    decoder.dtype,
+                    attend.signature.format,
+                )
                 place = CachePlace(
                     buffer=self.buffer,
                     block_size=group.block_size,

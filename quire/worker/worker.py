@@ -38,6 +38,7 @@ class Worker:
     """A loaded model with its cache. All calls, this one too, come from one thread.
 
     settings    resolved: no None left.
+    cache_dtype  the model's dtype, or a key of `ops.formats.CACHE_FORMATS`.
     on_phase    told what is loading, with percent or -1.
     """
 
@@ -68,12 +69,12 @@ class Worker:
             progress=settings.load.use_tqdm_on_load,
             max_model_len=model.max_model_len,
             scheme=online_scheme(model.quantization),
+            cache_format="plain" if cache_dtype == model.dtype else cache_dtype,
         )
         on_phase("allocating the KV cache", 100)
         memory = CacheMemory(
             layout=layout,
             decoder=decoder,
-            dtype=getattr(torch, cache_dtype),
             device=device,
             table=self.table,
         )

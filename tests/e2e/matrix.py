@@ -37,7 +37,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 """Settings of a number type."""
 
 BATCHES = (2, 7, 16, 17, 32, 33, 48)
-BUDGETS = (32, 64, 256, 2048)
+BUDGETS = (16, 32, 64, 256, 2048, 4096)
 _OFF = {"enable_prefix_caching": False}
 _BASE = {"max_num_seqs": 64, "max_num_batched_tokens": 2048, "block_size": 32, "threads": 1}
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from quire.ops.attention import PAGED_ATTENTION, AttentionStep, CachePlace
+from quire.ops.cache_codes import encode
+from quire.ops.formats import cache_format
 from quire.ops.registry import Signature, load_all, providers
 from quire.ops.tolerances import TOLERANCES, Tolerance
 
@@ -31,7 +33,7 @@ def tolerance_of(provider: str, dtype: torch.dtype) -> Tolerance:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of one attention and how its cache is cut."""
+    """Sizes of one attention, how its cache is cut and in which format it is kept."""
 
     heads: int = 4
     kv_heads: int = 2
@@ -43,6 +45,7 @@ class Shape:
     window: int | None = None
     softcap: float = 0.0
     sinks: bool = False
+    format: str = "plain"
 
     @property
     def scale(self) -> float:
@@ -90,12 +93,15 @@ class Cache:
         size = shape.block_size
         needed = [-(-len(s.q) // size) for s in sequences]
         num_slabs = -(-(sum(needed) + 2) // shape.blocks_per_slab)
-        sizes = (shape.kv_heads, shape.head_size, shape.value_size, shape.dtype)
+        sizes = (shape.kv_heads, shape.head_size, shape.value_size, shape.dtype, shape.format)
         layer_bytes = size * self.provider.bytes_per_token(*sizes)
         buffer = torch.empty(
             num_slabs, 2 * layer_bytes * shape.blocks_per_slab + 32, dtype=torch.uint8
         )
-        buffer.view(shape.dtype).fill_(math.nan)
+        if shape.format == "plain":
+            buffer.view(shape.dtype).fill_(math.nan)
+        else:
+            buffer.fill_(0xFF)  # not a number as a code of e4m3, and as a scale
         place = CachePlace(
             buffer=buffer,
             block_size=size,
@@ -165,12 +171,21 @@ def whole(provider: str, shape: Shape, sequence: Sequence) -> torch.Tensor:
     return Cache(provider, shape, [sequence]).step([0], [len(sequence.q)])[0]
 
 
+def stored(shape: Shape, numbers: torch.Tensor) -> torch.Tensor:
+    """What a cache keeps of keys or values [n, K, D], float64."""
+    if shape.format == "plain":
+        return numbers.double()
+    codes, scales = encode(numbers, cache_format(shape.format))
+    exact = codes.double()
+    return exact if scales is None else exact * scales.double().unsqueeze(-1)
+
+
 def formula(shape: Shape, sequence: Sequence, count: int) -> torch.Tensor:
     """The last `count` positions by the textbook formula in float64, [count, H, Dv]."""
     length, group = len(sequence.q), shape.heads // shape.kv_heads
     q = sequence.q[length - count :].double()
-    k = sequence.k.double().repeat_interleave(group, dim=1)
-    v = sequence.v.double().repeat_interleave(group, dim=1)
+    k = stored(shape, sequence.k).repeat_interleave(group, dim=1)
+    v = stored(shape, sequence.v).repeat_interleave(group, dim=1)
     scores = torch.einsum("chd,lhd->hcl", q, k) * shape.scale
     if shape.softcap:
         scores = torch.tanh(scores / shape.softcap) * shape.softcap

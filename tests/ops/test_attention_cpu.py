@@ -39,6 +39,15 @@ SHAPES = {
         heads=5, kv_heads=5, head_size=20, value_size=48, dtype=F16, sinks=True
     ),
     "float32": Shape(heads=6, kv_heads=2, head_size=24, value_size=33, window=1050),
+    "bf16, int8": Shape(dtype=BF16, format="int8_per_token_head"),
+    "bf16, fp8": Shape(heads=6, head_size=64, value_size=96, dtype=BF16, format="fp8"),
+    "bf16, fp8 with scales, odd sizes": Shape(
+        heads=9, kv_heads=3, head_size=33, value_size=21, dtype=BF16, format="fp8_per_token_head"
+    ),
+    "float32, int8, window": Shape(
+        head_size=24, value_size=33, window=1050, sinks=True, format="int8_per_token_head"
+    ),
+    "float16, fp8": Shape(heads=5, kv_heads=1, dtype=F16, softcap=3.0, format="fp8"),
 }
 each_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 

@@ -8,7 +8,7 @@ QUIRE_INLINE vf scaled(vf x, vf n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 }  // namespace quire
 
 #include "attend_lanes.h"
-#include "dot.h"
+#include "dot_int.h"
 
 namespace quire {
 
@@ -80,6 +80,24 @@ QUIRE_INLINE void mix(const uint32_t* weights, const uint32_t* const v[2], int64
   }
   for (int i = 0; i < R; i++)
     for (int j = 0; j < C; j++) _mm512_storeu_ps(sums + i * stride + 16 * j + at, c[i][j]);
+}
+
+// 64 codes of a cache as numbers, exactly.
+#define QUIRE_HAS_WIDEN
+template <bool is_fp8> QUIRE_INLINE void widen64(const uint8_t* from, bf16* to) {
+  for (int i = 0; i < 64; i += 32) {
+    __m512i numbers;
+    if (is_fp8) {
+      __m512i codes = _mm512_and_si512(pairs_unsigned(from + i).v, _mm512_set1_epi16(0x7f));
+      __mmask32 none = _mm512_cmpeq_epi16_mask(codes, _mm512_set1_epi16(0x7f));
+      numbers = _mm512_mask_set1_epi16(pairs_from_fp8(from + i).v, none, 0x7fc0);
+    } else {
+      __m512 low = to_float(load8((const int8_t*)from + i)).v;
+      __m512 high = to_float(load8((const int8_t*)from + i + 16)).v;
+      numbers = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    }
+    _mm512_storeu_si512(to + i, numbers);
+  }
 }
 
 // The sum is of the rounded weights.

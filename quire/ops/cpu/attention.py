@@ -21,7 +21,7 @@ from quire.ops.attention import (
     check_window,
 )
 from quire.ops.cpu.library import native, refuses
-from quire.ops.cpu.structs import DTYPES, NUMBERS, RECORD_STRUCTS, STRUCTS
+from quire.ops.cpu.structs import CACHE_FORMATS, DTYPES, NUMBERS, RECORD_STRUCTS, STRUCTS
 from quire.ops.registry import Provider, Signature, register
 
 _PLAIN = PagedAttentionBase()
@@ -36,6 +36,7 @@ _WriteArgs = STRUCTS["attention_write"]
 class CpuCache:
     """One layer's part of every block; the bytes stay where `place.buffer` has them.
 
+    dtype      of keys and values as they come, and of queries. format: how they are stored.
     templates  argument structs whose step's pointers are still to be set, by what they depend on.
     """
 
@@ -44,6 +45,7 @@ class CpuCache:
     head_size: int
     value_size: int
     dtype: torch.dtype
+    format: str = "plain"
     templates: dict[Any, ctypes.Structure] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, int]:
@@ -59,6 +61,7 @@ class CpuCache:
             "D": self.head_size,
             "Dv": self.value_size,
             "dtype": DTYPES[str(self.dtype).removeprefix("torch.")],
+            "format": CACHE_FORMATS[self.format],
         }
 
     def check(self, name: str, tensor: torch.Tensor) -> None:
@@ -113,13 +116,18 @@ class PagedAttentionCpu(Provider):
     name = "cpu"
 
     def accepts(self, signature: Signature) -> str | None:
-        return refuses(signature)
+        return refuses(signature, formats=tuple(CACHE_FORMATS))
 
     def bytes_per_token(
-        self, num_kv_heads: int, head_size: int, value_size: int, dtype: torch.dtype
+        self,
+        num_kv_heads: int,
+        head_size: int,
+        value_size: int,
+        dtype: torch.dtype,
+        format: str = "plain",
     ) -> int:
         """Bytes that one token of one layer takes in the cache."""
-        return _PLAIN.bytes_per_token(num_kv_heads, head_size, value_size, dtype)
+        return _PLAIN.bytes_per_token(num_kv_heads, head_size, value_size, dtype, format)
 
     def view(
         self,
@@ -128,17 +136,18 @@ class PagedAttentionCpu(Provider):
         head_size: int,
         value_size: int,
         dtype: torch.dtype,
+        format: str = "plain",
     ) -> CpuCache:
         """One layer's blocks inside the slabs.
 
         Raises ValueError if bytes are no multiple of the element's, the part does not fit, or
         blocks are not of 8, 16, 32 ... slots.
         """
-        _PLAIN.view(place, num_kv_heads, head_size, value_size, dtype)
+        _PLAIN.view(place, num_kv_heads, head_size, value_size, dtype, format)
         size = place.block_size
         if size < 8 or size & (size - 1):
             raise ValueError(f"blocks of {size} slots: the size must be a power of two from 8 on")
-        return CpuCache(place, num_kv_heads, head_size, value_size, dtype)
+        return CpuCache(place, num_kv_heads, head_size, value_size, dtype, format)
 
     def new_plan(
         self, *, block_size: int, blocks_per_slab: int, window: int | None, device: torch.device
@@ -189,8 +198,9 @@ class PagedAttentionCpu(Provider):
     ) -> torch.Tensor:
         """As the reference: q [T, H, D] to [T, H, Dv] in q's dtype, which is the cache's.
 
-        Accumulated in float32. With a bfloat16 cache the weights of the softmax are rounded to
-        bfloat16 before they meet the values, and their sum is that of the rounded ones.
+        Accumulated in float32. In bfloat16 the weights of the softmax are rounded to bfloat16 before
+        they meet the values, and their sum is that of the rounded ones. Scales of a cache of codes
+        multiply scores, and weights before that rounding; the sum is then of the plain weights.
         slopes         [H] float32, each key's score gains slope * (key position - query position).
         bidirectional  whether a query sees the keys after it too; a window then counts both ways.
         """

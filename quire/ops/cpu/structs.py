@@ -15,6 +15,9 @@ _MEANING = 1
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
 """Number types as the kernels number them."""
 
+CACHE_FORMATS = {"plain": 0, "fp8": 1, "fp8_per_token_head": 2, "int8_per_token_head": 3}
+"""Stored forms of keys and values likewise, by the names of `ops.formats`."""
+
 ACTS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 """Activations likewise."""
 
@@ -105,11 +108,11 @@ OPERATIONS: dict[str, str] = {
     "attention": "const:q const:cache const:plan const:sinks const:slopes mut:out i64:q_stride "
     "i64:q_head_stride i64:out_stride i64:out_head_stride i64:slab_bytes i64:block_bytes "
     "i64:blocks_per_slab i64:block_size i64:H i64:K i64:D i64:Dv i64:window f32:scale f32:softcap "
-    "i32:bidirectional i32:dtype",
+    "i32:bidirectional i32:dtype i32:format i32:reserved",
     # k [T, K, D] and v [T, K, Dv] into their slots
     "attention_write": "const:k const:v mut:cache const:plan i64:k_stride i64:k_head_stride "
     "i64:v_stride i64:v_head_stride i64:slab_bytes i64:block_bytes i64:blocks_per_slab "
-    "i64:block_size i64:K i64:D i64:Dv i32:dtype i32:reserved",
+    "i64:block_size i64:K i64:D i64:Dv i32:dtype i32:format",
 }
 """By operation, `kind:name` of each field in order; sizes and strides are in elements."""
 
@@ -169,6 +172,9 @@ def header() -> str:
     ]
     lines += [
         f"#define QUIRE_{name.upper()} {number}" for name, number in {**DTYPES, **ACTS}.items()
+    ]
+    lines += [
+        f"#define QUIRE_CACHE_{name.upper()} {number}" for name, number in CACHE_FORMATS.items()
     ]
     lines += ["", "#define QUIRE_OPERATIONS(X) \\"]
     lines += [f"  X({operation}) \\" for operation in OPERATIONS]
