@@ -13,13 +13,13 @@ from typing import Literal
 import msgspec
 
 from quire.config.schema import Settings
-from quire.engine.kvcache.limits import slabs_needed
+from quire.engine.kvcache.limits import plan_layout, slabs_needed, useful_bytes, with_blocks
 from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
 from quire.hardware.cpu import Machine
 from quire.models.footprint import step_sizes
 from quire.models.registry import ModelDescription, describe
 from quire.models.spec import cache_groups
-from quire.protocol.cache import CacheGroup, CacheLayout
+from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.quant.formats import CACHE_FORMATS, DTYPE_BYTES, PLAIN_CACHE
 from quire.quant.schemes.cache import cache_storage
@@ -29,8 +29,6 @@ _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
 _DEFAULT_MAX_NUM_SEQS = 256
 _DEFAULT_TOKEN_BUDGET = 2048
-_MAX_PADDING = 0.05
-_MAX_BLOCKS_PER_SLAB = 64
 
 Note = Callable[[str, object, str], None]
 
@@ -314,17 +312,6 @@ def _block_size(wanted: int | None, device: str, note: Note) -> int:
     return size
 
 
-def useful_bytes(groups: tuple[CacheGroup, ...], max_num_seqs: int, max_model_len: int) -> int:
-    """The largest cache that `max_num_seqs` sequences of `max_model_len` tokens can fill."""
-    total = 0
-    for group in groups:
-        tokens = max_model_len
-        if group.window is not None:
-            tokens = min(tokens, group.window + 2 * group.block_size)
-        total += -(-tokens // group.block_size) * group.block_bytes
-    return total * max_num_seqs
-
-
 def _layout(
     settings: Settings, needs: Needs, made: _Choices, available: int, note: Note
 ) -> CacheLayout:
@@ -338,7 +325,7 @@ def _layout(
         layout = _default_layout(cache.gpu_memory_utilization, needs, made, available, note)
     num_blocks = _positive("num_gpu_blocks_override", cache.num_gpu_blocks_override)
     if num_blocks is not None:
-        layout = _with_blocks(layout, num_blocks)
+        layout = with_blocks(layout, num_blocks)
         note("num_gpu_blocks_override", num_blocks, "given")
     return layout
 
@@ -369,31 +356,6 @@ def _default_layout(
     layout = msgspec.structs.replace(layout, num_slabs=max(num_slabs, fewest))
     note("kv_cache_memory_bytes", layout.num_slabs * layout.slab_bytes, why)
     return layout
-
-
-def plan_layout(groups: tuple[CacheGroup, ...], cache_bytes: int) -> CacheLayout:
-    """Cuts a byte budget into slabs of the smallest size that wastes at most 5% in every group.
-
-    Raises SettingsError if not even one slab fits.
-    """
-    largest = max(group.block_bytes for group in groups)
-    slab_bytes = largest
-    for count in range(1, _MAX_BLOCKS_PER_SLAB + 1):
-        slab_bytes = count * largest
-        if all(slab_bytes % group.block_bytes <= _MAX_PADDING * slab_bytes for group in groups):
-            break
-    num_slabs = cache_bytes // slab_bytes
-    if num_slabs < 1:
-        raise SettingsError(
-            f"the KV cache has {cache_bytes} bytes, less than one slab of {slab_bytes}; "
-            f"give --kv-cache-memory-bytes {slab_bytes} or more"
-        )
-    return CacheLayout(groups=groups, slab_bytes=slab_bytes, num_slabs=num_slabs)
-
-
-def _with_blocks(layout: CacheLayout, num_blocks: int) -> CacheLayout:
-    slabs = -(-num_blocks // layout.blocks_per_slab(0))
-    return CacheLayout(groups=layout.groups, slab_bytes=layout.slab_bytes, num_slabs=slabs)
 
 
 def _fingerprint(settings: Settings, machine: Machine, cache_dtype: str) -> str:

@@ -1,4 +1,4 @@
-"""How long a sequence a cache can always bring to its end, by counting slabs.
+"""A cache cut into slabs: how it is cut, and how long a sequence it can always bring to its end.
 
 Which blocks it gets then is `kvcache.manager`'s business.
 """
@@ -6,8 +6,11 @@ Which blocks it gets then is `kvcache.manager`'s business.
 from __future__ import annotations
 
 from quire.engine.kvcache.kinds import rules_of
-from quire.protocol.cache import CacheLayout
+from quire.protocol.cache import CacheGroup, CacheLayout
 from quire.protocol.errors import SettingsError
+
+_MAX_PADDING = 0.05
+_MAX_BLOCKS_PER_SLAB = 64
 
 
 def slabs_needed(layout: CacheLayout, length: int) -> int:
@@ -45,3 +48,40 @@ def check_length_fits(layout: CacheLayout, max_model_len: int) -> None:
         f"there are {layout.num_slabs * layout.slab_bytes}; {advice} more with "
         f"--kv-cache-memory-bytes {needed * layout.slab_bytes}"
     )
+
+
+def useful_bytes(groups: tuple[CacheGroup, ...], max_num_seqs: int, max_model_len: int) -> int:
+    """The largest cache that `max_num_seqs` sequences of `max_model_len` tokens can fill."""
+    total = 0
+    for group in groups:
+        tokens = max_model_len
+        if group.window is not None:
+            tokens = min(tokens, group.window + 2 * group.block_size)
+        total += -(-tokens // group.block_size) * group.block_bytes
+    return total * max_num_seqs
+
+
+def plan_layout(groups: tuple[CacheGroup, ...], cache_bytes: int) -> CacheLayout:
+    """Cuts a byte budget into slabs of the smallest size that wastes at most 5% in every group.
+
+    Raises SettingsError if not even one slab fits.
+    """
+    largest = max(group.block_bytes for group in groups)
+    slab_bytes = largest
+    for count in range(1, _MAX_BLOCKS_PER_SLAB + 1):
+        slab_bytes = count * largest
+        if all(slab_bytes % group.block_bytes <= _MAX_PADDING * slab_bytes for group in groups):
+            break
+    num_slabs = cache_bytes // slab_bytes
+    if num_slabs < 1:
+        raise SettingsError(
+            f"the KV cache has {cache_bytes} bytes, less than one slab of {slab_bytes}; "
+            f"give --kv-cache-memory-bytes {slab_bytes} or more"
+        )
+    return CacheLayout(groups=groups, slab_bytes=slab_bytes, num_slabs=num_slabs)
+
+
+def with_blocks(layout: CacheLayout, num_blocks: int) -> CacheLayout:
+    """The layout with slabs for so many blocks of its first group."""
+    slabs = -(-num_blocks // layout.blocks_per_slab(0))
+    return CacheLayout(groups=layout.groups, slab_bytes=layout.slab_bytes, num_slabs=slabs)
