@@ -11,8 +11,7 @@ namespace {
 const int kColumns = 32;
 const int64_t kChunk = 480;       // rows whose packed form lives at once
 const int64_t kPrivateRows = 16;  // up to here each thread packs the rows for itself
-const int64_t kAhead = 2048;      // bytes that a single group of rows asks for in advance
-const int64_t kFewRows = 2;       // up to here the processor's own prefetching does better
+const int64_t kAhead = 4096;      // bytes that a single group of rows asks for in advance
 const int64_t kNear = 256;        // k of a stretch of weights that stays in the first cache
 
 template <class A, class T>
@@ -120,12 +119,8 @@ void multiply(const QuireArgs_linear& args, int64_t start, const Groups& groups,
     const int64_t bytes = n * Product::k * kColumns * sizeof(T);
     for (int64_t g = 0; g < groups.count; g++) {
       // the next stretch of weights comes nearer while this one is used
-      const char* ahead = (const char*)here;
-      int64_t ahead_step = 0;
-      if (groups.rows > kFewRows) {
-        ahead += kAhead;
-        ahead_step = kColumns * Product::k * sizeof(T);
-      }
+      const char* ahead = (const char*)here + kAhead;
+      int64_t ahead_step = kColumns * Product::k * sizeof(T);
       if (groups.count > 1) {
         ahead = (const char*)here + bytes + g * (bytes / groups.count) / 64 * 64;
         ahead_step = bytes / groups.count / n;
