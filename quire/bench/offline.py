@@ -31,6 +31,7 @@ def set_up(words: Words) -> None:
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every look at a server
     for note in words.notes:
         print(note, file=sys.stderr)
 

@@ -14,6 +14,7 @@ import sys
 import msgspec
 import zmq
 
+from quire.config import env
 from quire.config.schema import Settings
 from quire.engine.core import EngineCore
 from quire.engine.resolve import describe_model
@@ -87,7 +88,9 @@ def main(arguments: list[str]) -> int:
     # The front decides when a drain is over; a Ctrl-C in the terminal reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s engine: %(message)s")
+    logging.basicConfig(
+        level=env.log_level().upper(), format="%(levelname)s %(asctime)s engine: %(message)s"
+    )
     inbox_address, outbox_address, settings_text = arguments
     settings = msgspec.json.decode(settings_text.encode(), type=Settings)
     context = zmq.Context()

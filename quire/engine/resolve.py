@@ -28,6 +28,10 @@ from quire.quant.schemes.online import OnlineScheme, online_scheme
 _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
 _DEFAULT_MAX_NUM_SEQS = 256
+_KERNELS = {
+    True: "the native library that fits this processor best; QUIRE_CPU_ISA forces one",
+    False: "another provider computes; the number of threads may fix bits",
+}
 _DEFAULT_TOKEN_BUDGET = 2048
 
 Note = Callable[[str, object, str], None]
@@ -127,6 +131,7 @@ def _resolve(
     made = _choose(settings, description, machine, note)
     resolved = _settle(settings, made)
     native = machine.is_native(made.device, settings.parallel.kernel_overrides)
+    note("kernels", machine.kernels if native else "none", _KERNELS[native])
     needs = _needs(resolved, description, made, with_front, native)
     available = machine.gpus[0].total_bytes if made.device == "cuda" else machine.available_bytes
     layout = _layout(settings, needs, made, available, note)
