@@ -51,9 +51,10 @@ void tile_of(int rows, const A* a, const T* b, int64_t steps, float* c, bool fre
 // Where each group of rows begins: as few groups as possible, of nearly one size.
 struct Groups {
   int64_t rows, count;
-  explicit Groups(int64_t n) : rows(n), count((n + kRows - 1) / kRows) {}
+  explicit Groups(int64_t n, int64_t most = kRows) : rows(n), count((n + most - 1) / most) {}
   int64_t begin(int64_t group) const { return rows * group / count; }
   int size(int64_t group) const { return (int)(begin(group + 1) - begin(group)); }
+  int64_t largest() const { return (rows + count - 1) / count; }
 };
 
 }  // namespace quire

@@ -3,53 +3,24 @@
 // A weight is stored as blocks of 32 columns, k inside, so that one thread reads one stream. A row
 // of the result is the sum over k in rising order whatever the number of rows: rows are grouped and
 // k is cut only to keep data near, and sums that are put away in between keep all their bits.
-#include "dot.h"
+#include "groups.h"
 
 namespace quire {
 namespace {
 
-const int kColumns = 32;
-const int64_t kChunk = 480;       // rows whose packed form lives at once
-const int64_t kPrivateRows = 16;  // up to here each thread packs the rows for itself
-const int64_t kAhead = 4096;      // bytes that a single group of rows asks for in advance
-const int64_t kNear = 256;        // k of a stretch of weights that stays in the first cache
+const int64_t kAhead = 4096;  // bytes that a single group of rows asks for in advance
+const int64_t kNear = 256;    // k of a stretch of weights that stays in the first cache
 
-template <class A, class T>
-void tile_of(int rows, const A* a, const T* b, int64_t steps, float* c, bool fresh,
-             const char* ahead, int64_t ahead_step) {
-  switch (rows) {
-#define QUIRE_TILE(R) \
-  case R: tile<R>(a, b, steps, c, fresh, ahead, ahead_step); break;
-    QUIRE_TILE(1)
-    QUIRE_TILE(2)
-#if QUIRE_MAX_ROWS > 2
-    QUIRE_TILE(3)
-#endif
-#if QUIRE_MAX_ROWS > 3
-    QUIRE_TILE(4) QUIRE_TILE(5) QUIRE_TILE(6) QUIRE_TILE(7) QUIRE_TILE(8)
-    QUIRE_TILE(9) QUIRE_TILE(10) QUIRE_TILE(11) QUIRE_TILE(12)
-#endif
-#undef QUIRE_TILE
-  }
-}
-
-// The product kernel of float32 and float16 weights, one k a step, and of bfloat16 ones, two.
+// The product kernel of a number type: how rows are packed, and a tile of the result.
 template <class T> struct Kernel {
-  typedef float A;  // [steps][rows]
-  static const int k = 1, rows = kRows, per_step = 1;
+  typedef typename Kind<T>::A A;  // [steps][rows]
+  static const int k = Kind<T>::k, rows = kRows, per_step = 1;
   static void begin() {}
   static void end() {}
   static int64_t padded(int64_t count) { return count; }
 
   static void pack_row(const T* x, int64_t K, int64_t steps, int count, int i, A* group) {
-    A* out = group + i;
-    for (int64_t k = 0; k < K; k += 16) {
-      float lanes[16];
-      int n = K - k < 16 ? (int)(K - k) : 16;
-      store(lanes, load(x + k, n));
-      for (int l = 0; l < n; l++) out[(k + l) * count] = lanes[l];
-    }
-    for (int64_t s = K; s < steps; s++) out[s * count] = 0;
+    quire::pack_row(x, K, steps, count, group + i);
   }
 
   static void tile(int count, const A* group, int64_t from, const T* b, int64_t steps, float* c,
@@ -60,33 +31,7 @@ template <class T> struct Kernel {
 
 #ifdef QUIRE_TILES
 template <> struct Kernel<bf16> : Tiles {};
-#else
-template <> struct Kernel<bf16> {
-  typedef PackedBf16 A;  // [steps][rows]
-  static const int k = 2, rows = kRows, per_step = 1;
-  static void begin() {}
-  static void end() {}
-  static int64_t padded(int64_t count) { return count; }
-
-  static void pack_row(const bf16* x, int64_t K, int64_t steps, int count, int i, A* group) {
-    quire::pack_row(x, K, steps, count, group + i);
-  }
-
-  static void tile(int count, const A* group, int64_t from, const bf16* b, int64_t steps, float* c,
-                   bool fresh, const char* ahead, int64_t ahead_step) {
-    tile_of(count, group + from * count, b, steps, c, fresh, ahead, ahead_step);
-  }
-};
 #endif
-
-// Where each group of rows begins: as few groups as possible, of nearly one size.
-struct Groups {
-  int64_t rows, count;
-  Groups(int64_t n, int64_t most) : rows(n), count((n + most - 1) / most) {}
-  int64_t begin(int64_t group) const { return rows * group / count; }
-  int size(int64_t group) const { return (int)(begin(group + 1) - begin(group)); }
-  int64_t largest() const { return (rows + count - 1) / count; }
-};
 
 template <class T>
 void finish(const QuireArgs_linear& args, int64_t row, int rows, int64_t column, const float* c) {
