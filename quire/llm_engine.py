@@ -217,7 +217,7 @@ class LLMEngine:
         self.client.shutdown()
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # at the interpreter's end modules may be gone already
             if os.getpid() == self._pid:  # not in a child that was forked
                 self.shutdown()
 

@@ -181,6 +181,14 @@ class EngineCore:
     def shutdown(self) -> None:
         self.executor.shutdown()
 
+    def _fingerprint(self) -> str:
+        """That of the settings; with what computes instead, where the expected kernels could not be loaded."""
+        expected, loaded = self.resolved.kernels, self.executor.kernels
+        if expected is None or loaded is None or loaded == expected:
+            return self.resolved.fingerprint
+        threads = self.resolved.settings.parallel.threads
+        return f"{self.resolved.fingerprint}_{loaded or f'torch{threads}'}"
+
     def _describe(self, description: ModelDescription) -> EngineInfo:
         settings, layout = self.resolved.settings, self.resolved.layout
         cache_bytes = layout.num_slabs * layout.slab_bytes
@@ -195,7 +203,7 @@ class EngineCore:
             cache_bytes=cache_bytes,
             vocab_size=description.spec.vocab_size,
             dtype=self.resolved.dtype,
-            fingerprint=self.resolved.fingerprint,
+            fingerprint=self._fingerprint(),
             enable_prefix_caching=bool(settings.cache.enable_prefix_caching),
             table=self.resolved.table,
             providers=self.executor.providers,

@@ -41,6 +41,7 @@ Note = Callable[[str, object, str], None]
 class ResolvedSettings:
     """Settings without a None, the cache they lead to, and a (setting, value, reason) line for each choice.
 
+    kernels          the ISA of the native library that shall compute; None if another provider does.
     cache_dtype      the model's dtype, or a key of `ops.formats.CACHE_FORMATS`.
     available_bytes  what the ledger was compared with.
     """
@@ -53,6 +54,7 @@ class ResolvedSettings:
     layout: CacheLayout
     adaptive_budget: bool
     fingerprint: str
+    kernels: str | None
     table: list[tuple[str, str, str]]
     ledger: Ledger
     available_bytes: int
@@ -149,6 +151,7 @@ def _resolve(
         layout=layout,
         adaptive_budget=settings.scheduler.max_num_batched_tokens is None and made.device == "cpu",
         fingerprint=fingerprint,
+        kernels=machine.kernels if native else None,
         table=table,
         ledger=ledger,
         available_bytes=available,

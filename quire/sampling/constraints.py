@@ -11,7 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from quire.ops.registry import Table
-from quire.ops.sample import ADD_BIAS, BAN_IDS, KEEP_IDS, MASK_BITS
+from quire.ops.sample_edits import (
+    ADD_BIAS,
+    BAN_IDS,
+    KEEP_IDS,
+    MASK_BITS,
+)
 from quire.sampling.row import SampleRow
 
 

@@ -1,6 +1,6 @@
 """Repetition, frequency and presence penalties.
 
-The arithmetic is `ops.sample.PENALIZE`.
+The arithmetic is `ops.sample_edits.PENALIZE`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from quire.ops.registry import Table
-from quire.ops.sample import PENALIZE
+from quire.ops.sample_edits import PENALIZE
 from quire.sampling.row import SampleRow
 
 

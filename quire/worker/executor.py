@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quire.config.schema import Settings
 from quire.models.registry import ModelDescription
+from quire.ops.cpu.library import library
 from quire.ops.report import lines
 from quire.protocol.cache import CacheLayout
 from quire.protocol.step import StepPlan, StepResult
@@ -62,9 +63,11 @@ class Executor(ABC):
     """Carries out steps in the order in which they were submitted.
 
     providers  (operation, signature, provider, refusals): the choices made when the model was built.
+    kernels    the ISA of the native library that was loaded, empty without one; None if none was asked for.
     """
 
     providers: list[tuple[str, str, str, str]] = []
+    kernels: str | None = None
 
     @abstractmethod
     def submit(self, plan: StepPlan) -> Ticket:
@@ -123,6 +126,8 @@ class LocalExecutor(Executor):
             raise self._error
         assert self.worker is not None
         self.providers = lines(self.worker.table)
+        loaded = library()
+        self.kernels = loaded.isa if loaded else ""
 
     def _run(self, load: Callable[[], Any]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,15 @@ def test_a_request_that_slipped_through_ends_with_an_error(
     assert "300 tokens" in (outputs.updates[0].error or "")
     with pytest.raises(ValueError, match="has_work"):
         core.call("shutdown")
+
+
+@pytest.mark.parametrize(("loaded", "tail"), [("avx2", "_avx2"), ("", "_torch")])
+def test_kernels_that_could_not_be_loaded_show_in_the_fingerprint(
+    checkpoint: Callable[..., Path], loaded: str, tail: str
+) -> None:
+    core = _core(checkpoint("llama"))
+    core.resolved = replace(core.resolved, kernels="avx512")
+    core.executor.kernels = "avx512"
+    assert core._fingerprint() == core.resolved.fingerprint
+    core.executor.kernels = loaded
+    assert core._fingerprint().startswith(core.resolved.fingerprint + tail)

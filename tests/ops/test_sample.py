@@ -31,16 +31,18 @@ from quire.ops.pieces import (
 )
 from quire.ops.registry import Op, Table, load_all, providers
 from quire.ops.sample import (
-    ADD_BIAS,
     ARGMAX,
-    BAN_IDS,
     DIVIDE_ROWS,
     FILTER_ROWS,
     GUMBEL_DRAW,
+    SAMPLE_ROWS,
+)
+from quire.ops.sample_edits import (
+    ADD_BIAS,
+    BAN_IDS,
     KEEP_IDS,
     MASK_BITS,
     PENALIZE,
-    SAMPLE_ROWS,
 )
 
 INF = math.inf

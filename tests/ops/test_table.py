@@ -23,7 +23,11 @@ from tests.ops.cases import CASES, DTYPES, Case, poisoned, result_dtype, wide
 
 load_all()
 ELSEWHERE = {"paged_attention", "copy_blocks"}  # below
-SAMPLING = ("quire.ops.sample", "quire.ops.logprobs")  # tested with the sampler
+SAMPLING = (
+    "quire.ops.sample",
+    "quire.ops.sample_edits",
+    "quire.ops.logprobs",
+)  # tested with the sampler
 ROW_COUNTS = (1, 17, 64, 130)
 
 WALK = [
