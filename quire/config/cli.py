@@ -19,7 +19,8 @@ from quire.config.file import yaml_words
 from quire.config.helptext import show_help
 from quire.config.known_flags import KNOWN_FLAGS, SHORT_NAMES, judge
 from quire.config.options import Option, convert, from_environment, options
-from quire.config.schema import ServerConfig, Settings
+from quire.config.schema import Settings
+from quire.config.server import ServerConfig
 from quire.config.words import json_flags, normalise
 from quire.protocol.errors import SettingsError
 

@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any, get_origin, get_type_hints
 
 from quire.config import env, values
-from quire.config.schema import ServerConfig, Settings
+from quire.config.schema import Settings
+from quire.config.server import ServerConfig
 from quire.protocol.errors import SettingsError
 
 

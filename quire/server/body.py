@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 from starlette.requests import Request
 
-from quire.config.schema import ServerConfig
+from quire.config.server import ServerConfig
 from quire.protocol.errors import InvalidRequestError
 from quire.server.errors import ClientGone, HttpError
 

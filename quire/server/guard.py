@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from quire.config.schema import ServerConfig
+from quire.config.server import ServerConfig
 from quire.metrics.registry import HttpAnswer
 from quire.server.errors import JSON, ClientGone, HttpError, problem_of
 from quire.server.state import ServerState, new_id

@@ -10,7 +10,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from quire.config.schema import ServerConfig
+from quire.config.server import ServerConfig
 from quire.server.errors import Problem
 
 

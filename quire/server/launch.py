@@ -19,7 +19,8 @@ from typing import TypeVar
 import uvicorn
 import uvloop
 
-from quire.config.schema import ServerConfig, Settings
+from quire.config.schema import Settings
+from quire.config.server import ServerConfig
 from quire.metrics.start_log import capacity_lines
 from quire.protocol.errors import ModelLoadError, QuireError, SettingsError
 from quire.server.app import build_app

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from quire.config.schema import ServerConfig, Settings
+from quire.config.schema import Settings
+from quire.config.server import ServerConfig
 from quire.metrics.engine_stats import ServingMetrics
 from quire.metrics.registry import Metrics
 from quire.metrics.stats_log import StatsLog

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 
 from quire.async_llm import AsyncLLM
-from quire.config.schema import ModelConfig, ServerConfig, Settings
+from quire.config.schema import ModelConfig, Settings
+from quire.config.server import ServerConfig
 from quire.engine.client import OnDeath, OnOutputs
 from quire.protocol.outputs import EngineOutputs, EngineStats, SequenceUpdate
 from quire.protocol.params import SamplingParams

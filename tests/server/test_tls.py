@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from quire.config.schema import ServerConfig
+from quire.config.server import ServerConfig
 from quire.protocol.errors import SettingsError
 from quire.server.launch import check
 from tests.server.test_launch import Process

@@ -13,7 +13,8 @@ from quire.config import env, values
 from quire.config.cli import read_serve, serve_parser
 from quire.config.known_flags import KNOWN_FLAGS, judge
 from quire.config.options import options
-from quire.config.schema import ServerConfig, Settings
+from quire.config.schema import Settings
+from quire.config.server import ServerConfig
 from quire.protocol.errors import SettingsError
 
 FLAGS = [
