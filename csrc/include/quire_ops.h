@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 951917167
+#define QUIRE_VERSION 722337906
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -11,6 +11,7 @@
 #define QUIRE_GELU 1
 #define QUIRE_GELU_TANH 2
 #define QUIRE_RELU 3
+#define QUIRE_SWIGLU_CLAMPED 4
 #define QUIRE_CACHE_PLAIN 0
 #define QUIRE_CACHE_FP8 1
 #define QUIRE_CACHE_FP8_PER_TOKEN_HEAD 2
@@ -22,6 +23,8 @@
   X(take_packed) \
   X(linear_quantized) \
   X(pack_quantized) \
+  X(route) \
+  X(experts) \
   X(round_weight) \
   X(reserve) \
   X(probe_read) \
@@ -32,6 +35,7 @@
   X(rope) \
   X(qk_rope) \
   X(add) \
+  X(add_gated) \
   X(scale) \
   X(soft_cap) \
   X(to_float32) \
@@ -121,6 +125,50 @@ typedef struct {
   int32_t format;
   int32_t group;
 } QuireArgs_pack_quantized;
+
+typedef struct {
+  const void* logits;
+  const void* bias;
+  void* ids;
+  void* weights;
+  int64_t rows;
+  int64_t E;
+  int64_t stride;
+  int64_t top_k;
+  int64_t groups;
+  int64_t top_groups;
+  int64_t group_best;
+  float scale;
+  int32_t scoring;
+  int32_t normalize;
+  int32_t dtype;
+} QuireArgs_route;
+
+typedef struct {
+  const void* x;
+  const void* ids;
+  const void* weights;
+  const void* gate_up;
+  const void* down;
+  const void* gate_up_bias;
+  const void* down_bias;
+  void* out;
+  int64_t rows;
+  int64_t x_stride;
+  int64_t out_stride;
+  int64_t top_k;
+  int64_t E;
+  int64_t C;
+  int64_t F;
+  int64_t gate_up_bytes;
+  int64_t down_bytes;
+  float limit;
+  int32_t act;
+  int32_t dtype;
+  int32_t format;
+  int32_t group;
+  int32_t reserved;
+} QuireArgs_experts;
 
 typedef struct {
   const void* weight;
@@ -248,6 +296,21 @@ typedef struct {
   float scale;
   int32_t dtype;
 } QuireArgs_add;
+
+typedef struct {
+  const void* x;
+  const void* y;
+  const void* gate;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t y_stride;
+  int64_t gate_stride;
+  int64_t out_stride;
+  int32_t dtype;
+  int32_t reserved;
+} QuireArgs_add_gated;
 
 typedef struct {
   const void* x;

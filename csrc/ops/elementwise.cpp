@@ -31,25 +31,6 @@ QUIRE_INLINE void map(const A& args, Team& team, int64_t cost, F function) {
   });
 }
 
-QUIRE_INLINE vf silu(vf x) { return x / (exp(vf_zero() - x) + vf_set(1.0f)); }
-QUIRE_INLINE vf gelu(vf x) {
-  return (erf(x * vf_set(0.707106781f)) + vf_set(1.0f)) * (x * vf_set(0.5f));
-}
-QUIRE_INLINE vf gelu_tanh(vf x) {
-  vf inner = (x * x * x * vf_set(0.044715f) + x) * vf_set(0.797884561f);
-  return (tanh(inner) + vf_set(1.0f)) * (x * vf_set(0.5f));
-}
-QUIRE_INLINE vf relu(vf x) { return max(vf_zero(), x); }  // NaN stays
-
-// Calls `body` with the function that `code` names as `f`.
-#define QUIRE_FOR_ACT(code, body)                                              \
-  switch (code) {                                                              \
-    case QUIRE_SILU: { auto f = [](vf x) { return silu(x); }; body; break; }   \
-    case QUIRE_GELU: { auto f = [](vf x) { return gelu(x); }; body; break; }   \
-    case QUIRE_GELU_TANH: { auto f = [](vf x) { return gelu_tanh(x); }; body; break; } \
-    case QUIRE_RELU: { auto f = [](vf x) { return relu(x); }; body; break; }   \
-  }
-
 template <class T, class F> void gate(const QuireArgs_act_mul& args, Team& team, F f) {
   over(team, args.rows, args.width, kFunction, [&](int64_t row, int64_t from, int64_t to) {
     const T* x = (const T*)args.x + row * args.x_stride + from;
@@ -71,10 +52,29 @@ template <class T> void sums(const QuireArgs_add& args, Team& team) {
   });
 }
 
+template <class T> void gated_sums(const QuireArgs_add_gated& args, Team& team) {
+  const vf one = vf_set(1.0f);
+  over(team, args.rows, args.width, 1, [&](int64_t row, int64_t from, int64_t to) {
+    const T* x = (const T*)args.x + row * args.x_stride + from;
+    const T* y = (const T*)args.y + row * args.y_stride + from;
+    T* out = (T*)args.out + row * args.out_stride + from;
+    float gate[16];
+    store(gate, load((const T*)args.gate + row * args.gate_stride, 1));
+    vf share = one / (exp(vf_set(-gate[0])) + one);
+    in_lanes(to - from, [=](int64_t i, int n) {
+      put(out + i, get(y + i, n) * share + get(x + i, n), n);
+    });
+  });
+}
+
 }  // namespace
 
 void add(const QuireArgs_add& args, Team& team) {
   QUIRE_FOR_DTYPE(args.dtype, T, sums<T>(args, team))
+}
+
+void add_gated(const QuireArgs_add_gated& args, Team& team) {
+  QUIRE_FOR_DTYPE(args.dtype, T, gated_sums<T>(args, team))
 }
 
 void scale(const QuireArgs_scale& args, Team& team) {

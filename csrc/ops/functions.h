@@ -96,4 +96,24 @@ QUIRE_INLINE vf log(vf x) {
   return select(whole, r, x);
 }
 
+// The activations between the products of a feed-forward part.
+QUIRE_INLINE vf silu(vf x) { return x / (exp(vf_zero() - x) + vf_set(1.0f)); }
+QUIRE_INLINE vf gelu(vf x) {
+  return (erf(x * vf_set(0.707106781f)) + vf_set(1.0f)) * (x * vf_set(0.5f));
+}
+QUIRE_INLINE vf gelu_tanh(vf x) {
+  vf inner = (x * x * x * vf_set(0.044715f) + x) * vf_set(0.797884561f);
+  return (tanh(inner) + vf_set(1.0f)) * (x * vf_set(0.5f));
+}
+QUIRE_INLINE vf relu(vf x) { return max(vf_zero(), x); }  // NaN stays
+
+// Calls `body` with the function that `code` names as `f`.
+#define QUIRE_FOR_ACT(code, body)                                              \
+  switch (code) {                                                              \
+    case QUIRE_SILU: { auto f = [](vf x) { return silu(x); }; body; break; }   \
+    case QUIRE_GELU: { auto f = [](vf x) { return gelu(x); }; body; break; }   \
+    case QUIRE_GELU_TANH: { auto f = [](vf x) { return gelu_tanh(x); }; body; break; } \
+    case QUIRE_RELU: { auto f = [](vf x) { return relu(x); }; body; break; }   \
+  }
+
 }  // namespace quire

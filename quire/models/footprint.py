@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from quire.config.schema import Settings
 from quire.models.parameters import parameters
-from quire.models.spec import Attention, DecoderSpec, LayerSpec
+from quire.models.spec import Attention, DecoderSpec, FeedForward, LayerSpec, Moe
 from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
 
 FLOAT32_BYTES = 4
@@ -30,6 +30,8 @@ _CHUNK_ROWS, _GROUP_ROWS, _BLOCK_COLUMNS = (
     32,
     32,
 )  # of a native product, as in csrc/ops/linear.cpp
+_EXPERT_TOKENS, _EXPERT_ROWS, _MADE_BYTES = 512, 96, 32 << 20  # as in csrc/ops/moe.cpp
+_FLOAT8_BYTES = 32 << 10  # of float8 weights as they are multiplied
 _SEARCH_BYTES = 16  # of one entry of the vocabulary while a native filter looks for the best
 _MAX_GRAPHS, _CALLS_A_LAYER, _CALL_BYTES = 128, 13, 160  # of recorded steps
 _FIRST_WEIGHTS, _LATER_WEIGHTS = 32 << 20, 192 << 20  # bytes of weights in one piece of memory
@@ -80,7 +82,7 @@ def weight_bytes(
     """
     found: dict[str, int] = {}
     for parameter in parameters(spec).values():
-        num_bytes = parameter.numel * (FLOAT32_BYTES if parameter.group == "norm" else dtype_bytes)
+        num_bytes = parameter.numel * (FLOAT32_BYTES if parameter.is_float32 else dtype_bytes)
         format = scheme.format_of(parameter.group)
         if format.bits is not None:
             num_bytes = parameter.numel * FLOAT32_BYTES  # of a bias
@@ -141,8 +143,11 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     for mixer in {layer.mixer for layer in spec.layers}:
         found += [_attention(mixer, sizes), _rope(mixer, sizes)]
     for part in {layer.feed_forward for layer in spec.layers}:
-        inputs = 2 if part.gated else 1
-        found.append(tokens * part.width * FLOAT32_BYTES * (3 + inputs * copies))
+        if isinstance(part, Moe):
+            found.append(_experts(part, spec.hidden_size, tokens))
+        else:
+            inputs = 2 if part.gated else 1
+            found.append(tokens * part.width * FLOAT32_BYTES * (3 + inputs * copies))
     return max(found) + _product(spec, sizes)
 
 
@@ -155,7 +160,12 @@ def native_rooms(spec: DecoderSpec, sizes: StepSizes) -> tuple[int, int]:
         _GROUP_ROWS * 16 * heads * FLOAT32_BYTES,
         _SEARCH_BYTES * spec.vocab_size,
     )
-    return _pages(rows * max(_inputs(spec)) * FLOAT32_BYTES), _pages(own)
+    common = rows * max(_inputs(spec)) * FLOAT32_BYTES
+    for part in {layer.feed_forward for layer in spec.layers}:
+        if isinstance(part, Moe):
+            shared, each = _expert_rooms(part, spec.hidden_size, sizes)
+            common, own = max(common, shared), max(own, each)
+    return _pages(common), _pages(own)
 
 
 def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> int:
@@ -195,6 +205,10 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     mixer, part = layer.mixer, layer.feed_forward
     heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
     inputs = 2 if layer.placement.startswith("parallel") else 1
+    if isinstance(part, Moe):
+        # logits, ids and weights are at most four bytes, of two a number; what the experts made
+        routed = 2 * (part.num_experts + 2 * part.top_k) + spec.hidden_size
+        return inputs * spec.hidden_size + heads + routed + 3 * part.shared_width + 1
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
 
 
@@ -239,7 +253,8 @@ def _sampling(spec: DecoderSpec, sizes: StepSizes) -> int:
 def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the padded inputs of the widths that occur, and of one tile's product."""
     parts = [layer.feed_forward for layer in spec.layers]
-    outputs = {spec.vocab_size, *((2 if part.gated else 1) * part.width for part in parts)}
+    widths = {(3 if isinstance(part, Moe) or part.gated else 1) * _width(part) for part in parts}
+    outputs = {spec.vocab_size, *widths}
     return _TILE_ROWS * sizes.dtype_bytes * (sum(_inputs(spec)) + max(outputs))
 
 
@@ -247,5 +262,30 @@ def _inputs(spec: DecoderSpec) -> set[int]:
     """The widths that products take."""
     inputs = {spec.hidden_size}
     for layer in spec.layers:
-        inputs |= {layer.mixer.num_heads * layer.mixer.head_size, layer.feed_forward.width}
+        inputs |= {layer.mixer.num_heads * layer.mixer.head_size, _width(layer.feed_forward)}
     return inputs
+
+
+def _width(part: FeedForward) -> int:
+    """The widest that a feed-forward part is inside."""
+    return max(part.width, part.shared_width) if isinstance(part, Moe) else part.width
+
+
+def _experts(part: Moe, size: int, tokens: int) -> int:
+    """Bytes of what the reference keeps of each token's experts, and of one tile inside."""
+    return tokens * (part.top_k + 1) * size * FLOAT32_BYTES + 4 * _TILE_ROWS * part.width * 4
+
+
+def _expert_rooms(part: Moe, size: int, sizes: StepSizes) -> tuple[int, int]:
+    """Bytes of native scratch of experts: for all threads, and for each, as in csrc/ops/moe.cpp."""
+    width, columns = _whole(part.width), _whole(size)
+    rows = max(16, min(_EXPERT_TOKENS, _MADE_BYTES // (part.top_k * columns * FLOAT32_BYTES)))
+    pairs = min(rows, sizes.num_tokens) * part.top_k
+    common = pairs * (width * sizes.dtype_bytes + columns * FLOAT32_BYTES)
+    packed = (_EXPERT_ROWS + _GROUP_ROWS) * FLOAT32_BYTES
+    own = packed * (max(width, columns) * 2 + 4 * _BLOCK_COLUMNS) + 8 * (pairs + part.num_experts)
+    return common, own + _FLOAT8_BYTES
+
+
+def _whole(columns: int) -> int:
+    return -(-columns // _BLOCK_COLUMNS) * _BLOCK_COLUMNS

@@ -31,6 +31,9 @@ HARMLESS_KEYS = frozenset(
         "cache_implementation",
         "return_dict",
         "output_attentions",
+        "output_router_logits",
+        "router_aux_loss_coef",
+        "router_jitter_noise",
         "output_hidden_states",
         "is_decoder",
         "pad_token_id",
@@ -143,6 +146,15 @@ class HfConfig:
             return None
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self._wrong(key, value, "a list of strings")
+        return value
+
+    def integers(self, key: str) -> list[int]:
+        """A list of whole numbers from 0 up; empty when absent or null."""
+        value = self._read(key, None) or []
+        if not isinstance(value, list) or not all(
+            isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
+        ):
+            raise self._wrong(key, value, "a list of whole numbers from 0 up")
         return value
 
     def numbers(self, key: str) -> tuple[float, ...]:

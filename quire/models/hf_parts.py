@@ -13,9 +13,11 @@ from quire.models.hf_config import HfConfig
 from quire.models.spec import (
     Activation,
     DynamicScaling,
+    FeedForward,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    Moe,
     Rope,
     RopeScaling,
     YarnScaling,
@@ -55,6 +57,17 @@ def default_head_size(hf: HfConfig) -> int:
     if width % heads:
         raise hf.refuse("hidden_size", f"it must be a multiple of num_attention_heads {heads}")
     return width // heads
+
+
+def moe_layers(hf: HfConfig, part: Moe, dense: FeedForward) -> list[FeedForward]:
+    """The feed-forward part of each layer: every `decoder_sparse_step`-th one has experts, but for
+    `mlp_only_layers`."""
+    step = hf.int_("decoder_sparse_step", 1)
+    plain = set(hf.integers("mlp_only_layers"))
+    return [
+        part if index not in plain and (index + 1) % step == 0 else dense
+        for index in range(hf.int_("num_hidden_layers"))
+    ]
 
 
 def sliding_layers(hf: HfConfig, default: Callable[[int], bool]) -> list[bool]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from quire.models.parameters import Parameter, parameters
-from quire.models.spec import DecoderSpec
+from quire.models.spec import DecoderSpec, Moe
 from quire.protocol.errors import ModelLoadError
 
-Fold = Literal["none", "add_one", "gather_heads"]
+Fold = Literal["none", "add_one", "gather_heads", "split_turns"]
 _SHOWN = 3  # tensor names told in an error; the rest is counted
 
 
@@ -23,11 +23,13 @@ _SHOWN = 3  # tensor names told in an error; the rest is counted
 class Rule:
     """One tensor of the checkpoint fills one or more neighbouring parts of one parameter.
 
-    source, target  names; "{layer}" stands for the layer's number in both.
+    source, target  names; "{layer}" stands for the layer's number in both, "{expert}" for the expert's. A
+                    source without the expert's number holds all experts along its first axis.
     parts           which stacked parts it fills, in order; several parts split a fused tensor.
     transpose       the checkpoint holds [in, out].
     fold            "add_one": the layer computes with 1 + w. "gather_heads": the checkpoint holds
-                    q, k and v of the first head, then of the second, and so on.
+                    q, k and v of the first head, then of the second, and so on. "split_turns": the rows of
+                    two parts take turns.
     skip            rows at the start of the checkpoint's tensor that are left out.
     A rule whose target the description does not have is not used.
     """
@@ -44,7 +46,7 @@ class Rule:
 class WeightMap:
     """All rules of an architecture and the checkpoint tensors that may be left unread.
 
-    ignored          patterns where "{layer}" is any number.
+    ignored          patterns where "{layer}" and "{expert}" are any numbers.
     ignored_if_tied  further ones when the embedding is the head too.
     optional_prefix  the start of names that some checkpoints leave out of all of them.
     """
@@ -89,7 +91,10 @@ class WeightMap:
 
 @dataclass(frozen=True)
 class Piece:
-    """A rule with the layer's number filled in: `shape` is what the checkpoint must hold."""
+    """A rule with its numbers filled in: `shape` is what the checkpoint must hold.
+
+    expert  which slice along the first axis is read; None is all of the tensor.
+    """
 
     source: str
     parts: tuple[int, ...]
@@ -98,6 +103,7 @@ class Piece:
     fold: Fold
     skip: int = 0
     head_size: int = 0
+    expert: int | None = None
 
 
 def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, ...]]:
@@ -110,11 +116,15 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
     for rule in weight_map.rules:
         numbers = range(len(spec.layers)) if "{layer}" in rule.target else range(1)
         for number in numbers:
-            target = rule.target.replace("{layer}", str(number))
-            if target in table:
-                source = rule.source.replace("{layer}", str(number))
-                head_size = spec.layers[number].mixer.head_size
-                pieces[target].append(_piece(rule, source, table[target], head_size))
+            for expert in range(_num_experts(spec, number) if "{expert}" in rule.target else 1):
+                target = rule.target.format(layer=number, expert=expert)
+                if target in table:
+                    piece = _piece(rule, table[target], spec.layers[number].mixer.head_size)
+                    if "{expert}" in rule.target and "{expert}" not in rule.source:
+                        whole = (_num_experts(spec, number), *piece.shape)
+                        piece = replace(piece, shape=whole, expert=expert)
+                    source = rule.source.format(layer=number, expert=expert)
+                    pieces[target].append(replace(piece, source=source))
     for name, parameter in table.items():
         filled = sorted(part for piece in pieces[name] for part in piece.parts)
         if filled != list(range(len(parameter.parts))):
@@ -158,7 +168,12 @@ def match(
     return plan
 
 
-def _piece(rule: Rule, source: str, parameter: Parameter, head_size: int) -> Piece:
+def _num_experts(spec: DecoderSpec, layer: int) -> int:
+    part = spec.layers[layer].feed_forward
+    return part.num_experts if isinstance(part, Moe) else 0
+
+
+def _piece(rule: Rule, parameter: Parameter, head_size: int) -> Piece:
     chosen = [parameter.parts[part] for part in rule.parts if part < len(parameter.parts)]
     if len(chosen) != len(rule.parts):
         raise ValueError(
@@ -166,7 +181,7 @@ def _piece(rule: Rule, source: str, parameter: Parameter, head_size: int) -> Pie
         )
     shape = (rule.skip + sum(part[0] for part in chosen), *chosen[0][1:])
     return Piece(
-        source=source,
+        source=rule.source,
         parts=rule.parts,
         shape=shape[::-1] if rule.transpose else shape,
         transpose=rule.transpose,
@@ -178,7 +193,7 @@ def _piece(rule: Rule, source: str, parameter: Parameter, head_size: int) -> Pie
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(
-        re.fullmatch(re.escape(pattern).replace(re.escape("{layer}"), r"\d+"), name)
+        re.fullmatch(re.sub(r"\\{(layer|expert)\\}", r"\\d+", re.escape(pattern)), name)
         for pattern in patterns
     )
 
@@ -249,3 +264,37 @@ POST_NORM_RULES = (
     Rule(f"{_LAYER}.post_feedforward_layernorm.weight", f"{_OURS}.norm_after_feed_forward.weight"),
 )
 """Norms after each part; a rule for `input_layernorm` finds no target then."""
+
+
+def expert_rules(
+    block: str, names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+) -> tuple[Rule, ...]:
+    """Rules for experts with three tensors each below `block`, which stands for `mlp`."""
+    source, target = (
+        f"{_LAYER}.{block}.experts.{{expert}}",
+        f"{_OURS}.feed_forward.experts.{{expert}}",
+    )
+    gate, up, down = names
+    return (
+        Rule(f"{source}.{gate}.weight", f"{target}.gate_up.weight", parts=(0,)),
+        Rule(f"{source}.{up}.weight", f"{target}.gate_up.weight", parts=(1,)),
+        Rule(f"{source}.{down}.weight", f"{target}.down.weight"),
+    )
+
+
+def router_rules(name: str) -> tuple[Rule, ...]:
+    """Rules for a router's weight and bias."""
+    return tuple(
+        Rule(f"{_LAYER}.{name}.{kind}", f"{_OURS}.feed_forward.router.{kind}")
+        for kind in ("weight", "bias")
+    )
+
+
+def shared_rules(block: str) -> tuple[Rule, ...]:
+    """Rules for the experts that all tokens pass, below `block`."""
+    source, target = f"{_LAYER}.{block}", f"{_OURS}.feed_forward.shared"
+    return (
+        Rule(f"{source}.gate_proj.weight", f"{target}.gate_up.weight", parts=(0,)),
+        Rule(f"{source}.up_proj.weight", f"{target}.gate_up.weight", parts=(1,)),
+        Rule(f"{source}.down_proj.weight", f"{target}.down.weight"),
+    )

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, NormKind
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe, NormKind
 
-ParameterGroup = Literal["embedding", "attention", "feed_forward", "norm", "head"]
+ParameterGroup = Literal[
+    "embedding", "attention", "feed_forward", "router", "choice", "norm", "head"
+]
 
 NORM_PLACES = {
     "pre": ("before_mixer", "before_feed_forward"),
@@ -39,6 +41,11 @@ class Parameter:
         return (sum(part[0] for part in self.parts), *self.parts[0][1:])
 
     @property
+    def is_float32(self) -> bool:
+        """Whether it is kept in float32 whatever the model's dtype."""
+        return self.group in ("norm", "choice")
+
+    @property
     def numel(self) -> int:
         return prod(self.shape)
 
@@ -55,7 +62,10 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
         prefix = f"layers.{index}"
         _norms(table, prefix, layer, width)
         _attention(table, f"{prefix}.mixer", layer.mixer, width)
-        _dense(table, f"{prefix}.feed_forward", layer.feed_forward, width)
+        if isinstance(layer.feed_forward, Moe):
+            _moe(table, f"{prefix}.feed_forward", layer.feed_forward, width)
+        else:
+            _dense(table, f"{prefix}.feed_forward", layer.feed_forward, width)
     _norm(table, "final_norm", spec.norm, width)
     if not spec.tie_head:
         table["head.weight"] = Parameter(((spec.vocab_size, width),), "head")
@@ -109,3 +119,18 @@ def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) ->
     if spec.bias:
         table[f"{prefix}.{first}.bias"] = Parameter(((spec.width,),) * parts, group)
         table[f"{prefix}.down.bias"] = Parameter(((width,),), group)
+
+
+def _moe(table: dict[str, Parameter], prefix: str, spec: Moe, width: int) -> None:
+    table[f"{prefix}.router.weight"] = Parameter(((spec.num_experts, width),), "router")
+    if spec.router_bias:
+        table[f"{prefix}.router.bias"] = Parameter(((spec.num_experts,),), "router")
+    if spec.choice_bias:
+        table[f"{prefix}.choice.bias"] = Parameter(((spec.num_experts,),), "choice")
+    expert = Dense(width=spec.width, bias=spec.bias)
+    for number in range(spec.num_experts):
+        _dense(table, f"{prefix}.experts.{number}", expert, width)
+    if spec.shared_width:
+        _dense(table, f"{prefix}.shared", Dense(width=spec.shared_width), width)
+        if spec.shared_gate:
+            table[f"{prefix}.shared_gate.weight"] = Parameter(((1, width),), "router")

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from quire.protocol.cache import CacheGroup, CacheKind
 
-Activation = Literal["silu", "gelu_tanh", "gelu", "relu"]
+Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "swiglu_clamped"]
+"""The last one is of experts only: `ops.moe.ExpertSizes` says what it is."""
+Scoring = Literal["softmax", "sigmoid"]
 Placement = Literal["pre", "post", "sandwich", "parallel", "parallel_shared"]
 NormKind = Literal["rms", "layer", "layer_unbiased"]
 """Root mean square; or mean and variance, with or without a bias beside the weight."""
@@ -138,6 +140,40 @@ class Dense:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Moe:
+    """Feed-forward part of `num_experts` gated ones of `width`, of which a token passes `top_k`.
+
+    limit    of "swiglu_clamped".
+    bias     experts have biases.
+    scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups and group_best.
+    router_bias   the router has a bias.
+    choice_bias   a bias of each expert counts in the choice, not in the weights.
+    shared_width  of a gated part that all tokens pass; 0 is none.
+    shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
+    """
+
+    num_experts: int
+    top_k: int
+    width: int
+    activation: Activation = "silu"
+    limit: float = 0.0
+    bias: bool = False
+    scoring: Scoring = "softmax"
+    normalize: bool = True
+    scale: float = 1.0
+    groups: int = 1
+    top_groups: int = 1
+    group_best: int = 1
+    router_bias: bool = False
+    choice_bias: bool = False
+    shared_width: int = 0
+    shared_gate: bool = False
+
+
+FeedForward = Dense | Moe
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerSpec:
     """One layer: a mixer, a feed-forward part, and where the norms stand.
 
@@ -149,7 +185,7 @@ class LayerSpec:
     """
 
     mixer: Attention
-    feed_forward: Dense
+    feed_forward: FeedForward
     placement: Placement = "pre"
     norm: NormKind = "rms"
     norm_eps: float = 1e-6

@@ -15,6 +15,9 @@ import torch
 from quire.ops.registry import Provider, declare, register
 
 ADD = declare("add", "pure", "run(x, y, scale) -> x + scale * y")
+ADD_GATED = declare(
+    "add_gated", "pure", "run(x [T,C], y [T,C], gate [T,1]) -> x + sigmoid(gate) * y"
+)
 SCALE = declare("scale", "pure", "run(x of any shape, factor) -> factor * x")
 ACT_MUL = declare(
     "act_mul",
@@ -89,6 +92,19 @@ class AddReference(Provider):
     ) -> torch.Tensor:
         """x + scale * y, of one shape; returns x's dtype, one rounding. `out` may be x or y."""
         return add(x, y, scale, torch.empty_like(x) if out is None else out)
+
+
+@register
+class AddGatedReference(Provider):
+    op = "add_gated"
+    name = "reference"
+
+    def run(
+        self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor
+    ) -> torch.Tensor:
+        """x + sigmoid(gate) * y, x and y [T, C], gate [T, 1]; one rounding. `out` may be x or y."""
+        share = 1.0 / torch.exp(-gate.to(torch.float32)).add_(1.0)
+        return out.copy_((y.to(torch.float32) * share).add_(x.to(torch.float32)))
 
 
 @register

@@ -95,6 +95,24 @@ class LinearReference(Provider):
         return out
 
 
+def tile_product(x: torch.Tensor, packed: PlainWeight | StoredWeight) -> torch.Tensor:
+    """x [T, K] times a weight, plus its bias: [T, N] float32. Of a plain weight, T is at most TILE_ROWS."""
+    if isinstance(packed, StoredWeight):
+        product = _stored_product(x, packed)
+    else:
+        weight = widened(packed.weight.to(torch.float32))  # [N, K]
+        tile = weight.new_zeros(TILE_ROWS, weight.shape[1])
+        tile[: x.shape[0]] = x
+        product = torch.mm(tile, weight.t())[: x.shape[0], : packed.weight.shape[0]]
+    return product if packed.bias is None else product + packed.bias.to(torch.float32)
+
+
+def _stored_product(x: torch.Tensor, packed: StoredWeight) -> torch.Tensor:
+    if packed.weight.format.kind == "fp8":
+        return float_product(x, packed.weight, TILE_ROWS)
+    return integer_product(x, packed.weight)
+
+
 def _run_stored(
     x: torch.Tensor,
     packed: StoredWeight,
@@ -102,10 +120,7 @@ def _run_stored(
     out: torch.Tensor | None,
 ) -> torch.Tensor:
     """`LinearReference.run` for a weight of fewer bits."""
-    if packed.weight.format.kind == "fp8":
-        product = float_product(x, packed.weight, TILE_ROWS)
-    else:
-        product = integer_product(x, packed.weight)
+    product = _stored_product(x, packed)
     if delta is not None:
         product += delta
     if packed.bias is not None:

@@ -54,6 +54,12 @@ _ATTENTION_ROUNDED = {  # bf16 weights of 2^-9 relative error times values up to
     **_ATTENTION,
     "bfloat16": Tolerance(2**-8 + 1e-5, 2**-7),
 }
+_ROUTE = dict.fromkeys(("float32", "bfloat16", "float16"), Tolerance(2e-6, 1e-7))
+_EXPERTS = {  # gate and up are rounded, and so is their product, before they are summed up again
+    "float32": Tolerance(1e-5, 2e-5),
+    "bfloat16": Tolerance(2**-7, 2**-5),
+    "float16": Tolerance(2**-10, 2**-8),
+}
 _EXACT = dict.fromkeys(("float32", "bfloat16", "float16"), EXACT)
 
 TOLERANCES: dict[str, dict[str, Tolerance]] = {
@@ -64,6 +70,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "rms_norm": _TRANSCENDENTAL,
     "add_rms_norm": _TRANSCENDENTAL,
     "add": _ONE_ROUNDING,
+    "add_gated": _TRANSCENDENTAL,
     "scale": _ONE_ROUNDING,
     "layer_norm": _TRANSCENDENTAL,
     "act": _TRANSCENDENTAL,
@@ -76,6 +83,8 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "paged_attention": _ATTENTION,
     "paged_attention, rounded weights": _ATTENTION_ROUNDED,
     "copy_blocks": _EXACT,
+    "route": _ROUTE,
+    "experts": _EXPERTS,
 }
 """Float32 sums of a few thousand terms keep about 1e-6; one rounding to bfloat16 loses up to 2^-9 of
 the value, and the bounds above leave as much again for values next to a power of two."""

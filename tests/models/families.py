@@ -275,6 +275,70 @@ CASES: dict[str, Case] = {
         ),
         unseen=frozenset({"scaling.long_factor", "scaling.original_len"}),
     ),
+    "mixtral": Case(
+        COMMON
+        | {
+            "architectures": ["MixtralForCausalLM"],
+            "model_type": "mixtral",
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "sliding_window": 40,
+            "rope_theta": 800.0,
+            "hidden_act": "gelu",
+        }
+    ),
+    "qwen2_moe": Case(
+        COMMON
+        | {
+            "architectures": ["Qwen2MoeForCausalLM"],
+            "model_type": "qwen2_moe",
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 48,
+            "shared_expert_intermediate_size": 72,
+            "norm_topk_prob": False,
+            "rope_theta": 600.0,
+        }
+    ),
+    "qwen3_moe": Case(
+        COMMON
+        | {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "model_type": "qwen3_moe",
+            "head_dim": 32,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 40,
+            "norm_topk_prob": True,
+            "mlp_only_layers": [0],
+            "rope_theta": 600.0,
+        }
+    ),
+    "olmoe": Case(
+        COMMON
+        | {
+            "architectures": ["OlmoeForCausalLM"],
+            "model_type": "olmoe",
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "rope_theta": 600.0,
+            "attention_bias": True,
+        }
+    ),
+    "granite_moe": Case(
+        COMMON
+        | {
+            "architectures": ["GraniteMoeForCausalLM"],
+            "model_type": "granitemoe",
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "rope_theta": 600.0,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.4,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 0.7,
+        }
+    ),
     "gpt2": Case(gpt2(scale_attn_weights=False, activation_function="relu")),
     "gpt2_by_layer": Case(
         gpt2(scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False, n_inner=None)

@@ -20,7 +20,7 @@ from tests.models.test_parity import spec_of
 
 NUM_TOKENS = 16
 PROMPT = tuple((7 * index * index + 3) % 90 + 5 for index in range(60))
-WINDOWED = {"mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"}
+WINDOWED = {"mistral", "mixtral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"}
 
 
 def first_cases() -> dict[str, str]:

@@ -23,6 +23,7 @@ from tests.models.families import CASES
 TOLERANCE = 1e-4
 VISIBLE = 100 * TOLERANCE
 FAMILIES = ["llama", "qwen3", "gemma2", "granite", "olmo2", "cohere", "gpt2", "opt", "gpt_neox"]
+FAMILIES += ["qwen2_moe", "granite_moe"]
 """One case for each layer class, kind of norm and feed-forward part."""
 
 
@@ -119,7 +120,17 @@ def mutations(spec: DecoderSpec) -> Iterator[tuple[str, DecoderSpec]]:
 
 
 SHAPES = {"vocab_size", "hidden_size", "max_position_embeddings", "num_heads", "num_kv_heads"}
-SHAPES |= {"head_size", "width", "gated", "dim", "max_len", "layers", "mixer", "feed_forward"}
+SHAPES |= {
+    "num_experts",
+    "head_size",
+    "width",
+    "gated",
+    "dim",
+    "max_len",
+    "layers",
+    "mixer",
+    "feed_forward",
+}
 """Fields without a plain value: sizes, which tensors' shapes prove, and the parts walked by themselves."""
 
 
@@ -253,6 +264,8 @@ def test_the_mutations_reach_every_kind_of_field() -> None:
     wanted |= {f"mixer.{name}" for name in ("scale", "qkv_bias", "out_bias", "qk_norm", "norm_eps")}
     wanted |= {"mixer.window", "mixer.softcap", "mixer.rope"}
     wanted |= {"feed_forward.activation", "feed_forward.bias"}
+    wanted |= {f"feed_forward.{name}" for name in ("top_k", "normalize")}
+    wanted |= {"feed_forward.shared_width", "feed_forward.shared_gate"}
     wanted |= {f"rope.{field.name}" for field in fields(Rope)} - {"rope.dim"}
     wanted |= {f"scaling.{field.name}" for field in fields(YarnScaling)}
     wanted |= {f"scaling.{field.name}" for field in fields(LongRopeScaling)}

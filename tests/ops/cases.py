@@ -278,6 +278,20 @@ CASES: dict[str, list[Case]] = {
         )
         for width, scale in ((64, 1.0), (37, 0.22))
     ],
+    "add_gated": [
+        Case(
+            f"C={width}",
+            rows_of(width, width, 1),
+            lambda p, rows, fixed, out: p.run(
+                rows["x"],
+                rows["y"],
+                rows["z"],
+                out=torch.empty_like(rows["x"]) if out is None else out,
+            ),
+            lambda rows, fixed: rows["x"] + torch.sigmoid(rows["z"]) * rows["y"],
+        )
+        for width in (64, 1037)
+    ],
     "scale": [
         Case(
             "C=37",

@@ -5,11 +5,13 @@ Spellings shared with other families are in `models.hf_parts`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
-from quire.models.names import LLAMA_NAMES
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+from quire.models.names import LLAMA_NAMES, Rule, router_rules
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe
 
 
 def granite(hf: HfConfig) -> DecoderSpec:
@@ -48,4 +50,29 @@ def granite(hf: HfConfig) -> DecoderSpec:
     )
 
 
-ARCHITECTURES = {"GraniteForCausalLM": Architecture(granite, LLAMA_NAMES)}
+def granite_moe(hf: HfConfig) -> DecoderSpec:
+    """`GraniteMoeForCausalLM`: the weights of the chosen experts are their shares of each other."""
+    spec = granite(hf)
+    part = Moe(
+        num_experts=hf.int_("num_local_experts", 8),
+        top_k=hf.int_("num_experts_per_tok", 2),
+        width=hf.int_("intermediate_size"),
+        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+    )
+    layers = tuple(replace(layer, feed_forward=part) for layer in spec.layers)
+    return replace(spec, layers=layers)
+
+
+_LAYER, _OURS = "model.layers.{layer}", "layers.{layer}.feed_forward"
+_MOE = f"{_LAYER}.block_sparse_moe"
+
+MOE_NAMES = LLAMA_NAMES.with_rules(
+    Rule(f"{_MOE}.input_linear.weight", f"{_OURS}.experts.{{expert}}.gate_up.weight", parts=(0, 1)),
+    Rule(f"{_MOE}.output_linear.weight", f"{_OURS}.experts.{{expert}}.down.weight"),
+    *router_rules("block_sparse_moe.router.layer"),
+)
+
+ARCHITECTURES = {
+    "GraniteForCausalLM": Architecture(granite, LLAMA_NAMES),
+    "GraniteMoeForCausalLM": Architecture(granite_moe, MOE_NAMES),
+}

@@ -1,15 +1,17 @@
-"""Llama and Mistral: the plain layer, with windows in some Mistral checkpoints.
+"""Llama, Mistral and Mixtral: the plain layer, with windows in some checkpoints, or with experts.
 
 Spellings shared with other families are in `models.hf_parts`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
-from quire.models.names import LLAMA_NAMES
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+from quire.models.names import LLAMA_NAMES, expert_rules, router_rules
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe
 
 
 def llama(hf: HfConfig) -> DecoderSpec:
@@ -35,6 +37,26 @@ def mistral(hf: HfConfig) -> DecoderSpec:
         max_len=hf.int_("max_position_embeddings", 131_072),
         window=hf.optional_int("sliding_window", 4096),
     )
+
+
+def mixtral(hf: HfConfig) -> DecoderSpec:
+    """`MixtralForCausalLM`: Mistral with experts of `intermediate_size`. Source: arXiv 2401.04088."""
+    spec = _decoder(
+        hf,
+        kv_heads=8,
+        attention_bias=False,
+        mlp_bias=False,
+        max_len=hf.int_("max_position_embeddings", 131_072),
+        window=hf.optional_int("sliding_window", None),
+    )
+    part = Moe(
+        num_experts=hf.int_("num_local_experts", 8),
+        top_k=hf.int_("num_experts_per_tok", 2),
+        width=hf.int_("intermediate_size"),
+        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+    )
+    layers = tuple(replace(layer, feed_forward=part) for layer in spec.layers)
+    return replace(spec, layers=layers)
 
 
 def _decoder(
@@ -77,4 +99,11 @@ def _decoder(
 ARCHITECTURES = {
     "LlamaForCausalLM": Architecture(llama, LLAMA_NAMES),
     "MistralForCausalLM": Architecture(mistral, LLAMA_NAMES),
+    "MixtralForCausalLM": Architecture(
+        mixtral,
+        LLAMA_NAMES.with_rules(
+            *expert_rules("block_sparse_moe", ("w1", "w3", "w2")),
+            *router_rules("block_sparse_moe.gate"),
+        ),
+    ),
 }

@@ -103,7 +103,7 @@ class _Checkpoint:
     def __call__(self, name: str) -> torch.Tensor:
         """The parameter in memory of its own."""
         parameter = self._table[name]
-        kind = torch.float32 if parameter.group == "norm" else self._dtype
+        kind = torch.float32 if parameter.is_float32 else self._dtype
         return self._fill(name, torch.empty(parameter.shape, dtype=kind, device=self._device))
 
     def _fill(self, name: str, result: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ class _Checkpoint:
     def borrow(self, name: str) -> torch.Tensor:
         """A matrix or bias as it lies in the file, where one tensor is all of it; else in the buffer."""
         pieces, parameter = self._plan[name], self._table[name]
-        if self._device.type != "cpu" or parameter.group == "norm":
+        if self._device.type != "cpu" or parameter.is_float32:
             return self(name)
         if len(pieces) == 1:
             tensor = folded(self._tensor(pieces[0]), pieces[0])
@@ -125,7 +125,12 @@ class _Checkpoint:
         return self._fill(name, self._staging.take(parameter.shape, self._dtype))
 
     def _tensor(self, piece: Piece) -> torch.Tensor:
-        tensor: torch.Tensor = self._files[self._stored[piece.source].path].get_tensor(piece.source)
+        file = self._files[self._stored[piece.source].path]
+        tensor: torch.Tensor = (
+            file.get_tensor(piece.source)
+            if piece.expert is None
+            else file.get_slice(piece.source)[piece.expert]
+        )
         return tensor
 
 
@@ -141,7 +146,7 @@ class DummySource:
     def __call__(self, name: str) -> torch.Tensor:
         """The parameter in memory of its own."""
         parameter = self._table[name]
-        if parameter.group == "norm":
+        if parameter.is_float32:
             fill = torch.zeros if name.endswith(".bias") else torch.ones
             return fill(parameter.shape, dtype=torch.float32, device=self._device)
         result = torch.empty(parameter.shape, dtype=self._dtype, device=self._device)
@@ -150,7 +155,7 @@ class DummySource:
     def borrow(self, name: str) -> torch.Tensor:
         """A matrix or bias in the buffer."""
         parameter = self._table[name]
-        if self._device.type != "cpu" or parameter.group == "norm":
+        if self._device.type != "cpu" or parameter.is_float32:
             return self(name)
         return self._draw(name, self._staging.take(parameter.shape, self._dtype))
 
@@ -167,6 +172,8 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     if piece.fold == "gather_heads":
         heads = tensor.reshape(-1, len(piece.parts), piece.head_size, *tensor.shape[1:])
         tensor = heads.transpose(0, 1).flatten(0, 2)
+    if piece.fold == "split_turns":
+        tensor = torch.cat((tensor[0::2], tensor[1::2]))
     if piece.fold == "add_one":
         tensor = tensor.float() + 1.0
     return tensor

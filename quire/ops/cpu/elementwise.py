@@ -72,6 +72,29 @@ class AddCpu(RowProvider):
 
 
 @register
+class AddGatedCpu(RowProvider):
+    op = "add_gated"
+
+    def native(
+        self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes. Raises TypeError if y, gate or out is not of x's dtype."""
+        if not x.dtype is y.dtype is gate.dtype is out.dtype:
+            raise TypeError(f"add_gated takes one dtype, not {x.dtype}, {y.dtype}, {gate.dtype}")
+        number, args = _map("add_gated", x, out)
+        args.y, args.y_stride = y.data_ptr(), plane(y)[2]
+        args.gate, args.gate_stride = gate.data_ptr(), gate.stride(0)
+        return number, args
+
+    def run(
+        self, x: torch.Tensor, y: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor
+    ) -> torch.Tensor:
+        """x + sigmoid(gate) * y, x and y [T, C], gate [T, 1]; one rounding. `out` may be x or y."""
+        native().run(*self.native(x, y, gate, out=out))
+        return out
+
+
+@register
 class ScaleCpu(RowProvider):
     op = "scale"
 

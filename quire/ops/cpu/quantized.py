@@ -38,15 +38,17 @@ class PackedQuantized:
     args: ctypes.Structure
 
 
-def pack(weight: QuantizedWeight, bias: torch.Tensor | None) -> PackedQuantized:
-    """Rearranges a weight [N, K] for the kernels; bias [N] is kept in float32."""
-    stored, dtype = weight.format, str(weight.dtype).removeprefix("torch.")
+def code_of(format: Format) -> int:
+    """The kernels' number of a format; 0 for plain floats."""
+    return _CODES[format.kind] + format.has_zeros if format.kind in _CODES else 0
+
+
+def pack_into(data: torch.Tensor, weight: QuantizedWeight) -> None:
+    """Rearranges a weight [N, K] for the kernels in `data`, uint8 of `Format.num_bytes`."""
     num_columns, depth = weight.codes.shape
     codes = weight.codes if weight.codes.stride(1) == 1 else weight.codes.contiguous()
     scales = weight.scales.contiguous()
     zeros = None if weight.zeros is None else weight.zeros.contiguous()
-    data = allocate(stored.num_bytes(num_columns, depth, weight.dtype.itemsize))
-    number = _CODES[stored.kind] + stored.has_zeros
     native().run(
         NUMBERS["pack_quantized"],
         STRUCTS["pack_quantized"](
@@ -57,18 +59,26 @@ def pack(weight: QuantizedWeight, bias: torch.Tensor | None) -> PackedQuantized:
             N=num_columns,
             K=depth,
             stride=codes.stride(0),
-            format=number,
-            group=stored.group,
+            format=code_of(weight.format),
+            group=weight.format.group,
         ),
     )
+
+
+def pack(weight: QuantizedWeight, bias: torch.Tensor | None) -> PackedQuantized:
+    """A weight [N, K] for the kernels; bias [N] is kept in float32."""
+    stored = weight.format
+    num_columns, depth = weight.codes.shape
+    data = allocate(stored.num_bytes(num_columns, depth, weight.dtype.itemsize))
+    pack_into(data, weight)
     bias = None if bias is None else bias.to(torch.float32).contiguous()
     args = Args(
         weight=data.data_ptr(),
         bias=None if bias is None else bias.data_ptr(),
         N=num_columns,
         K=depth,
-        dtype=DTYPES[dtype],
-        format=number,
+        dtype=DTYPES[str(weight.dtype).removeprefix("torch.")],
+        format=code_of(stored),
         group=stored.group,
     )
     return PackedQuantized(num_columns, data, bias, args)
@@ -102,7 +112,7 @@ def round_weight(
             K=depth,
             stride=weight.stride(0),
             dtype=DTYPES[str(weight.dtype).removeprefix("torch.")],
-            format=_CODES[format.kind] + format.has_zeros,
+            format=code_of(format),
             group=format.group,
         ),
     )

@@ -21,6 +21,12 @@ CACHE_FORMATS = {"plain": 0, "fp8": 1, "fp8_per_token_head": 2, "int8_per_token_
 ACTS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 """Activations likewise."""
 
+EXPERT_ACTS = {**ACTS, "swiglu_clamped": 4}
+"""Those of `experts`."""
+
+SCORINGS = {"softmax": 0, "sigmoid": 1}
+"""Ways to score experts likewise."""
+
 TYPES: dict[str, tuple[str, type[ctypes._SimpleCData[int]] | type[ctypes._SimpleCData[float]]]] = {
     "const": ("const void*", ctypes.c_void_p),  # type: ignore[dict-item]
     "mut": ("void*", ctypes.c_void_p),  # type: ignore[dict-item]
@@ -47,6 +53,13 @@ OPERATIONS: dict[str, str] = {
     "i32:dtype i32:format i32:group i32:reserved",
     "pack_quantized": "const:codes const:scales const:zeros mut:out i64:N i64:K i64:stride "
     "i32:format i32:group",
+    # the top_k best of E logits a row, and what experts with packed weights make of rows; biases are
+    # float32 [E, padded columns], null for none; gate and up take turns by blocks of columns
+    "route": "const:logits const:bias mut:ids mut:weights i64:rows i64:E i64:stride i64:top_k "
+    "i64:groups i64:top_groups i64:group_best f32:scale i32:scoring i32:normalize i32:dtype",
+    "experts": "const:x const:ids const:weights const:gate_up const:down const:gate_up_bias "
+    "const:down_bias mut:out i64:rows i64:x_stride i64:out_stride i64:top_k i64:E i64:C i64:F "
+    "i64:gate_up_bytes i64:down_bytes f32:limit i32:act i32:dtype i32:format i32:group i32:reserved",
     # weight [N, K] to such codes, scales and zeros; limits [N, groups] or null
     "round_weight": "const:weight const:limits mut:codes mut:scales mut:zeros "
     "i64:N i64:K i64:stride i32:dtype i32:format i32:group i32:reserved",
@@ -73,6 +86,8 @@ OPERATIONS: dict[str, str] = {
     # element by element, rows of `width`; act_mul's x is [rows, 2 * width]
     "add": "const:x const:y mut:out i64:rows i64:width i64:x_stride i64:y_stride i64:out_stride "
     "f32:scale i32:dtype",
+    "add_gated": "const:x const:y const:gate mut:out i64:rows i64:width i64:x_stride i64:y_stride "
+    "i64:gate_stride i64:out_stride i32:dtype i32:reserved",
     "scale": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:factor i32:dtype",
     "soft_cap": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:cap i32:dtype",
     "to_float32": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:dtype",
@@ -171,7 +186,8 @@ def header() -> str:
         "",
     ]
     lines += [
-        f"#define QUIRE_{name.upper()} {number}" for name, number in {**DTYPES, **ACTS}.items()
+        f"#define QUIRE_{name.upper()} {number}"
+        for name, number in {**DTYPES, **EXPERT_ACTS}.items()
     ]
     lines += [
         f"#define QUIRE_CACHE_{name.upper()} {number}" for name, number in CACHE_FORMATS.items()

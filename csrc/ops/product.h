@@ -1,0 +1,145 @@
+// What a packed weight can do: take rows, and give their products with 32 of its columns.
+//
+// A product has, for rows in groups that one kernel call takes: the bytes of packed rows, `pack` for one
+// row, and `sums` for one block of columns. `first` is where a group's rows stand among the sums.
+#pragma once
+#include "groups.h"
+
+namespace quire {
+
+const int64_t kAhead = 4096;  // bytes that a single group of rows asks for in advance
+const int64_t kNear = 256;    // k of a stretch of weights that stays in the first cache
+
+// The product kernel of a number type: how rows are packed, and a tile of the result.
+template <class T> struct Kernel {
+  typedef typename Kind<T>::A A;  // [steps][rows]
+  static const int k = Kind<T>::k, rows = kRows, per_step = 1;
+  static void begin() {}
+  static void end() {}
+  static int64_t padded(int64_t count) { return count; }
+
+  static void pack_row(const T* x, int64_t K, int64_t steps, int count, int i, A* group) {
+    quire::pack_row(x, K, steps, count, group + i);
+  }
+
+  static void tile(int count, const A* group, int64_t from, const T* b, int64_t steps, float* c,
+                   bool fresh, const char* ahead, int64_t ahead_step) {
+    tile_of(count, group + from * count, b, steps, c, fresh, ahead, ahead_step);
+  }
+};
+
+#ifdef QUIRE_TILES
+template <> struct Kernel<bf16> : Tiles {};
+#endif
+
+// A weight [N, K] of floats. It is stored as blocks of 32 columns, k inside, so that one thread reads one
+// stream. A row of the result is the sum over k in rising order whatever the number of rows: rows are
+// grouped and k is cut only to keep data near, and sums that are put away in between keep all their bits.
+template <class T> struct PlainProduct {
+  typedef Kernel<T> Use;
+  typedef typename Use::A A;
+  static const int rows = Use::rows;
+  const T* weight;
+  int64_t K, steps, blocks;
+
+  PlainProduct(const void* data, int64_t n, int64_t k)
+      : weight((const T*)data), K(k), steps((k + 31) / 32 * 32 / Use::k),
+        blocks((n + kColumns - 1) / kColumns) {}
+
+  static void begin() { Use::begin(); }
+  static void end() { Use::end(); }
+  static size_t temporary_bytes() { return 0; }
+
+  int64_t height(const Groups& groups) const { return Use::padded(groups.largest()); }
+  int64_t first(const Groups& groups, int64_t g) const { return g * height(groups); }
+  int64_t sum_rows(const Groups& groups) const { return groups.count * height(groups); }
+  size_t packed_bytes(const Groups& groups) const {
+    return sum_rows(groups) * steps * Use::per_step * sizeof(A);
+  }
+  const float* scale(int64_t) const { return nullptr; }
+
+  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
+    Use::pack_row(x, K, steps, groups.size(g), i,
+                  (A*)packed + first(groups, g) * steps * Use::per_step);
+  }
+
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
+    const int64_t tall = height(groups), stretch = groups.count > 2 ? kNear / Use::k : steps;
+    const T* data = weight + block * steps * Use::k * kColumns;
+    for (int64_t s = 0; s < steps; s += stretch) {
+      int64_t n = steps - s < stretch ? steps - s : stretch;
+      const T* here = data + s * Use::k * kColumns;
+      const int64_t bytes = n * Use::k * kColumns * sizeof(T);
+      for (int64_t g = 0; g < groups.count; g++) {
+        // the next stretch of weights comes nearer while this one is used
+        const char* ahead = (const char*)here + kAhead;
+        int64_t ahead_step = kColumns * Use::k * sizeof(T);
+        if (groups.count > 1) {
+          ahead = (const char*)here + bytes + g * (bytes / groups.count) / 64 * 64;
+          ahead_step = bytes / groups.count / n;
+        }
+        Use::tile(groups.size(g), (const A*)packed + g * tall * steps * Use::per_step, s, here, n,
+                  out + g * tall * kColumns, s == 0, ahead, ahead_step);
+      }
+    }
+  }
+};
+
+// sums * scale + delta + bias of rows of the output of `linear`, rounded once.
+template <class T, class Args>
+void finish(const Args& args, int64_t row, int rows, int64_t column, const float* c,
+            const float* scale) {
+  const float* bias = (const float*)args.bias;
+  const float* delta = (const float*)args.delta;
+  for (int i = 0; i < rows; i++) {
+    T* out = (T*)args.out + (row + i) * args.out_stride;
+    for (int64_t j = 0; j < kColumns && column + j < args.N; j += 16) {
+      int n = args.N - column - j < 16 ? (int)(args.N - column - j) : 16;
+      vf sum = load(c + kColumns * i + j);
+      if (scale) sum = sum * load(scale + j);
+      if (delta) sum = sum + load(delta + (row + i) * args.delta_stride + column + j, n);
+      if (bias) sum = sum + load(bias + column + j, n);
+      store(out + column + j, sum, n);
+    }
+  }
+}
+
+inline size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// out [rows, N] = x [rows, K] times the weight of `product`; rows of x and out are of type T.
+template <class T, class P, class Args>
+void multiply(const Args& args, const P& product, Team& team) {
+  const int64_t share = product.blocks / (8 * team.size) > 1 ? product.blocks / (8 * team.size) : 1;
+  const int64_t shares = (product.blocks + share - 1) / share;
+  const bool is_private = args.rows <= kPrivateRows;
+  P::begin();
+  int64_t taken = 0;  // shares of earlier chunks, each thread's last and failing try included
+  for (int64_t start = 0; start < args.rows; start += kChunk, taken += shares + team.size) {
+    Groups groups(args.rows - start < kChunk ? args.rows - start : kChunk, P::rows);
+    size_t a_bytes = whole_lines(product.packed_bytes(groups));
+    size_t c_bytes = (size_t)product.sum_rows(groups) * kColumns * 4;
+    void* packed = is_private ? nullptr : team.common(a_bytes);
+    char* room = (char*)team.own(c_bytes + P::temporary_bytes() + (is_private ? a_bytes : 0));
+    float* sums = (float*)room;
+    void* temporary = room + c_bytes;
+    if (is_private) packed = room + c_bytes + P::temporary_bytes();
+    int64_t from = 0, to = groups.count;
+    if (!is_private) team.part(groups.count, &from, &to);
+    for (int64_t g = from; g < to; g++)
+      for (int i = 0; i < groups.size(g); i++)
+        product.pack((const T*)args.x + (start + groups.begin(g) + i) * args.x_stride, groups, g, i,
+                     packed);
+    if (!is_private) team.barrier();
+    for (int64_t next; (next = team.next(0) - taken) < shares;)
+      for (int64_t b = next * share; b < product.blocks && b < (next + 1) * share; b++) {
+        product.sums(groups, packed, b, sums, temporary);
+        for (int64_t g = 0; g < groups.count; g++)
+          finish<T>(args, start + groups.begin(g), groups.size(g), b * kColumns,
+                    sums + product.first(groups, g) * kColumns, product.scale(b));
+      }
+    if (start + kChunk < args.rows) team.barrier();
+  }
+  P::end();
+}
+
+}  // namespace quire

@@ -1,0 +1,321 @@
+// Products with packed weights of 4 and 8 bits.
+//
+// Integer weights meet rows of 16-bit integers. A row is cut into parts of 128 numbers, each with a
+// step of its own; sums within a part, or within a group of weights with one scale, are exact, and
+// float32 begins where they are added up, in rising order: the same bits on every machine. Weights in
+// float8 become bfloat16 or float32 and are multiplied as those are.
+//
+// A block of 32 columns is a row of records, one for each group of k, or one for all of K. A record is
+// 32 scales, then 32 zero points and 32 bytes unused where there are zero points, then the numbers:
+// two k of a column side by side and, of 4 bits, the two k after them in the upper halves.
+#pragma once
+#include "dot_int.h"
+#include "product.h"
+
+namespace quire {
+
+enum Format { kInt8 = 1, kInt4 = 2, kInt4Zero = 3, kFp8 = 4 };
+const int64_t kPart = 128;      // numbers of a row that have one step
+const float kLargest = 32512;   // 127 * 256: what the largest of a part becomes
+const int64_t kFar = 4096;      // bytes from a weight in use to the one that is fetched meanwhile
+const int64_t kNearBytes = 8192;  // of a stretch of weights that stays in the first cache
+
+struct Layout {
+  int64_t N, K, depth, group, blocks;
+  int head;    // bytes of a record before its numbers
+  int halves;  // of a byte in one number
+  Layout(int64_t n, int64_t k, int64_t per_scale, int32_t format)
+      : N(n), K(k), group(per_scale), blocks((n + kColumns - 1) / kColumns) {
+    int64_t unit = group ? group : 32;
+    depth = (K + unit - 1) / unit * unit;
+    if (!group) group = depth;
+    head = format == kInt4Zero ? 192 : 128;
+    halves = format == kInt4 || format == kInt4Zero ? 1 : 2;
+  }
+  int64_t records() const { return depth / group; }
+  int64_t bytes(int64_t k) const { return k * kColumns * halves / 2; }
+  int64_t record_bytes() const { return head + bytes(group); }
+  int64_t block_bytes() const { return records() * record_bytes(); }
+};
+
+// --- rows as integers
+
+// Rows of one group: for each two k the pair of each row; for each part its step; for each group of
+// weights the sum of the row's integers.
+struct IntRows {
+  int32_t* pairs;
+  float* steps;
+  int32_t* sums;
+};
+
+struct RowSizes {
+  int64_t pairs, steps, sums;  // of one row
+  RowSizes(const Layout& l, int64_t unit)
+      : pairs(l.depth / 2), steps((l.depth + kPart - 1) / kPart), sums((l.depth + unit - 1) / unit) {}
+  int64_t all() const { return pairs + steps + sums; }
+  IntRows at(int32_t* memory, int64_t all_rows, int64_t first) const {
+    return {memory + first * pairs, (float*)memory + all_rows * pairs + first * steps,
+            memory + all_rows * (pairs + steps) + first * sums};
+  }
+};
+
+// One row of x as row `i` of `rows`. A part with a number that is not finite gets the step NaN.
+template <class T>
+void pack_int_row(const T* x, const Layout& l, int64_t unit, int rows, int i, IntRows out) {
+  for (int64_t k = 0; k < l.depth; k += kPart) {
+    alignas(64) int16_t numbers[kPart];
+    alignas(64) int32_t lanes[16];
+    vf part[kPart / 16];
+    vi most = vi_set(0);
+    for (int j = 0; j < kPart / 16; j++) {
+      int64_t left = l.K - k - 16 * j;
+      part[j] = left >= 16 ? load(x + k + 16 * j) : left > 0 ? load(x + k + 16 * j, (int)left) : vf_zero();
+      vi size = as_int(part[j]) & vi_set(0x7fffffff);
+      most = select(less(most, size), size, most);
+    }
+    store(lanes, most);
+    int32_t largest = 0;
+    for (int j = 0; j < 16; j++) largest = lanes[j] > largest ? lanes[j] : largest;
+    union { int32_t bits; float value; } limit = {largest};
+    float step = limit.value / kLargest, inverse = kLargest / limit.value;
+    if (limit.value < 0x1p-100f) step = inverse = 0;  // a row of zeros, or as good as that
+    bool whole = largest < 0x7f800000;
+    if (!whole) step = __builtin_nanf(""), inverse = 0;
+    for (int j = 0; j < kPart / 16; j++) {
+      vi number = whole ? to_int(part[j] * vf_set(inverse)) : vi_set(0);
+      store16((uint16_t*)numbers + 16 * j, number);
+    }
+    int64_t room = l.depth - k < kPart ? l.depth - k : kPart;
+    out.steps[k / kPart * rows + i] = step;
+    for (int64_t from = 0; from < room; from += unit) {
+      int32_t sum = 0;
+      for (int64_t j = from; j < from + unit && j < room; j++) sum += numbers[j];
+      out.sums[(k + from) / unit * rows + i] = sum;
+    }
+    for (int64_t j = 0; j < room / 2; j++)
+      __builtin_memcpy(out.pairs + (k / 2 + j) * rows + i, numbers + 2 * j, 4);
+  }
+}
+
+// --- products of integers
+
+struct Ahead {  // weights that come nearer while others are used: 64 bytes for each step
+  const char* place;
+  int64_t step;
+  QUIRE_INLINE void fetch(Ahead& a) {
+    __builtin_prefetch(a.place, 0, 2);
+    a.place += a.step;
+  }
+};
+
+// c [R][2] += pairs a [k / 2][R] times numbers b of `k` (a multiple of 32) of 32 columns. Integer
+// sums have no order; few rows have two sums each so that one need not wait for the other.
+template <int R, bool NIBBLES>
+QUIRE_INLINE void dot_tile(const int32_t* a, const uint8_t* b, int64_t k, vi c[R][2], Ahead& ahead) {
+  const int kSums = R <= 4 && kRows > 3 ? 2 : 1;
+  vi d[kSums][R][2];
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < 2; j++) {
+      d[0][i][j] = c[i][j];
+      if (kSums > 1) d[kSums - 1][i][j] = vi_set(0);
+    }
+  for (int64_t s = 0; s < k / 2; s += 2) {
+    vi wide[2];
+    for (int half = 0; half < 2; half++) {
+      vi w[2];
+      for (int j = 0; j < 2; j++) {
+        if (!NIBBLES) {
+          w[j] = pairs_signed(b + 64 * half + 32 * j);
+        } else if (half == 0) {
+          wide[j] = pairs_unsigned(b + 32 * j);
+          w[j] = wide[j] & vi_set(0x000f000f);
+        } else {
+          w[j] = high_nibbles(wide[j]);
+        }
+      }
+      for (int i = 0; i < R; i++) {
+        vi number = vi_set(a[(s + half) * R + i]);
+        for (int j = 0; j < 2; j++)
+          d[half % kSums][i][j] = dot_pairs(number, w[j], d[half % kSums][i][j]);
+      }
+      if (!NIBBLES) Ahead::fetch(ahead);
+    }
+    if (NIBBLES) Ahead::fetch(ahead);
+    b += NIBBLES ? 64 : 128;
+  }
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < 2; j++)
+      c[i][j] = kSums > 1 ? d[0][i][j] + d[kSums - 1][i][j] : d[0][i][j];
+}
+
+// sums [R][32] += a group of rows times the numbers of a block from k `from` to `to`, both multiples
+// of the weights' group or of kPart. `one_scale`: the scale of all of K is applied later.
+template <int R, bool NIBBLES>
+void int_tile(IntRows a, const uint8_t* block, const Layout& l, bool one_scale, int64_t from,
+              int64_t to, float* sums, Ahead ahead) {
+  const int64_t unit = one_scale ? kPart : l.group;
+  const uint8_t* b = block + (one_scale ? l.head + l.bytes(from) : from / unit * l.record_bytes());
+  for (int64_t k = from; k < to; k += unit) {
+    int64_t n = to - k < unit ? to - k : unit;
+    const float* scale = (const float*)b;
+    vi c[R][2];
+    for (int i = 0; i < R; i++)
+      for (int j = 0; j < 2; j++) {
+        c[i][j] = vi_set(0);
+        if (NIBBLES) {
+          int32_t sum = a.sums[k / unit * R + i];
+          c[i][j] = l.head == 128 ? vi_set(-8 * sum)
+                                  : vi_set(-sum) * load8((const int8_t*)(one_scale ? block : b) + 128 + 16 * j);
+        }
+      }
+    if (!one_scale) b += l.head;
+    dot_tile<R, NIBBLES>(a.pairs + k / 2 * R, b, n, c, ahead);
+    b += l.bytes(n);
+    for (int i = 0; i < R; i++) {
+      vf step = vf_set(a.steps[k / kPart * R + i]);
+      for (int j = 0; j < 2; j++) {
+        vf term = to_float(c[i][j]) * step;
+        if (!one_scale) term = term * load(scale + 16 * j);
+        store(sums + kColumns * i + 16 * j, load(sums + kColumns * i + 16 * j) + term);
+      }
+    }
+  }
+}
+
+inline void int_tile_of(int rows, bool nibbles, IntRows a, const uint8_t* block, const Layout& l,
+                 bool one_scale, int64_t from, int64_t to, float* sums, Ahead ahead) {
+  if (nibbles) {
+    QUIRE_FOR_ROWS(rows, (int_tile<R, true>(a, block, l, one_scale, from, to, sums, ahead)))
+  } else {
+    QUIRE_FOR_ROWS(rows, (int_tile<R, false>(a, block, l, one_scale, from, to, sums, ahead)))
+  }
+}
+
+// A weight [N, K] of whole numbers, for rows of type T.
+template <class T> struct IntProduct {
+  static const int rows = kRows;
+  const uint8_t* weight;
+  Layout l;
+  bool one_scale;
+  int64_t unit, blocks;
+  RowSizes sizes;
+
+  IntProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format)
+      : weight((const uint8_t*)data), l(n, k, group, format), one_scale(group == 0),
+        unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit) {}
+
+  static void begin() {}
+  static void end() {}
+  static size_t temporary_bytes() { return 0; }
+
+  int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
+  int64_t sum_rows(const Groups& groups) const { return groups.rows; }
+  size_t packed_bytes(const Groups& groups) const { return groups.rows * sizes.all() * 4; }
+  const uint8_t* block_of(int64_t block) const { return weight + block * l.block_bytes(); }
+  const float* scale(int64_t block) const {
+    return one_scale ? (const float*)block_of(block) : nullptr;
+  }
+
+  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
+    pack_int_row(x, l, unit, groups.size(g), i,
+                 sizes.at((int32_t*)packed, groups.rows, groups.begin(g)));
+  }
+
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
+    const uint8_t* data = block_of(block);
+    int64_t stretch = l.depth;
+    if (groups.count > 2) stretch = kNearBytes * 2 / (kColumns * l.halves) / kPart * kPart;
+    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
+    for (int64_t k = 0; k < l.depth; k += stretch) {
+      int64_t end = k + stretch < l.depth ? k + stretch : l.depth;
+      int64_t here = (end - k) * l.block_bytes() / l.depth;
+      for (int64_t g = 0; g < groups.count; g++) {
+        Ahead ahead = {(const char*)data + k * l.block_bytes() / l.depth + kFar, 64};
+        if (groups.count > 1) {
+          ahead.place += here - kFar + g * (here / groups.count) / 64 * 64;
+          ahead.step = here / groups.count / (here / 64);
+        }
+        int64_t row = groups.begin(g);
+        int_tile_of(groups.size(g), l.halves == 1, sizes.at((int32_t*)packed, groups.rows, row),
+                    data, l, one_scale, k, end, out + row * kColumns, ahead);
+      }
+    }
+  }
+};
+
+// --- products of float8
+
+// Numbers of `k` (even) of 32 columns as the kernels of a type want them.
+QUIRE_INLINE void widen(const uint8_t* in, int64_t k, bf16* out) {
+  for (int64_t i = 0; i < k * kColumns; i += 32) store((int32_t*)(out + i), pairs_from_fp8(in + i));
+}
+QUIRE_INLINE void widen(const uint8_t* in, int64_t k, f32* out) {
+  for (int64_t s = 0; s < k; s += 2)
+    for (int j = 0; j < 2; j++) {
+      vi pairs = pairs_from_fp8(in + s * kColumns + 32 * j);
+      store(out + s * kColumns + 16 * j, as_float(shift_left<16>(pairs)));
+      store(out + (s + 1) * kColumns + 16 * j, as_float(pairs & vi_set((int32_t)0xffff0000)));
+    }
+}
+
+// sums [rows][32] += scale [32] * c [rows][32].
+inline void add_scaled(float* sums, const float* c, const float* scale, int rows) {
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < kColumns; j += 16)
+      store(sums + kColumns * i + j,
+            load(sums + kColumns * i + j) + load(c + kColumns * i + j) * load(scale + j));
+}
+
+// A weight [N, K] of float8 for rows of type T; weights become numbers of type W.
+template <class T, class W> struct FloatProduct {
+  typedef typename Kind<T>::A A;
+  static const int rows = kRows, per = Kind<T>::k;
+  static const int64_t kStretch = 128;
+  const uint8_t* weight;
+  Layout l;
+  bool one_scale;
+  int64_t blocks, steps;
+
+  FloatProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format)
+      : weight((const uint8_t*)data), l(n, k, group, format), one_scale(group == 0),
+        blocks(l.blocks), steps(l.depth / per) {}
+
+  static void begin() {}
+  static void end() {}
+  static size_t term_bytes() { return (size_t)kRows * kColumns * 4; }
+  static size_t temporary_bytes() { return term_bytes() + kStretch * kColumns * sizeof(W); }
+
+  int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
+  int64_t sum_rows(const Groups& groups) const { return groups.rows; }
+  size_t packed_bytes(const Groups& groups) const { return groups.rows * steps * sizeof(A); }
+  const uint8_t* block_of(int64_t block) const { return weight + block * l.block_bytes(); }
+  const float* scale(int64_t block) const {
+    return one_scale ? (const float*)block_of(block) : nullptr;
+  }
+
+  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
+    pack_row(x, l.K, steps, groups.size(g), (A*)packed + groups.begin(g) * steps + i);
+  }
+
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out,
+            void* temporary) const {
+    const uint8_t* data = block_of(block);
+    float* term = (float*)temporary;
+    W* wide = (W*)((char*)temporary + term_bytes());
+    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
+    for (int64_t k = 0; k < l.depth; k += kStretch) {
+      int64_t n = l.depth - k < kStretch ? l.depth - k : kStretch;
+      const uint8_t* record = data + (one_scale ? l.bytes(k) : k / l.group * l.record_bytes());
+      widen(record + l.head, n, wide);
+      for (int64_t g = 0; g < groups.count; g++) {
+        int64_t row = groups.begin(g);
+        const A* a = (const A*)packed + row * steps + k / per * groups.size(g);
+        float* c = one_scale ? out + row * kColumns : term;
+        tile_of(groups.size(g), a, wide, n / per, c, !one_scale, (const char*)wide, 0);
+        if (!one_scale) add_scaled(out + row * kColumns, term, (const float*)record, groups.size(g));
+      }
+    }
+  }
+};
+
+}  // namespace quire

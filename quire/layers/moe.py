@@ -1,0 +1,232 @@
+"""The feed-forward part made of experts: a router, the routed experts, and those that all tokens pass.
+
+Dense parts are `layers.mlp`; how experts are chosen and multiplied is `ops.moe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from quire.layers.dtypes import dtype_name
+from quire.layers.linear import Linear, read_to_pack
+from quire.layers.mlp import GatedMlp
+from quire.ops.arena import Arena
+from quire.ops.elementwise import ADD, ADD_GATED
+from quire.ops.moe import EXPERTS, ROUTE, ExpertSizes, RouteRule
+from quire.ops.registry import Table
+from quire.quant.formats import PLAIN, Format
+from quire.quant.rounding import quantize
+
+
+class Router:
+    """x [T, C] to the ids [T, k] and weights [T, k] of each token's experts."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        *,
+        size: int,
+        num_experts: int,
+        rule: RouteRule,
+        bias: bool,
+        choice_bias: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self._name = name
+        self._num_experts = num_experts
+        self._rule = rule
+        self._has_choice_bias = choice_bias
+        self._choice_bias: torch.Tensor | None = None
+        self._product = Linear(
+            table, f"{name}.router", in_size=size, out_size=num_experts, bias=bias, dtype=dtype
+        )
+        self._route = table.bind(ROUTE, dtype_name(dtype), E=num_experts, K=rule.top_k)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        self._product.load(weights)
+        if self._has_choice_bias:
+            self._choice_bias = weights(f"{self._name}.choice.bias")
+
+    def __call__(self, x: torch.Tensor, arena: Arena) -> tuple[torch.Tensor, torch.Tensor]:
+        """ids [T, k] int32 and weights [T, k] float32, from the arena."""
+        num_tokens = x.shape[0]
+        logits = self._product(x, out=arena.take((num_tokens, self._num_experts), x.dtype))
+        ids = arena.take((num_tokens, self._rule.top_k), torch.int32)
+        weights = arena.take((num_tokens, self._rule.top_k), torch.float32)
+        self._route(logits, self._rule, bias=self._choice_bias, ids=ids, weights=weights)
+        return ids, weights
+
+
+class Experts:
+    """The routed experts: the weighted sum of what a token's own ones make of it."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        sizes: ExpertSizes,
+        *,
+        bias: bool,
+        dtype: torch.dtype,
+        format: Format = PLAIN,
+    ) -> None:
+        self._name = name
+        self._sizes = sizes
+        self._bias = bias
+        self._format = format
+        self._dtype = dtype
+        self._run = table.bind(
+            EXPERTS,
+            dtype_name(dtype),
+            format=format.name,
+            E=sizes.num_experts,
+            C=sizes.size,
+            F=sizes.width,
+        )
+        self._packed: object = None
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the experts one after the other."""
+        provider = self._run.provider
+        room = provider.room(  # type: ignore[attr-defined]
+            self._sizes, dtype=self._dtype, format=self._format.name, bias=self._bias
+        )
+        for number in range(self._sizes.num_experts):
+            gate_up, gate_up_bias = self._read(weights, f"{number}.gate_up")
+            # What was borrowed is good until the next is asked for.
+            gate_up = gate_up.clone() if isinstance(gate_up, torch.Tensor) else gate_up
+            down, down_bias = self._read(weights, f"{number}.down")
+            provider.put(room, number, gate_up, down, gate_up_bias, down_bias)  # type: ignore[attr-defined]
+        self._packed = room
+
+    def _read(
+        self, weights: Callable[[str], torch.Tensor], part: str
+    ) -> tuple[object, torch.Tensor | None]:
+        """One product's weight in its format, and its bias."""
+        name = f"{self._name}.experts.{part}"
+        weight = read_to_pack(weights, f"{name}.weight", self._run)
+        stored = weight if self._format.bits is None else quantize(weight, self._format)
+        return stored, weights(f"{name}.bias") if self._bias else None
+
+    def __call__(
+        self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, *, out: torch.Tensor
+    ) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
+        self._run(x, ids, weights, self._packed, out=out)
+        return out
+
+
+class MoeMlp:
+    """Routed experts, and a gated part of `shared_width` that all tokens pass if that is not 0.
+
+    shared_gate  what the shared part makes is weighed by the sigmoid of a product of its own.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        sizes: ExpertSizes,
+        rule: RouteRule,
+        *,
+        bias: bool,
+        router_bias: bool,
+        choice_bias: bool,
+        shared_width: int,
+        shared_gate: bool,
+        dtype: torch.dtype,
+        format: Format = PLAIN,
+    ) -> None:
+        self._router = Router(
+            table,
+            name,
+            size=sizes.size,
+            num_experts=sizes.num_experts,
+            rule=rule,
+            bias=router_bias,
+            choice_bias=choice_bias,
+            dtype=dtype,
+        )
+        self._experts = Experts(table, name, sizes, bias=bias, dtype=dtype, format=format)
+        self._shared: SharedPart | None = None
+        if shared_width:
+            self._shared = SharedPart(
+                table,
+                name,
+                size=sizes.size,
+                width=shared_width,
+                act=sizes.act,
+                has_gate=shared_gate,
+                dtype=dtype,
+                format=format,
+            )
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        self._router.load(weights)
+        self._experts.load(weights)
+        if self._shared is not None:
+            self._shared.load(weights)
+
+    def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
+        ids, weights = self._router(x, arena)
+        if self._shared is None:
+            return self._experts(x, ids, weights, out=out)
+        made = self._experts(x, ids, weights, out=arena.take(tuple(x.shape), x.dtype))
+        return self._shared(x, made, arena, out=out)
+
+
+class SharedPart:
+    """made + g * mlp(x), where g is 1, or the sigmoid of a product of x."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        *,
+        size: int,
+        width: int,
+        act: str,
+        has_gate: bool,
+        dtype: torch.dtype,
+        format: Format,
+    ) -> None:
+        self._mlp = GatedMlp(
+            table,
+            f"{name}.shared",
+            size=size,
+            width=width,
+            act=act,
+            bias=False,
+            dtype=dtype,
+            format=format,
+        )
+        self._gate: Linear | None = None
+        if has_gate:
+            self._gate = Linear(
+                table, f"{name}.shared_gate", in_size=size, out_size=1, bias=False, dtype=dtype
+            )
+            self._add_gated = table.bind(ADD_GATED, dtype_name(dtype), C=size)
+        self._add = table.bind(ADD, dtype_name(dtype), C=size)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        self._mlp.load(weights)
+        if self._gate is not None:
+            self._gate.load(weights)
+
+    def __call__(
+        self, x: torch.Tensor, made: torch.Tensor, arena: Arena, *, out: torch.Tensor
+    ) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
+        if self._gate is None:
+            self._add(made, self._mlp(x, arena, out=out), out=out)
+            return out
+        gate = self._gate(x, out=arena.take((x.shape[0], 1), x.dtype))
+        self._add_gated(made, self._mlp(x, arena, out=out), gate, out=out)
+        return out

@@ -1,0 +1,246 @@
+"""Routing and experts by the native library.
+
+Definitions are in `ops.moe`; kernels are csrc/ops/moe.cpp.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+
+from quire.ops.cpu import quantized
+from quire.ops.cpu.library import native, refuses
+from quire.ops.cpu.memory import allocate
+from quire.ops.cpu.structs import EXPERT_ACTS, NUMBERS, SCORINGS, STRUCTS
+from quire.ops.cpu.views import CODES
+from quire.ops.formats import BLOCK_COLUMNS, PLAIN, Format, parse
+from quire.ops.moe import ExpertSizes, RouteRule
+from quire.ops.quantized import QuantizedWeight
+from quire.ops.registry import Provider, Signature, register
+
+_MOST_CHOSEN = 32
+_DEPTH = 32  # what K is rounded up to
+
+
+@register
+class RouteCpu(Provider):
+    op = "route"
+    name = "cpu"
+
+    def accepts(self, signature: Signature) -> str | None:
+        chosen = signature.sizes.get("K", 1)
+        if chosen > _MOST_CHOSEN:
+            return f"it chooses at most {_MOST_CHOSEN} experts, not {chosen}"
+        return refuses(signature)
+
+    def native(
+        self,
+        logits: torch.Tensor,
+        rule: RouteRule,
+        *,
+        bias: torch.Tensor | None = None,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes."""
+        return NUMBERS["route"], STRUCTS["route"](
+            logits=logits.data_ptr(),
+            bias=None if bias is None else bias.data_ptr(),
+            ids=ids.data_ptr(),
+            weights=weights.data_ptr(),
+            rows=logits.shape[0],
+            E=logits.shape[1],
+            stride=logits.stride(0),
+            top_k=rule.top_k,
+            groups=rule.groups,
+            top_groups=rule.top_groups,
+            group_best=rule.group_best,
+            scale=rule.scale,
+            scoring=SCORINGS[rule.scoring],
+            normalize=rule.normalize,
+            dtype=CODES[logits.dtype],
+        )
+
+    def run(
+        self,
+        logits: torch.Tensor,
+        rule: RouteRule,
+        *,
+        bias: torch.Tensor | None = None,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> None:
+        """Writes ids [T, k] int32 and weights [T, k] float32, contiguous, for logits [T, E].
+
+        bias [E] float32. A row whose logits are not numbers gets experts in order with weights NaN.
+        """
+        native().run(*self.native(logits, rule, bias=bias, ids=ids, weights=weights))
+
+
+@dataclass(frozen=True)
+class PackedExperts:
+    """The experts' weights in blocks of 32 columns, and all of a call's arguments but the rows'.
+
+    gate_up  [E, bytes]: of gate and up, whose blocks take turns; down  [E, bytes].
+    biases   of gate and up [E, 2 * columns], in the order of the blocks, and of down [E, columns], float32.
+    """
+
+    sizes: ExpertSizes
+    format: Format
+    dtype: torch.dtype
+    gate_up: torch.Tensor
+    down: torch.Tensor
+    biases: tuple[torch.Tensor, torch.Tensor] | None
+    args: ctypes.Structure
+
+
+@register
+class ExpertsCpu(Provider):
+    op = "experts"
+    name = "cpu"
+    copies_weights = True
+
+    def accepts(self, signature: Signature) -> str | None:
+        return refuses(signature, formats=("plain", *quantized.FORMATS))
+
+    def room(
+        self, sizes: ExpertSizes, *, dtype: torch.dtype, format: str, bias: bool
+    ) -> PackedExperts:
+        """Room for the experts' weights, which `put` fills."""
+        stored = parse(format)
+        width, size = _whole(sizes.width), _whole(sizes.size)
+        each = dtype.itemsize
+        gate_up = allocate(sizes.num_experts * _bytes(stored, 2 * width, sizes.size, each))
+        down = allocate(sizes.num_experts * _bytes(stored, sizes.size, sizes.width, each))
+        gate_up, down = gate_up.view(sizes.num_experts, -1), down.view(sizes.num_experts, -1)
+        biases = None
+        if bias:
+            biases = (
+                torch.zeros(sizes.num_experts, 2 * width),
+                torch.zeros(sizes.num_experts, size),
+            )
+        args = STRUCTS["experts"](
+            gate_up=gate_up.data_ptr(),
+            down=down.data_ptr(),
+            gate_up_bias=None if biases is None else biases[0].data_ptr(),
+            down_bias=None if biases is None else biases[1].data_ptr(),
+            E=sizes.num_experts,
+            C=sizes.size,
+            F=sizes.width,
+            gate_up_bytes=gate_up.shape[1],
+            down_bytes=down.shape[1],
+            limit=sizes.limit,
+            act=EXPERT_ACTS[sizes.act],
+            dtype=CODES[dtype],
+            format=quantized.code_of(stored),
+            group=stored.group,
+        )
+        return PackedExperts(sizes, stored, dtype, gate_up, down, biases, args)
+
+    def put(
+        self,
+        packed: PackedExperts,
+        expert: int,
+        gate_up: torch.Tensor | QuantizedWeight,
+        down: torch.Tensor | QuantizedWeight,
+        gate_up_bias: torch.Tensor | None = None,
+        down_bias: torch.Tensor | None = None,
+    ) -> None:
+        """Takes one expert's weights: gate_up [2F, C], the gate first; down [C, F]; biases [2F] and [C]."""
+        if isinstance(gate_up, QuantizedWeight) and isinstance(down, QuantizedWeight):
+            turned = QuantizedWeight(
+                gate_up.format,
+                _in_turns(gate_up.codes, 8 if gate_up.format.kind == "int4" else 0),
+                _in_turns(gate_up.scales),
+                gate_up.dtype,
+                None if gate_up.zeros is None else _in_turns(gate_up.zeros, 8),
+            )
+            quantized.pack_into(packed.gate_up[expert], turned)
+            quantized.pack_into(packed.down[expert], down)
+        elif isinstance(gate_up, torch.Tensor) and isinstance(down, torch.Tensor):
+            _pack_plain(packed.gate_up[expert], _in_turns(gate_up))
+            _pack_plain(packed.down[expert], down)
+        else:
+            raise TypeError("an expert's weights must both be of one format")
+        if packed.biases is not None and gate_up_bias is not None and down_bias is not None:
+            packed.biases[0][expert] = _in_turns(gate_up_bias.to(torch.float32))
+            packed.biases[1][expert, : down_bias.shape[0]] = down_bias
+
+    def native(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        packed: PackedExperts,
+        *,
+        out: torch.Tensor,
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes."""
+        args = STRUCTS["experts"].from_buffer_copy(packed.args)
+        args.x, args.out = x.data_ptr(), out.data_ptr()
+        args.ids, args.weights = ids.data_ptr(), weights.data_ptr()
+        args.rows, args.top_k = ids.shape
+        args.x_stride, args.out_stride = x.stride(0), out.stride(0)
+        return NUMBERS["experts"], args
+
+    def run(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        packed: PackedExperts,
+        *,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """The sum over a token's experts, in their order, of weight * down(act(gate(x)) * up(x)).
+
+        x [T, C]; ids [T, k] int32 and weights [T, k] float32, contiguous; out [T, C], which may be x.
+        """
+        native().run(*self.native(x, ids, weights, packed, out=out))
+        return out
+
+
+def _whole(columns: int) -> int:
+    return -(-columns // BLOCK_COLUMNS) * BLOCK_COLUMNS
+
+
+def _bytes(format: Format, columns: int, depth: int, each: int) -> int:
+    """Bytes of a packed weight [columns, depth]."""
+    if format == PLAIN:
+        return _whole(columns) * -(-depth // _DEPTH) * _DEPTH * each
+    return format.num_bytes(columns, depth, each)
+
+
+def _in_turns(both: torch.Tensor, nothing: int = 0) -> torch.Tensor:
+    """Rows [2F, ...] of gate, then up, as 32 of gate, 32 of up and so on; missing ones are `nothing`."""
+    width = both.shape[0] // 2
+    blocks = -(-width // BLOCK_COLUMNS)
+    turned = both.new_empty(blocks, 2, BLOCK_COLUMNS, *both.shape[1:])
+    if width % BLOCK_COLUMNS:
+        turned[-1] = nothing
+    for place, half in enumerate((both[:width], both[width:])):
+        whole = width // BLOCK_COLUMNS
+        turned[:whole, place] = half[: whole * BLOCK_COLUMNS].reshape(
+            whole, BLOCK_COLUMNS, *both.shape[1:]
+        )
+        if width % BLOCK_COLUMNS:
+            turned[-1, place, : width % BLOCK_COLUMNS] = half[whole * BLOCK_COLUMNS :]
+    return turned.flatten(0, 2)
+
+
+def _pack_plain(out: torch.Tensor, weight: torch.Tensor) -> None:
+    """Weight [N, K] to its blocks in `out`, uint8."""
+    if weight.stride(1) != 1:
+        weight = weight.contiguous()
+    args = STRUCTS["pack_linear"](
+        weight=weight.data_ptr(),
+        out=out.data_ptr(),
+        N=weight.shape[0],
+        K=weight.shape[1],
+        stride=weight.stride(0),
+        dtype=CODES[weight.dtype],
+        format=0,
+    )
+    native().run(NUMBERS["pack_linear"], args)

@@ -1,0 +1,199 @@
+"""Mixtures of experts: which experts a token is sent to, and what they make of it.
+
+A router's logits come from `linear`. Experts shared by all tokens are ordinary feed-forward parts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from quire.ops.elementwise import activation
+from quire.ops.linear import TILE_ROWS, PlainWeight, tile_product
+from quire.ops.quantized import QuantizedWeight, StoredWeight
+from quire.ops.registry import Provider, declare, register
+
+Scoring = Literal["softmax", "sigmoid"]
+"""What a logit becomes: its share of all experts, or its own sigmoid."""
+
+ROUTE = declare(
+    "route",
+    "pure",
+    "run(logits [T,E], rule, bias [E]) -> the k best experts of each token, their weights [T,k]",
+)
+EXPERTS = declare(
+    "experts",
+    "packed",
+    "room(sizes, ...); put(packed, e, weights); run(x [T,C], ids [T,k], weights [T,k]) -> [T,C]",
+)
+
+
+@dataclass(frozen=True)
+class RouteRule:
+    """How a token's experts are chosen and weighed.
+
+    top_k       experts of a token, 1 to 32.
+    normalize   divide the weights of the chosen by their sum: with "softmax" their shares of each other.
+    scale       factor of the weights.
+    groups      the experts stand in so many groups of one size, of which the `top_groups` best are kept.
+    group_best  a group counts as the sum of so many of its best choices: 1 or 2.
+    """
+
+    top_k: int
+    scoring: Scoring = "softmax"
+    normalize: bool = True
+    scale: float = 1.0
+    groups: int = 1
+    top_groups: int = 1
+    group_best: int = 1
+
+
+@dataclass(frozen=True)
+class ExpertSizes:
+    """E experts, each down(act(gate(x)) * up(x)): x [C], gate and up [F].
+
+    act    as in `act_mul`, or "swiglu_clamped": (clamp(up, ±limit) + 1) * g * sigmoid(1.702 g) where g is
+           the gate, at most `limit`.
+    """
+
+    num_experts: int
+    size: int
+    width: int
+    act: str
+    limit: float = 0.0
+
+
+@register
+class RouteReference(Provider):
+    op = "route"
+    name = "reference"
+
+    def run(
+        self,
+        logits: torch.Tensor,
+        rule: RouteRule,
+        *,
+        bias: torch.Tensor | None = None,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> None:
+        """Writes ids [T, k] int32 and weights [T, k] float32, the best expert first.
+
+        logits [T, E] in any dtype; bias [E] float32 is added for the choice only. Equal choices go to the
+        lower expert. Source of groups and biases: arXiv 2412.19437.
+        """
+        x = logits.to(torch.float32)
+        scores = _shares(x) if rule.scoring == "softmax" else _sigmoid(x)
+        choices = scores if bias is None else scores + bias
+        if rule.groups > 1:
+            choices = _within_groups(choices, rule)
+        order = torch.sort(choices, dim=-1, descending=True, stable=True).indices[:, : rule.top_k]
+        found = scores.gather(-1, order)
+        if rule.normalize:
+            found = found / (found.sum(-1, keepdim=True) + 1e-20)
+        ids.copy_(order)
+        weights.copy_(found * rule.scale)
+
+
+def _shares(x: torch.Tensor) -> torch.Tensor:
+    """The softmax over the last axis."""
+    powers = torch.exp(x - x.amax(-1, keepdim=True))
+    return powers / powers.sum(-1, keepdim=True)
+
+
+def _sigmoid(x: torch.Tensor) -> torch.Tensor:
+    return 1.0 / (torch.exp(-x) + 1.0)
+
+
+def _within_groups(choices: torch.Tensor, rule: RouteRule) -> torch.Tensor:
+    """choices [T, E] with -inf in the groups that are not among the best."""
+    grouped = choices.view(choices.shape[0], rule.groups, -1)  # [T, groups, E / groups]
+    best = grouped.topk(rule.group_best, dim=-1).values.sum(-1)
+    order = torch.sort(best, dim=-1, descending=True, stable=True).indices[:, : rule.top_groups]
+    kept = torch.zeros_like(best, dtype=torch.bool).scatter_(-1, order, True)
+    return grouped.masked_fill(~kept.unsqueeze(-1), -math.inf).view_as(choices)
+
+
+@dataclass(frozen=True)
+class PlainExperts:
+    """What the reference keeps: gate and up [2F, C] and down [C, F] of each expert, with their biases."""
+
+    sizes: ExpertSizes
+    gate_up: dict[int, PlainWeight | StoredWeight]
+    down: dict[int, PlainWeight | StoredWeight]
+
+
+@register
+class ExpertsReference(Provider):
+    op = "experts"
+    name = "reference"
+
+    def room(
+        self, sizes: ExpertSizes, *, dtype: torch.dtype, format: str, bias: bool
+    ) -> PlainExperts:
+        """Room for the experts' weights, which `put` fills."""
+        return PlainExperts(sizes, {}, {})
+
+    def put(
+        self,
+        packed: PlainExperts,
+        expert: int,
+        gate_up: torch.Tensor | QuantizedWeight,
+        down: torch.Tensor | QuantizedWeight,
+        gate_up_bias: torch.Tensor | None = None,
+        down_bias: torch.Tensor | None = None,
+    ) -> None:
+        """Takes one expert's weights: gate_up [2F, C], the gate first; down [C, F]; biases [2F] and [C]."""
+        packed.gate_up[expert] = _kept(gate_up, gate_up_bias)
+        packed.down[expert] = _kept(down, down_bias)
+
+    def run(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        packed: PlainExperts,
+        *,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """The sum over a token's experts, in their order, of weight * down(act(gate(x)) * up(x)).
+
+        x [T, C]; ids [T, k] int32, 0 <= id < E; weights [T, k] float32; out [T, C], which may be x.
+        gate and up are rounded to x's dtype, and so is their product; what comes down stays float32
+        until it is summed up.
+        """
+        sizes = packed.sizes
+        total = torch.zeros(x.shape[0], sizes.size, dtype=torch.float32, device=x.device)
+        made = torch.zeros(
+            *ids.shape, sizes.size, dtype=torch.float32, device=x.device
+        )  # [T, k, C]
+        for expert in sorted(set(ids.flatten().tolist())):
+            tokens, places = torch.nonzero(ids == expert, as_tuple=True)
+            for start in range(0, len(tokens), TILE_ROWS):
+                rows = slice(start, start + TILE_ROWS)
+                wide = tile_product(x[tokens[rows]], packed.gate_up[expert]).to(x.dtype)
+                gated = gate(wide, sizes.act, sizes.limit)
+                made[tokens[rows], places[rows]] = tile_product(gated, packed.down[expert])
+        for place in range(ids.shape[1]):
+            total += weights[:, place, None] * made[:, place]
+        return out.copy_(total)
+
+
+def _kept(
+    weight: torch.Tensor | QuantizedWeight, bias: torch.Tensor | None
+) -> PlainWeight | StoredWeight:
+    if isinstance(weight, QuantizedWeight):
+        return StoredWeight(weight, bias)
+    return PlainWeight(weight, bias)
+
+
+def gate(wide: torch.Tensor, act: str, limit: float) -> torch.Tensor:
+    """wide [T, 2F] as [T, F] in the same dtype, rounded once."""
+    first, up = wide.to(torch.float32).chunk(2, dim=-1)
+    if act == "swiglu_clamped":
+        first, up = first.clamp(max=limit), up.clamp(-limit, limit)
+        return ((up + 1.0) * (first * _sigmoid(1.702 * first))).to(wide.dtype)
+    return (activation(act)(first) * up).to(wide.dtype)

@@ -1,0 +1,213 @@
+"""Routing and experts: every provider, dtype and format against the formula in float64.
+
+Models made of them are compared with Transformers in tests/models.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from quire.ops.cpu.library import usable, using
+from quire.ops.formats import KNOWN, PLAIN, Format
+from quire.ops.moe import EXPERTS, ROUTE, ExpertSizes, RouteRule
+from quire.ops.quantized import QuantizedWeight
+from quire.ops.registry import Signature, load_all, providers
+from quire.ops.tolerances import TOLERANCES
+from quire.quant.rounding import quantize
+from tests.ops.cases import DTYPES, noise
+
+load_all()
+RULES = {
+    "mixtral": (8, RouteRule(2), False),
+    "olmoe": (64, RouteRule(8, normalize=False), False),
+    "odd": (33, RouteRule(5, scoring="sigmoid", normalize=False, scale=0.5), False),
+    "deepseek_v2": (160, RouteRule(6, normalize=False, scale=16.0, groups=8, top_groups=3), False),
+    "deepseek_v3": (
+        64,
+        RouteRule(6, scoring="sigmoid", scale=2.5, groups=8, top_groups=3, group_best=2),
+        True,
+    ),
+}
+ROUTERS = [p for p in providers(ROUTE).values() if p.accepts(Signature("float32")) is None]
+MAKERS = [p for p in providers(EXPERTS).values() if p.accepts(Signature("float32")) is None]
+SIZES = {
+    "whole": (ExpertSizes(8, 64, 96, "silu"), 2, False),
+    "odd": (ExpertSizes(16, 100, 70, "gelu"), 4, False),
+    "biased": (ExpertSizes(6, 64, 40, "swiglu_clamped", 1.5), 3, True),
+}
+
+
+def name_of(provider: Any) -> str:
+    return str(provider.name)
+
+
+def choose(logits: torch.Tensor, rule: RouteRule, bias: torch.Tensor | None) -> list[list[int]]:
+    """The experts of each row by plain sorting, in Python."""
+    x = logits.double()
+    scores = torch.softmax(x, -1) if rule.scoring == "softmax" else torch.sigmoid(x)
+    choices = scores if bias is None else scores + bias
+    found = []
+    for row in choices.tolist():
+        each = len(row) // rule.groups
+        groups = [row[g * each : (g + 1) * each] for g in range(rule.groups)]
+        worth = [sum(sorted(group, reverse=True)[: rule.group_best]) for group in groups]
+        kept = sorted(range(rule.groups), key=lambda g: -worth[g])[: rule.top_groups]
+        open_to = [e for e in range(len(row)) if e // each in kept]
+        found.append(sorted(open_to, key=lambda e: -row[e])[: rule.top_k])
+    return found
+
+
+@pytest.mark.parametrize("provider", ROUTERS, ids=name_of)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", RULES)
+def test_routes(provider: Any, dtype: str, name: str) -> None:
+    num_experts, rule, has_bias = RULES[name]
+    logits = (3 * noise(150, num_experts)).to(DTYPES[dtype])
+    bias = 0.1 * noise(num_experts, seed=1) if has_bias else None
+    ids = torch.empty(150, rule.top_k, dtype=torch.int32)
+    weights = torch.empty(150, rule.top_k)
+    provider.run(logits, rule, bias=bias, ids=ids, weights=weights)
+    wanted = choose(logits, rule, bias)
+    assert ids.tolist() == wanted or dtype != "float32"  # fewer bits have ties, in float64 too
+    x = logits.double()
+    scores = torch.softmax(x, -1) if rule.scoring == "softmax" else torch.sigmoid(x)
+    want = scores.gather(-1, ids.long())
+    if rule.normalize:
+        want = want / want.sum(-1, keepdim=True)
+    tolerance = TOLERANCES["route"][dtype]
+    torch.testing.assert_close(
+        weights.double(), want * rule.scale, rtol=tolerance.relative, atol=tolerance.absolute
+    )
+
+
+@pytest.mark.parametrize("provider", ROUTERS, ids=name_of)
+def test_equal_choices_go_to_the_lower_expert(provider: Any) -> None:
+    logits = torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0, 0.0]])
+    ids, weights = torch.empty(1, 4, dtype=torch.int32), torch.empty(1, 4)
+    provider.run(logits, RouteRule(4), ids=ids, weights=weights)
+    assert ids.tolist() == [[1, 2, 4, 3]]
+
+
+@pytest.mark.parametrize("provider", ROUTERS, ids=name_of)
+def test_a_row_that_is_not_a_number_harms_no_other(provider: Any) -> None:
+    logits = noise(3, 16)
+    logits[1, 5] = math.nan
+    ids, weights = torch.empty(3, 2, dtype=torch.int32), torch.empty(3, 2)
+    provider.run(logits, RouteRule(2), ids=ids, weights=weights)
+    assert weights[1].isnan().all() and weights[[0, 2]].isfinite().all()
+    assert ((ids >= 0) & (ids < 16)).all()
+
+
+def draw(
+    sizes: ExpertSizes, top_k: int, bias: bool, dtype: torch.dtype, rows: int
+) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each expert's weights and biases, x, ids and weights."""
+    made = []
+    for e in range(sizes.num_experts):
+        weights = [
+            noise(2 * sizes.width, sizes.size, seed=4 * e).mul(sizes.size**-0.5).to(dtype),
+            noise(sizes.size, sizes.width, seed=4 * e + 1).mul(sizes.width**-0.5).to(dtype),
+        ]
+        if bias:
+            weights.append(noise(2 * sizes.width, seed=4 * e + 2).to(dtype))
+            weights.append(noise(sizes.size, seed=4 * e + 3).to(dtype))
+        made.append(tuple(weights))
+    generator = torch.Generator().manual_seed(9)
+    order = torch.rand(rows, sizes.num_experts, generator=generator).argsort(-1)[:, :top_k]
+    shares = torch.rand(rows, top_k, generator=generator)
+    return made, noise(rows, sizes.size, seed=8, dtype=dtype), order.to(torch.int32), shares
+
+
+def stored(weight: torch.Tensor, format: Format) -> Any:
+    return weight if format == PLAIN else quantize(weight, format)
+
+
+def plain(weight: Any) -> torch.Tensor:
+    number = weight.dequantized() if isinstance(weight, QuantizedWeight) else weight
+    return number.double()
+
+
+def formula(
+    sizes: ExpertSizes, experts: list[tuple[Any, ...]], x: torch.Tensor, ids: Any, shares: Any
+) -> torch.Tensor:
+    """The definition in float64, one row after the other, without a rounding in between."""
+    acts = {"silu": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu}
+    out = torch.zeros(x.shape, dtype=torch.float64)
+    for t, row in enumerate(x.double()):
+        for e, share in zip(ids[t].tolist(), shares[t].tolist(), strict=True):
+            gate_up, down, *biases = experts[e]
+            wide = plain(gate_up) @ row + (biases[0].double() if biases else 0)
+            gate, up = wide.chunk(2)
+            if sizes.act == "swiglu_clamped":
+                gate, up = gate.clamp(max=sizes.limit), up.clamp(-sizes.limit, sizes.limit)
+                gated = (up + 1) * gate * torch.sigmoid(1.702 * gate)
+            else:
+                gated = acts[sizes.act](gate) * up
+            out[t] += share * (plain(down) @ gated + (biases[1].double() if biases else 0))
+    return out
+
+
+@pytest.mark.parametrize("provider", MAKERS, ids=name_of)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("format", [PLAIN, *KNOWN[:6], KNOWN[-1]], ids=lambda one: one.name)
+def test_experts(provider: Any, dtype: str, name: str, format: Format) -> None:
+    sizes, top_k, bias = SIZES[name]
+    made, x, ids, shares = draw(sizes, top_k, bias, DTYPES[dtype], 70)
+    room = provider.room(sizes, dtype=DTYPES[dtype], format=format.name, bias=bias)
+    kept = []
+    for e, (gate_up, down, *biases) in enumerate(made):
+        one = (stored(gate_up, format), stored(down, format), *biases)
+        provider.put(room, e, *one)
+        kept.append(one)
+    got = provider.run(x, ids, shares, room, out=torch.empty_like(x))
+    want = formula(sizes, kept, x, ids, shares)
+    tolerance = TOLERANCES["experts"][dtype]
+    loose = 1.0 if format == PLAIN or dtype != "float32" else 60.0  # rows are rounded to 16 bits
+    torch.testing.assert_close(
+        got.double(), want, rtol=tolerance.relative, atol=loose * tolerance.absolute
+    )
+
+
+@pytest.mark.parametrize("isa", usable())
+@pytest.mark.parametrize("format", [PLAIN, KNOWN[0], KNOWN[5], KNOWN[-1]], ids=lambda one: one.name)
+def test_a_row_depends_on_itself_alone(isa: str, format: Format) -> None:
+    """Alone, among few, among more than are worked on at once, and by one thread or two."""
+    sizes, top_k = ExpertSizes(8, 64, 96, "silu"), 3
+    made, x, ids, shares = draw(sizes, top_k, False, torch.bfloat16, 1100)
+    with using(isa):
+        provider = providers(EXPERTS)["cpu"]
+        room = provider.room(sizes, dtype=x.dtype, format=format.name, bias=False)  # type: ignore[attr-defined]
+        for e, one in enumerate(made):
+            provider.put(room, e, *(stored(weight, format) for weight in one))  # type: ignore[attr-defined]
+
+        def run(rows: slice) -> torch.Tensor:
+            part = x[rows].contiguous()
+            out = torch.empty_like(part)
+            provider.run(part, ids[rows].contiguous(), shares[rows].contiguous(), room, out=out)
+            return out
+
+        whole = run(slice(None))
+        for rows in (slice(0, 1), slice(5, 7), slice(40, 57), slice(600, 900)):
+            assert torch.equal(run(rows), whole[rows])
+        before = torch.get_num_threads()
+        torch.set_num_threads(3 - min(before, 2))
+        again = run(slice(None))
+        torch.set_num_threads(before)
+        assert torch.equal(again, whole)
+
+
+def test_out_may_be_the_input() -> None:
+    sizes, top_k, bias = SIZES["odd"]
+    made, x, ids, shares = draw(sizes, top_k, bias, torch.float32, 20)
+    for provider in MAKERS:
+        room = provider.room(sizes, dtype=torch.float32, format="plain", bias=False)
+        for e, one in enumerate(made):
+            provider.put(room, e, *one)
+        apart = provider.run(x, ids, shares, room, out=torch.empty_like(x))
+        same = x.clone()
+        assert torch.equal(provider.run(same, ids, shares, room, out=same), apart)
