@@ -106,6 +106,7 @@ QUIRE_INLINE vf gelu_tanh(vf x) {
   return (tanh(inner) + vf_set(1.0f)) * (x * vf_set(0.5f));
 }
 QUIRE_INLINE vf relu(vf x) { return max(vf_zero(), x); }  // NaN stays
+QUIRE_INLINE vf relu2(vf x) { return relu(x) * relu(x); }
 
 // Calls `body` with the function that `code` names as `f`.
 #define QUIRE_FOR_ACT(code, body)                                              \
@@ -114,6 +115,7 @@ QUIRE_INLINE vf relu(vf x) { return max(vf_zero(), x); }  // NaN stays
     case QUIRE_GELU: { auto f = [](vf x) { return gelu(x); }; body; break; }   \
     case QUIRE_GELU_TANH: { auto f = [](vf x) { return gelu_tanh(x); }; body; break; } \
     case QUIRE_RELU: { auto f = [](vf x) { return relu(x); }; body; break; }   \
+    case QUIRE_RELU2: { auto f = [](vf x) { return relu2(x); }; body; break; } \
   }
 
 }  // namespace quire

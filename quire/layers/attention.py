@@ -24,7 +24,10 @@ from quire.quant.formats import PLAIN, Format
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSizes:
-    """The numbers of one attention layer; window counts the query itself, softcap 0 is off."""
+    """The numbers of one attention layer; window counts the query itself, softcap 0 is off.
+
+    sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none.
+    """
 
     size: int
     num_heads: int
@@ -33,12 +36,15 @@ class AttentionSizes:
     scale: float
     window: int | None
     softcap: float
+    sinks: bool = False
+    alibi: float = 0.0
 
 
 class AttentionLayer:
     """x [T, C] to [T, C] for decoder layer `index`.
 
-    Its parameters: `<name>.qkv`, `<name>.out`, and with norms `<name>.q_norm`, `<name>.k_norm`.
+    Its parameters: `<name>.qkv`, `<name>.out`, with norms `<name>.q_norm`, `<name>.k_norm`, with sinks
+    `<name>.sinks` [H].
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
     qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
@@ -57,6 +63,7 @@ class AttentionLayer:
         interleaved: bool,
         qk_norm: str,
         qk_eps: float,
+        norm_after_rope: bool = False,
         qkv_bias: bool,
         out_bias: bool,
         dtype: torch.dtype,
@@ -77,8 +84,14 @@ class AttentionLayer:
             dtype=dtype,
             format=format,
         )
+        self._sinks: torch.Tensor | None = None
+        self._slopes: torch.Tensor | None = None
+        self._sinks_name = f"{name}.sinks"
         self._on_heads: list[HeadStep] = []
-        if qk_norm == "per_head" and rope is not None:
+        if norm_after_rope and rope is not None:
+            self._on_heads.append(Rope(table, sizes, dtype, rope, interleaved))
+            self._on_heads.append(HeadNorms(table, name, sizes, qk_eps, dtype, kind=qk_norm))
+        elif qk_norm == "per_head" and rope is not None:
             self._on_heads.append(
                 NormedRope(table, name, sizes, qk_eps, dtype, rope=rope, interleaved=interleaved)
             )
@@ -110,6 +123,10 @@ class AttentionLayer:
         self._qkv.load(weights)
         for step in self._on_heads:
             step.load(weights)
+        if self._sizes.sinks:
+            self._sinks = weights(self._sinks_name)
+        if self._sizes.alibi:
+            self._slopes = self._sizes.alibi * alibi_slopes(self._sizes.num_heads)
         self._out.load(weights)
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
@@ -134,10 +151,22 @@ class AttentionLayer:
             scale=sizes.scale,
             window=sizes.window,
             softcap=sizes.softcap,
-            sinks=None,
+            sinks=self._sinks,
+            slopes=self._slopes,
             out=mixed,
         )
         return self._out(mixed.view(num_tokens, q_end), out=out)
+
+
+def alibi_slopes(num_heads: int) -> torch.Tensor:
+    """[H] float32: powers of 2^(-8/n) for the largest power of two n up to H, then those in between.
+
+    Source: arXiv 2108.12409.
+    """
+    whole = 1 << (num_heads.bit_length() - 1)
+    exponents = [-8.0 * (place + 1) / whole for place in range(whole)]
+    exponents += [-4.0 * (2 * place + 1) / whole for place in range(num_heads - whole)]
+    return torch.tensor([2.0**exponent for exponent in exponents], dtype=torch.float32)
 
 
 class HeadStep(Protocol):

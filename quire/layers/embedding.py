@@ -105,6 +105,7 @@ class Head:
         *,
         size: int,
         vocab_size: int,
+        bias: bool = False,
         scale: float = 1.0,
         softcap: float,
         dtype: torch.dtype,
@@ -115,7 +116,7 @@ class Head:
             name,
             in_size=size,
             out_size=vocab_size,
-            bias=False,
+            bias=bias,
             dtype=dtype,
             format=format,
         )

@@ -31,7 +31,7 @@ class FeedForward(Protocol):
 class GatedMlp:
     """down(act(gate(x)) * up(x)) for x [T, C]; gate and up are one product.
 
-    act     "silu", "gelu", "gelu_tanh" or "relu".
+    act     "silu", "gelu", "gelu_tanh", "relu" or "relu2".
     format  of both weights.
     """
 

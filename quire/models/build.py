@@ -13,24 +13,28 @@ from quire.hardware.allocator import give_back
 from quire.layers import rope as rope_tables
 from quire.layers.attention import AttentionLayer, AttentionSizes
 from quire.layers.embedding import Embedding, Head, LearnedPositions
-from quire.layers.mlp import FEED_FORWARDS
+from quire.layers.mlp import FEED_FORWARDS, FeedForward
+from quire.layers.moe import MoeMlp
 from quire.layers.norm import NORMS, Norms
 from quire.models.decoder import Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
-from quire.models.registry import ARCHITECTURES, ModelDescription
+from quire.models.registry import ModelDescription, architecture_of
 from quire.models.spec import (
     Attention,
     DecoderSpec,
+    Dense,
     DynamicScaling,
     LayerSpec,
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    Moe,
     Rope,
     YarnScaling,
 )
+from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
 from quire.quant.formats import Format
 from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
@@ -59,7 +63,7 @@ def build_decoder(
     """
     return build_from_spec(
         description.spec,
-        ARCHITECTURES[description.architecture].names,
+        architecture_of(description).names,
         Path(description.path),
         table,
         dtype=dtype,
@@ -164,6 +168,12 @@ def _decoder(
         scale=spec.embedding_scale,
         dtype=dtype,
     )
+    kind = spec.embedding_norm
+    embedding_norm = [
+        NORMS[kind](table, "embedding_norm", size=size, eps=spec.norm_eps, dtype=dtype)
+        for kind in (kind,)
+        if kind is not None
+    ]
     positions = [
         LearnedPositions(table, "positions", rows=rows, size=size, dtype=dtype)
         for rows in (spec.learned_positions,)
@@ -177,6 +187,7 @@ def _decoder(
         table,
         spec,
         embedding=embedding,
+        embedding_norm=embedding_norm,
         positions=positions,
         layers=layers,
         final_norm=NORMS[spec.norm](table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
@@ -185,6 +196,7 @@ def _decoder(
             "head",
             size=size,
             vocab_size=spec.vocab_size,
+            bias=spec.head_bias and not spec.tie_head,
             scale=spec.logit_scale,
             softcap=spec.logit_softcap,
             dtype=dtype,
@@ -205,16 +217,9 @@ def _layer(
     cache_format: str,
 ) -> DecoderLayer:
     name = f"layers.{index}"
-    feed_forward = FEED_FORWARDS[spec.feed_forward.gated](
-        table,
-        f"{name}.feed_forward",
-        size=size,
-        width=spec.feed_forward.width,
-        act=spec.feed_forward.activation,
-        bias=spec.feed_forward.bias,
-        dtype=dtype,
-        format=format,
-    )
+    part = spec.feed_forward
+    make = _moe if isinstance(part, Moe) else _dense
+    feed_forward = make(table, f"{name}.feed_forward", part, size, dtype, format)  # type: ignore[arg-type]
     norms = Norms(
         table=table,
         kind=spec.norm,
@@ -228,6 +233,47 @@ def _layer(
         mixer=_attention(table, name, index, spec.mixer, size, tables, dtype, format, cache_format),
         feed_forward=feed_forward,
         norms=norms,
+    )
+
+
+def _dense(
+    table: Table, name: str, spec: Dense, size: int, dtype: torch.dtype, format: Format
+) -> FeedForward:
+    return FEED_FORWARDS[spec.gated](
+        table,
+        name,
+        size=size,
+        width=spec.width,
+        act=spec.activation,
+        bias=spec.bias,
+        dtype=dtype,
+        format=format,
+    )
+
+
+def _moe(
+    table: Table, name: str, spec: Moe, size: int, dtype: torch.dtype, format: Format
+) -> FeedForward:
+    return MoeMlp(
+        table,
+        name,
+        ExpertSizes(spec.num_experts, size, spec.width, spec.activation, spec.limit),
+        RouteRule(
+            spec.top_k,
+            scoring=spec.scoring,
+            normalize=spec.normalize,
+            scale=spec.scale,
+            groups=spec.groups,
+            top_groups=spec.top_groups,
+            group_best=spec.group_best,
+        ),
+        bias=spec.bias,
+        router_bias=spec.router_bias,
+        choice_bias=spec.choice_bias,
+        shared_width=spec.shared_width,
+        shared_gate=spec.shared_gate,
+        dtype=dtype,
+        format=format,
     )
 
 
@@ -250,6 +296,8 @@ def _attention(
         scale=spec.query_scale,
         window=spec.window,
         softcap=spec.softcap,
+        sinks=spec.sinks,
+        alibi=spec.alibi,
     )
     return AttentionLayer(
         table,
@@ -260,6 +308,7 @@ def _attention(
         interleaved=spec.rope is not None and spec.rope.interleaved,
         qk_norm=spec.qk_norm,
         qk_eps=spec.norm_eps,
+        norm_after_rope=spec.norm_after_rope,
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
         dtype=dtype,

@@ -34,6 +34,7 @@ class Decoder:
     """A model with its weights. All tensors it returns lie in the step's arena.
 
     spec       without windows that reach `max_model_len`: caches and plans agree with layers.
+    embedding_norm  nothing, or one norm of the embedding.
     positions  what is added to the embedding by position: nothing or one table.
     """
 
@@ -43,6 +44,7 @@ class Decoder:
         spec: DecoderSpec,
         *,
         embedding: Embedding,
+        embedding_norm: Sequence[Norm],
         positions: Sequence[LearnedPositions],
         layers: Sequence[DecoderLayer],
         final_norm: Norm,
@@ -56,6 +58,7 @@ class Decoder:
             for index, (layer_spec, layer) in enumerate(zip(spec.layers, layers, strict=True))
         )
         self._embedding = embedding
+        self._embedding_norm = tuple(embedding_norm)
         self._positions = tuple(positions)
         self._layers = tuple(layers)
         self._final_norm = final_norm
@@ -65,6 +68,8 @@ class Decoder:
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes every parameter once, layer by layer, and packs it at once."""
         self._embedding.load(weights, self._head.linear if self.spec.tie_head else None)
+        for norm in self._embedding_norm:
+            norm.load(weights)
         for positions in self._positions:
             positions.load(weights)
         for layer in self._layers:
@@ -117,6 +122,8 @@ class Decoder:
 
     def _embedded(self, ctx: ForwardContext) -> torch.Tensor:
         hidden = self._embedding(ctx)
+        for norm in self._embedding_norm:
+            norm(hidden, out=hidden)
         for positions in self._positions:
             positions(hidden, ctx)
         return hidden

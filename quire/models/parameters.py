@@ -56,6 +56,8 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     table: dict[str, Parameter] = {
         "embedding.weight": Parameter(((spec.vocab_size, width),), "embedding"),
     }
+    if spec.embedding_norm is not None:
+        _norm(table, "embedding_norm", spec.embedding_norm, width)
     if spec.learned_positions:
         table["positions.weight"] = Parameter(((spec.learned_positions, width),), "embedding")
     for index, layer in enumerate(spec.layers):
@@ -69,6 +71,8 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     _norm(table, "final_norm", spec.norm, width)
     if not spec.tie_head:
         table["head.weight"] = Parameter(((spec.vocab_size, width),), "head")
+        if spec.head_bias:
+            table["head.bias"] = Parameter(((spec.vocab_size,),), "head")
     return table
 
 
@@ -106,6 +110,8 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
                 "layer_per_head": (heads, spec.head_size),
             }
             table[f"{prefix}.{which}.weight"] = Parameter((shapes[spec.qk_norm],), "norm")
+    if spec.sinks:
+        table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
     table[f"{prefix}.out.weight"] = Parameter(((width, q_size),), "attention")
     if spec.out_bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), "attention")

@@ -6,18 +6,22 @@ Building the model is `models.build`; what each family's settings mean is in `mo
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quire.config.plugins import load as load_reference
 from quire.models.architectures import cohere, gemma, gpt_classic, granite, llama, olmo, phi, qwen
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig, merge_overrides
 from quire.models.loading import headers
 from quire.models.names import match
 from quire.models.spec import DecoderSpec, derived_max_len
-from quire.protocol.errors import ModelLoadError
+from quire.protocol.errors import ModelLoadError, SettingsError
+
+logger = logging.getLogger(__name__)
 
 ARCHITECTURES: dict[str, Architecture] = {
     **llama.ARCHITECTURES,
@@ -29,6 +33,54 @@ ARCHITECTURES: dict[str, Architecture] = {
     **granite.ARCHITECTURES,
     **gpt_classic.ARCHITECTURES,
 }
+
+
+class ModelRegistry:
+    """Architectures that a plug-in adds to those above, by the name that config.json gives them."""
+
+    @staticmethod
+    def register_model(name: str, architecture: Architecture | str) -> None:
+        """Makes an architecture known to this process; one of the same name is replaced.
+
+        architecture  a description: an `Architecture`, `module:NAME` of one, which is imported when a
+                      checkpoint asks for it, or the name of a known one that this is the same as.
+        Raises TypeError for anything else, a model's class among it: models are built from descriptions.
+        """
+        if not isinstance(architecture, (Architecture, str)):
+            raise TypeError(
+                f"{name}: a model is added by its description (quire.models.family.Architecture) or as "
+                f"module:NAME of one, not as {type(architecture).__name__}"
+            )
+        if name in ARCHITECTURES or name in _ADDED:
+            logger.warning("the architecture %s is replaced by a plug-in's", name)
+        _ADDED[name] = architecture
+
+    @staticmethod
+    def get_supported_archs() -> list[str]:
+        """The names that are known in this process, sorted."""
+        return sorted({*ARCHITECTURES, *_ADDED})
+
+
+_ADDED: dict[str, Architecture | str] = {}
+
+
+def known_architecture(name: Any) -> Architecture | None:
+    """The architecture of a name in config.json, ours or a plug-in's. Raises ModelLoadError for a plug-in's that cannot be had."""
+    found = _ADDED.get(name) if isinstance(name, str) else None
+    if found is None:
+        return ARCHITECTURES.get(name) if isinstance(name, str) else None
+    if isinstance(found, str) and ":" not in found:
+        if found not in ARCHITECTURES:
+            raise ModelLoadError(f"{name} was registered as {found}, which is not known")
+        return ARCHITECTURES[found]
+    try:
+        loaded = load_reference(found) if isinstance(found, str) else found
+    except SettingsError as error:
+        raise ModelLoadError(f"the architecture {name}: {error}") from error
+    if not isinstance(loaded, Architecture):
+        raise ModelLoadError(f"the architecture {name}: {found} is not an Architecture")
+    return loaded
+
 
 GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 """What of generation_config.json sets defaults of requests."""
@@ -56,6 +108,13 @@ class ModelDescription:
     bos_token_id: int | None = None
     generation_defaults: dict[str, Any] = field(default_factory=dict)
     hf_config: dict[str, Any] = field(default_factory=dict)
+
+
+def architecture_of(description: ModelDescription) -> Architecture:
+    """What `describe` has found."""
+    architecture = known_architecture(description.architecture)
+    assert architecture is not None, f"{description.architecture} was described and is not known"
+    return architecture
 
 
 def describe(
@@ -133,14 +192,15 @@ def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
 
 def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Architecture]:
     names = values.get("architectures")
-    known = f"known are {', '.join(sorted(ARCHITECTURES))}"
+    known = f"known are {', '.join(ModelRegistry.get_supported_archs())}"
     if not isinstance(names, list) or not names:
         raise ModelLoadError(
             f"{folder}/config.json names no architecture in `architectures`; {known}"
         )
     for name in names:
-        if isinstance(name, str) and name in ARCHITECTURES:
-            return name, ARCHITECTURES[name]
+        architecture = known_architecture(name)
+        if architecture is not None:
+            return name, architecture
     raise ModelLoadError(f"{folder}: the architecture {names[0]!r} is not supported; {known}")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from quire.protocol.cache import CacheGroup, CacheKind
 
-Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "swiglu_clamped"]
+Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "swiglu_clamped"]
 """The last one is of experts only: `ops.moe.ExpertSizes` says what it is."""
 Scoring = Literal["softmax", "sigmoid"]
 Placement = Literal["pre", "post", "sandwich", "parallel", "parallel_shared"]
@@ -98,6 +98,9 @@ class Attention:
     qk_norm  of q and k before RoPE, with eps `norm_eps`. "per_head": an RMS norm over each head;
              "full": one over all heads together; "layer_per_head": a LayerNorm without bias over
              each head, each with weights of its own.
+    norm_after_rope  that norm comes after RoPE instead.
+    sinks    a learned score of each head takes weight and gives nothing.
+    alibi    factor of the heads' slopes, by which scores fall with the distance; 0 is none.
     window   tokens looked back, counting the query itself; None is unlimited.
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     """
@@ -111,6 +114,9 @@ class Attention:
     out_bias: bool = False
     qk_norm: QkNorm = "none"
     norm_eps: float = 1e-6
+    norm_after_rope: bool = False
+    sinks: bool = False
+    alibi: float = 0.0
     window: int | None = None
     softcap: float = 0.0
 
@@ -201,9 +207,11 @@ class DecoderSpec:
     max_len                  longest sequence in tokens where the checkpoint states it in full,
                              position scaling included; None derives it.
     norm                     kind of the final norm.
+    embedding_norm           kind of a norm of the embedding; None is none.
     embedding_scale          factor of embedding rows, rounded to the model's dtype.
     learned_positions        rows of a table of learned positions, added to the embedding; 0 is
                              none.
+    head_bias                an output matrix of its own has a bias.
     logit_scale              factor of the logits, before the soft cap.
     logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
     tie_head                 the embedding is the output matrix too.
@@ -216,8 +224,10 @@ class DecoderSpec:
     max_len: int | None = None
     norm: NormKind = "rms"
     norm_eps: float = 1e-6
+    embedding_norm: NormKind | None = None
     embedding_scale: float = 1.0
     learned_positions: int = 0
+    head_bias: bool = False
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
     tie_head: bool = False

@@ -28,7 +28,7 @@ PAGED_ATTENTION = declare(
     "paged_attention",
     "planned",
     "bytes_per_token, view, new_plan, fill, write(k [T,K,D], v [T,K,Dv], cache, plan); "
-    "run(q [T,H,D], cache, plan, scale, window, softcap, sinks) -> [T,H,Dv]",
+    "run(q [T,H,D], cache, plan, scale, window, softcap, sinks, slopes) -> [T,H,Dv]",
 )
 
 
@@ -240,6 +240,7 @@ class PagedAttentionReference(PagedAttentionBase):
         window: int | None = None,
         softcap: float = 0.0,
         sinks: torch.Tensor | None = None,
+        slopes: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Attention of each query over its own sequence's cached keys, causal.
@@ -249,17 +250,17 @@ class PagedAttentionReference(PagedAttentionBase):
         scale    factor on every score. softcap: cap * tanh(score / cap) after it; 0 is none.
         window   tokens looked back, counting the query itself; None is unlimited.
         sinks    [H] float32, a further score per head that takes weight and gives nothing.
+        slopes   [H] float32, each key's score gains slope * (key position - query position).
         Returns [T, H, Dv] in q's dtype, accumulated in float32, one rounding. Slots that no token
         was written to are never read into a result.
         Raises ValueError if H is no multiple of K, or the window is larger than the plan's.
-        Source: arXiv 2309.06180 (paging), 2205.14135 (tiling with an online softmax).
+        Source: arXiv 2309.06180 (paging), 2205.14135 (tiling with an online softmax), 2108.12409 (slopes).
         """
         step = plan.get_step()
         group = check_heads(q.shape[1], cache.keys.shape[3])
         check_window(window, plan.window)
         if out is None:
             out = q.new_empty(*q.shape[:2], cache.values.shape[-1])
-        rule = _Rule(scale, window, softcap)
         for row, seq_len in enumerate(step.seq_lens.tolist()):
             start, end = step.query_start[row : row + 2].tolist()
             keys, values = _sequence_tiles(cache, plan, step.block_table[row], seq_len)
@@ -270,6 +271,8 @@ class PagedAttentionReference(PagedAttentionBase):
                     tile = _zeros(q, self.query_rows, q.shape[2])
                     tile[: rows.shape[0]] = rows
                     sink = None if sinks is None else sinks[head].to(torch.float32)
+                    slope = 0.0 if slopes is None else float(slopes[head])
+                    rule = _Rule(scale, window, softcap, slope)
                     position = first + at - start
                     result = _attend(
                         tile, position, keys[:, head // group], values[:, head // group], rule, sink
@@ -283,6 +286,7 @@ class _Rule:
     scale: float
     window: int | None
     softcap: float
+    slope: float
 
 
 def _sequence_tiles(
@@ -335,6 +339,8 @@ def _attend(
             scores = torch.mm(q, keys[tile].t()) * rule.scale  # [R, 32]
             if rule.softcap:
                 scores = torch.tanh(scores / rule.softcap) * rule.softcap
+            if rule.slope:
+                scores = scores + rule.slope * _distance(q, position, tile)
             scores = scores.masked_fill(_hidden(q, position, tile, rule.window), float("-inf"))
             peak = torch.maximum(state[0], scores.amax(dim=-1, keepdim=True))
             keep = torch.exp(state[0] - peak)
@@ -347,6 +353,13 @@ def _attend(
             total, (sink.expand_as(total[0]), torch.ones_like(total[1]), torch.zeros_like(total[2]))
         )
     return total[2] / total[1]
+
+
+def _distance(q: torch.Tensor, position: int, tile: int) -> torch.Tensor:
+    """[R, 32] float32: key position - query position."""
+    rows = position + torch.arange(q.shape[0], device=q.device).unsqueeze(1)
+    keys = tile * TILE_TOKENS + torch.arange(TILE_TOKENS, device=q.device)
+    return (keys - rows).to(torch.float32)
 
 
 def _zeros(like: torch.Tensor, *shape: int) -> torch.Tensor:

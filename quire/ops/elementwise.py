@@ -22,7 +22,7 @@ SCALE = declare("scale", "pure", "run(x of any shape, factor) -> factor * x")
 ACT_MUL = declare(
     "act_mul",
     "pure",
-    "run(gate_up [T,2F], act) -> [T,F], act(first half) * second half; silu, gelu, gelu_tanh, relu",
+    "run(gate_up [T,2F], act) -> [T,F], act(first half) * second half; an act of ACTIVATIONS",
 )
 ACT = declare("act", "pure", "run(x of any shape, act) -> act(x), with the activations of act_mul")
 SOFT_CAP = declare("soft_cap", "pure", "run(x of any shape, cap) -> cap * tanh(x / cap)")
@@ -61,11 +61,17 @@ def relu(x: torch.Tensor) -> torch.Tensor:
     return torch.relu(x)
 
 
+def relu2(x: torch.Tensor) -> torch.Tensor:
+    """max(x, 0)^2, float32 in and out; NaN stays."""
+    return torch.relu(x).square()
+
+
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": silu,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
     "relu": relu,
+    "relu2": relu2,
 }
 
 
@@ -131,7 +137,7 @@ class ActMulReference(Provider):
         """act(gate) * up, with gate the first F columns and up the last F.
 
         gate_up [T, 2F]; returns [T, F] in its dtype, one rounding. act is "silu", "gelu" (with
-        erf), "gelu_tanh" or "relu"; raises ValueError for another.
+        erf), "gelu_tanh", "relu" or "relu2"; raises ValueError for another.
         """
         function = activation(act)
         width = gate_up.shape[-1] // 2
@@ -150,7 +156,7 @@ class ActReference(Provider):
     def run(self, x: torch.Tensor, *, act: str, out: torch.Tensor | None = None) -> torch.Tensor:
         """act(x) in x's dtype, one rounding. `out` may be x.
 
-        act is "silu", "gelu" (with erf), "gelu_tanh" or "relu"; raises ValueError for another.
+        act is "silu", "gelu" (with erf), "gelu_tanh", "relu" or "relu2"; raises ValueError for another.
         """
         out = torch.empty_like(x) if out is None else out
         return out.copy_(activation(act)(x.to(torch.float32)))

@@ -45,6 +45,7 @@ class Shape:
     window: int | None = None
     softcap: float = 0.0
     sinks: bool = False
+    slopes: bool = False
     format: str = "plain"
 
     @property
@@ -81,6 +82,11 @@ def draw(shape: Shape, lengths: list[int], seed: int = 0) -> list[Sequence]:
 def sinks_of(shape: Shape) -> torch.Tensor | None:
     """A score per head, spread around 0."""
     return torch.linspace(-2.0, 2.0, shape.heads) if shape.sinks else None
+
+
+def slopes_of(shape: Shape) -> torch.Tensor | None:
+    """A slope per head."""
+    return 2.0 ** -torch.arange(1.0, shape.heads + 1) if shape.slopes else None
 
 
 class Cache:
@@ -162,6 +168,7 @@ class Cache:
             window=self.shape.window,
             softcap=self.shape.softcap,
             sinks=sinks_of(self.shape),
+            slopes=slopes_of(self.shape),
         )
         return list(result.split(counts))
 
@@ -191,6 +198,9 @@ def formula(shape: Shape, sequence: Sequence, count: int) -> torch.Tensor:
         scores = torch.tanh(scores / shape.softcap) * shape.softcap
     query = torch.arange(length - count, length).unsqueeze(1)
     key = torch.arange(length)
+    slopes = slopes_of(shape)
+    if slopes is not None:
+        scores += slopes.double().view(-1, 1, 1) * (key - query)
     hidden = key > query
     if shape.window is not None:
         hidden |= key <= query - shape.window

@@ -31,6 +31,7 @@ SHAPES = {
     "plain, bf16": Shape(heads=2, kv_heads=2, head_size=80, value_size=80, dtype=torch.bfloat16),
     "window": Shape(window=45, block_size=8),
     "window past a segment": Shape(window=1100),
+    "slopes": Shape(heads=6, kv_heads=3, slopes=True),
     "all": Shape(softcap=4.0, sinks=True, window=200, dtype=torch.bfloat16),
 }
 each_provider = pytest.mark.parametrize("provider", sorted(PROVIDERS))

@@ -18,10 +18,10 @@ DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
 CACHE_FORMATS = {"plain": 0, "fp8": 1, "fp8_per_token_head": 2, "int8_per_token_head": 3}
 """Stored forms of keys and values likewise, by the names of `ops.formats`."""
 
-ACTS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
+ACTS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
 """Activations likewise."""
 
-EXPERT_ACTS = {**ACTS, "swiglu_clamped": 4}
+EXPERT_ACTS = {**ACTS, "swiglu_clamped": 5}
 """Those of `experts`."""
 
 SCORINGS = {"softmax": 0, "sigmoid": 1}

@@ -64,6 +64,7 @@ class PagedAttentionTorch(PagedAttentionBase):
         window: int | None = None,
         softcap: float = 0.0,
         sinks: torch.Tensor | None = None,
+        slopes: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As the reference: q [T, H, D] to [T, H, Dv] in q's dtype, accumulated in float32."""
@@ -84,8 +85,14 @@ class PagedAttentionTorch(PagedAttentionBase):
             num_tokens, num_kv_heads, group, head_size
         ).to(torch.float32)
         total = _Softmax.empty((*lead, value_size))
+        per_row = None
+        if slopes is not None:
+            per_row = torch.zeros((num_kv_heads, heads.rows, 1), dtype=torch.float32)
+            per_row[:, :used].view(num_kv_heads, heads.queries, group).copy_(
+                slopes.to(torch.float32).view(num_kv_heads, 1, group)
+            )
         for items in layout.groups:
-            state = _attend(queries[items.pairs], cache, items, scale, window, softcap)
+            state = _attend(queries[items.pairs], cache, items, scale, window, softcap, per_row)
             total.take_in(state, items)
         if sinks is not None:
             per_head = sinks.to(torch.float32).view(1, num_kv_heads, 1, group)
@@ -166,8 +173,9 @@ def _attend(
     scale: float,
     window: int | None,
     softcap: float,
+    slopes: torch.Tensor | None,
 ) -> _Softmax:
-    """The state of each item [n, K, R] after its segment's tiles; queries [n, K, R, D]."""
+    """The state of each item [n, K, R] after its segment's tiles; queries [n, K, R, D], slopes [K, R, 1]."""
     num_items, num_kv_heads, num_rows, head_size = queries.shape
     keys, values = _gather(cache.keys, group), _gather(cache.values, group)
     value_size = values.shape[-1]
@@ -182,6 +190,10 @@ def _attend(
         if softcap:
             scores.div_(softcap).tanh_().mul_(softcap)
         scores = scores.view(active, num_kv_heads, num_rows, TILE_TOKENS)
+        if slopes is not None:
+            key = (group.base[:active, None] + (k * TILE_TOKENS + offsets)).unsqueeze(1)
+            distance = key - group.last_seen[:active].unsqueeze(2)  # [n, R, 32]
+            scores += slopes * distance.to(torch.float32).unsqueeze(1)
         if masked < active:
             key = (group.base[masked:active, None] + (k * TILE_TOKENS + offsets)).unsqueeze(1)
             query = group.last_seen[masked:active].unsqueeze(2)  # [x, R, 1]
