@@ -7,7 +7,7 @@ SwiGLU.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from quire.protocol.cache import CacheGroup, CacheKind
@@ -298,22 +298,28 @@ def cache_groups(
 
 
 def to_json(spec: DecoderSpec) -> dict[str, Any]:
-    """The description as plain JSON values; equal layers are told once, with all their numbers."""
-    data = asdict(spec)
+    """The description as plain JSON values, without what is as in the plain layer.
+
+    Equal layers are told once, with all their numbers; a part of several kinds says which it is.
+    """
     kinds: dict[LayerSpec, list[int]] = {}
     for index, layer in enumerate(spec.layers):
         kinds.setdefault(layer, []).append(index)
+    data = _plain(replace(spec, layers=()))
     data["layers"] = [
-        {"numbers": " ".join(map(str, numbers)), **_layer_json(layer)}
+        {"numbers": " ".join(map(str, numbers)), **_plain(layer)}
         for layer, numbers in kinds.items()
     ]
     return data
 
 
-def _layer_json(layer: LayerSpec) -> dict[str, Any]:
-    data = asdict(layer)
-    rope = layer.mixer.rope
-    if rope is not None and rope.scaling is not None:
-        scaling = data["mixer"]["rope"]["scaling"]
-        data["mixer"]["rope"]["scaling"] = {"kind": type(rope.scaling).__name__, **scaling}
+def _plain(part: Any) -> dict[str, Any]:
+    """The fields of a part that differ from their defaults; sizes have none and are always there."""
+    data: dict[str, Any] = {}
+    if isinstance(part, Moe | RopeScaling):
+        data["kind"] = type(part).__name__
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if field.default is MISSING or value != field.default:
+            data[field.name] = _plain(value) if is_dataclass(value) else value
     return data
