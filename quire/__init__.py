@@ -21,6 +21,8 @@ _PUBLIC = {
     "CompletionOutput": "quire.protocol.results",
     "TextPrompt": "quire.protocol.prompts",
     "TokensPrompt": "quire.protocol.prompts",
+    "ModelRegistry": "quire.models.registry",
+    "EmbedsPrompt": "quire.protocol.prompts",
     "PromptType": "quire.protocol.prompts",
 }
 

@@ -13,19 +13,20 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Any
 
+from quire.async_control import EngineControl
+from quire.async_front import FrontOnly
 from quire.config.args import EngineArgs
 from quire.config.schema import Settings
+from quire.engine.absent import AbsentClient
 from quire.engine.client import EngineClient, make_client
 from quire.frontend.inputs import InputProcessor, RequestOptions
 from quire.frontend.outputs import OutputProcessor
+from quire.frontend.prompts import chars_to_read
 from quire.frontend.prompts import prompt_text as text_of
 from quire.frontend.streams import RequestStream
-from quire.frontend.tokenizer import Tokenizer
-from quire.llm_engine import refuse_reset_options
-from quire.protocol.chat import ChatOptions, ChatPrompt
+from quire.metrics.stat_loggers import StatLoggers
 from quire.protocol.errors import (
     EngineDeadError,
-    InvalidRequestError,
     NotServedError,
 )
 from quire.protocol.outputs import EngineInfo, EngineOutputs, EngineStats
@@ -38,7 +39,7 @@ _INLINE_CHARS = 4096  # a longer prompt is tokenised in a thread: about 2 ms of 
 _DRAIN_LOOK_S = 0.02
 
 
-class AsyncLLM:
+class AsyncLLM(EngineControl, FrontOnly):
     """One engine, in its own process by default, shared by the tasks of one event loop.
 
     Requests without a seed draw theirs from `settings.model.seed` and the number of requests before
@@ -55,6 +56,7 @@ class AsyncLLM:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stats = EngineStats()
+        self._loggers = StatLoggers(client.settings)
         self._dead: str | None = None
         self._closed = False
         # The client's thread must not keep a dropped AsyncLLM, and so its engine, alive.
@@ -70,14 +72,12 @@ class AsyncLLM:
     ) -> AsyncLLM:
         """An engine with these settings, ready to serve.
 
-        `start_engine_loop` and `usage_context` are not read: the engine always runs. Raises
-        NotServedError if `stat_loggers` are given.
+        `start_engine_loop` and `usage_context` are not read: the engine always runs. `stat_loggers`
+        are makers as in `metrics.stat_loggers`, called beside those of installed plug-ins.
         """
-        if stat_loggers:
-            raise NotServedError(
-                "stat_loggers are not served; leave them out", param="stat_loggers"
-            )
-        return cls.from_settings(engine_args.to_settings())
+        engine = cls.from_settings(engine_args.to_settings())
+        engine._loggers.add(stat_loggers or ())
+        return engine
 
     @classmethod
     def from_settings(
@@ -93,6 +93,11 @@ class AsyncLLM:
                 raise
         return engine
 
+    @classmethod
+    def without_engine(cls, settings: Settings) -> AsyncLLM:
+        """One that renders prompts and reads answers, and generates nothing; no weights are read."""
+        return cls(AbsentClient(settings))
+
     @property
     def phase(self) -> tuple[str, int]:
         """What the engine does before it can serve, and how far it is in percent (-1: unknown)."""
@@ -100,8 +105,13 @@ class AsyncLLM:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are served at once."""
-        return self._inputs is not None and not self.errored and not self._closed
+        """Whether requests are served at once; false while an engine is started again."""
+        return self._inputs is not None and self.is_running and self._client.is_ready
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether requests wait because an engine died and another one starts."""
+        return self._inputs is not None and self.is_running and not self._client.is_ready
 
     def wait_ready(self, timeout_s: float | None = None) -> EngineInfo:
         """Blocks until the engine can serve. Raises SettingsError, ModelLoadError or EngineDeadError."""
@@ -114,7 +124,9 @@ class AsyncLLM:
     def _build_front(self, info: EngineInfo) -> None:
         description = self._client.description
         inputs = InputProcessor.from_settings(self._settings, description, info, base_seed=None)
-        self._outputs = OutputProcessor(inputs.tokenizer)
+        self._outputs = OutputProcessor(
+            inputs.tokenizer, stream_interval=self._settings.scheduler.stream_interval
+        )
         self._inputs = inputs
 
     @property
@@ -201,7 +213,10 @@ class AsyncLLM:
         assert self._inputs is not None and self._outputs is not None
         self._take_loop()
         text = text_of(prompt)
-        if text is not None and len(text) > _INLINE_CHARS:
+        checked = self._inputs.constraints.check_later(params)
+        if checked is not None:
+            await asyncio.wrap_future(checked)
+        if chars_to_read(prompt) > _INLINE_CHARS:
             request = await asyncio.to_thread(
                 self._inputs.process, request_id, prompt, params, options
             )
@@ -236,46 +251,6 @@ class AsyncLLM:
         for name, output in self._outputs.abort(names):
             self._client.abort(name)
             self._streams.pop(name).put(output)
-
-    async def render_chat(
-        self, messages: Any, options: ChatOptions | None = None, *, truncates: bool = False
-    ) -> ChatPrompt:
-        """The prompt of a conversation, ready for `generate` as token ids.
-
-        truncates  whether it will be cut to the context; otherwise a long one is refused early.
-        Raises InvalidRequestError with the place of what is wrong.
-        """
-        if self._inputs is None:
-            await asyncio.to_thread(self.wait_ready)
-        assert self._inputs is not None
-        return await asyncio.to_thread(
-            self._inputs.render_chat, messages, options, truncates=truncates
-        )
-
-    async def get_tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises InvalidRequestError where skip_tokenizer_init left it out."""
-        if self._inputs is None:
-            await asyncio.to_thread(self.wait_ready)
-        assert self._inputs is not None
-        if self._inputs.tokenizer is None:
-            raise InvalidRequestError(
-                "there is no tokenizer: the engine was started with skip_tokenizer_init"
-            )
-        return self._inputs.tokenizer
-
-    def default_sampling_values(self) -> dict[str, Any]:
-        """The fields of SamplingParams that the model's makers recommend; waits until ready."""
-        self.wait_ready()
-        assert self._inputs is not None
-        return dict(self._inputs.defaults)
-
-    async def reset_prefix_cache(
-        self, reset_running_requests: bool = False, reset_connector: bool = False
-    ) -> bool:
-        """Forgets all cached prefixes. False, and nothing forgotten, while a request uses blocks."""
-        refuse_reset_options(reset_running_requests, reset_connector)
-        self._check_alive()
-        return bool(await asyncio.to_thread(self._client.call, "reset_prefix_cache"))
 
     async def check_health(self) -> None:
         """Raises EngineDeadError if the engine cannot serve any more."""
@@ -319,10 +294,6 @@ class AsyncLLM:
             with contextlib.suppress(Exception):
                 self.shutdown()
 
-    def _check_alive(self) -> None:
-        if not self.is_running:
-            raise self.dead_error
-
     def _take_loop(self) -> None:
         """Binds to the running event loop; the requests of a loop that was closed are dropped."""
         loop = asyncio.get_running_loop()
@@ -337,6 +308,7 @@ class AsyncLLM:
     def _on_outputs(self, news: EngineOutputs) -> None:
         """Called from the client's thread."""
         self._stats = news.stats
+        self._loggers.take(news.stats)
         if news.updates:
             self._in_loop(lambda: self._deliver(news))
 

@@ -14,7 +14,12 @@ from typing import Any
 
 from quire.frontend.inputs import at_place
 from quire.llm_engine import LLMEngine
-from quire.protocol.errors import EngineDeadError, InvalidRequestError, RequestFailedError
+from quire.protocol.errors import (
+    EngineDeadError,
+    InvalidRequestError,
+    NotServedError,
+    RequestFailedError,
+)
 from quire.protocol.params import BeamSearchParams, RequestOutputKind, SamplingParams
 from quire.protocol.results import Logprob, RequestOutput
 
@@ -91,6 +96,12 @@ def search(
         raise InvalidRequestError(
             f"concurrency_limit is {at_once}; it must be at least 1", param="concurrency_limit"
         )
+    if params.structured_outputs is not None:
+        raise NotServedError(
+            "beam search follows no output constraint; leave structured_outputs out, or sample with "
+            "LLM.generate",
+            param="structured_outputs",
+        )
     _check_width(engine, params)
     if params.temperature:
         logger.warning(
@@ -134,7 +145,6 @@ class _Searches:
             logprobs=self._num_candidates,
             ignore_eos=True,
             seed=0,
-            structured_outputs=params.structured_outputs,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self._waiting: dict[str, tuple[_Search, int]] = {}
@@ -168,6 +178,11 @@ class _Searches:
             request = self._engine.inputs.process(f"beam-{place}", prompt, self._step_params)
         except InvalidRequestError as error:
             raise at_place(error, place) from error
+        if request.embeds is not None:
+            raise InvalidRequestError(
+                f"prompt {place}: beam search takes prompts of text or token ids, not prompt_embeds",
+                param="prompt_embeds",
+            )
         return _Search(place, [BeamSearchSequence(list(request.prompt_token_ids))])
 
     def _submit(self, one: _Search) -> None:

@@ -359,6 +359,14 @@ class LLM:
         """Forgets all cached prefixes. False, and nothing forgotten, while a request uses blocks."""
         return self.llm_engine.reset_prefix_cache(reset_running_requests, reset_connector)
 
+    def start_profile(self, profile_prefix: str | None = None) -> None:
+        """Begins a trace, as profiler_config says; `profile_prefix` is not read. Raises ValueError."""
+        self.llm_engine.client.call("start_profile")
+
+    def stop_profile(self) -> str:
+        """Ends the trace; the path of its file. Raises ValueError."""
+        return str(self.llm_engine.client.call("stop_profile"))
+
     def close(self) -> None:
         """Ends the engine and gives its memory back; may be called twice."""
         engine: LLMEngine | None = getattr(self, "_engine", None)

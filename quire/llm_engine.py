@@ -20,11 +20,12 @@ from quire.frontend.tokenizer import Tokenizer
 from quire.metrics.engine_stats import RequestWatch, ServingMetrics
 from quire.metrics.reader import Metric, read_metrics
 from quire.metrics.registry import Metrics
+from quire.metrics.stat_loggers import StatLoggers
 from quire.metrics.stats_log import StatsLog
+from quire.protocol.control import reset_call
 from quire.protocol.errors import (
     EngineDeadError,
     InvalidRequestError,
-    NotServedError,
     SettingsError,
 )
 from quire.protocol.outputs import EngineStats
@@ -46,7 +47,9 @@ class LLMEngine:
         self.inputs = InputProcessor.from_settings(
             client.settings, client.description, client.info, base_seed=0
         )
-        self.outputs = OutputProcessor(self.inputs.tokenizer)
+        self.outputs = OutputProcessor(
+            self.inputs.tokenizer, stream_interval=client.settings.scheduler.stream_interval
+        )
         self._stats: ServingMetrics | None = None
         self._watches: dict[str, tuple[RequestWatch, bool]] = {}
         if not client.settings.observability.disable_log_stats:
@@ -58,6 +61,7 @@ class LLMEngine:
             self._stats = ServingMetrics(metrics)
         self._stats_log = StatsLog(client.settings.observability.log_stats_interval)
         self._last_stats = EngineStats()
+        self._loggers = StatLoggers(client.settings)
         self._num_started = 0
 
     @classmethod
@@ -70,13 +74,13 @@ class LLMEngine:
     ) -> LLMEngine:
         """An engine with these settings, in this process unless `enable_multiprocessing`.
 
-        `usage_context` is not read. Raises NotServedError if `stat_loggers` are given.
+        `usage_context` is not read. `stat_loggers` are makers as in `metrics.stat_loggers`, called beside
+        those of installed plug-ins.
         """
-        if stat_loggers:
-            raise NotServedError(
-                "stat_loggers are not served; leave them out", param="stat_loggers"
-            )
-        return cls.from_settings(engine_args.to_settings(), own_process=enable_multiprocessing)
+        settings = engine_args.to_settings()
+        engine = cls.from_settings(settings, own_process=enable_multiprocessing)
+        engine._loggers.add(stat_loggers or ())
+        return engine
 
     @classmethod
     def from_settings(cls, settings: Settings, *, own_process: bool = False) -> LLMEngine:
@@ -139,6 +143,7 @@ class LLMEngine:
             raise EngineDeadError(
                 f"the engine has nothing to do, but {len(self.outputs)} requests are unfinished"
             )
+        self._loggers.take(news.stats)
         done = self.outputs.process(news)
         for request_id, index in done.aborts:
             self.client.abort(request_id, index)
@@ -208,9 +213,12 @@ class LLMEngine:
     def reset_prefix_cache(
         self, reset_running_requests: bool = False, reset_connector: bool = False
     ) -> bool:
-        """Forgets all cached prefixes. False, and nothing forgotten, while a request uses blocks."""
-        refuse_reset_options(reset_running_requests, reset_connector)
-        return bool(self.client.call("reset_prefix_cache"))
+        """Forgets all cached prefixes. False, and nothing forgotten, while a request uses blocks.
+
+        reset_running_requests  take the blocks of live requests too; they go on by computing what they
+                                had again, with the same result.
+        """
+        return bool(self.client.call(reset_call(reset_running_requests, reset_connector)))
 
     def shutdown(self) -> None:
         """Ends the engine; may be called twice."""
@@ -220,14 +228,3 @@ class LLMEngine:
         with contextlib.suppress(Exception):  # at the interpreter's end modules may be gone already
             if os.getpid() == self._pid:  # not in a child that was forked
                 self.shutdown()
-
-
-def refuse_reset_options(reset_running_requests: bool, reset_connector: bool) -> None:
-    """Raises NotServedError for the options of `reset_prefix_cache` that are not there."""
-    if reset_running_requests:
-        raise NotServedError(
-            "resetting running requests is not served; abort them or let them end first",
-            param="reset_running_requests",
-        )
-    if reset_connector:
-        raise NotServedError("there is no cache connector to reset", param="reset_connector")

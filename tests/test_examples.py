@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.served import served
+
 ROOT = Path(__file__).resolve().parents[1]
 Checkpoint = Callable[..., Path]
 
@@ -38,6 +40,50 @@ def test_async_stream(checkpoint: Checkpoint) -> None:
     lines = run("async_stream", str(checkpoint("qwen3"))).splitlines()
     assert {line[0] for line in lines} == {"0", "1", "2"}
     assert len(lines) > 10, "answers come in pieces"
+
+
+OFFLINE = {
+    "beam_search": r"-?\d+\.\d+  'The capital of France is Paris",
+    "chat": "The capital of France is Paris.",
+    "engine_loop": "0: 'The capital of France is' -> ' Paris.'",
+    "logits_processor": "24 of 24 tokens differ",
+    "prefix_caching": r"[1-9]\d\d of \d+ tokens were cached",
+    "prompt_embeddings": "' Paris.'\n' Paris.'",
+    "stat_logger": "16 tokens, 16 seen",
+    "structured_outputs": "choice: Paris\nregex: The capital of France is Paris.\njson: {'capital': 'Paris'}",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OFFLINE)
+def test_an_example_runs_with_the_demo_model(name: str) -> None:
+    printed = run(name)
+    assert re.search(OFFLINE[name], printed), printed
+
+
+def test_every_example_is_run() -> None:
+    here = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    elsewhere = {"async_stream", "offline_generate", "openai_chat", "openai_client", "vllm_program"}
+    assert here == OFFLINE.keys() | elsewhere
+
+
+def test_a_program_for_vllm(checkpoint: Checkpoint) -> None:
+    words = ["-m", "quire.compat.vllm", "examples/vllm_program.py", "--max-tokens", "6"]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "'The capital of France is' -> ' Paris.'"
+
+
+@pytest.mark.slow
+def test_openai_chat(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        printed = run("openai_chat", f"{server.url}/v1")
+    lines = printed.splitlines()
+    assert lines[0] == "The capital of France is Paris."
+    assert lines[1] == "get_weather {'city': 'Paris'}"
+    assert "21" in lines[2] or "clear" in lines[2], "the tool's result is told"
 
 
 def test_openai_client(checkpoint: Checkpoint, tmp_path: Path) -> None:

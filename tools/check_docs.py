@@ -96,11 +96,11 @@ def _class_strings(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict
 def check_settings() -> list[str]:
     """Complaints about settings without a help line."""
     sys.path.insert(0, str(ROOT))
-    from quire.config import schema
+    from quire.config import schema, server
 
-    leaves = {*get_type_hints(schema.Settings).values(), schema.ServerConfig}
+    leaves = {*get_type_hints(schema.Settings).values(), server.ServerConfig}
     return [
-        f"quire/config/schema.py: {leaf.__name__}.{one.name} has no help"
+        f"{leaf.__module__.replace('.', '/')}.py: {leaf.__name__}.{one.name} has no help"
         for leaf in sorted(leaves, key=lambda leaf: str(leaf.__name__))
         for one in dataclasses.fields(leaf)
         if not one.metadata.get("help")

@@ -34,6 +34,7 @@ const size_t kHuge = (size_t)2 << 20;
 const int kSpins = 4096;  // turns before a waiting thread lets others have its core
 
 Shared g_shared;
+uint64_t g_pulse;  // until somebody gives a better place
 
 struct Own {
   void* memory;
@@ -114,6 +115,11 @@ __attribute__((visibility("default"))) const char* quire_isa() { return QUIRE_IS
 // Asks the system for what the kernels need, once for each process; 0 if they may run.
 __attribute__((visibility("default"))) int32_t quire_start() { return start(); }
 
+// From now on this number rises with every call, and with every piece of one that the first thread takes.
+__attribute__((visibility("default"))) void quire_pulse(uint64_t* pulse) {
+  g_shared.pulse = pulse ? pulse : &g_pulse;
+}
+
 // Carries out `count` calls in order with `threads` threads. Returns 0, or 1 + the place of the
 // first call whose operation is unknown, in which case nothing was run.
 __attribute__((visibility("default"))) int32_t quire_run(
@@ -127,8 +133,10 @@ __attribute__((visibility("default"))) int32_t quire_run(
   {
     Team team = {omp_get_thread_num(), omp_get_num_threads(), 0, 0, &g_shared};
     for (int32_t i = 0; i < count; i++) {
-      if (team.id == 0)  // of the next call; the call before this one is over for everybody
+      if (team.id == 0) {  // of the next call; the call before this one is over for everybody
         __builtin_memset(g_shared.counters[team.turn ^ 1], 0, sizeof g_shared.counters[0]);
+        __atomic_store_n(g_shared.pulse, *g_shared.pulse + 1, __ATOMIC_RELAXED);
+      }
       kFunctions[calls[i].operation](calls[i].args, team);
       if (i + 1 < count) team.barrier();
       team.turn ^= 1;

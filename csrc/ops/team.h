@@ -14,6 +14,7 @@ struct Shared {
   alignas(64) int64_t counters[2][8];  // two sets, used by calls in turn
   alignas(64) void* scratch;
   size_t scratch_bytes;
+  uint64_t* pulse;  // rises while the team works; a watcher in another process may read it
 };
 
 // One thread's view of the team.
@@ -35,6 +36,7 @@ struct Team {
 
   // The next number that no thread of this call has taken from counter `which`, from 0 up.
   inline int64_t next(int which, int64_t step = 1) {
+    if (id == 0) __atomic_store_n(shared->pulse, *shared->pulse + 1, __ATOMIC_RELAXED);
     return __atomic_fetch_add(&shared->counters[turn][which], step, __ATOMIC_RELAXED);
   }
 

@@ -15,6 +15,8 @@ _COMMANDS = {
     "serve": ("quire.cli.serve", "answer HTTP requests"),
     "chat": ("quire.cli.chat", "talk to a running server"),
     "complete": ("quire.cli.complete", "let a running server continue texts"),
+    "run-batch": ("quire.cli.run_batch", "answer the requests of a file, without a server"),
+    "launch": ("quire.cli.launch", "start a part of a server: render"),
     "bench": ("quire.cli.bench", "measure: latency, throughput, serve, startup"),
     "ops": ("quire.cli.ops", "show every operation and who carries it out"),
     "collect-env": ("quire.cli.collect_env", "describe this machine and installation"),
@@ -22,7 +24,7 @@ _COMMANDS = {
 """Command -> its module, loaded when it is used, and what it does."""
 
 
-_WORDS = {"serve": " [MODEL]", "ops": " [MODEL]", "bench": " KIND"}
+_WORDS = {"serve": " [MODEL]", "ops": " [MODEL]", "bench": " KIND", "launch": " render [MODEL]"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

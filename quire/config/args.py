@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from quire.config.demo import with_model
 from quire.config.known_flags import KNOWN_FLAGS, judge
+from quire.config.plugins import reference_to
 from quire.config.schema import Settings
 from quire.protocol.errors import SettingsError
 
@@ -108,6 +109,8 @@ def _checked(name: str, value: Any) -> Any:
             value = value.__fspath__()
     elif name in ("served_model_name", "api_key"):
         value = [] if value is None else [value] if isinstance(value, str) else list(value)
+    elif name == "logits_processors":
+        value = [reference_to(one) for one in ([] if value is None else value)]
     elif name in _choices() and value not in _choices()[name]:
         allowed = ", ".join(str(one) for one in _choices()[name] if one is not None)
         raise SettingsError(f"{name} is {value!r}; it must be one of: {allowed}")

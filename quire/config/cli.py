@@ -94,7 +94,9 @@ def _add_option(group: Any, option: Option) -> None:
             *names, dest=option.name, action=argparse.BooleanOptionalAction, help=text
         )
     elif option.is_list:
-        group.add_argument(*names, dest=option.name, nargs="*", metavar="VALUE", help=text)
+        group.add_argument(
+            *names, dest=option.name, nargs="*", action="extend", metavar="VALUE", help=text
+        )
     elif option.choices:
         group.add_argument(
             *names,

@@ -14,12 +14,25 @@ FOLDER = Path(__file__).parents[1] / "models" / "demo"
 """Its checkpoint, in the form of any other."""
 NAME = "quire-demo"
 """The name it is served under."""
+TOOLS = "hermes"
+"""The form in which its chat template writes calls of tools."""
+REASONING = "qwen3"
+"""The form of its reasoning."""
 
 
 def with_model(settings: Settings) -> Settings:
-    """The same settings, with the demo model where no model is named."""
+    """The same settings, with the demo model, and its ways to think and to call tools, where no model is named."""
     model = settings.model
     if model.model:
         return settings
     names = model.served_model_name or [NAME]
-    return replace(settings, model=replace(model, model=str(FOLDER), served_model_name=names))
+    parsers = settings.parsers
+    if parsers.tool_call_parser is None:
+        parsers = replace(parsers, tool_call_parser=TOOLS, enable_auto_tool_choice=True)
+    if not parsers.reasoning_parser:
+        parsers = replace(parsers, reasoning_parser=REASONING)
+    return replace(
+        settings,
+        model=replace(model, model=str(FOLDER), served_model_name=names),
+        parsers=parsers,
+    )

@@ -34,6 +34,7 @@ VARIABLES: tuple[Variable, ...] = (
         "1 runs the engine of LLM in a process of its own",
         "VLLM_ENABLE_V1_MULTIPROCESSING",
     ),
+    Variable("QUIRE_PLUGINS", "names of the plug-ins that may load, with commas", "VLLM_PLUGINS"),
     Variable("QUIRE_CPU_ISA", "native kernels to use: avx512, avx2, portable, or none"),
     Variable("QUIRE_CPU_KERNELS", "folder of the native libraries, instead of the installed ones"),
     Variable("OPENAI_API_KEY", "bearer key that quire chat, complete and bench serve send"),
@@ -60,7 +61,7 @@ KNOWN_PREFIXES_WITHOUT_EFFECT: tuple[str, ...] = (
     "VLLM_MAX_IMAGE_", "VLLM_MEDIA_", "VLLM_MLA_", "VLLM_MM_", "VLLM_MODEL_", "VLLM_MOE_",
     "VLLM_MOONCAKE_", "VLLM_MQ_", "VLLM_MSGPACK_", "VLLM_NCCL_", "VLLM_NIXL_",
     "VLLM_NO_USAGE_STATS", "VLLM_NVTX_", "VLLM_OBJECT_", "VLLM_P2P_", "VLLM_PATTERN_",
-    "VLLM_PLUGINS", "VLLM_PORT", "VLLM_PP_", "VLLM_PREFIX_", "VLLM_RAISE_", "VLLM_RANDOMIZE_",
+    "VLLM_PORT", "VLLM_PP_", "VLLM_PREFIX_", "VLLM_RAISE_", "VLLM_RANDOMIZE_",
     "VLLM_RAY_", "VLLM_REGEX_", "VLLM_RINGBUFFER_", "VLLM_ROCM_", "VLLM_RPC_", "VLLM_RUST_",
     "VLLM_SKIP_", "VLLM_SLEEP_", "VLLM_SSM_", "VLLM_SYSTEM_",
     "VLLM_TARGET_DEVICE", "VLLM_TOOL_", "VLLM_TORCH_", "VLLM_TPU_", "VLLM_TRACE_", "VLLM_TUNED_",
@@ -119,6 +120,14 @@ def engine_in_own_process(default: bool = False) -> bool:
     return read_bool("QUIRE_ENGINE_PROCESS", default)
 
 
+def plugins() -> frozenset[str] | None:
+    """Names of the plug-ins that may load; None where all may, empty where none may."""
+    text = read("QUIRE_PLUGINS")
+    if text is None:
+        return None
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
 def cpu_isa() -> str | None:
     """The instruction set whose native kernels are wanted, lower case; None for the best."""
     text = read("QUIRE_CPU_ISA")
@@ -142,6 +151,12 @@ def set_default(name: str, value: str) -> None:
     For variables of libraries that read them once, when they are loaded; not for Quire's own.
     """
     os.environ.setdefault(name, value)
+
+
+def add_python_path(folder: str) -> None:
+    """Lets the processes that this one starts import from `folder`, before anything else."""
+    rest = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, rest]) if rest else folder
 
 
 _REPORTED = (

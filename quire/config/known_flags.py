@@ -62,6 +62,10 @@ def _add(verdict: Verdict, sentence: str, **defaults: Any) -> None:
         KNOWN_FLAGS[name] = KnownFlag(verdict, sentence, kind, default)
 
 
+_SAME_AS_DEFAULT = {"runner": "generate", "convert": "none", "task": "generate"}
+"""Values beside the default that ask for what is done anyway."""
+
+
 def is_default(flag: KnownFlag, value: Any) -> bool:
     """Whether a value asks for nothing: None, empty, or vLLM's default."""
     return value is None or value in ("", [], {}) or value == flag.default
@@ -73,7 +77,7 @@ def judge(name: str, value: Any) -> str | None:
     Raises SettingsError if the flag is refused and KeyError if it is not in the table.
     """
     flag = KNOWN_FLAGS[name]
-    if is_default(flag, value):
+    if is_default(flag, value) or value == _SAME_AS_DEFAULT.get(name):
         return None
     if flag.verdict == "refused":
         raise SettingsError(f"{name} cannot be used: {flag.sentence}")
@@ -146,7 +150,7 @@ _add("no effect", "there is no media, adapter or expert for it to act on",
      enable_flash_late_interaction=True)  # fmt: skip
 _add("no effect", "there are no routes for it to act on",
      cohere_is_reasoning_model=True,
-     cohere_format="cmd4", enable_tokenizer_info_endpoint=False, enable_offline_docs=False)  # fmt: skip
+     cohere_format="cmd4")  # fmt: skip
 _add("no effect", "the sampling noise is drawn in float64 always",
      use_fp64_gumbel=False)  # fmt: skip
 _add("no effect", "an unknown variable is named in a warning",
@@ -154,7 +158,7 @@ _add("no effect", "an unknown variable is named in a warning",
 _add("no effect", "the texts of requests and answers are not logged",
      enable_log_deltas=True, max_log_len=None)  # fmt: skip
 _add("no effect", "there is one engine type and one implementation of each architecture",
-     runner="auto", convert="auto", model_impl="auto", config_format="auto", hf_config_path=None,
+     model_impl="auto", config_format="auto", hf_config_path=None,
      tokenizer_mode="auto", additional_config=_JSON, offload_backend="auto")  # fmt: skip
 
 # --- refused: it asks for something that is not there -----------------------------------------------
@@ -190,33 +194,26 @@ _add("refused", "weights stay on their device in this version; use a smaller mod
      cpu_offload_gb=0.0, cpu_offload_params=_LIST, offload_group_size=0, offload_num_in_group=1,
      offload_prefetch_step=1, offload_params=_LIST, enable_sleep_mode=False,
      weight_transfer_config=_JSON)  # fmt: skip
-_add("refused", "output constraints are not served by this version",
-     structured_outputs_config=_JSON, guided_decoding_backend=None)  # fmt: skip
-_add("refused", "templates come from the model or from --chat-template, never from a request",
-     trust_request_chat_template=False)  # fmt: skip
-_add("refused", "calling tools and separating reasoning are not served by this version",
-     reasoning_parser="", reasoning_parser_plugin="", reasoning_config=_JSON,
-     enable_auto_tool_choice=False, tool_call_parser=None, tool_parser_plugin="",
-     tool_server=None)  # fmt: skip
-_add("refused", "only generation is served by this version", pooler_config=_JSON)  # fmt: skip
-_add("refused", "prompts are text or token ids in this version",
-     enable_prompt_embeds=False, enable_mm_embeds=False, mm_encoder_only=False)  # fmt: skip
+_add("refused", "the form of the reasoning is chosen with --reasoning-parser",
+     reasoning_config=_JSON)  # fmt: skip
+_add("refused", "only generation is served by this version",
+     runner="auto", convert="auto", task="auto", pooler_config=_JSON)  # fmt: skip
+_add("refused", "prompts are text, token ids or prompt_embeds in this version",
+     enable_mm_embeds=False, mm_encoder_only=False)  # fmt: skip
 _add("refused", "code from outside is not loaded by this version",
-     model_class_overrides=_JSON, logits_processors=_LIST, logits_processor_pattern=None,
-     io_processor_plugin=None, scheduler_cls=None, worker_cls="auto", worker_extension_cls="",
-     middleware=[])  # fmt: skip
+     model_class_overrides=_JSON, logits_processor_pattern=None,
+     io_processor_plugin=None, scheduler_cls=None, worker_cls="auto", worker_extension_cls="")  # fmt: skip
 _add("refused", "safetensors files are the only reader; name the kind with --load-format",
      model_loader_extra_config=_JSON)  # fmt: skip
 _add("refused", "attention computes in float32 always", override_attention_dtype=None)  # fmt: skip
 _add("refused", "the window belongs to the model; lower --max-model-len to the window instead",
      disable_sliding_window=False)  # fmt: skip
 _add("refused", "there are no routed experts to return", enable_return_routed_experts=False)  # fmt: skip
-_add("refused", "traces and profiles are not written by this version; see /metrics",
-     otlp_traces_endpoint=None, collect_detailed_traces=_LIST, profiler_config=_JSON,
+_add("refused", "traces of requests are not written by this version; see /metrics",
+     otlp_traces_endpoint=None, collect_detailed_traces=_LIST,
      kv_cache_metrics=False, kv_cache_metrics_sample=0.01, enable_mfu_metrics=False,
-     enable_logging_iteration_details=False, enable_per_request_metrics=False)  # fmt: skip
-_add("refused", "every token is sent as it comes", stream_interval=1)  # fmt: skip
-_add("refused", "only HTTP is served by this version", grpc=False, tokens_only=False)  # fmt: skip
-_add("refused", "restart the server to load new certificates", enable_ssl_refresh=False)  # fmt: skip
+     enable_logging_iteration_details=False)  # fmt: skip
+_add("refused", "only HTTP is served by this version; /inference/v1/generate takes and gives token ids",
+     grpc=False)  # fmt: skip
 _add("refused", "the log goes to standard error, at QUIRE_LOG_LEVEL; outputs are not logged",
      log_config_file=None, enable_log_outputs=False, log_error_stack=False)  # fmt: skip

@@ -69,6 +69,12 @@ class ModelConfig:
     max_logprobs: int = setting(
         20, "largest number of logprobs a request may ask for; -1 is no limit"
     )
+    enable_prompt_embeds: bool = setting(
+        False, "take prompts as embeddings, rows as they enter the first layer (prompt_embeds)"
+    )
+    logits_processors: list[str] = setting(
+        [], "classes that change logits, each as module:Class; code of the operator's own"
+    )
     logprobs_mode: Literal[
         "raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits"
     ] = setting(
@@ -137,6 +143,9 @@ class SchedulerConfig:
     )
     scheduling_policy: Literal["fcfs", "priority"] = setting("fcfs", "order of waiting requests")
     async_scheduling: bool | None = setting(None, "plan a step while the one before it runs")
+    stream_interval: int = setting(
+        1, "tokens between two outputs of a stream; its first and its last come at once"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +162,20 @@ class ParallelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GrammarConfig:
+    """Constraints on the output of a request."""
+
+    structured_outputs_config: dict[str, Any] = setting(
+        {},
+        "JSON object: backend (auto, guidance, xgrammar), disable_any_whitespace, "
+        "disable_additional_properties, enable_in_reasoning",
+    )
+    guided_decoding_backend: str | None = setting(
+        None, "old name of structured_outputs_config.backend"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObservabilityConfig:
     """What is logged and counted."""
 
@@ -163,6 +186,34 @@ class ObservabilityConfig:
         env="VLLM_LOG_STATS_INTERVAL",
     )
     enable_log_requests: bool = setting(False, "log each request's arrival")
+    profiler_config: dict[str, Any] = setting(
+        {}, "JSON object for /start_profile: profiler torch, torch_profiler_dir and more"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisionConfig:
+    """What happens when an engine process dies or no longer moves."""
+
+    engine_restarts: int = setting(
+        5, "restarts of a dead engine within ten minutes, before its death is final; 0: none"
+    )
+    engine_stall_timeout: float = setting(
+        4.5, "seconds without any movement after which an engine counts as dead; 0: never"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParserConfig:
+    """How a model's output is read: where its reasoning ends, and how it writes calls of tools."""
+
+    reasoning_parser: str = setting("", "form of the model's reasoning; default: none is looked for")
+    reasoning_parser_plugin: str = setting("", "Python file that adds reasoning parsers")
+    tool_call_parser: str | None = setting(None, "form in which the model calls tools")
+    tool_parser_plugin: str = setting("", "Python file that adds tool parsers")
+    enable_auto_tool_choice: bool = setting(
+        False, "let the model choose whether it calls a tool; needs --tool-call-parser"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,4 +225,7 @@ class Settings:
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    grammar: GrammarConfig = field(default_factory=GrammarConfig)
     observability: ObservabilityConfig = field(default_factory=ObservabilityConfig)
+    supervision: SupervisionConfig = field(default_factory=SupervisionConfig)
+    parsers: ParserConfig = field(default_factory=ParserConfig)

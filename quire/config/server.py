@@ -36,9 +36,20 @@ class ServerConfig:
     )
     disable_uvicorn_access_log: bool = setting(False, "no line per request")
     disable_access_log_for_endpoints: list[str] = setting([], "paths without a line per request")
+    enable_ssl_refresh: bool = setting(
+        False, "read the key and the certificate again when their files change"
+    )
+    middleware: list[str] = setting(
+        [], "ASGI middleware to put around the server, as package.module.Name of importable code"
+    )
     disable_fastapi_docs: bool = setting(False, "no /openapi.json, /docs and /redoc")
+    enable_offline_docs: bool = setting(False, "a /docs page that loads nothing from elsewhere")
+    ui: bool = setting(True, "the page at / with a chat and a live view of the engine")
     default_chat_template_kwargs: dict[str, Any] = setting(
         {}, "JSON object of template variables; a request's own go over them"
+    )
+    trust_request_chat_template: bool = setting(
+        False, "let a request bring its own chat template; it runs in a sandbox"
     )
     response_role: str = setting("assistant", "role of the answers to chats")
     exclude_tools_when_tool_choice_none: bool = setting(
@@ -55,6 +66,38 @@ class ServerConfig:
     fingerprint_value: str | None = setting(None, "system_fingerprint in custom mode")
     strict: bool = setting(
         False, "refuse unknown request fields instead of naming them in a header"
+    )
+    tokens_only: bool = setting(
+        False, "serve token ids in and out only: /inference/v1/generate and /abort_requests"
+    )
+    render_only: bool = setting(
+        False, "serve the render and tokenize routes only: no engine, and no weights are read"
+    )
+    enable_tokenizer_info_endpoint: bool = setting(
+        False, "serve /tokenizer_info, the tokenizer's settings with the chat template"
+    )
+    enable_per_request_metrics: bool = setting(
+        False, "times of a request in its answer, as metrics: first token, queue, tokens per second"
+    )
+    batch_dir: str | None = setting(
+        None, "folder of /v1/files and /v1/batches; default: batches in the cache folder"
+    )
+    batch_concurrency: int | None = setting(
+        None, "lines of batches that run at once; default: as many as the engine has places"
+    )
+    max_file_bytes: int = setting(512 << 20, "largest file that may be uploaded, in bytes")
+    max_stored_bytes: int = setting(8 << 30, "most bytes of all stored files together")
+    tool_server: list[str] = setting(
+        [], "MCP servers that /v1/responses may call, each [LABEL=]HOST:PORT or a URL; needs quire[mcp]"
+    )
+    responses_store: str | None = setting(
+        None,
+        "where /v1/responses are kept: a SQLite file, memory, or none; default: a file in the cache folder",
+    )
+    responses_max_count: int = setting(10_000, "most responses that are kept")
+    responses_max_bytes: int = setting(256 << 20, "most bytes of kept responses together")
+    responses_ttl: float = setting(
+        30 * 86400.0, "seconds after its last use for which a response is kept"
     )
     max_body_bytes: int = setting(32 << 20, "largest request body, in bytes")
     max_header_bytes: int = setting(64 << 10, "largest request head, in bytes")
@@ -73,7 +116,9 @@ class ServerConfig:
         10.0, "seconds within which a first token is promised, else 429; 0 admits everything"
     )
     server_dev_mode: bool = setting(
-        False, "routes for development: /server_info", env="VLLM_SERVER_DEV_MODE"
+        False,
+        "routes that steer the engine: /server_info, /pause, /reset_prefix_cache and others",
+        env="VLLM_SERVER_DEV_MODE",
     )
     shutdown_timeout: float = setting(
         30.0, "seconds that running requests get to finish after SIGTERM"

@@ -25,6 +25,12 @@ def pack_ids(token_ids: list[int]) -> bytes:
     return packed.tobytes()
 
 
+def needs_mask(source: EngineRequest) -> bool:
+    """Whether each of the request's tokens is chosen under a mask: of a grammar, or of a thinking budget."""
+    budget = getattr(source.params, "thinking_token_budget", None)
+    return source.grammar is not None or (budget is not None and bool(source.end_of_thinking_ids))
+
+
 class Request:
     """One request of a user and the sequences that are left of it.
 
@@ -83,13 +89,15 @@ class Request:
         self.unfinished = set(range(params.n))
         self.sequences: dict[int, Sequence] = {}
         self.is_forked = params.n == 1
-        # Ids alone do not name the content of embedded prompts and of encoder inputs.
-        self.writes_cache = caching and source.embeds is None and source.encoder is None
+        # Ids alone do not name what an encoder was given.
+        self.writes_cache = caching and source.encoder is None
         self.reads_cache = self.writes_cache and not params.skip_reading_prefix_cache
         self.root_key = b""
         self.packed_prompt = pack_ids(source.prompt_token_ids)
         self.logprobs_at = 1 if params.prompt_logprobs is not None else num_prompt
-        self.eos = frozenset(() if params.ignore_eos else source.eos_token_ids)
+        # Under a grammar an end token comes only where it must or may: it is an end for everybody.
+        ignores_eos = params.ignore_eos and source.grammar is None
+        self.eos = frozenset(() if ignores_eos else source.eos_token_ids)
         self.stops = self.eos.union(params.stop_token_ids) if params.stop_token_ids else self.eos
         room = max_model_len if params.max_tokens is None else num_prompt + params.max_tokens
         self.final_len = min(room, max_model_len)
@@ -112,7 +120,7 @@ class Request:
             embed_rows=source.embed_rows,
             spans=source.spans,
             encoder=source.encoder,
-            needs_mask=source.grammar is not None,
+            needs_mask=needs_mask(source),
         )
 
     def make_sequence(self, index: int) -> Sequence:
@@ -198,7 +206,9 @@ class Sequence:
         self.plain_until = 0
         self.quiet_until = 0
         self.final_len = request.final_len
-        self.min_len = num_prompt + request.params.min_tokens
+        # Under a grammar an end below min_tokens is one that nothing else could follow.
+        is_free = request.source.grammar is None
+        self.min_len = num_prompt + (request.params.min_tokens if is_free else 0)
         self.stops = request.stops
         self.row = -1
         self.tables: list[list[int]] = []

@@ -12,6 +12,9 @@ from typing import Literal
 
 import msgspec
 
+from quire.config.constraints import read_constraint_options
+from quire.config.plugins import LOGITS_PROCESSORS, entry_points, load_general
+from quire.config.profiling import read_profiler
 from quire.config.schema import Settings
 from quire.engine.kvcache.limits import plan_layout, slabs_needed, useful_bytes, with_blocks
 from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
@@ -67,7 +70,8 @@ class ResolvedSettings:
 
 
 def describe_model(settings: Settings) -> ModelDescription:
-    """What the settings' model is. Raises ModelLoadError."""
+    """What the settings' model is, general plug-ins loaded before. Raises ModelLoadError."""
+    load_general()
     return describe(
         settings.model.model,
         hf_overrides=settings.model.hf_overrides,
@@ -129,6 +133,8 @@ def _resolve(
     def note(name: str, value: object, reason: str) -> None:
         table.append((name, str(value), reason))
 
+    read_profiler(settings.observability.profiler_config)  # raises for what cannot be
+    read_constraint_options(settings.grammar)  # and so does this
     _check_one_device(settings.parallel.tensor_parallel_size)
     made = _choose(settings, description, machine, note)
     resolved = _settle(settings, made)
@@ -241,6 +247,7 @@ def _settle(settings: Settings, made: _Choices) -> Settings:
         ),
         parallel=replace(settings.parallel, threads=made.threads, device=made.device),
         observability=settings.observability,
+        parsers=settings.parsers,
     )
 
 
@@ -382,5 +389,7 @@ def _fingerprint(settings: Settings, machine: Machine, cache_dtype: str) -> str:
         parallel.fast_math,
         parallel.tensor_parallel_size,
         machine.isa,
+        *settings.model.logits_processors,
+        *(name for name, _ in entry_points(LOGITS_PROCESSORS)),
     )
     return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from quire.frontend.chat_messages import joined, plain, read_messages
+from quire.frontend.chat_messages import CallArguments, joined, plain, read_messages
 from quire.frontend.chat_template import (
     ChatTemplate,
     Templates,
@@ -136,11 +136,16 @@ class ChatRenderer:
         chat = read_messages(
             messages, is_role=lambda role: f"'{role}'" in quoted or f'"{role}"' in quoted
         )
+        for message in chat:
+            if message["role"] == "developer" and not template.shows_developer:
+                message["role"] = "system"  # the template would leave it out, or refuse it
         self._format_content(chat, template, options)
+        variables = template.switched(_checked_kwargs(options.template_kwargs))
         given: dict[str, Any] = {
             "messages": chat,
             "tools": plain(options.tools, "tools"),
-            **_checked_kwargs(options.template_kwargs),
+            "documents": plain(options.documents, "documents"),
+            **variables,
         }
         marks = _Marks(quoted, given)
         if self._has_special(given):
@@ -150,7 +155,6 @@ class ChatRenderer:
         text = template.render(
             {
                 **self._variables,
-                "documents": None,
                 "add_generation_prompt": options.add_generation_prompt,
                 **given,
             }
@@ -160,7 +164,7 @@ class ChatRenderer:
         if limit is not None:
             self._tokenizer.refuse_too_long(text, limit)
         ids = self._encode(text, marks, options.add_special_tokens)
-        return ChatPrompt(marks.without(text), ids)
+        return ChatPrompt(marks.without(text), ids, variables)
 
     def _format_content(
         self, chat: list[dict[str, Any]], template: ChatTemplate, options: ChatOptions
@@ -240,6 +244,9 @@ class _Marks:
         def marked(value: Any) -> Any:
             if isinstance(value, str):
                 return special.sub(around, value)
+            if isinstance(value, CallArguments):
+                inside = {name: marked(inner) for name, inner in value.items()}
+                return CallArguments(inside, special.sub(around, value.text))
             if isinstance(value, dict):
                 return {name: marked(inner) for name, inner in value.items()}
             return [marked(inner) for inner in value] if isinstance(value, list) else value

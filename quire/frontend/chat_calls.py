@@ -6,11 +6,14 @@ Rendering one is `frontend.chat`; running the prompts is `quire.llm`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from quire.frontend.chat_messages import plain
 from quire.frontend.inputs import InputProcessor, at_place
 from quire.protocol.chat import ChatOptions
-from quire.protocol.errors import InvalidRequestError, NotServedError
+from quire.protocol.checks import refuse
+from quire.protocol.errors import InvalidRequestError
 
 
 def read_chats(
@@ -24,15 +27,14 @@ def read_chats(
     """A prompt with its text for each conversation, and what is left of `tokenization_kwargs`.
 
     messages  one conversation, which is a list of messages, or a list of conversations.
-    Raises InvalidRequestError with the place of what is wrong, NotServedError for tools.
+    tools     definitions in OpenAI's form that the template shows; None for none.
+    Raises InvalidRequestError with the place of what is wrong.
     """
-    if tools:
-        raise NotServedError(
-            "calling tools is not served by this version; leave tools out", param="tools"
-        )
+    if tools is not None:
+        options = replace(options, tools=_checked_tools(tools))
     how = dict(tokenization_kwargs or {})
     if how.pop("add_special_tokens", False):
-        options = ChatOptions(**{**vars(options), "add_special_tokens": True})
+        options = replace(options, add_special_tokens=True)
     truncates = how.get("truncate_prompt_tokens") is not None
     prompts = []
     conversations = messages if _is_many(messages) else [messages]
@@ -43,6 +45,19 @@ def read_chats(
             raise at_place(error, place) if _is_many(messages) else error from error
         prompts.append({"prompt": made.text, "prompt_token_ids": made.token_ids})
     return prompts, how
+
+
+def _checked_tools(tools: Any) -> list[dict[str, Any]] | None:
+    found = plain(list(tools) if isinstance(tools, Sequence) else tools, "tools")
+    if not isinstance(found, list):
+        refuse("tools", "tools must be a list of objects, each with type and function")
+    for place, tool in enumerate(found):
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            refuse(
+                "tools", f"tools[{place}] must be an object with type and a function with a name"
+            )
+    return found or None
 
 
 def _is_many(messages: Any) -> bool:

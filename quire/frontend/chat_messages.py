@@ -37,6 +37,26 @@ _MEDIA = frozenset(
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
+class CallArguments(dict[str, Any]):
+    """Arguments of an earlier call: an object for templates that look into it, its text for the others.
+
+    text  the JSON text that the client sent.
+    """
+
+    def __init__(self, values: Mapping[str, Any], text: str) -> None:
+        super().__init__(values)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __add__(self, other: Any) -> str:
+        return self.text + str(other)
+
+    def __radd__(self, other: Any) -> str:
+        return str(other) + self.text
+
+
 def refuse_at(path: str, message: str) -> NoReturn:
     """Raises InvalidRequestError about the place `path`, such as messages[3].role."""
     raise InvalidRequestError(f"{path} {message}", param=path)
@@ -102,6 +122,8 @@ def _message(given: Any, path: str, is_role: Callable[[str], bool]) -> dict[str,
     if isinstance(given, Mapping) and isinstance(given.get("content"), (list, tuple)):
         _refuse_media(given["content"], f"{path}.content")
     message = {name: value for name, value in plain(given, path).items() if value is not None}
+    if message.get("tool_calls") == []:
+        del message["tool_calls"]  # templates ask whether the key is there
     role = message.get("role")
     if not isinstance(role, str):
         refuse_at(f"{path}.role", "is missing or no text; use system, user, assistant or tool")
@@ -180,11 +202,13 @@ def _calls(calls: Any, path: str) -> list[dict[str, Any]]:
 
 
 def _arguments(text: str) -> Any:
+    if not text.strip():
+        return CallArguments({}, "{}")
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return found if isinstance(found, dict) else text
+    return CallArguments(found, text) if isinstance(found, dict) else text
 
 
 def joined(content: str | list[dict[str, Any]]) -> str:

@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
-import jinja2.ext
-import jinja2.nodes
-from jinja2.exceptions import SecurityError
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+import jinja2.meta
 
+from quire.frontend.chat_sandbox import MAX_CHARS, Sandbox, bounded
 from quire.protocol.errors import InvalidRequestError, ModelLoadError, SettingsError
 
-MAX_OUTPUT_CHARS = 32 << 20
-"""Longest text that a template may write."""
-_MAX_REPEATED = 1 << 20  # entries or characters that one `*` in a template may make
 _PROBE = "quire-probe"
 
 Templates = dict[str, str]
@@ -32,32 +26,6 @@ Templates = dict[str, str]
 
 class _Raised(jinja2.TemplateError):
     """The template refused the conversation with `raise_exception`."""
-
-
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}` marks what an assistant said for training; here its body is written as it is."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.Scope(body).set_lineno(line)
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Sees plain data only, changes nothing, and repeats nothing without end."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**":
-            raise SecurityError("a chat template may not use **")
-        for many, count in ((left, right), (right, left)):
-            sized = isinstance(many, (str, list, tuple)) and isinstance(count, int)
-            if sized and len(many) * count > _MAX_REPEATED:
-                raise SecurityError("a chat template repeats too much")
-        return super().call_binop(context, operator, left, right)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -89,13 +57,11 @@ def _dict(*pairs: Any, **named: Any) -> dict[Any, Any]:
     return dict(*pairs, **named)
 
 
-def _environment() -> _Sandbox:
-    made = _Sandbox(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
-    )
+def _environment() -> Sandbox:
+    made = Sandbox()
     made.filters["tojson"] = _to_json
-    made.globals.pop("lipsum", None)
     made.globals |= {"raise_exception": _refuse, "strftime_now": _now, "dict": _dict}
+    made.guard_filters()
     return made
 
 
@@ -117,15 +83,19 @@ class ChatTemplate:
             raise ModelLoadError(f"the chat template cannot be read: {error}") from error
 
     def render(self, context: Mapping[str, Any]) -> str:
-        """What the template writes. Raises InvalidRequestError with its own message if it refuses."""
+        """What the template writes, within the bounds of the sandbox.
+
+        Raises InvalidRequestError, with the template's own message if it refuses.
+        """
         pieces: list[str] = []
         size = 0
         try:
-            for piece in self._compiled.generate(context):
-                pieces.append(piece)
-                size += len(piece)
-                if size > MAX_OUTPUT_CHARS:
-                    break
+            with bounded():
+                for piece in self._compiled.generate(context):
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > MAX_CHARS:
+                        break
         except _Raised as error:
             raise InvalidRequestError(
                 f"the chat template refuses these messages: {error}", param="messages"
@@ -135,12 +105,38 @@ class ChatTemplate:
                 f"the chat template cannot write these messages: {type(error).__name__}: {error}",
                 param="messages",
             ) from error
-        if size > MAX_OUTPUT_CHARS:
+        if size > MAX_CHARS:
             raise InvalidRequestError(
-                f"the chat template writes more than {MAX_OUTPUT_CHARS} characters; send less",
+                f"the chat template writes more than {MAX_CHARS} characters; send less",
                 param="messages",
             )
         return "".join(pieces)
+
+    @cached_property
+    def _variables(self) -> set[str]:
+        """The variables it reads and does not set."""
+        return jinja2.meta.find_undeclared_variables(_environment().parse(self.text))
+
+    def switched(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """The variables, with `enable_thinking` as `reasoning_effort` means it.
+
+        Only for a template that knows the first, and where it is not given.
+        """
+        effort = variables.get("reasoning_effort")
+        name = "enable_thinking"
+        if effort is None or name in variables or name not in self._variables:
+            return variables
+        return {**variables, name: effort != "none"}
+
+    @cached_property
+    def shows_developer(self) -> bool:
+        """Whether it writes what a developer says; tried on one conversation."""
+        messages = [{"role": "developer", "content": _PROBE}, {"role": "user", "content": "-"}]
+        context = {"messages": messages, "add_generation_prompt": False, "tools": None}
+        try:
+            return _PROBE in self.render(context)
+        except InvalidRequestError:
+            return False
 
     @cached_property
     def reads_parts(self) -> bool:

@@ -9,28 +9,31 @@ import hashlib
 import itertools
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from quire.config.schema import Settings
+from quire.config.plugins import processor_classes
+from quire.config.schema import ParserConfig, Settings
 from quire.frontend.chat import ChatRenderer
+from quire.frontend.chat_readers import ReaderSource
+from quire.frontend.constraints import ConstraintReader
+from quire.frontend.custom_args import check_custom
 from quire.frontend.prompts import PromptReader, read_prompt
 from quire.frontend.tokenizer import Tokenizer
 from quire.models.registry import ModelDescription
 from quire.protocol.chat import ChatOptions, ChatPrompt
 from quire.protocol.checks import refuse, shown
 from quire.protocol.errors import InvalidRequestError, NotServedError
+from quire.protocol.logits_processors import LogitsProcessor
 from quire.protocol.outputs import EngineInfo
 from quire.protocol.params import PoolingParams, SamplingParams
 from quire.protocol.request import EngineRequest
 
 _SEED_BITS = 53  # a drawn seed goes through JSON readers that know only doubles
 _NOT_SERVED_PARAMS = {
-    "structured_outputs": "output constraints (structured_outputs) are not served; leave the field out",
-    "thinking_token_budget": "a budget of thinking tokens is not served; leave the field out",
     "repetition_detection": "repetition detection is not served; leave the field out",
     "flat_logprobs": "flat logprobs are not served; leave flat_logprobs False for lists of dictionaries",
     "logits_processors": "logits processors of a request are not served; leave the field out",
@@ -73,7 +76,7 @@ class InputProcessor:
     """Checks requests against one model and makes them ready for the engine. Safe in several threads.
 
     `defaults` holds the fields of SamplingParams that the model's generation config sets,
-    `eos_token_ids` the tokens that end an answer.
+    `eos_token_ids` the tokens that end an answer, `readers` opens what reads answers of chats.
 
     vocab_size     rows of the model's embedding: every id must be below it.
     max_model_len  prompt and output together, in tokens.
@@ -81,6 +84,9 @@ class InputProcessor:
     base_seed      where the seeds of requests without one come from, with the number of requests
                    before them; None takes them from the system.
     use_priority   whether the engine orders requests by priority.
+    takes_embeds   whether a prompt may be given as embeddings.
+    constraints    what bounds outputs; without those of `from_settings` all are refused.
+    processors     classes of logits processors that the engine runs; they may refuse params.
     """
 
     def __init__(
@@ -95,13 +101,23 @@ class InputProcessor:
         use_priority: bool = False,
         limits: Limits | None = None,
         chat: ChatRenderer | None = None,
+        readers: ReaderSource | None = None,
+        takes_embeds: bool = False,
+        processors: Sequence[type[LogitsProcessor]] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self._chat = chat
+        self.readers = readers or ReaderSource(ParserConfig(), tokenizer)
         self.vocab_size = vocab_size
         self.max_model_len = max_model_len
         self.max_logprobs = max_logprobs
-        self._prompts = PromptReader(tokenizer, vocab_size=vocab_size, max_model_len=max_model_len)
+        self._prompts = PromptReader(
+            tokenizer,
+            vocab_size=vocab_size,
+            max_model_len=max_model_len,
+            embeds_size=description.spec.hidden_size if takes_embeds else None,
+        )
+        self._processors = tuple(processors)
         self._base_seed = base_seed
         self._ordinals = itertools.count()
         self._use_priority = use_priority
@@ -112,6 +128,7 @@ class InputProcessor:
         if tokenizer is not None and tokenizer.eos_token_id is not None:
             ends[tokenizer.eos_token_id] = None
         self.eos_token_ids = tuple(one for one in ends if one < vocab_size)
+        self.constraints = ConstraintReader()
 
     @classmethod
     def from_settings(
@@ -134,7 +151,7 @@ class InputProcessor:
                 chat_template=model.chat_template,
                 content_format=model.chat_template_content_format,
             )
-        return cls(
+        inputs = cls(
             description,
             tokenizer,
             vocab_size=info.vocab_size,
@@ -143,7 +160,32 @@ class InputProcessor:
             base_seed=base_seed if model.seed is None else model.seed,
             use_priority=settings.scheduler.scheduling_policy == "priority",
             chat=chat,
+            readers=ReaderSource(settings.parsers, tokenizer),
+            takes_embeds=model.enable_prompt_embeds,
+            processors=processor_classes(model.logits_processors),
         )
+        inputs.constraints = ConstraintReader.from_settings(
+            settings,
+            model.tokenizer or description.path,
+            tokenizer,
+            vocab_size=info.vocab_size,
+            eos_token_ids=inputs.eos_token_ids,
+        )
+        return inputs
+
+    def render_prompt(
+        self, prompt: Any, how: Mapping[str, Any] | None = None, max_tokens: int | None = None
+    ) -> list[int]:
+        """The token ids of a prompt, as `process` has them. Raises InvalidRequestError."""
+        return self._prompts.token_ids(read_prompt(prompt), how, max_tokens)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The text of the template that chats are rendered with; None where there is none."""
+        try:
+            return self._chat.template_text() if self._chat is not None else None
+        except InvalidRequestError:
+            return None
 
     def render_chat(
         self, messages: Any, options: ChatOptions | None = None, *, truncates: bool = False
@@ -182,9 +224,17 @@ class InputProcessor:
         params = self.default_params() if params is None else self._own_params(params)
         fields = read_prompt(prompt)
         self._check_options(options, fields)
+        fields, embeds, embed_rows = self._prompts.embedded(fields, options.tokenization_kwargs)
+        if embeds is not None and params.prompt_logprobs is not None:
+            refuse(
+                "prompt_logprobs",
+                "prompt_logprobs need token ids, which prompt_embeds do not have; leave one of them out",
+            )
         ids = self._prompts.token_ids(fields, options.tokenization_kwargs, params.max_tokens)
         self._fit_context(params, len(ids), options.strict)
         self._check_params(params, options.strict)
+        check_custom(params, self._processors, strict=options.strict)
+        bounds = self.constraints.fields(params, ids)
         return EngineRequest(
             request_id=f"{request_id}-{secrets.token_hex(4)}",
             prompt_token_ids=ids,
@@ -194,6 +244,9 @@ class InputProcessor:
             arrival_time=time.time() if options.arrival_time is None else options.arrival_time,
             priority=options.priority,
             cache_salt=options.cache_salt or fields.get("cache_salt"),
+            embeds=embeds,
+            embed_rows=embed_rows,
+            **bounds,
             trace_headers=dict(options.trace_headers) if options.trace_headers else None,
         )
 

@@ -5,6 +5,7 @@ Leaves everything else about a request to `frontend.inputs`.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 from quire.frontend.tokenizer import Tokenizer
 from quire.protocol.checks import refuse, shown
 from quire.protocol.errors import NotServedError
+from quire.protocol.request import TensorRef
 
 _TOKENIZATION_KEYS = ("add_special_tokens", "truncate_prompt_tokens", "truncation_side")
-_PROMPT_KEYS = frozenset({"prompt", "prompt_token_ids", "cache_salt", "mm_processor_kwargs"})
+_PROMPT_KEYS = frozenset(
+    {"prompt", "prompt_token_ids", "cache_salt", "mm_processor_kwargs"}
+    | {"prompt_embeds", "prompt_is_token_ids"}
+)
 _NOT_SERVED_KEYS = {
-    "prompt_embeds": "prompts given as embeddings are not served; send text or token ids",
     "encoder_prompt": "encoder-decoder models are not served; send one prompt of text or token ids",
     "decoder_prompt": "encoder-decoder models are not served; send one prompt of text or token ids",
     "data": "prompts for an IO processor are not served; send text or token ids",
@@ -38,7 +42,7 @@ def read_prompt(prompt: Any) -> dict[str, Any]:
         )
     for key, sentence in _NOT_SERVED_KEYS.items():
         if prompt.get(key):
-            raise NotServedError(sentence, param="prompt" if key == "prompt_embeds" else key)
+            raise NotServedError(sentence, param=key)
     unknown = [key for key in prompt if key not in _PROMPT_KEYS and key not in _NOT_SERVED_KEYS]
     if unknown:
         refuse(
@@ -47,7 +51,7 @@ def read_prompt(prompt: Any) -> dict[str, Any]:
         )
     text: Any = prompt.get("prompt")
     ids: Any = prompt.get("prompt_token_ids")
-    if text is None and ids is None:
+    if text is None and ids is None and prompt.get("prompt_embeds") is None:
         refuse("prompt", "the prompt has neither text (prompt) nor token ids (prompt_token_ids)")
     if text is not None and not isinstance(text, str):
         refuse("prompt", f"prompt must be text, not {type(text).__name__}")
@@ -65,13 +69,60 @@ def prompt_text(prompt: Any) -> str | None:
     return prompt.get("prompt") if isinstance(prompt, Mapping) else None
 
 
-class PromptReader:
-    """Makes token ids of prompts for one model; its arguments are those of `InputProcessor`."""
+def chars_to_read(prompt: Any) -> int:
+    """Characters of a prompt's text, or of the file of its embeddings: what reading it takes grows with them."""
+    if isinstance(prompt, str):
+        return len(prompt)
+    if not isinstance(prompt, Mapping):
+        return 0
+    found = (prompt.get("prompt"), prompt.get("prompt_embeds"))
+    return sum(len(one) for one in found if isinstance(one, (str, bytes)))
 
-    def __init__(self, tokenizer: Tokenizer | None, *, vocab_size: int, max_model_len: int) -> None:
+
+class PromptReader:
+    """Makes token ids of prompts for one model; its arguments are those of `InputProcessor`.
+
+    embeds_size  width of a row of prompt_embeds; None where they are not taken.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None,
+        *,
+        vocab_size: int,
+        max_model_len: int,
+        embeds_size: int | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
         self.max_model_len = max_model_len
+        self._embeds_size = embeds_size
+
+    def embedded(
+        self, fields: dict[str, Any], how: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Any], TensorRef | None, tuple[int, ...]]:
+        """The fields with ids in the place of prompt_embeds, the rows, and the positions they replace.
+
+        Without prompt_embeds there are no rows. Raises InvalidRequestError.
+        """
+        value = fields.get("prompt_embeds")
+        if value is None:
+            return fields, None, ()
+        if self._embeds_size is None:
+            raise NotServedError(
+                "prompts as embeddings are not served; start with --enable-prompt-embeds, or send text",
+                param="prompt_embeds",
+            )
+        if (how or {}).get("truncate_prompt_tokens") is not None:
+            refuse("truncate_prompt_tokens", "prompt_embeds cannot be truncated; send fewer rows")
+        # numpy, which the front needs for nothing else, takes 0.1 s to import
+        embeds = importlib.import_module("quire.frontend.embeds")
+        rows = embeds.read_embeds(
+            value, hidden_size=self._embeds_size, max_rows=self.max_model_len - 1
+        )
+        ids, places = embeds.placeholders(fields, len(rows))
+        tensor = embeds.tensor_of(rows[list(places)]) if places else None
+        return dict(fields, prompt_token_ids=ids), tensor, places
 
     def token_ids(
         self, fields: Mapping[str, Any], how: Mapping[str, Any] | None, max_tokens: int | None

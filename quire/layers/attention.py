@@ -75,31 +75,24 @@ class AttentionLayer:
         q_size = sizes.num_heads * sizes.head_size
         kv_size = sizes.num_kv_heads * sizes.head_size
         self._bounds = (q_size, q_size + kv_size, q_size + 2 * kv_size)
-        self._qkv = Linear(
-            table,
-            f"{name}.qkv",
-            in_size=sizes.size,
-            out_size=self._bounds[2],
-            bias=qkv_bias,
-            dtype=dtype,
-            format=format,
+        linear = partial(Linear, table, dtype=dtype, format=format)
+        self._qkv = linear(
+            f"{name}.qkv", in_size=sizes.size, out_size=self._bounds[2], bias=qkv_bias
         )
         self._sinks: torch.Tensor | None = None
         self._slopes: torch.Tensor | None = None
         self._sinks_name = f"{name}.sinks"
-        self._on_heads: list[HeadStep] = []
-        if norm_after_rope and rope is not None:
-            self._on_heads.append(Rope(table, sizes, dtype, rope, interleaved))
-            self._on_heads.append(HeadNorms(table, name, sizes, qk_eps, dtype, kind=qk_norm))
-        elif qk_norm == "per_head" and rope is not None:
-            self._on_heads.append(
-                NormedRope(table, name, sizes, qk_eps, dtype, rope=rope, interleaved=interleaved)
-            )
-        else:
-            if qk_norm != "none":
-                self._on_heads.append(HeadNorms(table, name, sizes, qk_eps, dtype, kind=qk_norm))
-            if rope is not None:
-                self._on_heads.append(Rope(table, sizes, dtype, rope, interleaved))
+        self._on_heads = head_steps(
+            table,
+            name,
+            sizes,
+            dtype,
+            rope=rope,
+            interleaved=interleaved,
+            qk_norm=qk_norm,
+            eps=qk_eps,
+            norm_after_rope=norm_after_rope,
+        )
         self.attend = table.bind(
             PAGED_ATTENTION,
             dtype_name(dtype),
@@ -108,15 +101,7 @@ class AttentionLayer:
             K=sizes.num_kv_heads,
             D=sizes.head_size,
         )
-        self._out = Linear(
-            table,
-            f"{name}.out",
-            in_size=q_size,
-            out_size=sizes.size,
-            bias=out_bias,
-            dtype=dtype,
-            format=format,
-        )
+        self._out = linear(f"{name}.out", in_size=q_size, out_size=sizes.size, bias=out_bias)
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -177,6 +162,30 @@ class HeadStep(Protocol):
 
     def __call__(self, heads: torch.Tensor, positions: torch.Tensor) -> None:
         """Changes heads [T, H + K, D], queries first, at positions [T] in place."""
+
+
+def head_steps(
+    table: Table,
+    name: str,
+    sizes: AttentionSizes,
+    dtype: torch.dtype,
+    *,
+    rope: torch.Tensor | None,
+    interleaved: bool,
+    qk_norm: str,
+    eps: float,
+    norm_after_rope: bool,
+) -> list[HeadStep]:
+    """What is done to query and key heads, in order; a norm over each head and RoPE are one where they meet."""
+    norms: list[HeadStep] = []
+    turns: list[HeadStep] = []
+    if qk_norm == "per_head" and rope is not None and not norm_after_rope:
+        return [NormedRope(table, name, sizes, eps, dtype, rope=rope, interleaved=interleaved)]
+    if qk_norm != "none":
+        norms.append(HeadNorms(table, name, sizes, eps, dtype, kind=qk_norm))
+    if rope is not None:
+        turns.append(Rope(table, sizes, dtype, rope, interleaved))
+    return turns + norms if norm_after_rope else norms + turns
 
 
 class HeadNorms:

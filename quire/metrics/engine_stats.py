@@ -15,6 +15,7 @@ _COUNTERS = (
     ("vllm:num_preemptions", "num_preemptions"),
     ("vllm:prefix_cache_queries", "prefix_queries"),
     ("vllm:prefix_cache_hits", "prefix_hits"),
+    ("quire:engine_restarts", "restarts"),
 )
 
 

@@ -60,6 +60,18 @@ def read_metrics(registry: CollectorRegistry, prefix: str = "vllm:") -> list[Met
     return found
 
 
+def read_histogram(registry: CollectorRegistry, name: str) -> Histogram:
+    """One histogram by its name, nothing else being read; the first of its sets of labels.
+
+    Raises KeyError if there is none.
+    """
+    wanted = [f"{name}_{part}" for part in ("bucket", "sum", "count")]
+    for family in registry.restricted_registry(wanted).collect():
+        for found in _histograms(name, list(family.samples)):
+            return found
+    raise KeyError(name)
+
+
 def _histograms(name: str, samples: list[Sample]) -> list[Histogram]:
     """The histograms of one name, one for each set of labels."""
     parts: dict[tuple[tuple[str, str], ...], dict[str, float]] = {}

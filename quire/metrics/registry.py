@@ -105,6 +105,7 @@ METRICS: tuple[Metric, ...] = (
         "prompt tokens of a request that were not cached", UP_TO_CONTEXT,
     ),
     Metric("vllm:iteration_tokens_total", "histogram", "tokens computed by a step", STEP_TOKENS),
+    Metric("quire:engine_restarts", "counter", "engine processes started in place of dead ones"),
     Metric("quire:requests_accepted", "counter", "requests handed to the engine"),
     Metric("quire:requests_refused", "counter", "requests answered 429: the queue was too long"),
     Metric("quire:requests_finished", "counter", "accepted requests that ended by themselves"),

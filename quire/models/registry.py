@@ -65,7 +65,10 @@ _ADDED: dict[str, Architecture | str] = {}
 
 
 def known_architecture(name: Any) -> Architecture | None:
-    """The architecture of a name in config.json, ours or a plug-in's. Raises ModelLoadError for a plug-in's that cannot be had."""
+    """The architecture of a name in config.json, ours or a plug-in's; None if it is neither.
+
+    Raises ModelLoadError for a plug-in's that cannot be imported.
+    """
     found = _ADDED.get(name) if isinstance(name, str) else None
     if found is None:
         return ARCHITECTURES.get(name) if isinstance(name, str) else None

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from quire.hardware.pulse import beat
+
 PROVIDER_ORDER = ("cpu", "triton", "torch", "reference")
 """Fastest first; the reference accepts everything and is always last."""
 
@@ -122,6 +124,7 @@ class Bound:
         self._run = provider.run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        beat()
         result = self._run(*args, **kwargs)
         if self._table.tape is not None:
             self._table.tape.add(self, self._run, args, kwargs)

@@ -47,9 +47,32 @@ class MessageReader(Protocol):
         ...
 
     @property
+    def needs_special_tokens(self) -> bool:
+        """Whether it must be fed text in which special tokens show."""
+        ...
+
+    @property
     def num_reasoning_tokens(self) -> int:
         """Ids fed so far that belong to the reasoning."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallFrame:
+    """What a model writes around the JSON object of a call's arguments.
+
+    begin, end  around one call; `{name}` in begin is where the tool's name stands.
+    trigger     how every begin begins and no text does; "" where calls cannot be told from text so early.
+    separator   between two calls.
+    opening, closing  around all calls of a message.
+    """
+
+    begin: str
+    end: str
+    trigger: str = ""
+    separator: str = ""
+    opening: str = ""
+    closing: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

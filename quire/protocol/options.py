@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from quire.protocol.checks import limits, refuse
+from quire.protocol.checks import limits, refuse, shown, strings, truth
 
 
 class SamplingType(enum.IntEnum):
@@ -30,11 +30,19 @@ class RequestOutputKind(enum.Enum):
     FINAL_ONLY = 2
 
 
+CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+"""The kinds of constraints."""
+
+
 class StructuredOutputsParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A constraint on the output; exactly one of the first six must be set.
 
-    `json` is a JSON schema as text, as a dict, or as a class with `model_json_schema()`, which is
-    replaced by its schema.
+    json                a JSON schema as text, as a dict, or as a class with `model_json_schema()`,
+                        which is replaced by its schema.
+    grammar             EBNF with a rule `root`, or Lark with a rule `start`.
+    structural_tag      a JSON object as text: free text in which marked parts follow a schema.
+    whitespace_pattern  a regex of the whitespace that JSON may have between its parts.
+    backend             what the engine was started with, or nothing; `disable_fallback` is not read.
     """
 
     json: str | dict[str, Any] | None = None
@@ -46,6 +54,8 @@ class StructuredOutputsParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     disable_any_whitespace: bool = False
     disable_additional_properties: bool = False
     whitespace_pattern: str | None = None
+    backend: str | None = None
+    disable_fallback: bool = False
 
     def __post_init__(self) -> None:
         describe: Callable[[], dict[str, Any]] | None = getattr(
@@ -53,14 +63,35 @@ class StructuredOutputsParams(msgspec.Struct, kw_only=True, omit_defaults=True):
         )
         if describe is not None:
             self.json = describe()
-        kinds = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
-        given = [kind for kind in kinds if getattr(self, kind) is not None]
+        given = [kind for kind in CONSTRAINTS if getattr(self, kind) is not None]
         if len(given) != 1:
             refuse(
                 "structured_outputs",
                 f"structured_outputs has {len(given)} constraints {given}; "
-                f"give exactly one of {list(kinds)}.",
+                f"give exactly one of {list(CONSTRAINTS)}.",
             )
+        self._check_constraint(given[0], getattr(self, given[0]))
+        for name in ("whitespace_pattern", "backend"):
+            if not isinstance(getattr(self, name), (str, type(None))):
+                refuse("structured_outputs", f"structured_outputs.{name} must be a string.")
+        for name in ("disable_any_whitespace", "disable_additional_properties"):
+            truth(f"structured_outputs.{name}", getattr(self, name))
+
+    @staticmethod
+    def _check_constraint(kind: str, value: Any) -> None:
+        """Raises InvalidRequestError for a value of a wrong type, or one that asks for nothing."""
+        place = f"structured_outputs.{kind}"
+        if kind == "json_object":
+            if value is not True:
+                refuse(place, f"{place} is {shown(value)}; it must be True, or left out.")
+        elif kind == "choice":
+            if not strings(place, value):
+                refuse(place, f"{place} is an empty list; give at least one string.")
+        elif kind == "json" and isinstance(value, dict):
+            pass
+        elif not isinstance(value, str) or not value.strip():
+            wanted = "a schema" if kind == "json" else "a string that is not empty"
+            refuse(place, f"{place} is {shown(value)}; it must be {wanted}.")
 
 
 class RepetitionDetectionParams(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -38,7 +38,10 @@ class SequenceUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class EngineStats(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Counters since start and gauges of now; tokens unless said."""
+    """Counters since start and gauges of now; tokens unless said.
+
+    restarts  engine processes that were started after the first; the front's own count.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
@@ -52,6 +55,7 @@ class EngineStats(msgspec.Struct, kw_only=True, omit_defaults=True):
     steps: int = 0
     step_tokens: int = 0
     step_s: float = 0.0
+    restarts: int = 0
 
 
 class EngineOutputs(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -69,6 +73,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint  names everything that fixes the bits of an answer; equal fingerprints give equal answers.
     table        (setting, value, reason) lines as printed at start.
     providers    (operation, signature, provider, refusals) lines: the choices made for this model.
+    tokens_per_s  prompt tokens a second, as measured once before it served; 0 if that was not done.
     ledger       (line, bytes, note) lines of the memory that may be taken, with the total and what is free.
     """
 
@@ -83,6 +88,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     fingerprint: str
     enable_prefix_caching: bool
+    tokens_per_s: float = 0.0
     table: list[tuple[str, str, str]] = []
     providers: list[tuple[str, str, str, str]] = []
     ledger: list[tuple[str, int, str]] = []

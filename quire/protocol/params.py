@@ -68,6 +68,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
     logprobs           how many of the best tokens to report besides the sampled one; -1 is all.
     logprob_token_ids  exactly these ids are reported besides the sampled one.
     max_tokens         None is up to the context length.
+    separates_thinking  whoever reads the output takes the model's thinking out of it, so that a
+                       constraint holds behind it; otherwise only where the prompt has begun it.
     bad_words_ids      what `bad_words` are in tokens; filled by the front, not by users.
     """
 
@@ -105,6 +107,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
     thinking_token_budget: int | None = None
     repetition_detection: RepetitionDetectionParams | None = None
     routed_experts_prompt_start: int = 0
+    separates_thinking: bool = False
     skip_clone: bool = False
 
     def __post_init__(self) -> None:
@@ -287,6 +290,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
             "skip_special_tokens",
             "spaces_between_special_tokens",
             "include_stop_str_in_output",
+            "separates_thinking",
             "skip_clone",
         ):
             truth(name, getattr(self, name))

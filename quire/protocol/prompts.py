@@ -36,4 +36,20 @@ class TokensPrompt(_Tokens, _CommonKeys, total=False):
     token_type_ids: list[int] | None
 
 
-PromptType = str | list[int] | TextPrompt | TokensPrompt
+class _Embeds(TypedDict):
+    prompt_embeds: Any
+
+
+class EmbedsPrompt(_Embeds, _CommonKeys, total=False):
+    """A prompt as embeddings [T, hidden], float32, float16 or bfloat16: a tensor, an array, or a file's bytes.
+
+    `prompt` is text to be given back. With `prompt_token_ids` [T] and the mask `prompt_is_token_ids` [T],
+    ids whose mask is true stand for themselves.
+    """
+
+    prompt: str
+    prompt_token_ids: list[int]
+    prompt_is_token_ids: list[bool]
+
+
+PromptType = str | list[int] | TextPrompt | TokensPrompt | EmbedsPrompt

@@ -36,7 +36,14 @@ class AdapterRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GrammarSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An output constraint; `kind` is json, json_object, regex, choice, grammar or structural_tag."""
+    """An output constraint.
+
+    kind              json, json_object, regex, choice, grammar or structural_tag.
+    text              the schema, regex, grammar or tag; for choice a JSON list of strings.
+    options           whitespace: True, False or a regex; additional_properties: False closes objects.
+    starts_after_ids  the constraint holds behind these ids of the output, which end the thinking; empty:
+                      from the first token on.
+    """
 
     kind: str
     text: str
@@ -56,8 +63,13 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     seed           fixed in the front, so that any answer can be replayed.
     eos_token_ids  end a sequence unless `params.ignore_eos`; empty when there is none.
+    end_of_thinking_ids, start_of_thinking_ids
+                   the marks around the model's thinking, where it may think; without the latter the
+                   prompt has begun it.
     resume_ids     output already sent, one list per sequence; it re-enters as output.
     positions      [3][prompt tokens] for M-RoPE, else None.
+    embeds         [E, hidden] rows in the place of the embeddings of the prompt's tokens at `embed_rows`,
+                   rising positions, whose ids are placeholders then.
     spans          (start, length) of prompt tokens that attend to each other both ways.
     arrival_time   Unix seconds.
     """
@@ -80,6 +92,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     encoder: EncoderInput | None = None
     grammar: GrammarSpec | None = None
     end_of_thinking_ids: tuple[int, ...] = ()
+    start_of_thinking_ids: tuple[int, ...] = ()
     resume_ids: list[list[int]] | None = None
     transfer: dict[str, str | int | float | bool | None] | None = None
     data_parallel_rank: int | None = None

@@ -5,6 +5,8 @@ The arithmetic is `ops.sample`'s.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from quire.ops.registry import Table
@@ -22,14 +24,26 @@ class Filters:
         self._argmax = table.bind(ARGMAX, "float32", V=vocab_size)
         self._sample = table.bind(SAMPLE_ROWS, "float32", V=vocab_size)
 
-    def apply(self, logits: torch.Tensor, rows: list[SampleRow], places: list[int]) -> None:
+    def apply(
+        self,
+        logits: torch.Tensor,
+        rows: list[SampleRow],
+        places: list[int],
+        then: Callable[[torch.Tensor], None] | None = None,
+    ) -> None:
         """Scales in place and sets what is filtered out to -inf. logits [B, V].
 
         places  rows with a temperature above 0.
+        then    acts on all logits between scaling and filtering; rows not in `places` are put back.
         """
         if not places:
             return
         self._divide(logits, places, [rows[at].params.temperature for at in places])
+        if then is not None:
+            others = sorted(set(range(len(rows))).difference(places))
+            kept = logits[others]
+            then(logits)
+            logits[others] = kept
         cut = [at for at in places if has_filter(rows[at])]
         if cut:
             self._filter(

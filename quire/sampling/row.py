@@ -23,6 +23,7 @@ class SampleRow:
     output_position  how many output tokens there are already.
     prompt_ids, output_ids  integer arrays; views of the worker's state, not modified.
     eos_token_ids    banned below `min_tokens`, with the stop token ids.
+    has_embeds       the prompt was given as embeddings; prompt_ids are those of its tokens that have ids.
     mask             [ceil(V / 32)] of a grammar: bit i % 32 of word i // 32 allows id i; or None.
 
     What follows from the params is worked out when a row is made: they stay as they are.
@@ -36,6 +37,7 @@ class SampleRow:
     output_ids: NDArray[np.integer]
     eos_token_ids: tuple[int, ...]
     mask: NDArray[np.uint32] | None = None
+    has_embeds: bool = False
     _is_always_edited: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

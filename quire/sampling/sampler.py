@@ -1,7 +1,7 @@
 """From the logits of a step's rows to their token ids and log-probabilities, in one fixed order.
 
-Raw logits, grammar mask, raw log-probabilities, allowed ids, bias and bans, penalties, temperature,
-min-p, top-k, top-p, the draw. The stages are the other files of this folder.
+Raw logits, grammar mask, raw log-probabilities, allowed ids, bias and bans, the operator's processors,
+penalties, temperature, min-p, top-k, top-p, the draw. The stages are the other files of this folder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from quire.sampling.constraints import Constraints
 from quire.sampling.filters import Filters
 from quire.sampling.logprobs import Logprobs
 from quire.sampling.penalties import Penalties
+from quire.sampling.processors import Processors
 from quire.sampling.row import Sampled, SampleRow
 
 __all__ = ["SampleRow", "Sampled", "Sampler"]
@@ -27,16 +28,25 @@ __all__ = ["SampleRow", "Sampled", "Sampler"]
 class Sampler:
     """Chooses tokens. What a row gets depends on that row alone, bit for bit.
 
+    processors     logits processors of the operator's own, which see all rows together.
     logprobs_mode  raw_logprobs, raw_logits, processed_logprobs or processed_logits: what is
                    reported, before or after everything that changes the distribution.
     """
 
-    def __init__(self, table: Table, *, vocab_size: int, logprobs_mode: str) -> None:
+    def __init__(
+        self,
+        table: Table,
+        *,
+        vocab_size: int,
+        logprobs_mode: str,
+        processors: Processors | None = None,
+    ) -> None:
         self._argmax = table.bind(ARGMAX, "float32", V=vocab_size)
         self._constraints = Constraints(table, vocab_size=vocab_size)
         self._penalties = Penalties(table, vocab_size=vocab_size)
         self._filters = Filters(table, vocab_size=vocab_size)
         self._logprobs = Logprobs(table, vocab_size=vocab_size, mode=logprobs_mode)
+        self._processors = processors
 
     def sample(self, logits: torch.Tensor, rows: list[SampleRow]) -> list[Sampled]:
         """A token for each row. logits [B, V] float32, may be modified.
@@ -45,7 +55,11 @@ class Sampler:
         `nonfinite` and samples nothing; single entries of -inf are legal.
         """
         reporting = [at for at, row in enumerate(rows) if row.params.wants_logprobs]
-        edited = self._finite(logits, [at for at, row in enumerate(rows) if row.is_edited])
+        processors = self._processors
+        if processors is not None:
+            processors.update(rows)
+        edits = [at for at, row in enumerate(rows) if row.is_edited or processors is not None]
+        edited = self._finite(logits, edits)
         raw: torch.Tensor | None = None
         copied: list[int] = []  # rows that report values from before the edits
         if edited:
@@ -54,9 +68,15 @@ class Sampler:
                 copied = sorted(set(reporting).intersection(edited))
                 raw = logits[copied]
             self._constraints.apply(logits, rows, edited)
+            if processors is not None:
+                edited = self._process(processors, logits, rows, edited)
             self._penalties.apply(logits, rows, edited)
         shaped: list[int] = []
-        if reporting and not self._logprobs.is_raw:
+        if processors is not None and processors.has_late:
+            random = [at for at, row in enumerate(rows) if row.params.temperature > 0.0]
+            shaped = self._finite(logits, random)
+            self._filters.apply(logits, rows, shaped, then=processors.apply_late)
+        elif reporting and not self._logprobs.is_raw:
             random = [at for at in reporting if rows[at].params.temperature > 0.0]
             shaped = self._finite(logits, random)
             self._filters.apply(logits, rows, shaped)
@@ -69,6 +89,23 @@ class Sampler:
             reporting = sorted(set(reporting).difference(copied))
         self._report(logits, rows, reporting, results)
         return results
+
+    def _process(
+        self,
+        processors: Processors,
+        logits: torch.Tensor,
+        rows: list[SampleRow],
+        edited: list[int],
+    ) -> list[int]:
+        """Runs the early processors; returns those of `edited` that are still finite.
+
+        A grammar wins over them, and a row that was not finite before stays so.
+        """
+        processors.apply_early(logits)
+        for at in sorted(set(range(len(rows))).difference(edited)):
+            logits[at].fill_(math.nan)
+        self._constraints.apply_masks(logits, rows, edited)
+        return self._finite(logits, edited)
 
     def prompt_logprobs(
         self, logits: torch.Tensor, next_ids: NDArray[np.integer], k: int

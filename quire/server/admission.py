@@ -7,18 +7,49 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from quire.protocol.errors import OutOfCapacityError
 from quire.protocol.outputs import EngineStats
 from quire.protocol.results import RequestOutput
 
-_MEMORY_S = 20.0  # of time with a queue, by which a measured rate is forgotten to 37 %
-_LEARNING_S = 1.0  # of time with a queue, before which nothing is refused for its wait
-_MAX_UNMEASURED = 4096
-"""Requests that may wait for their first token while no rate is known yet."""
+Prompt = str | Sequence[int] | Mapping[str, str]
+"""Text, token ids, or a dictionary whose values are files of embeddings, whose tokens cannot be told."""
+
+_MEMORIES_S = (4.0, 20.0)
+"""Times with a queue by which a measured rate is forgotten to 37 %. The slower of the two rates counts: one
+that falls, as answers begin to take their share, is seen soon, and a few quick steps impress nobody."""
+_LEARNING_S = 1.0  # of time with a queue, before which nothing measured of it counts alone
+_GENERATIONS, _MIN_UNMEASURED = 4, 64
+"""Of sequences that run at once, and requests: so many may wait while nothing is measured yet."""
+_PRIOR_SHARE = 0.8  # of the engine's rate at start, as it had nothing else to do then
+_CLOSE_SHARE, _OPEN_SHARE = 0.8, 0.5
+"""Of the longest wait: where admission closes, with something left for what cannot be foreseen, and where
+it opens again. Between the two nobody is admitted, so that a refusal can say when somebody will be."""
+_RAMP_S, _FIRST_SHARE = 20.0, 0.2
+"""A queue may be a fifth of the longest wait when it begins, and all of it so much later: at first the
+prompts have the engine for themselves, and the answers that take it from them are still to come."""
 _CHARS_PER_TOKEN = 4.0  # of English text; corrected by the prompts that come
 _MAX_RETRY_S = 60.0
+
+
+class _Rate:
+    """Prompt tokens over the time with a queue, the past counting less and less."""
+
+    def __init__(self, memory_s: float, prior: float) -> None:
+        self._memory_s = memory_s
+        self.queue_s = _LEARNING_S if prior else 0.0
+        self.progress = prior * self.queue_s
+
+    def pass_time(self, seconds: float) -> None:
+        """Time with a queue."""
+        kept = math.exp(-seconds / self._memory_s)
+        self.queue_s = self.queue_s * kept + seconds
+        self.progress *= kept
+
+    def seconds_for(self, tokens: float, more: float) -> float:
+        """How long the queue takes, if `more` tokens were done than were seen."""
+        return tokens * self.queue_s / (self.progress + more)
 
 
 class Admission:
@@ -28,9 +59,11 @@ class Admission:
     a queue: more tokens ahead than one step takes, or requests that the engine could not place. So it
     covers whatever holds the queue up: arithmetic, sequences at once, or memory.
 
-    max_wait_s   longest wait that is promised; 0 admits everything.
-    step_tokens  prompt tokens that one step of the engine takes.
-    clock        seconds, monotonic.
+    max_wait_s    longest wait that is promised; 0 admits everything.
+    step_tokens   prompt tokens that one step of the engine takes.
+    max_num_seqs  sequences that run at once; bounds how many wait before a rate is measured.
+    tokens_per_s  prompt tokens a second that the engine did at start; 0 if that is not known.
+    clock         seconds, monotonic.
     """
 
     def __init__(
@@ -38,30 +71,38 @@ class Admission:
         max_wait_s: float,
         *,
         step_tokens: int,
+        max_num_seqs: int = 256,
+        tokens_per_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_wait_s = max_wait_s
         self._step_tokens = step_tokens
+        self._max_unmeasured = max(_MIN_UNMEASURED, _GENERATIONS * max_num_seqs)
         self._clock = clock
         self.num_waiting = 0
         self.num_started = 0
         self._tokens_ahead = 0.0
         self._num_unplaced = 0
-        self._queue_s = 0.0
-        self._progress = 0.0
+        self._rates = [_Rate(memory_s, tokens_per_s * _PRIOR_SHARE) for memory_s in _MEMORIES_S]
+        self._measured_s = 0.0
+        self._busy_s = 0.0
+        self._is_closed = False
+        self._is_restarting = False
         self._seen_at_s = clock()
         self._seen_tokens = 0
         self._chars, self._tokens = 100 * _CHARS_PER_TOKEN, 100.0
 
-    def watch(self, stats: EngineStats) -> None:
-        """Takes the engine's counters; the same ones may come again."""
+    def watch(self, stats: EngineStats, *, is_restarting: bool = False) -> None:
+        """Takes the engine's counters; the same ones may come again. A restart says nothing of the rate."""
         tokens = stats.prompt_tokens_computed + stats.prefix_hits
         made = tokens - self._seen_tokens
         self._seen_tokens = tokens
         has_queue = self._has_queue
         self._pass_time()
+        self._is_restarting = is_restarting
         if has_queue and made > 0:
-            self._progress += made
+            for rate in self._rates:
+                rate.progress += made
         self._num_unplaced = stats.num_waiting
 
     @property
@@ -71,10 +112,15 @@ class Admission:
     def _pass_time(self) -> None:
         now_s = self._clock()
         passed_s, self._seen_at_s = now_s - self._seen_at_s, now_s
-        if self.num_waiting and self._has_queue:
-            kept = math.exp(-passed_s / _MEMORY_S)
-            self._queue_s = self._queue_s * kept + passed_s
-            self._progress *= kept
+        if self._is_restarting:
+            return
+        if not self.num_waiting or not self._has_queue:
+            self._busy_s = max(0.0, self._busy_s - passed_s)
+        else:
+            self._busy_s = min(_RAMP_S, self._busy_s + passed_s)
+            self._measured_s += passed_s
+            for rate in self._rates:
+                rate.pass_time(passed_s)
 
     def wait_s(self) -> float:
         """Seconds until what waits now has been begun; 0 where there is no queue or no rate is known.
@@ -82,30 +128,43 @@ class Admission:
         Counts one request more than was begun, so that a queue that has not moved yet has a rate too.
         """
         self._pass_time()
-        if not self.num_waiting or not self._has_queue or self._queue_s < _LEARNING_S:
+        if not self.num_waiting or not self._has_queue:
+            return 0.0
+        if self._rates[-1].queue_s < _LEARNING_S:
             return 0.0
         one = self._tokens_ahead / self.num_waiting
-        return self._tokens_ahead * self._queue_s / (self._progress + one)
+        return max(rate.seconds_for(self._tokens_ahead, one) for rate in self._rates)
 
-    def enter(self, prompts: Sequence[str | Sequence[int]]) -> Admitted:
+    def enter(self, prompts: Sequence[Prompt]) -> Admitted:
         """Admits the prompts of one request together. Raises OutOfCapacityError."""
-        wait_s = self.wait_s()
         if self._max_wait_s > 0:
-            if wait_s > self._max_wait_s:
-                raise OutOfCapacityError(
-                    f"the queue is full: a first token is expected after {wait_s:.0f} s, and more than "
-                    f"{self._max_wait_s:g} s are not promised; try again later",
-                    retry_after_s=min(_MAX_RETRY_S, max(1.0, wait_s - self._max_wait_s)),
-                )
-            if self._queue_s < _LEARNING_S and self.num_waiting >= _MAX_UNMEASURED:
-                raise OutOfCapacityError(
-                    f"the queue is full: {self.num_waiting} requests wait for their first token; try again "
-                    "later",
-                    retry_after_s=1.0,
-                )
+            self._check()
         return Admitted(self, prompts)
 
-    def size_of(self, prompt: str | Sequence[int]) -> float:
+    def _check(self) -> None:
+        wait_s = self.wait_s()
+        growth = _OPEN_SHARE * self._max_wait_s * (1 - _FIRST_SHARE) / _RAMP_S
+        share = _FIRST_SHARE + (1 - _FIRST_SHARE) * self._busy_s / _RAMP_S
+        longest_s = share * self._max_wait_s
+        open_s = _OPEN_SHARE * longest_s
+        self._is_closed = wait_s > (open_s if self._is_closed else _CLOSE_SHARE * longest_s)
+        if self._is_closed:
+            more_s = wait_s - open_s
+            if self._busy_s < _RAMP_S:
+                more_s /= 1.0 + growth
+            raise OutOfCapacityError(
+                f"the queue is full: a first token is expected after {wait_s:.0f} s, and more than "
+                f"{longest_s:.0f} s are not promised now; try again in {more_s:.1f} s",
+                retry_after_s=min(_MAX_RETRY_S, more_s),
+            )
+        if self._measured_s < _LEARNING_S and self.num_waiting >= self._max_unmeasured:
+            raise OutOfCapacityError(
+                f"the queue is full: {self.num_waiting} requests wait for their first token, and it is "
+                "not known yet how long that takes; try again in a second",
+                retry_after_s=1.0,
+            )
+
+    def size_of(self, prompt: Prompt) -> float:
         """Tokens of a prompt; of a text, those to be expected."""
         if isinstance(prompt, str):
             return 1.0 + len(prompt) * self._tokens / self._chars
@@ -132,7 +191,7 @@ class Admission:
 class Admitted:
     """The prompts of one request, from their admission until each has its first token or is given up."""
 
-    def __init__(self, admission: Admission, prompts: Sequence[str | Sequence[int]]) -> None:
+    def __init__(self, admission: Admission, prompts: Sequence[Prompt]) -> None:
         self._admission = admission
         self._prompts = prompts
         self._sizes = {place: admission.size_of(prompt) for place, prompt in enumerate(prompts)}

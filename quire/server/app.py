@@ -14,9 +14,16 @@ from starlette.responses import Response
 
 import quire
 from quire.protocol.errors import QuireError
+from quire.server.batches.caller import Caller
+from quire.server.batches.jobs import BatchService
 from quire.server.errors import ClientGone, problem_of
 from quire.server.guard import Guard
-from quire.server.routes import chat, completions, dev, info, tokenize
+from quire.server.live_view import LiveView
+from quire.server.load_report import LoadHeader
+from quire.server.outer import outer_middleware
+from quire.server.responses.live import Responses
+from quire.server.route_sets import routers_of
+from quire.server.routes import ui
 from quire.server.state import ServerState
 
 
@@ -35,22 +42,27 @@ def build_app(state: ServerState) -> FastAPI:
                 allow_credentials=config.allow_credentials,
             )
         )
+    middleware += outer_middleware(config.middleware)
     middleware.append(Middleware(Guard, state=state))
+    middleware.append(Middleware(LoadHeader, state=state))
     app = FastAPI(
         title="Quire",
         version=quire.__version__,
         openapi_url="/openapi.json" if docs else None,
-        docs_url="/docs" if docs else None,
-        redoc_url="/redoc" if docs else None,
+        docs_url="/docs" if docs and not config.enable_offline_docs else None,
+        redoc_url="/redoc" if docs and not config.enable_offline_docs else None,
         root_path=config.root_path,
         redirect_slashes=False,
         middleware=middleware,
     )
     app.state.quire = state
-    for module in (completions, chat, tokenize, info):
-        app.include_router(module.router)
-    if config.server_dev_mode:
-        app.include_router(dev.router)
+    app.state.responses = Responses(config)
+    app.state.batches = BatchService(state, Caller(app))
+    for router in routers_of(state.settings, config):
+        app.include_router(router)
+    if config.ui and not (config.render_only or config.tokens_only):
+        app.include_router(ui.router)
+        app.state.live_view = LiveView(state)
     app.add_exception_handler(QuireError, _quire_error)
     app.add_exception_handler(HTTPException, _quire_error)
     app.add_exception_handler(ClientGone, _client_gone)
@@ -61,7 +73,7 @@ async def _quire_error(http: Request, error: Exception) -> Response:
     state: ServerState = http.app.state.quire
     problem = problem_of(error)
     extra = {"phase": state.phase[0]} if problem.status == 503 else None
-    return problem.response(extra)
+    return problem.response(extra, path=http.scope["path"])
 
 
 async def _client_gone(http: Request, error: Exception) -> Response:

@@ -1,17 +1,19 @@
 """What a chat answer says: messages, their log-probabilities, usage, and the pieces of a stream.
 
-Running the request is `server.generation`; HTTP around it is the route.
+Running the request is `server.turns`; HTTP around it is the route.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from quire.protocol.message import CallDelta, MessageDelta
 from quire.protocol.results import CompletionOutput, Logprob, RequestOutput
 from quire.server.completion_output import encode, finite, prompt_logprobs
 from quire.server.face import Decoder
 from quire.server.schema.chat import ChatRequest
-from quire.server.schema.common import Usage, usage_of
+from quire.server.schema.common import Usage, sum_of, usage_of
+from quire.server.turns import Piece, Prepared, TurnNews
 
 
 class ChatLog:
@@ -47,31 +49,52 @@ class ChatLog:
 
 
 class ChatChoice:
-    """One choice as it grows."""
+    """One choice as it grows: what is new in it, until it is taken.
 
-    def __init__(self, log: ChatLog | None, echo: str) -> None:
-        self.texts = [echo] if echo else []
-        self.token_ids: list[int] = []
+    keeps_ids  whether token ids are shown.
+    """
+
+    def __init__(self, log: ChatLog | None, *, keeps_ids: bool) -> None:
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.calls: list[CallDelta] = []
+        self.num_tokens = 0
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self.seed: int | None = None
         self.log = log
+        self._keeps_ids = keeps_ids
+        self._token_ids: list[int] = []
 
-    def add(self, piece: CompletionOutput) -> None:
-        """Works a piece of the output in."""
+    def add(self, piece: Piece) -> None:
+        """Works a piece in."""
+        output, delta = piece.output, piece.delta
         self.finish_reason = piece.finish_reason
-        self.stop_reason = piece.stop_reason
-        self.seed = piece.seed
-        self.texts.append(piece.text)
-        self.token_ids += piece.token_ids
+        self.stop_reason = output.stop_reason
+        self.seed = output.seed
+        self.num_tokens += len(output.token_ids)
+        if delta.content:
+            self.content.append(delta.content)
+        if delta.reasoning:
+            self.reasoning.append(delta.reasoning)
+        self.calls += delta.calls
+        if self._keeps_ids:
+            self._token_ids += output.token_ids
         if self.log is not None:
-            self.log.add_all(piece)
+            self.log.add_all(output)
 
-    def take_text(self) -> str:
-        """The text since the last call."""
-        text = "".join(self.texts)
-        self.texts.clear()
-        return text
+    def take(self) -> MessageDelta:
+        """What came since the last call."""
+        found = MessageDelta(
+            reasoning="".join(self.reasoning), content="".join(self.content), calls=self.calls
+        )
+        self.content, self.reasoning, self.calls = [], [], []
+        return found
+
+    def take_ids(self) -> dict[str, Any]:
+        """`token_ids` since the last call, where they are shown."""
+        ids, self._token_ids = self._token_ids, []
+        return {"token_ids": ids} if self._keeps_ids else {}
 
 
 class ChatAnswer:
@@ -79,39 +102,47 @@ class ChatAnswer:
 
     tokenizer  needed where log-probabilities are asked for.
     echo       text that stands before every choice.
+    splits     whether reasoning is looked for; where a request hides it, what tokens say is hidden too.
     """
 
     def __init__(
         self,
         request: ChatRequest,
+        prepared: Prepared,
         *,
         role: str,
         echo: str,
         tokenizer: Decoder | None,
         as_ids: bool,
         cached_details: bool,
+        splits: bool,
     ) -> None:
         self.role = role
         self.echo = echo
+        self.always = not prepared.reads
         self._request = request
+        self._prepared = prepared
         self._cached_details = cached_details
+        self._splits = splits
         self._first: RequestOutput | None = None
+        hides = splits and not request.include_reasoning
+        self.with_ids = request.return_token_ids and not hides
         self.choices = [
             ChatChoice(
                 ChatLog(tokenizer, request.top_logprobs or 0, as_ids=as_ids)
-                if tokenizer is not None
+                if tokenizer is not None and not hides
                 else None,
-                echo,
+                keeps_ids=self.with_ids,
             )
             for _ in range(request.n)
         ]
 
-    def add(self, output: RequestOutput) -> bool:
+    def add(self, news: TurnNews) -> bool:
         """Works an output in; whether it is the first."""
         first = self._first is None
         if first:
-            self._first = output
-        for piece in output.outputs:
+            self._first = news.output
+        for piece in news.pieces:
             self.choices[piece.index].add(piece)
         return first
 
@@ -122,15 +153,16 @@ class ChatAnswer:
 
     def usage(self) -> Usage:
         """Tokens so far."""
-        completion = sum(len(choice.token_ids) for choice in self.choices)
+        completion = sum(choice.num_tokens for choice in self.choices)
         cached = (self._first.num_cached_tokens or 0) if self._first is not None else 0
         details = cached if self._cached_details else None
-        return usage_of(len(self.prompt_token_ids), completion, details)
+        reasoning = self._prepared.num_reasoning_tokens if self._splits else None
+        return usage_of(len(self.prompt_token_ids), completion, details, reasoning)
 
     def whole(self) -> dict[str, Any]:
         """`choices`, `usage` and what else a single answer holds beside its head."""
         found: dict[str, Any] = {
-            "choices": [self._choice(place, one) for place, one in enumerate(self.choices)],
+            "choices": [self.choice(place, one) for place, one in enumerate(self.choices)],
             "usage": self.usage(),
             "prompt_logprobs": None,
         }
@@ -138,29 +170,76 @@ class ChatAnswer:
             found["prompt_logprobs"] = prompt_logprobs(self._first)
         if self._request.return_token_ids:
             found["prompt_token_ids"] = self.prompt_token_ids
+        if self._request.return_prompt_text:
+            found["prompt_text"] = self._prepared.prompt_text
         return found
 
-    def _choice(self, index: int, choice: ChatChoice) -> dict[str, Any]:
-        message = {
+    def choice(self, index: int, choice: ChatChoice) -> dict[str, Any]:
+        """One entry of `choices`; what it says is taken out."""
+        delta = choice.take()
+        text = self.echo + delta.content
+        calls = _whole_calls(delta.calls)
+        message: dict[str, Any] = {
             "role": self.role,
-            "content": choice.take_text(),
+            "content": text if text or not (calls or delta.reasoning) else None,
             "refusal": None,
             "annotations": None,
             "audio": None,
             "function_call": None,
-            "reasoning": None,
+            "reasoning": delta.reasoning or None,
+            "reasoning_content": delta.reasoning or None,  # its older name, which clients still read
         }
-        found = {
+        if calls:
+            message["tool_calls"] = calls
+        return {
             "index": index,
             "message": message,
             "logprobs": choice.log.take() if choice.log is not None else None,
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
             "seed": choice.seed,
+            **choice.take_ids(),
         }
-        if self._request.return_token_ids:
-            found["token_ids"] = choice.token_ids
-        return found
+
+
+def whole_batch(answers: list[ChatAnswer]) -> dict[str, Any]:
+    """What one answer to several conversations holds: their choices in order, and the sum of usages."""
+    usages = [one.usage() for one in answers]
+    found: dict[str, Any] = {
+        "choices": [one.choice(place, one.choices[0]) for place, one in enumerate(answers)],
+        "usage": sum_of(usages),
+        "prompt_logprobs": None,
+    }
+    return found
+
+
+def _whole_calls(deltas: list[CallDelta]) -> list[dict[str, Any]]:
+    """`tool_calls` of a message."""
+    names: dict[int, CallDelta] = {}
+    arguments: dict[int, list[str]] = {}
+    for delta in deltas:
+        names.setdefault(delta.index, delta)
+        arguments.setdefault(delta.index, []).append(delta.arguments)
+    return [
+        {
+            "id": names[index].id,
+            "type": "function",
+            "function": {"name": names[index].name, "arguments": "".join(pieces)},
+        }
+        for index, pieces in sorted(arguments.items())
+    ]
+
+
+def _call_news(delta: CallDelta) -> dict[str, Any]:
+    """An entry of `tool_calls` in a piece of a stream."""
+    if not delta.name:
+        return {"index": delta.index, "function": {"arguments": delta.arguments}}
+    return {
+        "index": delta.index,
+        "id": delta.id,
+        "type": "function",
+        "function": {"name": delta.name, "arguments": delta.arguments},
+    }
 
 
 class ChatChunkWriter:
@@ -175,34 +254,38 @@ class ChatChunkWriter:
         """An event for each choice with its role, and one with the echo."""
         ids = answer.prompt_token_ids if with_ids else None
         events = []
-        for index, choice in enumerate(answer.choices):
+        for index in range(len(answer.choices)):
             begin = {"role": answer.role, "content": ""}
             events.append(self._event(index, begin, None, {}, usage, self._none(), ids=ids))
             if answer.echo:
-                choice.texts.remove(answer.echo)
                 text = {"content": answer.echo}
                 events.append(self._event(index, text, None, {}, usage, self._none()))
         return b"".join(events)
 
-    def piece(
-        self, index: int, choice: ChatChoice, extra: dict[str, Any], usage: Usage | None
-    ) -> bytes:
-        """The event with what is new in a choice, whose texts are taken out."""
-        logprobs = choice.log.take() if choice.log is not None else None
+    def piece(self, index: int, answer: ChatAnswer, usage: Usage | None) -> bytes:
+        """The event with what is new in a choice, which is taken out; nothing where all is held back.
+
+        An answer that is not split says every piece, also an empty one.
+        """
+        choice = answer.choices[index]
+        found = choice.take()
+        ended = choice.finish_reason is not None
+        if not (found or ended or answer.always):
+            return b""
+        delta: dict[str, Any] = {}
+        if found.reasoning:
+            delta["reasoning"] = delta["reasoning_content"] = found.reasoning
+        if found.content or answer.always:
+            delta["content"] = found.content
+        if found.calls:
+            delta["tool_calls"] = [_call_news(one) for one in found.calls]
         end = self._none()
-        if choice.finish_reason is not None:
+        if ended:
             end = b',"finish_reason":' + encode(choice.finish_reason)
             end += b',"stop_reason":' + encode(choice.stop_reason)
             end += b',"seed":' + encode(choice.seed)
-        return self._event(
-            index,
-            {"content": choice.take_text()},
-            logprobs,
-            extra,
-            usage,
-            end,
-            last=choice.finish_reason is not None,
-        )
+        logprobs = choice.log.take() if choice.log is not None else None
+        return self._event(index, delta, logprobs, choice.take_ids(), usage, end, last=ended)
 
     @staticmethod
     def _none() -> bytes:

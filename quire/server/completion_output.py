@@ -18,6 +18,8 @@ from quire.server.schema.completions import CompletionRequest
 _LOWEST = -9999.0
 """What JSON says for minus infinity."""
 
+_GOES_ON = b',"logprobs":null,"finish_reason":null,"stop_reason":null}]}\n\n'
+
 encode = msgspec.json.Encoder().encode
 
 
@@ -265,6 +267,17 @@ class ChunkWriter:
         head = {"id": request_id, "object": "text_completion", "created": created, "model": model}
         self._head = b"data: " + encode(head)[:-1]
         self._end = b',"system_fingerprint":' + encode(fingerprint) + b"}\n\n"
+        self._heads: dict[int, bytes] = {}
+
+    def _text(self, index: int, choice: Choice) -> bytes:
+        """`piece` for what most tokens bring: text, in a choice that goes on and shows nothing else."""
+        texts = choice.texts
+        text = texts[0] if len(texts) == 1 else "".join(texts)
+        texts.clear()
+        head = self._heads.get(index)
+        if head is None:
+            head = self._heads[index] = self._head + b',"choices":[{"index":%d,"text":' % index
+        return head + encode(text) + _GOES_ON
 
     def piece(
         self,
@@ -274,6 +287,8 @@ class ChunkWriter:
         usage: Usage | None = None,
     ) -> bytes:
         """The event with what is new in a choice, whose texts are taken out."""
+        if choice.finish_reason is None and choice.log is None and not extra and usage is None:
+            return self._text(index, choice)
         text = "".join(choice.texts)
         choice.texts.clear()
         parts = [

@@ -10,7 +10,8 @@ from typing import Any
 
 from quire.protocol.params import RequestOutputKind, SamplingParams
 from quire.server.generation import Job
-from quire.server.schema.completions import CompletionRequest
+from quire.server.schema.completions import CompletionRequest, Prompt
+from quire.server.schema.constraints import constraint_in
 from quire.server.schema.sampling import SamplingFields
 
 DEFAULT_MAX_TOKENS = 16
@@ -19,7 +20,7 @@ _AS_SENT = (
     "frequency_penalty", "presence_penalty", "seed", "stop", "stop_token_ids", "ignore_eos",
     "min_tokens", "include_stop_str_in_output", "skip_special_tokens",
     "spaces_between_special_tokens", "logit_bias", "allowed_token_ids", "bad_words",
-    "logprob_token_ids", "stream_interval",
+    "logprob_token_ids", "stream_interval", "thinking_token_budget",
 )  # fmt: skip
 
 
@@ -29,6 +30,7 @@ def common_fields(request: SamplingFields, defaults: Mapping[str, Any]) -> dict[
     for name in _FROM_MODEL:
         given = getattr(request, name)
         fields[name] = defaults.get(name) if given is None else given
+    fields["extra_args"] = request.vllm_xargs or None
     return fields
 
 
@@ -64,13 +66,14 @@ def sampling_params(request: CompletionRequest, defaults: Mapping[str, Any]) -> 
         max_tokens=wanted if cap is None else min(wanted, cap),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
+        structured_outputs=constraint_in(request),
         output_kind=RequestOutputKind.DELTA,
     )
 
 
 def jobs_of(
     request: CompletionRequest,
-    prompts: list[str | list[int]],
+    prompts: list[Prompt],
     params: SamplingParams,
     request_id: str,
     priority: int,

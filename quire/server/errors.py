@@ -93,9 +93,29 @@ class Problem:
         }
         return msgspec.json.encode({"error": {**error, **(extra or {})}})
 
-    def response(self, extra: Mapping[str, object] | None = None) -> Response:
-        """The whole answer."""
-        return Response(self.body(extra), self.status, self.headers, media_type=JSON)
+    def response(self, extra: Mapping[str, object] | None = None, *, path: str = "") -> Response:
+        """The whole answer to a request for `path`, in the form that its clients read."""
+        body = anthropic_body(self) if is_anthropic(path) else self.body(extra)
+        return Response(body, self.status, self.headers, media_type=JSON)
+
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
+    404: "not_found_error", 408: "timeout_error", 413: "request_too_large", 429: "rate_limit_error",
+    500: "internal_error", 503: "overloaded_error",
+}  # fmt: skip
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether the path is one of Anthropic's API."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
+def anthropic_body(problem: Problem) -> bytes:
+    """The JSON error object of Anthropic's API."""
+    kind = _ANTHROPIC_TYPES.get(problem.status, "invalid_request_error")
+    error = {"type": kind, "message": problem.message}
+    return msgspec.json.encode({"type": "error", "error": error})
 
 
 def problem_of(error: BaseException) -> Problem:
@@ -106,8 +126,11 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, InvalidRequestError):
         return Problem(400, "BadRequestError", message, error.param)
     if isinstance(error, OutOfCapacityError):
-        wait = str(max(1, math.ceil(error.retry_after_s)))
-        return Problem(429, "RateLimitError", message, headers={"Retry-After": wait})
+        wait = {
+            "Retry-After": str(max(1, math.ceil(error.retry_after_s))),
+            "Retry-After-Ms": str(math.ceil(error.retry_after_s * 1000)),  # read by OpenAI's clients
+        }
+        return Problem(429, "RateLimitError", message, headers=wait)
     if isinstance(error, ShuttingDownError):
         return Problem(503, "ServiceUnavailable", message, headers={"Retry-After": "1"})
     if isinstance(error, (EngineDeadError, RequestFailedError)):

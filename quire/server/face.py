@@ -9,13 +9,17 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
 from quire.protocol.chat import ChatOptions, ChatPrompt
+from quire.protocol.message import CallFrame, MessageReader, ReadOptions
 from quire.protocol.outputs import EngineInfo, EngineStats
 from quire.protocol.params import SamplingParams
 from quire.protocol.results import RequestOutput
+from quire.server.control_face import ControlFace
 
 
 class Decoder(Protocol):
-    """The part of a tokenizer that the routes need."""
+    """The part of a tokenizer that the routes need; `settings` is tokenizer_config.json."""
+
+    settings: dict[str, Any]
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The token ids of a text. Raises InvalidRequestError for text that is not valid Unicode."""
@@ -34,7 +38,7 @@ class Decoder(Protocol):
         ...
 
 
-class Face(Protocol):
+class Face(ControlFace, Protocol):
     """An engine that serves, or will once `wait_ready` returns."""
 
     @property
@@ -50,6 +54,11 @@ class Face(Protocol):
     @property
     def stats(self) -> EngineStats:
         """The engine's counters as of its last step."""
+        ...
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether requests wait because an engine died and another one starts."""
         ...
 
     @property
@@ -98,8 +107,36 @@ class Face(Protocol):
         """
         ...
 
+    async def render_prompt(
+        self,
+        prompt: Any,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+    ) -> list[int]:
+        """The token ids that `generate` would compute. Raises InvalidRequestError."""
+        ...
+
+    async def chat_template(self) -> str | None:
+        """The text of the template that chats are rendered with; None where there is none."""
+        ...
+
+    async def open_readers(self, options: ReadOptions, count: int) -> list[MessageReader]:
+        """A reader for each of `count` choices, as --reasoning-parser and --tool-call-parser say.
+
+        Raises InvalidRequestError where the tools cannot be read in that form.
+        """
+        ...
+
+    async def call_frame(self) -> CallFrame | None:
+        """What the model writes around the arguments of a call, where --tool-call-parser tells that."""
+        ...
+
     async def get_tokenizer(self) -> Decoder:
         """The tokenizer. Raises InvalidRequestError where there is none."""
+        ...
+
+    async def engine_view(self) -> str:
+        """The engine's requests and cache at this moment: an `EngineView` as JSON."""
         ...
 
     def shutdown(self, timeout: float | None = None) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from quire.metrics.engine_stats import RequestWatch
 from quire.protocol.errors import InvalidRequestError, OutOfCapacityError, RequestFailedError
@@ -19,6 +19,7 @@ from quire.server.errors import HttpError
 from quire.server.face import Face
 from quire.server.state import ServerState
 
+T = TypeVar("T")
 Outputs = AsyncGenerator[tuple[int, RequestOutput], None]
 
 
@@ -26,10 +27,11 @@ Outputs = AsyncGenerator[tuple[int, RequestOutput], None]
 class Job:
     """One prompt of a request, with all that the engine is told of it.
 
+    prompt            text, token ids, or {"prompt_embeds": a file as base64}.
     max_tokens_given  whether the client asked for params.max_tokens; a default is cut to the context.
     """
 
-    prompt: str | list[int]
+    prompt: str | list[int] | dict[str, str]
     params: SamplingParams
     request_id: str
     max_tokens_given: bool
@@ -45,8 +47,9 @@ def run(state: ServerState, llm: Face, jobs: Sequence[Job]) -> Outputs:
     RequestFailedError for an output that says so.
     """
     if len(jobs) == 1:
-        return _admitted(state, jobs, _numbered(_one(state, llm, jobs[0])))
-    return _admitted(state, jobs, _merged([_one(state, llm, job) for job in jobs]))
+        return _admitted(state, jobs, _one(state, llm, 0, jobs[0]))
+    streams = [_one(state, llm, place, job) for place, job in enumerate(jobs)]
+    return _admitted(state, jobs, _merged(streams))
 
 
 async def _admitted(state: ServerState, jobs: Sequence[Job], outputs: Outputs) -> Outputs:
@@ -63,40 +66,55 @@ async def _admitted(state: ServerState, jobs: Sequence[Job], outputs: Outputs) -
                 yield place, output
 
 
-async def begun(outputs: Outputs) -> Outputs:
+async def begun(outputs: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     """The same outputs, after the first has come: errors of what was asked are raised here."""
     try:
         first = await anext(outputs)
     except BaseException:
         await outputs.aclose()
         raise
-    return _chained(first, outputs)
+    return _Begun(first, outputs)
 
 
-async def _chained(first: tuple[int, RequestOutput], rest: Outputs) -> Outputs:
-    async with contextlib.aclosing(rest):
-        yield first
-        async for one in rest:
-            yield one
+class _Begun(AsyncGenerator[T, None]):
+    """A generator whose first value was taken out. Later ones come straight from it: a generator
+    around it would be resumed once more for every token."""
+
+    def __init__(self, first: T, rest: AsyncGenerator[T, None]) -> None:
+        self._first = [first]
+        self._rest = rest
+
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        return self.asend(None)
+
+    def asend(self, value: None) -> Coroutine[Any, Any, T]:
+        return _given(self._first.pop()) if self._first else self._rest.asend(value)
+
+    def athrow(self, *error: Any) -> Coroutine[Any, Any, T]:
+        return self._rest.athrow(*error)
+
+    def aclose(self) -> Coroutine[Any, Any, None]:
+        self._first.clear()
+        return self._rest.aclose()
 
 
-async def _numbered(outputs: AsyncGenerator[RequestOutput, None]) -> Outputs:
-    async with contextlib.aclosing(outputs):
-        async for output in outputs:
-            yield 0, output
+async def _given(value: T) -> T:
+    return value
 
 
-async def _one(state: ServerState, llm: Face, job: Job) -> AsyncGenerator[RequestOutput, None]:
+async def _one(state: ServerState, llm: Face, place: int, job: Job) -> Outputs:
     watch = state.serving.watch(n=job.params.n, max_tokens=job.params.max_tokens)
     failed = False
     refused = False
     try:
-        async with contextlib.aclosing(_fitted(llm, job)) as outputs:
-            async for output in outputs:
+        output, outputs = await _opened(llm, job)
+        async with contextlib.aclosing(outputs):
+            while output is not None:
                 watch.take(output)
                 state.take_stats()
                 _check(output)
-                yield output
+                yield place, output
+                output = await anext(outputs, None)
     except (InvalidRequestError, HttpError):
         refused = True
         raise
@@ -114,21 +132,21 @@ def _close(watch: RequestWatch, *, failed: bool, refused: bool) -> None:
         watch.close(failed=failed)
 
 
-async def _fitted(llm: Face, job: Job) -> AsyncGenerator[RequestOutput, None]:
-    """The job's outputs; a default of max_tokens that does not fit becomes what the context leaves."""
+async def _opened(
+    llm: Face, job: Job
+) -> tuple[RequestOutput | None, AsyncGenerator[RequestOutput, None]]:
+    """The job's first output and the rest of them; a default of max_tokens that does not fit becomes
+    what the context leaves."""
+    outputs = _ask(llm, job, job.params)
     try:
-        async with contextlib.aclosing(_ask(llm, job, job.params)) as outputs:
-            async for output in outputs:
-                yield output
-        return
+        return await anext(outputs, None), outputs
     except InvalidRequestError as error:
         if error.param != "max_tokens" or job.max_tokens_given:
             raise
     params = job.params.clone()
     params.max_tokens = None
-    async with contextlib.aclosing(_ask(llm, job, params)) as outputs:
-        async for output in outputs:
-            yield output
+    outputs = _ask(llm, job, params)
+    return await anext(outputs, None), outputs
 
 
 def _ask(llm: Face, job: Job, params: SamplingParams) -> AsyncGenerator[RequestOutput, None]:
@@ -149,32 +167,32 @@ def _check(output: RequestOutput) -> None:
             raise RequestFailedError(output.error or "the request could not be carried out")
 
 
-async def _merged(streams: Sequence[AsyncGenerator[RequestOutput, None]]) -> Outputs:
+async def _merged(streams: Sequence[Outputs]) -> Outputs:
     """Outputs of several streams in the order they come; the first error ends all."""
-    queue: asyncio.Queue[tuple[int, RequestOutput | BaseException | None]] = asyncio.Queue(
+    queue: asyncio.Queue[tuple[int, RequestOutput] | BaseException | None] = asyncio.Queue(
         len(streams)
     )
 
-    async def forward(place: int, stream: AsyncGenerator[RequestOutput, None]) -> None:
+    async def forward(stream: Outputs) -> None:
         try:
             async with contextlib.aclosing(stream):
-                async for output in stream:
-                    await queue.put((place, output))
-            await queue.put((place, None))
+                async for one in stream:
+                    await queue.put(one)
+            await queue.put(None)
         except Exception as error:
-            await queue.put((place, error))
+            await queue.put(error)
 
-    tasks = [asyncio.create_task(forward(place, one)) for place, one in enumerate(streams)]
+    tasks = [asyncio.create_task(forward(one)) for one in streams]
     running = len(tasks)
     try:
         while running:
-            place, item = await queue.get()
+            item = await queue.get()
             if item is None:
                 running -= 1
             elif isinstance(item, BaseException):
                 raise item
             else:
-                yield place, item
+                yield item
     finally:
         for task in tasks:
             task.cancel()

@@ -17,14 +17,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quire.config.server import ServerConfig
 from quire.metrics.registry import HttpAnswer
-from quire.server.errors import JSON, ClientGone, HttpError, problem_of
+from quire.server import page
+from quire.server.batches.caller import INTERNAL
+from quire.server.errors import (
+    JSON,
+    ClientGone,
+    HttpError,
+    Problem,
+    anthropic_body,
+    is_anthropic,
+    problem_of,
+)
+from quire.server.sse import SEND
 from quire.server.state import ServerState, new_id
 
-OPEN_PATHS = frozenset({"/health", "/ready", "/ping", "/version", "/metrics", "/metrics/"})
-"""Served without a key."""
+OPEN_PATHS = page.PATHS | {"/health", "/ready", "/ping", "/version", "/metrics", "/metrics/"}
+"""Served without a key; the page's files are the same for everybody, and ask for the key."""
 
 _UNCOUNTED = frozenset(
     {"/metrics", "/metrics/", "/health", "/load", "/ping", "/version", "/ready", "/server_info"}
+    | {"/ui/state", "/ui/live"}
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _ID = re.compile(r"[\x21-\x7e]{1,256}")
@@ -64,6 +76,7 @@ class Guard:
                     MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
+        scope[SEND] = watched
         try:
             response = self._refusal(scope, headers)
             if response is not None:
@@ -75,7 +88,7 @@ class Guard:
         except Exception as error:
             if status:
                 raise
-            await problem_of(error).response()(scope, receive, watched)
+            await problem_of(error).response(path=scope["path"])(scope, receive, watched)
         finally:
             given = headers.get("content-length", "")
             self._count(
@@ -86,20 +99,17 @@ class Guard:
             )
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        if INTERNAL in scope:
+            return None
         problem = self._host_problem(scope, headers)
         if problem is not None:
-            return problem_of(problem).response()
+            return problem_of(problem).response(path=scope["path"])
         if self._keys and scope["path"] not in OPEN_PATHS and scope["method"] != "OPTIONS":
-            scheme, _, key = headers.get("authorization", "").partition(" ")
-            digest = _digest(key.strip().encode("latin-1", "replace"))
-            right = [hmac.compare_digest(digest, known) for known in self._keys]
-            if scheme.lower() != "bearer" or not any(right):
-                return Response(
-                    b'{"error":"Unauthorized"}',
-                    401,
-                    {"WWW-Authenticate": "Bearer"},
-                    media_type=JSON,
-                )
+            given = [_bearer(headers.get("authorization", "")), headers.get("x-api-key", "")]
+            digests = [_digest(key.encode("latin-1", "replace")) for key in given]
+            right = [hmac.compare_digest(one, known) for one in digests for known in self._keys]
+            if not any(right):
+                return _unauthorized(scope["path"])
         return None
 
     def _host_problem(self, scope: Scope, headers: Headers) -> HttpError | None:
@@ -130,6 +140,19 @@ class Guard:
         handler = getattr(route, "path", None) or "none"
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._state.metrics.http(HttpAnswer(handler, method, status, seconds, *sizes))
+
+
+def _bearer(header: str) -> str:
+    """The key of an Authorization header; empty for another scheme."""
+    scheme, _, key = header.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def _unauthorized(path: str) -> Response:
+    body = b'{"error":"Unauthorized"}'
+    if is_anthropic(path):
+        body = anthropic_body(Problem(401, "Unauthorized", "the key is missing or wrong"))
+    return Response(body, 401, {"WWW-Authenticate": "Bearer"}, media_type=JSON)
 
 
 def _digest(key: bytes) -> bytes:

@@ -6,7 +6,7 @@ The body itself is read by `server.body`.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.requests import Request
@@ -40,11 +40,22 @@ def request_id(http: Request, request: SamplingFields) -> str:
     return request.request_id or str(http.state.request_id)
 
 
-def priority(http: Request, request: SamplingFields) -> int:
+class HasPriority(Protocol):
+    """A body with a priority of its own."""
+
+    priority: int
+
+
+def priority(http: Request, request: HasPriority) -> int:
     """The header's priority, else the body's. Raises InvalidRequestError."""
+    return priority_of(http, request.priority)
+
+
+def priority_of(http: Request, in_body: int) -> int:
+    """The header's priority, else `in_body`. Raises InvalidRequestError."""
     given = http.headers.get("x-vllm-priority")
     if given is None:
-        return request.priority
+        return in_body
     try:
         return int(given[:20])
     except ValueError:

@@ -11,10 +11,9 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import threading
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, TypeVar
 
 import uvicorn
 import uvloop
@@ -24,6 +23,8 @@ from quire.config.server import ServerConfig
 from quire.metrics.start_log import capacity_lines
 from quire.protocol.errors import ModelLoadError, QuireError, SettingsError
 from quire.server.app import build_app
+from quire.server.certificates import check_tls, follow
+from quire.server.endpoint_plugins import Endpoint, attach, installed_endpoints, start
 from quire.server.face import Face
 from quire.server.guard import is_loopback
 from quire.server.http_protocol import bounded_protocol
@@ -50,11 +51,29 @@ def make_async_llm(settings: Settings) -> Face:
     return AsyncLLM.from_settings(settings, wait=False)
 
 
-def serve(settings: Settings, config: ServerConfig, make_llm: MakeLlm = make_async_llm) -> int:
-    """Serves until a signal or the engine's death; returns the exit code. Raises SettingsError."""
+def make_render_llm(settings: Settings) -> Face:
+    """A face that renders prompts and has no engine."""
+    from quire.async_llm import AsyncLLM
+
+    return AsyncLLM.without_engine(settings)
+
+
+def serve(
+    settings: Settings,
+    config: ServerConfig,
+    make_llm: MakeLlm | None = None,
+    *,
+    endpoints: Sequence[Endpoint] = (),
+) -> int:
+    """Serves until a signal or the engine's death; returns the exit code. Raises SettingsError.
+
+    endpoints  routes beside those of the server and of installed plug-ins.
+    """
     check(config)
+    added = [*installed_endpoints(), *endpoints]
     bound = bind(config)
-    running = Running(settings, config, make_llm)
+    make = make_llm or (make_render_llm if config.render_only else make_async_llm)
+    running = Running(settings, config, make, added)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(running.run(bound))
     if running.state.llm is None and _is_starting():
@@ -83,10 +102,14 @@ def check(config: ServerConfig) -> None:
         raise SettingsError("--allow-credentials needs --allowed-origins that are named, not *")
     if (config.ssl_keyfile is None) != (config.ssl_certfile is None):
         raise SettingsError("--ssl-keyfile and --ssl-certfile must be given together")
-    _check_tls(config)
+    check_tls(config)
     if config.max_queue_wait < 0:
         raise SettingsError(
             f"--max-queue-wait is {config.max_queue_wait:g}; give seconds, or 0 for no limit"
+        )
+    if config.batch_concurrency is not None and config.batch_concurrency < 1:
+        raise SettingsError(
+            f"--batch-concurrency is {config.batch_concurrency}; it must be at least 1"
         )
     if config.fingerprint_mode == "custom" and config.fingerprint_value is None:
         raise SettingsError("--fingerprint-mode custom needs --fingerprint-value")
@@ -94,32 +117,6 @@ def check(config: ServerConfig) -> None:
         logger.warning(
             "anyone who reaches %s:%d can use this server: give --api-key", config.host, config.port
         )
-
-
-def _check_tls(config: ServerConfig) -> None:
-    """Raises SettingsError for files and settings of TLS that no server can be made of."""
-    if config.ssl_certfile is None:
-        if config.ssl_ca_certs is not None or config.ssl_cert_reqs:
-            raise SettingsError(
-                "--ssl-ca-certs and --ssl-cert-reqs need --ssl-keyfile and --ssl-certfile"
-            )
-        return
-    if config.ssl_cert_reqs not in (0, 1, 2):
-        raise SettingsError(f"--ssl-cert-reqs is {config.ssl_cert_reqs}; it must be 0, 1 or 2")
-    if config.ssl_cert_reqs and config.ssl_ca_certs is None:
-        raise SettingsError("--ssl-cert-reqs needs --ssl-ca-certs, to know whom to trust")
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # An empty password, so that an encrypted key is an error and no question in the terminal.
-        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, password="")
-        if config.ssl_ca_certs is not None:
-            context.load_verify_locations(config.ssl_ca_certs)
-        if config.ssl_ciphers is not None:
-            context.set_ciphers(config.ssl_ciphers)
-    except OSError as error:  # ssl.SSLError is one
-        files = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
-        named = ", ".join(one for one in files if one is not None)
-        raise SettingsError(f"TLS cannot be set up from {named}: {error}") from error
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -165,12 +162,20 @@ class _Server(uvicorn.Server):
 class Running:
     """One run of a server."""
 
-    def __init__(self, settings: Settings, config: ServerConfig, make_llm: MakeLlm) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config: ServerConfig,
+        make_llm: MakeLlm,
+        endpoints: Sequence[Endpoint] = (),
+    ) -> None:
         self.state = ServerState(settings, config)
         self.exit_code = EXIT_STOPPED
         self._make_llm = make_llm
         self._drain: asyncio.Task[None] | None = None
         self.server = _Server(uvicorn_config(self.state))
+        app: Any = self.server.config.app
+        attach(app, endpoints)
 
     async def run(self, bound: socket.socket) -> int:
         """Serves on the socket; returns the exit code."""
@@ -178,15 +183,23 @@ class Running:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         logger.info("listening on %s", url_of(bound, self.state.config))
-        engine = asyncio.create_task(self._engine())
+        tasks = [asyncio.create_task(self._engine())]
+        if self.state.config.enable_ssl_refresh:
+            tasks.append(asyncio.create_task(self._follow_certificates()))
         try:
             await self.server.serve(sockets=[bound])
         finally:
-            engine.cancel()
-            await asyncio.gather(engine, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             if self.state.llm is not None:
                 self.state.llm.shutdown()
         return self.exit_code
+
+    async def _follow_certificates(self) -> None:
+        while self.server.config.ssl is None:  # uvicorn makes it as it begins to serve
+            await asyncio.sleep(_LOOK_S)
+        await follow(self.state.config, self.server.config.ssl)
 
     def stop(self) -> None:
         """The first call drains, the second ends at once."""
@@ -224,6 +237,9 @@ class Running:
             self._failed_to_start(error)
             return
         self.state.set_ready(llm)
+        app: Any = self.server.config.app
+        app.state.batches.start()
+        await start(app, llm, self.state.config)
         for name, value, reason in llm.info.table:
             logger.info("%-24s %-20s %s", name, value, reason)
         for line in capacity_lines(llm.info):

@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 DONE = b"data: [DONE]\n\n"
 
+SEND = "quire.send"
+"""Key of a scope: where a stream sends its pieces, past all that only looks at the head of an answer."""
+
 
 def event(payload: bytes) -> bytes:
     """One event of an OpenAI stream."""
@@ -79,12 +82,12 @@ class EventStream(Response):
         """Sends the answer."""
         try:
             with contextlib.suppress(ClientGone):
-                await while_connected(receive, self._pump(send))
+                await while_connected(receive, self._pump(send, scope.get(SEND, send)))
         finally:
             self._finally()
 
-    async def _pump(self, send: Send) -> None:
-        await send(
+    async def _pump(self, send_head: Send, send: Send) -> None:
+        await send_head(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         )
         async with contextlib.aclosing(self._chunks) as chunks:

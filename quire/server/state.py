@@ -18,6 +18,7 @@ from quire.metrics.engine_stats import ServingMetrics
 from quire.metrics.registry import Metrics
 from quire.metrics.stats_log import StatsLog
 from quire.server.admission import Admission
+from quire.server.batches.caller import CALLED_FROM_INSIDE
 from quire.server.errors import not_found, unavailable
 from quire.server.face import Face
 
@@ -33,6 +34,7 @@ class ServerState:
         self.ready = False
         self.draining = False
         self.num_live = 0
+        self.num_live_lines = 0
         self.idle = asyncio.Event()
         self.idle.set()
         self._number_requests(None)
@@ -50,9 +52,14 @@ class ServerState:
         """What the server is doing, and how far it is in percent (-1: unknown)."""
         if self.draining:
             return "draining", -1
-        if self.ready:
+        if self.ready and not self.is_restarting:
             return "ready", 100
         return self.llm.phase if self.llm is not None else ("starting", -1)
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether requests are taken, but wait for a new engine in place of one that died."""
+        return self.llm is not None and self.llm.is_restarting
 
     def set_ready(self, llm: Face) -> None:
         """From now on requests are served. The metrics start anew, with the model's context known."""
@@ -68,6 +75,8 @@ class ServerState:
         self.admission = Admission(
             self.config.max_queue_wait,
             step_tokens=llm.info.max_num_batched_tokens if llm is not None else 0,
+            max_num_seqs=llm.info.max_num_seqs if llm is not None else 1,
+            tokens_per_s=llm.info.tokens_per_s if llm is not None else 0.0,
         )
         interval_s = self.settings.observability.log_stats_interval if enabled else 0.0
         self.stats_log = StatsLog(interval_s)
@@ -115,13 +124,16 @@ class ServerState:
 
     @contextmanager
     def in_flight(self) -> Iterator[None]:
-        """Counts a request for `/load` and for draining."""
+        """Counts a request for `/load` and for draining; lines of batches are also counted apart."""
+        is_line = CALLED_FROM_INSIDE.get()
         self.num_live += 1
+        self.num_live_lines += is_line
         self.idle.clear()
         try:
             yield
         finally:
             self.num_live -= 1
+            self.num_live_lines -= is_line
             if self.num_live == 0:
                 self.idle.set()
 
@@ -130,7 +142,7 @@ class ServerState:
         if self.llm is not None and self.ready:
             stats = self.llm.stats
             self.serving.take_stats(stats)
-            self.admission.watch(stats)
+            self.admission.watch(stats, is_restarting=self.is_restarting)
             self.stats_log.tick(stats, self.admission.num_started)
 
 

@@ -16,6 +16,7 @@ from quire.ops.elementwise import TAKE_ROWS
 from quire.ops.registry import Table
 from quire.protocol.params import SamplingParams
 from quire.protocol.step import NewRow, PositionLogprobs, RowResult
+from quire.sampling.processors import Processors
 from quire.sampling.sampler import Sampled, Sampler, SampleRow
 from quire.worker.batch import Batch
 from quire.worker.state import WorkerState
@@ -30,12 +31,22 @@ class Output:
     """Collects the results of generating rows and writes sampled tokens back to the state."""
 
     def __init__(
-        self, *, state: WorkerState, decoder: Decoder, table: Table, logprobs_mode: str, dtype: str
+        self,
+        *,
+        state: WorkerState,
+        decoder: Decoder,
+        table: Table,
+        logprobs_mode: str,
+        dtype: str,
+        processors: Processors | None = None,
     ) -> None:
         self._state = state
         self._decoder = decoder
         self._sampler = Sampler(
-            table, vocab_size=decoder.spec.vocab_size, logprobs_mode=logprobs_mode
+            table,
+            vocab_size=decoder.spec.vocab_size,
+            logprobs_mode=logprobs_mode,
+            processors=processors,
         )
         self._take = table.bind(TAKE_ROWS, dtype, C=decoder.spec.hidden_size)
         self._known: dict[int, tuple[NewRow, SampleRow]] = {}
@@ -95,7 +106,10 @@ class Output:
             seed=new.seed,
             index=new.index,
             output_position=end - start,
-            prompt_ids=ids[:start],
+            prompt_ids=ids[:start]
+            if new.embeds is None
+            else np.delete(ids[:start], new.embed_rows),
+            has_embeds=new.embeds is not None,
             output_ids=ids[start:end],
             eos_token_ids=new.eos_token_ids,
         )

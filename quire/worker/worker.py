@@ -22,9 +22,10 @@ from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.protocol.step import StepPlan, StepResult
 from quire.quant.schemes.online import online_scheme
+from quire.sampling.processors import make_processors
 from quire.worker.adapters import NoAdapters
 from quire.worker.batch import BatchBuilder
-from quire.worker.encoder import NoEncoder
+from quire.worker.encoder import NoEncoder, PromptEmbeds
 from quire.worker.graphs import Graphs
 from quire.worker.memory import CacheMemory
 from quire.worker.output import Masks, Output
@@ -72,23 +73,19 @@ class Worker:
             cache_format="plain" if cache_dtype == model.dtype else cache_dtype,
         )
         on_phase("allocating the KV cache", 100)
-        memory = CacheMemory(
-            layout=layout,
-            decoder=decoder,
-            device=device,
-            table=self.table,
-        )
+        memory = CacheMemory(layout=layout, decoder=decoder, device=device, table=self.table)
         state = WorkerState(
             layout=layout,
             max_num_seqs=settings.scheduler.max_num_seqs,
             max_model_len=model.max_model_len,
         )
-        arena = _arena(decoder, settings, device)
         self.runner = ModelRunner(
             decoder=decoder,
             state=state,
             memory=memory,
-            builder=BatchBuilder(state=state, memory=memory, arena=arena, device=device),
+            builder=BatchBuilder(
+                state=state, memory=memory, arena=_arena(decoder, settings, device), device=device
+            ),
             graphs=Graphs(decoder, self.table),
             output=Output(
                 state=state,
@@ -96,9 +93,10 @@ class Worker:
                 table=self.table,
                 logprobs_mode=model.logprobs_mode,
                 dtype=model.dtype,
+                processors=make_processors(settings, device),
             ),
             adapters=NoAdapters(),
-            encoder=NoEncoder(),
+            encoder=PromptEmbeds(state, device) if model.enable_prompt_embeds else NoEncoder(),
             transfer=NoTransfer(),
             drafter=NoDrafter(),
         )

@@ -13,9 +13,11 @@ from quire.config.schema import (
     CacheConfig,
     LoadConfig,
     ModelConfig,
+    ObservabilityConfig,
     ParallelConfig,
     SchedulerConfig,
     Settings,
+    SupervisionConfig,
 )
 from quire.engine.client import EngineClient, make_client
 from quire.protocol.outputs import EngineStats
@@ -70,6 +72,8 @@ def settings(model: Path, **flat: Any) -> Settings:
         ("cache", CacheConfig),
         ("scheduler", SchedulerConfig),
         ("parallel", ParallelConfig),
+        ("supervision", SupervisionConfig),
+        ("observability", ObservabilityConfig),
     ):
         own = {key: flat.pop(key) for key in list(flat) if key in leaf.__dataclass_fields__}
         leaves[name] = leaf(**own)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from quire import LLM, SamplingParams
 from quire.engine.client import ProcessClient, make_client
 from quire.llm_engine import LLMEngine
 from quire.protocol.errors import EngineDeadError, ModelLoadError, SettingsError
+from quire.protocol.outputs import EngineOutputs, EngineStats
 from tests.e2e.driver import bits, engine, mixed_jobs, run, settings
 
 
@@ -52,7 +54,9 @@ def test_a_broken_weight_file_is_a_load_error(
 
 
 def test_a_killed_engine_is_noticed_and_said(checkpoint: Callable[..., Path]) -> None:
-    with engine(checkpoint("llama"), own_process=True, max_model_len=128) as client:
+    with engine(
+        checkpoint("llama"), own_process=True, max_model_len=128, engine_restarts=0
+    ) as client:
         assert isinstance(client, ProcessClient)
         os.kill(client.pid, signal.SIGKILL)
         with pytest.raises(EngineDeadError, match="ended"):
@@ -61,11 +65,56 @@ def test_a_killed_engine_is_noticed_and_said(checkpoint: Callable[..., Path]) ->
                 time.sleep(0.01)
 
 
+@pytest.mark.parametrize("async_scheduling", [False, True])
+def test_the_same_bits_whenever_it_was_killed(
+    checkpoint: Callable[..., Path], async_scheduling: bool
+) -> None:
+    jobs = mixed_jobs(8, vocab_size=400, longest=100, max_tokens=24)
+    flat: dict[str, Any] = {"max_model_len": 256, "async_scheduling": async_scheduling}
+    with engine(checkpoint("llama"), **flat) as client:
+        expected = bits(run(client, jobs))
+    with engine(checkpoint("llama"), own_process=True, engine_restarts=9, **flat) as client:
+        assert isinstance(client, ProcessClient)
+        killed: list[int] = []
+
+        def kill(stats: EngineStats) -> None:
+            if stats.generation_tokens > 60 * len(killed) and stats.restarts == len(killed) < 3:
+                killed.append(client.pid)
+                os.kill(client.pid, signal.SIGKILL)
+
+        assert bits(run(client, jobs, on_stats=kill)) == expected
+        assert len(set(killed)) == 3 and client.pid not in killed
+        assert client.call("blocks_in_use") == 0
+
+
+def test_a_held_engine_is_held_after_its_death(checkpoint: Callable[..., Path]) -> None:
+    job = mixed_jobs(1, vocab_size=400, longest=10, max_tokens=2)[0]
+    with engine(checkpoint("llama"), own_process=True, max_model_len=128) as client:
+        assert isinstance(client, ProcessClient)
+        news: list[EngineOutputs] = []
+        client.start(news.append, lambda error: None)
+        client.call("pause")
+        dead = client.pid
+        os.kill(dead, signal.SIGKILL)
+        client.add(job.request("r-0"))
+        while client.pid == dead or not client.is_ready:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        assert not any(one.updates for one in news)
+        client.call("resume")
+        deadline = time.monotonic() + 20
+        while not any(update.finish_reason for one in news for update in one.updates):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 def test_nothing_waits_for_an_engine_that_is_gone(checkpoint: Callable[..., Path]) -> None:
     """Between its death and the moment the front notices, sending must not block for ever."""
     job = mixed_jobs(1, vocab_size=400, longest=10, max_tokens=2)[0]
     for delay_s in (0.0, 0.02, 0.1):
-        client = make_client(settings(checkpoint("llama"), max_model_len=128), own_process=True)
+        client = make_client(
+            settings(checkpoint("llama"), max_model_len=128, engine_restarts=0), own_process=True
+        )
         assert isinstance(client, ProcessClient)
         client.wait_ready(60.0)
         failed: list[Exception] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from quire.config.schema import SchedulerConfig, Settings
 from quire.frontend.tokenizer import Tokenizer
 from tests import checkpoints
 from tests.server.scripted import MAX_LEN, Scripted, scripted
@@ -70,6 +71,7 @@ def test_a_whole_answer(serve: Serve, tokenizer: Tokenizer) -> None:
                         "audio": None,
                         "function_call": None,
                         "reasoning": None,
+                        "reasoning_content": None,
                     },
                     "logprobs": None,
                     "finish_reason": "length",
@@ -224,7 +226,22 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"chat_template_kwargs": {"chat_template": ""}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": []}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {f"x{i}": i for i in range(10**4)}}, "chat_template_kwargs"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"chat_template": ""}, "chat_template"),
+    ({"tools": TOOLS}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": "auto"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": {}}, "tool_choice"),
+    ({"tools": TOOLS, "tool_choice": 5}, "tool_choice"),
+    (
+        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}},
+        "tool_choice",
+    ),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+    ({"tools": TOOLS, "parallel_tool_calls": "x"}, "parallel_tool_calls"),
+    ({"functions": [{"name": "f"}]}, "functions"),
+    ({"function_call": "auto"}, "function_call"),
+    ({"reasoning_effort": "much"}, "reasoning_effort"),
     ({"tools": []}, "tools"),
     ({"tools": TOOLS * 129, "tool_choice": "none"}, "tools"),
     ({"tools": TOOLS * 2, "tool_choice": "none"}, "tools[1].function.name"),
@@ -234,9 +251,16 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         "tools[0].function.name",
     ),
     ({"tool_choice": "auto"}, "tool_choice"),
-    ({"documents": [{"text": "a"}]}, "documents"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+    (
+        {
+            "tools": TOOLS,
+            "tool_choice": {"type": "function", "function": {"name": "f"}},
+            "structured_outputs": {"regex": "a"},
+        },
+        "tool_choice",
+    ),
+    ({"documents": {"text": "a"}}, "documents"),
+    ({"documents": ["a"]}, "documents"),
     ({"max_tokens": 4, "max_completion_tokens": 5}, "max_tokens"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": None, "max_completion_tokens": 1000}, "max_completion_tokens"),
@@ -383,5 +407,115 @@ def test_the_wire_forms_are_described(serve: Serve) -> None:
         assert {"messages", "top_logprobs", "temperature"} <= set(body["schema"]["properties"])
         assert "properties" in body["schema"]["properties"]["stream_options"]
         json.dumps(paths["/tokenize"])
+
+    serve(test)
+
+
+def test_a_trusted_template_is_read_and_bounded(serve: Serve, tokenizer: Tokenizer) -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+    async def test(server: Scripted) -> None:
+        found = await ask(
+            server, chat_template="{{ messages[0].content }}?", return_prompt_text=True
+        )
+        assert found.json()["prompt_text"] == "Hello?"
+        begin = asyncio.get_running_loop().time()
+        slow = asyncio.create_task(ask(server, chat_template=endless))
+        await asyncio.sleep(0.1)
+        for _ in range(5):
+            start = asyncio.get_running_loop().time()
+            assert (await ask(server)).status_code == 200
+            assert asyncio.get_running_loop().time() - start < 3
+        error = (await slow).json()["error"]
+        assert error["code"] == 400 and error["param"] == "messages", error
+        assert "longer than 2 seconds" in error["message"]
+        assert asyncio.get_running_loop().time() - begin < 60
+        wrong = (await ask(server, chat_template="{% if %}")).json()["error"]
+        assert wrong["code"] == 400 and "line 1" in wrong["message"]
+
+    serve(test, trust_request_chat_template=True)
+
+
+def test_documents_reach_the_template(serve: Serve) -> None:
+    async def test(server: Scripted) -> None:
+        template = "{% for d in documents %}{{ d.title }}:{{ d.text }};{% endfor %}"
+        body = {"documents": [{"title": "a", "text": "b"}], "chat_template": template}
+        found = await ask(server, **body, return_prompt_text=True)
+        assert found.json()["prompt_text"] == "a:b;"
+
+    serve(test, trust_request_chat_template=True)
+
+
+def test_the_prompts_text_is_shown_on_request(serve: Serve) -> None:
+    async def test(server: Scripted) -> None:
+        assert (await ask(server, return_prompt_text=True)).json()["prompt_text"] == PROMPT
+        assert "prompt_text" not in (await ask(server)).json()
+
+    serve(test)
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_a_stream_may_come_in_larger_pieces(serve: Serve, flag: bool) -> None:
+    async def streamed(server: Scripted, **body: Any) -> tuple[str, int]:
+        """The text, and the number of events that hold some of it."""
+        server.client.gate.clear()
+        task = asyncio.create_task(ask(server, stream=True, max_tokens=10, **body))
+        while not server.client.live:
+            await asyncio.sleep(0.01)
+        for _ in range(10):
+            server.client.step_once()
+            await asyncio.sleep(0.01)
+        server.client.gate.set()
+        texts = [one["choices"][0]["delta"]["content"] for one in sse(await task)]
+        return "".join(texts), len(texts) - 1
+
+    async def test(server: Scripted) -> None:
+        every = await streamed(server, stream_interval=1)
+        some = await streamed(server, **({} if flag else {"stream_interval": 4}))
+        assert every[0] == some[0]
+        assert (every[1], some[1]) == ((4, 4) if flag else (10, 4))
+
+    interval = Settings(scheduler=SchedulerConfig(stream_interval=4 if flag else 1))
+    serve(test, settings=interval)
+
+
+@pytest.mark.parametrize("with_usage", [False, True])
+def test_several_conversations_share_an_answer(
+    serve: Serve, tokenizer: Tokenizer, with_usage: bool
+) -> None:
+    async def test(server: Scripted) -> None:
+        other = [{"role": "user", "content": "River"}]
+        path = "/v1/chat/completions/batch"
+        found = (await ask(server, path, messages=[USER, other], logprobs=with_usage)).json()
+        alone = [
+            (await ask(server, messages=one, logprobs=with_usage)).json() for one in (USER, other)
+        ]
+        assert found["object"] == "chat.completion"
+        for place, one in enumerate(alone):
+            choice = {**one["choices"][0], "index": place, "seed": None}
+            assert {**found["choices"][place], "seed": None} == choice
+        for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            assert found["usage"][name] == sum(one["usage"][name] for one in alone)
+
+    serve(test)
+
+
+def test_what_a_batch_of_conversations_may_not_ask(serve: Serve) -> None:
+    async def test(server: Scripted) -> None:
+        for body, param in [
+            ({"messages": USER}, "messages"),
+            ({"messages": []}, "messages"),
+            ({"messages": [USER] * 1025}, "messages"),
+            ({"messages": [USER], "stream": True}, "stream"),
+            ({"messages": [USER], "n": 2}, "n"),
+            ({"messages": [USER], "tools": TOOLS, "tool_choice": "none"}, "tools"),
+            ({"messages": [USER], "use_beam_search": True}, "use_beam_search"),
+            ({"messages": [USER, []]}, "messages"),
+            ({"messages": [USER, [{"role": "root", "content": "a"}]]}, "messages"),
+        ]:
+            answer = await ask(server, "/v1/chat/completions/batch", **body)
+            error = answer.json()["error"]
+            assert answer.status_code == 400 and error["param"] == param, (body, error)
+        assert "messages[1]" in error["message"]
 
     serve(test)

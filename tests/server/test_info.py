@@ -167,8 +167,8 @@ def test_stats_can_be_off(serve: Serve) -> None:
 
 OPEN = ("/health", "/ready", "/ping", "/version", "/metrics", "/metrics/")
 CLOSED = (
-    "/v1/models", "/v1/models/tiny", "/load", "/docs", "/openapi.json", "/v1/nope", "/", "//v1/models",
-    "/v1/models/", "/health/", "/V1/models", "/v1%2fmodels",
+    "/v1/models", "/v1/models/tiny", "/load", "/docs", "/openapi.json", "/v1/nope", "/ui/state", "//v1/models",
+    "/ui/../v1/models", "/ui/nope", "/ui", "/v1/models/", "/health/", "/V1/models", "/v1%2fmodels",
 )  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def test_paths_and_methods(serve: Serve) -> None:
             "/V1/models",
             "//v1/models",
             "/v1/completions/",
-            "/",
+            "/ui",
         ):
             answer = await server.http.get(path)
             assert answer.status_code == 404, path

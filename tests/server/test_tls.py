@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,32 @@ def test_what_cannot_work_is_said_before_anything_starts(
     config = ServerConfig(**{name: files.get(value, value) for name, value in given.items()})
     with pytest.raises(SettingsError, match=message):
         check(config)
+
+
+def test_new_certificates_act_without_a_restart(
+    start: Callable[..., str], files: dict[str, str], tmp_path: Path
+) -> None:
+    pair = [shutil.copy(files[f"server.{end}"], tmp_path) for end in ("key", "pem")]
+    url = start(
+        "--ssl-keyfile", pair[0], "--ssl-certfile", pair[1], "--enable-ssl-refresh"
+    )  # fmt: skip
+    host, port = url.removeprefix("https://").split(":")
+
+    def shown() -> str:
+        return ssl.get_server_certificate((host, int(port)))
+
+    first = shown()
+    Path(pair[1]).write_text("nonsense")
+    time.sleep(1.5)
+    assert shown() == first, "a file that cannot be used took the old one's place"
+    for name, path in zip(("client.key", "client.pem"), pair, strict=True):
+        shutil.copy(files[name], path)
+    deadline = time.monotonic() + 10
+    while shown() == first and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert shown().split() == Path(files["client.pem"]).read_text().split()
+
+
+def test_following_needs_files() -> None:
+    with pytest.raises(SettingsError, match="--enable-ssl-refresh"):
+        check(ServerConfig(enable_ssl_refresh=True))

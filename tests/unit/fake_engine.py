@@ -132,7 +132,7 @@ class FakeClient(EngineClient):
         threading.Thread(target=self._on_death, args=(error,)).start()
 
     def call(self, name: str) -> Any:
-        assert name == "reset_prefix_cache"
+        assert name in ("reset_prefix_cache", "reset_running")
         return not self.live
 
     def shutdown(self, timeout_s: float = 5.0) -> None:

@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as RawTokenizer
 
 from quire.frontend.chat import ChatRenderer
-from quire.frontend.chat_template import MAX_OUTPUT_CHARS, ChatTemplate
+from quire.frontend.chat_template import MAX_CHARS, ChatTemplate
 from quire.frontend.tokenizer import Tokenizer
 from quire.protocol.chat import ChatOptions
 from quire.protocol.errors import (
@@ -188,6 +188,19 @@ def test_calls_of_earlier_answers_reach_the_template(folders: dict[str, Path]) -
     assert renderer(folders["bytes"], template).render(messages).text == "RomeFalse why;True ;"
 
 
+def test_empty_calls_are_none_and_empty_arguments_an_empty_object(folders: dict[str, Path]) -> None:
+    template = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}"
+        "{{ c.function.arguments }}{% endfor %}{{ 'tool_calls' in m }};{% endfor %}"
+    )
+    calls = [{"type": "function", "function": {"name": "f", "arguments": ""}}]
+    messages = [
+        {"role": "assistant", "content": "a", "tool_calls": []},
+        {"role": "assistant", "tool_calls": calls},
+    ]
+    assert renderer(folders["bytes"], template).render(messages).text == "False;{}{}True;"
+
+
 @pytest.mark.parametrize(
     ("messages", "path"),
     [
@@ -210,6 +223,19 @@ def test_wrong_messages_are_named(folders: dict[str, Path], messages: Any, path:
     with pytest.raises(InvalidRequestError) as caught:
         renderer(folders["bytes"], TEMPLATES["chatml"]).render(messages)
     assert caught.value.param == path
+
+
+def test_what_a_developer_says_is_never_lost(folders: dict[str, Path]) -> None:
+    messages = [{"role": "developer", "content": "Be brief."}, *USER]
+    as_system = [{"role": "system", "content": "Be brief."}, *USER]
+    for name in ("qwen-3", "llama-2", "phi-3", "deepseek", "mistral"):
+        ours = renderer(folders["bytes"], TEMPLATES[name])
+        assert (
+            ours.render(messages) == ours.render(as_system)
+            and "Be brief." in ours.render(messages).text
+        )
+    kept = renderer(folders["bytes"], TEMPLATES["chatml"]).render(messages).text
+    assert kept.startswith("<|im_start|>developer\nBe brief.")
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "video_url", "file"])
@@ -276,7 +302,7 @@ def test_a_template_that_refuses_is_quoted(folders: dict[str, Path]) -> None:
 def test_bad_templates_end_only_their_request(folders: dict[str, Path], template: str) -> None:
     with pytest.raises(InvalidRequestError):
         renderer(folders["bytes"], template).render(USER)
-    assert MAX_OUTPUT_CHARS < 1 << 26
+    assert MAX_CHARS < 1 << 26
 
 
 def test_where_templates_come_from(folders: dict[str, Path], tmp_path: Path) -> None:

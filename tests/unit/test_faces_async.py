@@ -284,7 +284,7 @@ def test_from_engine_args(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_pat
     llm = AsyncLLM.from_engine_args(AsyncEngineArgs("model", block_size=8))
     assert llm.is_ready and llm.settings.cache.block_size == 8
     llm.shutdown()
-    with pytest.raises(NotServedError):
+    with pytest.raises(TypeError):
         AsyncLLM.from_engine_args(AsyncEngineArgs("model"), stat_loggers=[object()])
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
         AsyncLLM.from_engine_args(AsyncEngineArgs("model", tokenizer=str(tmp_path)))

@@ -15,7 +15,6 @@ from quire.protocol.params import (
     PoolingParams,
     RepetitionDetectionParams,
     SamplingParams,
-    StructuredOutputsParams,
 )
 from quire.protocol.request import EngineRequest
 from tests import checkpoints
@@ -375,13 +374,11 @@ def test_cache_salts(inputs: InputProcessor) -> None:
     ("prompt", "params", "options", "param"),
     [
         ({"prompt": "a", "multi_modal_data": {"image": 1}}, None, {}, "multi_modal_data"),
-        ({"prompt_embeds": [[1.0]]}, None, {}, "prompt"),
+        ({"prompt_embeds": [[1.0]]}, None, {}, "prompt_embeds"),
         ({"encoder_prompt": "a", "decoder_prompt": "b"}, None, {}, "encoder_prompt"),
         ({"data": "x", "data_format": "y"}, None, {}, "data"),
         ([5], None, {"lora_request": object()}, "lora_request"),
         ([5], None, {"mm_processor_kwargs": {"a": 1}}, "mm_processor_kwargs"),
-        ([5], SamplingParams(structured_outputs=StructuredOutputsParams(regex="a")), {}, "structured_outputs"),
-        ([5], SamplingParams(thinking_token_budget=5), {}, "thinking_token_budget"),
         ([5], SamplingParams(repetition_detection=RepetitionDetectionParams(max_pattern_size=4)), {},
          "repetition_detection"),
         ([5], SamplingParams(flat_logprobs=True), {}, "flat_logprobs"),

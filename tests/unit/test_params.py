@@ -171,7 +171,7 @@ def everything() -> SamplingParams:
         allowed_token_ids=[8, 9], bad_words=["no"], bad_words_ids=[[1, 2]], extra_args={"a": [1]},
         skip_reading_prefix_cache=True, thinking_token_budget=10,
         repetition_detection=RepetitionDetectionParams(max_pattern_size=5),
-        routed_experts_prompt_start=1,
+        routed_experts_prompt_start=1, separates_thinking=True,
     )  # fmt: skip
 
 

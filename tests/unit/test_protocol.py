@@ -54,6 +54,7 @@ REQUEST = EngineRequest(
     encoder=EncoderInput(token_ids=[7], tensors={"mel": TENSOR}),
     grammar=GrammarSpec(kind="json", text="{}", options={"strict": True}, starts_after_ids=(8, 9)),
     end_of_thinking_ids=(8,),
+    start_of_thinking_ids=(9,),
     resume_ids=[[4], [], [5, 6]],
     transfer={"remote": "host", "port": 7, "async": True, "none": None},
     data_parallel_rank=0,

@@ -6,7 +6,7 @@ Which blocks a sequence wants is `kvcache.manager`'s business.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from quire.engine.kvcache.tables import NO_KEY, NO_SLAB, GroupBlocks, KeyMap
 from quire.engine.request import NEVER
@@ -211,6 +211,19 @@ class BlockPool:
         held = sum(g.in_use * size for g, size in sizes)
         return held / (self.layout.slab_bytes * self.layout.num_slabs)
 
+    def extent(self, group: int) -> int:
+        """One more than the highest block that the group could have taken so far."""
+        g = self._groups[group]
+        return g.top * g.per_slab
+
+    def let_go(self, group: int) -> list[int]:
+        """[N] above 0 for a cached block that nobody holds; not to be changed."""
+        return self._groups[group].lru.since
+
+    def shared(self, group: int) -> Mapping[int, int]:
+        """Block -> references beyond the first, where there are several; not to be changed."""
+        return self._groups[group].extra
+
     # Inside.
 
     def _hold(self, g: GroupBlocks, block: int) -> None:
@@ -241,6 +254,7 @@ class BlockPool:
         self._free_in[slab] = list(range(first + g.per_slab - 1, first - 1, -1))
         self._owner[slab] = g.group
         g.num_slabs += 1
+        g.top = max(g.top, slab + 1)
         g.open = slab
 
     def _evict(self, g: GroupBlocks, count: int) -> list[int] | None:

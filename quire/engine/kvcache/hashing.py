@@ -5,6 +5,7 @@ Who holds which block under a key is left to `kvcache.block_pool`.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from hashlib import sha256
 
 from quire.engine.request import Request, pack_ids
@@ -43,6 +44,11 @@ class BlockHasher:
         extras = [b""] * (num_blocks - first)
         if request.source.media:
             extras = [media_extra(request, i * size, size) for i in range(first, num_blocks)]
+        if request.source.embeds is not None:
+            extras = [
+                extra + embeds_extra(request, i * size, size)
+                for i, extra in enumerate(extras, start=first)
+            ]
         if not self._is_raw:
             _chain_cbor(keys, parent, token_ids[first * size : num_blocks * size], extras)
         elif num_blocks * size * 4 <= len(request.packed_prompt):
@@ -73,6 +79,19 @@ def media_extra(request: Request, start: int, block_size: int) -> bytes:
             head = b"%d,%d;" % (len(item.digest), item.offset - start)
             parts.append(head + item.digest)
     return b"".join(parts)
+
+
+def embeds_extra(request: Request, start: int, block_size: int) -> bytes:
+    """A digest of the embeddings that stand in the block at token `start`, and where; empty if none do."""
+    places, embeds = request.source.embed_rows, request.source.embeds
+    low, high = bisect_left(places, start), bisect_left(places, start + block_size)
+    if embeds is None or low == high:
+        return b""
+    width = len(embeds.data) // len(places)
+    where = pack_ids([place - start for place in places[low:high]])
+    digest = sha256(embeds.dtype.encode() + where)
+    digest.update(memoryview(embeds.data)[low * width : high * width])
+    return b"e" + digest.digest()
 
 
 def _chain_raw(

@@ -114,6 +114,7 @@ class GroupBlocks:
     partial  slabs with free blocks, apart from the open one.
     open     the slab from which blocks are taken first.
     in_use   how many blocks are held.
+    top      one more than the highest slab that it ever had.
     """
 
     __slots__ = (
@@ -129,6 +130,7 @@ class GroupBlocks:
         "open",
         "num_slabs",
         "in_use",
+        "top",
     )
 
     def __init__(self, group: int, per_slab: int, max_blocks: int) -> None:
@@ -144,3 +146,4 @@ class GroupBlocks:
         self.open = NO_SLAB
         self.num_slabs = 0
         self.in_use = 0
+        self.top = 0

@@ -164,6 +164,12 @@ class Places:
         self.preempt(victim)
         return True
 
+    def vacate(self) -> None:
+        """Takes row and blocks from everybody; each computes what it had again when its turn comes."""
+        self.strip_all()
+        for sequence in reversed(list(self.running.items)):
+            self.preempt(sequence)
+
     # Who computes which block.
 
     def mark_busy(self, sequence: Sequence) -> None:

@@ -34,6 +34,7 @@ class Scheduler:
 
     token_budget  tokens of a step; may be set between steps, and acts between 1 and
                   max_num_batched_tokens.
+    places, flights  where every sequence is, and the plans without a result; to be looked at only.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class Scheduler:
             hash_algo=hash_algo,
         )
         self._block_size = self._cache.block_size
-        self._places = Places(self._cache, max_num_seqs)
-        self._flights: deque[Flight] = deque()
+        self.places = self._places = Places(self._cache, max_num_seqs)
+        self.flights = self._flights = deque[Flight]()
         self._num_requests = 0
         self._step = 0
         self._is_settled = True
@@ -111,10 +112,8 @@ class Scheduler:
         return bool(self._places.requests)
 
     def stats(self) -> EngineStats:
-        """Counters since start and gauges of now, as an object of its own.
-
-        Blocks of sequences that ended since the last plan went out may still count as in use.
-        """
+        """Counters since start and gauges of now, as an object of its own. Blocks of sequences that
+        ended since the last plan went out may still count as in use."""
         stats = copy(self._stats)
         pool, places = self._cache.pool, self._places
         stats.num_running = len(places.running)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from quire.hardware import kernels
+from quire.hardware import kernels, pulse
 from quire.hardware.cpu import read_machine
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS, VERSION, Call
 from quire.ops.registry import Signature
@@ -37,6 +37,8 @@ class Library:
             raise OSError(f"{path} was built from other sources; build it again: pip install .")
         if handle.quire_start() != 0:
             raise OSError("the system does not let this process use these instructions")
+        handle.quire_pulse.argtypes = (ctypes.c_void_p,)
+        handle.quire_pulse(pulse.address())
         self._run = handle.quire_run
         self._run.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
         self._call = Call()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,18 +17,19 @@ from starlette.responses import Response
 
 from quire.protocol.errors import InvalidRequestError
 from quire.server.body import convert, read_json
-from quire.server.chat_output import ChatAnswer, ChatChunkWriter
-from quire.server.chat_params import sampling_params, wanted_tokens
+from quire.server.chat_output import ChatAnswer, ChatChunkWriter, whole_batch
+from quire.server.chat_turn import answer_of, turn_of
 from quire.server.completion_output import encode
-from quire.server.completion_params import tokenization_kwargs
 from quire.server.errors import JSON, problem_of
 from quire.server.face import Face
-from quire.server.generation import Job, Outputs, begun, run
+from quire.server.generation import begun, run
 from quire.server.heads import ignored_fields, openapi_of, priority
 from quire.server.heads import request_id as request_id_of
-from quire.server.schema.chat import ChatRequest, chat_options, check_chat
+from quire.server.schema.chat import ChatRequest, check_batch, check_chat
 from quire.server.sse import DONE, EventStream, answer, event
 from quire.server.state import ServerState
+from quire.server.timing import timing_of
+from quire.server.turns import Prepared, TurnNews, prepare
 
 router = APIRouter()
 
@@ -49,6 +50,15 @@ class _Call:
 @router.post("/v1/chat/completions", openapi_extra=openapi_of(ChatRequest))
 async def chat_completions(http: Request) -> Response:
     """Answers a conversation, whole or as a stream of events."""
+    call = await _read(http)
+    if call.request.stream:
+        return await answer(http, _stream(call))
+    with call.state.in_flight():
+        return await answer(http, _whole(call))
+
+
+async def _read(http: Request) -> _Call:
+    """The request, with the checks that need no model."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
     body = await read_json(http, state.config)
@@ -66,16 +76,17 @@ async def chat_completions(http: Request) -> Response:
         request,
         max_choices=state.config.max_num_choices,
         max_logprobs=state.settings.model.max_logprobs,
+        trusts_templates=state.config.trust_request_chat_template,
     )
-    if request.stream:
-        return await answer(http, _stream(call))
-    with state.in_flight():
-        return await answer(http, _whole(call))
+    return call
 
 
 @contextlib.contextmanager
-def _names_of_chat(request: ChatRequest) -> Iterator[None]:
-    """Errors about the prompt or its limits are about the fields that a chat has for them."""
+def _names_of_chat(request: ChatRequest, place: int | None = None) -> Iterator[None]:
+    """Errors about the prompt or its limits are about the fields that a chat has for them.
+
+    place  which of several conversations is being read.
+    """
     names = {"prompt": "messages"}
     if request.max_completion_tokens is not None:
         names["max_tokens"] = "max_completion_tokens"
@@ -83,74 +94,77 @@ def _names_of_chat(request: ChatRequest) -> Iterator[None]:
         yield
     except InvalidRequestError as error:
         error.param = names.get(error.param or "", error.param)
+        if place is not None and (error.param or "").startswith("messages"):
+            raise InvalidRequestError(f"messages[{place}]: {error}", param="messages") from error
         raise
 
 
-async def _job(call: _Call) -> Job:
-    request, config = call.request, call.state.config
-    params = sampling_params(request, call.llm.default_sampling_values())
-    how = tokenization_kwargs(request)
-    prompt = await call.llm.render_chat(
-        request.messages,
-        chat_options(
-            request,
-            config.default_chat_template_kwargs,
-            shows_tools=not config.exclude_tools_when_tool_choice_none,
-        ),
-        truncates="truncate_prompt_tokens" in how,
-    )
-    return Job(
-        prompt=prompt.token_ids,
-        params=params,
+async def _prepared(call: _Call, messages: Any) -> Prepared:
+    turn = turn_of(
+        call.state,
+        call.llm,
+        call.request,
+        messages,
         request_id=call.request_id,
-        max_tokens_given=wanted_tokens(request) is not None,
         priority=call.priority,
-        cache_salt=request.cache_salt,
-        tokenization_kwargs=how or None,
     )
+    return await prepare(call.state, call.llm, turn)
 
 
-async def _answer_of(call: _Call) -> ChatAnswer:
-    request, config = call.request, call.state.config
-    last = request.messages[-1]
-    role = config.response_role if request.add_generation_prompt else str(last["role"])
-    as_ids = request.return_tokens_as_token_ids
-    return ChatAnswer(
-        request,
-        role=role,
-        echo=_text(last) if request.echo and last["role"] == role else "",
-        tokenizer=await call.llm.get_tokenizer() if request.logprobs else None,
-        as_ids=config.return_tokens_as_token_ids if as_ids is None else as_ids,
-        cached_details=config.enable_prompt_tokens_details,
-    )
-
-
-def _text(message: Any) -> str:
-    """The text of a message that has been rendered."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part if isinstance(part, str) else part.get("text", "") for part in content)
+async def _answer_of(call: _Call, prepared: Prepared, messages: Any) -> ChatAnswer:
+    return await answer_of(call.state, call.llm, call.request, prepared, messages)
 
 
 async def _whole(call: _Call) -> Response:
+    messages = call.request.messages
     with _names_of_chat(call.request):
-        job = await _job(call)
-        gathered = await _answer_of(call)
-        async with contextlib.aclosing(run(call.state, call.llm, [job])) as outputs:
-            async for _, output in outputs:
-                gathered.add(output)
-    body = {
+        prepared = await _prepared(call, messages)
+        gathered = await _answer_of(call, prepared, messages)
+        async with contextlib.aclosing(prepared.run(call.state, call.llm)) as outputs:
+            async for news in outputs:
+                gathered.add(news)
+    body = gathered.whole()
+    if call.state.config.enable_per_request_metrics and call.request.n == 1:
+        body["metrics"] = timing_of(news.output.metrics)
+    return _response(call, body)
+
+
+def _response(call: _Call, body: dict[str, Any]) -> Response:
+    whole = {
         "id": call.request_id,
         "object": "chat.completion",
         "created": int(time.time()),
         "model": call.model,
-        **gathered.whole(),
+        **body,
         "system_fingerprint": call.state.fingerprint(),
         "service_tier": None,
         "kv_transfer_params": None,
     }
-    return Response(encode(body), headers=call.headers, media_type=JSON)
+    return Response(encode(whole), headers=call.headers, media_type=JSON)
+
+
+@router.post("/v1/chat/completions/batch", openapi_extra=openapi_of(ChatRequest))
+async def chat_batch(http: Request) -> Response:
+    """Answers several conversations, a choice each; all other fields are shared."""
+    call = await _read(http)
+    check_batch(call.request, most=call.state.config.max_num_prompts)
+    with call.state.in_flight():
+        return await answer(http, _batch(call))
+
+
+async def _batch(call: _Call) -> Response:
+    turns, answers = [], []
+    for place, messages in enumerate(call.request.messages):
+        one = replace(call, request_id=f"{call.request_id}-{place}")
+        with _names_of_chat(call.request, place):
+            turns.append(await _prepared(one, messages))
+            answers.append(await _answer_of(one, turns[-1], messages))
+    with _names_of_chat(call.request):
+        jobs = [turn.job for turn in turns]
+        async with contextlib.aclosing(run(call.state, call.llm, jobs)) as outputs:
+            async for place, output in outputs:
+                answers[place].add(turns[place].take(output))
+    return _response(call, whole_batch(answers))
 
 
 async def _stream(call: _Call) -> Response:
@@ -159,9 +173,9 @@ async def _stream(call: _Call) -> Response:
     live.enter_context(call.state.in_flight())
     try:
         with _names_of_chat(call.request):
-            job = await _job(call)
-            gathered = await _answer_of(call)
-            outputs = await begun(run(call.state, call.llm, [job]))
+            prepared = await _prepared(call, call.request.messages)
+            gathered = await _answer_of(call, prepared, call.request.messages)
+            outputs = await begun(prepared.run(call.state, call.llm))
     except BaseException:
         live.close()
         raise
@@ -169,10 +183,9 @@ async def _stream(call: _Call) -> Response:
 
 
 async def _chunks(
-    call: _Call, gathered: ChatAnswer, outputs: Outputs
+    call: _Call, gathered: ChatAnswer, outputs: AsyncGenerator[TurnNews, None]
 ) -> AsyncGenerator[bytes, None]:
     options = call.request.stream_options
-    with_ids = call.request.return_token_ids
     force = call.state.config.enable_force_include_usage
     with_usage = force or (options is not None and options.include_usage)
     always = force or (with_usage and options is not None and options.continuous_usage_stats)
@@ -181,15 +194,14 @@ async def _chunks(
     )
     try:
         async with contextlib.aclosing(outputs):
-            async for _, output in outputs:
-                first = gathered.add(output)
+            async for news in outputs:
+                first = gathered.add(news)
                 usage = gathered.usage() if always else None
+                with_ids = call.request.return_token_ids
                 parts = [writer.first(gathered, usage, with_ids=with_ids)] if first else []
-                for piece in output.outputs:
-                    extra = {"token_ids": piece.token_ids} if with_ids else {}
-                    choice = gathered.choices[piece.index]
-                    parts.append(writer.piece(piece.index, choice, extra, usage))
-                yield b"".join(parts)
+                parts += [writer.piece(piece.index, gathered, usage) for piece in news.pieces]
+                if events := b"".join(parts):
+                    yield events
         if with_usage:
             yield writer.usage(gathered.usage())
     except Exception as error:

@@ -9,11 +9,13 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from quire.protocol.results import RequestOutput
 from quire.server.body import convert, read_json
 from quire.server.completion_output import Answer, ChunkWriter, encode
 from quire.server.completion_params import jobs_of, sampling_params
@@ -22,9 +24,10 @@ from quire.server.face import Face
 from quire.server.generation import Job, Outputs, begun, run
 from quire.server.heads import ignored_fields, openapi_of, priority
 from quire.server.heads import request_id as request_id_of
-from quire.server.schema.completions import CompletionRequest, check, read_prompts
+from quire.server.schema.completions import CompletionRequest, check, prompts_of
 from quire.server.sse import DONE, EventStream, answer, event
 from quire.server.state import ServerState
+from quire.server.timing import timing_of
 
 router = APIRouter()
 
@@ -65,7 +68,7 @@ def _prepare(
 ) -> _Call:
     model = state.check_model(request.model)
     check(request, max_choices=state.config.max_num_choices)
-    prompts = read_prompts(request.prompt, max_prompts=state.config.max_num_prompts)
+    prompts = prompts_of(request, max_prompts=state.config.max_num_prompts)
     params = sampling_params(request, llm.default_sampling_values())
     request_id = "cmpl-" + request_id_of(http, request)
     jobs = jobs_of(request, prompts, params, request_id, priority(http, request))
@@ -96,10 +99,11 @@ async def _answer_of(call: _Call) -> Answer:
 
 async def _whole(call: _Call) -> Response:
     gathered = await _answer_of(call)
+    last: RequestOutput | None = None
     async with contextlib.aclosing(run(call.state, call.llm, call.jobs)) as outputs:
-        async for place, output in outputs:
-            gathered.add(place, output)
-    body = {
+        async for place, last in outputs:
+            gathered.add(place, last)
+    body: dict[str, Any] = {
         "id": call.request_id,
         "object": "text_completion",
         "created": int(time.time()),
@@ -110,6 +114,9 @@ async def _whole(call: _Call) -> Response:
         "service_tier": None,
         "kv_transfer_params": None,
     }
+    single = len(call.jobs) == 1 and call.jobs[0].params.n == 1
+    if call.state.config.enable_per_request_metrics and single:
+        body["metrics"] = timing_of(last.metrics if last is not None else None)
     return Response(encode(body), headers=call.headers, media_type=JSON)
 
 
@@ -139,13 +146,14 @@ async def _chunks(call: _Call, gathered: Answer, outputs: Outputs) -> AsyncGener
                 usage = gathered.usage() if always else None
                 parts = []
                 for (index, choice, first), piece in zip(pieces, output.outputs, strict=True):
-                    extra: dict[str, object] = {}
+                    extra: dict[str, object] | None = None
                     if call.request.return_token_ids:
-                        extra["token_ids"] = piece.token_ids if call.request.max_tokens != 0 else []
+                        shown = piece.token_ids if call.request.max_tokens != 0 else []
+                        extra = {"token_ids": shown}
                         if first:
                             extra["prompt_token_ids"] = gathered.prompt_token_ids(place)
                     parts.append(writer.piece(index, choice, extra, usage))
-                yield b"".join(parts)
+                yield parts[0] if len(parts) == 1 else b"".join(parts)
         if with_usage:
             yield writer.usage(gathered.usage())
     except Exception as error:

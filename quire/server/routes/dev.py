@@ -46,7 +46,7 @@ async def server_info(http: Request, config_format: str = "text") -> Response:
     return JSONResponse(
         {
             "vllm_config": settings if config_format == "json" else str(settings),
-            "vllm_env": env.reported(),
+            "vllm_env": {k: v for k, v in env.reported().items() if "KEY" not in k.upper()},
             "system_env": _system(),
         }
     )

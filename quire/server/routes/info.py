@@ -83,14 +83,17 @@ async def ping(http: Request) -> Response:
 
 @router.api_route("/ready", methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(http: Request) -> Response:
-    """200 when requests are served; else 503 with the phase, and how far it is where that is known."""
+    """200 when requests are served; else 503 with the phase, and how far it is where that is known.
+
+    While a dead engine is replaced it is 503, though requests are taken: they wait.
+    """
     state = _state(http)
     phase, percent = state.phase
     dead = state.llm is not None and state.llm.errored
     body: dict[str, Any] = {"phase": "dead" if dead else phase}
     if percent >= 0:
         body["percent"] = percent
-    if state.ready and not state.draining and not dead:
+    if state.ready and not (state.draining or state.is_restarting or dead):
         return JSONResponse(body)
     return JSONResponse(body, 503, {"Retry-After": "1"})
 

@@ -43,7 +43,7 @@ async def tokenize(http: Request) -> Response:
     body = await read_json(http, state.config)
     request, unknown = convert(body, TokenizeRequest, strict=state.config.strict)
     state.check_model(request.model)
-    check_tokenize(request)
+    check_tokenize(request, trusts_templates=state.config.trust_request_chat_template)
     ids = await answer(http, _ids(state, llm, request))
     tokens = (await llm.get_tokenizer()).convert_ids_to_tokens(ids)
     found = {

@@ -5,7 +5,6 @@ Fields shared with /v1/completions are `server.schema.sampling`; messages are ch
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from quire.server.schema.sampling import (
     refuse_not_served,
     short,
 )
+from quire.server.schema.tools import check_tools, read_choice
 
 
 class ChatRequest(SamplingFields, kw_only=True):
@@ -42,6 +42,7 @@ class ChatRequest(SamplingFields, kw_only=True):
     documents: Any = None
     chat_template: str | None = None
     chat_template_kwargs: Any = None
+    return_prompt_text: bool = False
     mm_processor_kwargs: Any = None
     media_io_kwargs: Any = None
     modalities: list[str] | None = None
@@ -50,32 +51,36 @@ class ChatRequest(SamplingFields, kw_only=True):
     function_call: Any = None
 
 
-MAX_TOOLS = 128
-"""Tools of one request."""
-_TOOL_NAME = re.compile(r"[\w.-]{1,64}")
-_TOOLS = "calling tools is not served by this version; leave {} out"
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_OLD_TOOLS = "{} is an old form that is not read; send tools and tool_choice"
 _NOT_SERVED = {
-    "functions": _TOOLS.format("functions"),
-    "function_call": _TOOLS.format("function_call"),
-    "documents": "documents for the chat template are not served; put them into a message",
-    "chat_template": "a chat template in a request is not read; start with --chat-template",
+    "functions": _OLD_TOOLS.format("functions"),
+    "function_call": _OLD_TOOLS.format("function_call"),
     "mm_processor_kwargs": "images, audio and video are not served; leave mm_processor_kwargs out",
     "media_io_kwargs": "images, audio and video are not served; leave media_io_kwargs out",
     "audio": "audio is not served; leave audio out",
 }
 
 
-def check_chat(request: ChatRequest, *, max_choices: int, max_logprobs: int) -> None:
+def check_chat(
+    request: ChatRequest, *, max_choices: int, max_logprobs: int, trusts_templates: bool = False
+) -> None:
     """Refuses what is not served and combinations that make no sense. Raises InvalidRequestError."""
     refuse_not_served(request, _NOT_SERVED)
-    if request.tool_choice is not None and request.tool_choice != "none":
-        raise NotServedError(_TOOLS.format("tool_choice"), param="tool_choice")
     if request.tools is not None:
-        _check_tools(request.tools, is_shown=request.tool_choice == "none")
+        check_tools(request.tools)
+    read_choice(request.tool_choice, request.tools)
     if any(one != "text" for one in request.modalities or ()):
         raise NotServedError("only text is served; leave modalities out", param="modalities")
     check_sampling(request, max_choices=max_choices)
     _check_logprobs(request, max_logprobs)
+    _check_template(request.chat_template, trusted=trusts_templates)
+    effort = request.reasoning_effort
+    if effort is not None and effort not in _EFFORTS:
+        refuse(
+            "reasoning_effort",
+            f"reasoning_effort is {effort[:40]!r}; it must be one of {', '.join(_EFFORTS)}",
+        )
     tokens = request.max_completion_tokens
     if tokens is not None and request.max_tokens not in (None, tokens):
         refuse(
@@ -87,35 +92,30 @@ def check_chat(request: ChatRequest, *, max_choices: int, max_logprobs: int) -> 
         refuse("messages", "messages is missing; send a list of messages")
 
 
-def _check_tools(tools: Any, *, is_shown: bool) -> None:
-    """Tools may be shown to the model, which then answers in text; calling them is not served."""
-    if not isinstance(tools, list) or not tools:
-        refuse("tools", f"tools is {kind_of(tools)}; it must be a list with at least one entry")
-    if not is_shown:
+def check_batch(request: ChatRequest, *, most: int) -> None:
+    """What a batch of conversations may not ask for. Raises InvalidRequestError."""
+    messages = request.messages
+    if not isinstance(messages, list) or not messages or not isinstance(messages[0], list):
+        refuse("messages", "messages must be a list of conversations, each a list of messages")
+    if len(messages) > most:
+        refuse("messages", f"messages has {len(messages)} conversations; the limit is {most}")
+    for name, is_set in (
+        ("stream", request.stream),
+        ("tools", request.tools is not None),
+        ("n", request.n != 1),
+        ("prompt_logprobs", request.prompt_logprobs is not None),
+    ):
+        if is_set:
+            refuse(name, f"{name} cannot be used with a batch of conversations; leave it out")
+
+
+def _check_template(text: str | None, *, trusted: bool) -> None:
+    if text is not None and not trusted:
         raise NotServedError(
-            'calling tools is not served by this version; leave tools out, or set tool_choice to "none" '
-            "to have them shown to the model",
-            param="tools",
+            "a chat template in a request is not read; leave chat_template out, or start the server "
+            "with --trust-request-chat-template",
+            param="chat_template",
         )
-    if len(tools) > MAX_TOOLS:
-        refuse("tools", f"tools has {len(tools)} entries; the limit is {MAX_TOOLS}")
-    names = set()
-    for place, tool in enumerate(tools):
-        path = f"tools[{place}]"
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or tool.get("type") != "function":
-            refuse(path, f"{path} must be an object with type function, and the function")
-        name = function.get("name")
-        if not isinstance(name, str) or not _TOOL_NAME.fullmatch(name):
-            refuse(
-                f"{path}.function.name",
-                f"{path} needs a name of 1 to 64 letters, digits, _, - or .",
-            )
-        if name in names:
-            refuse(f"{path}.function.name", f"{path} has the name {name!r}, as another tool has")
-        if not isinstance(function.get("parameters", {}), dict):
-            refuse(f"{path}.function.parameters", f"{path} has parameters that are not an object")
-        names.add(name)
 
 
 def _check_logprobs(request: ChatRequest, most: int) -> None:
@@ -139,6 +139,11 @@ def chat_options(
     shows_tools: bool = True,
 ) -> ChatOptions:
     """How the request's messages become a prompt; `defaults` are template variables below its own."""
+    documents = getattr(request, "documents", None)
+    if documents is not None and not (
+        isinstance(documents, list) and all(isinstance(one, dict) for one in documents)
+    ):
+        refuse("documents", f"documents is {kind_of(documents)}; it must be a list of objects")
     own = request.chat_template_kwargs
     if own is not None and not isinstance(own, dict):
         refuse(
@@ -153,6 +158,8 @@ def chat_options(
         continue_final_message=request.continue_final_message,
         template_kwargs=variables,
         tools=request.tools if shows_tools else None,
+        documents=documents,
+        chat_template=request.chat_template,
         add_special_tokens=bool(request.add_special_tokens),
     )
 
@@ -174,11 +181,12 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
     return_token_strs: bool = False
 
 
-def check_tokenize(request: TokenizeRequest) -> None:
+def check_tokenize(request: TokenizeRequest, *, trusts_templates: bool = False) -> None:
     """Refuses what is not served, and both forms at once. Raises InvalidRequestError."""
     if request.tools is not None:
-        _check_tools(request.tools, is_shown=True)
-    for name in ("chat_template", "mm_processor_kwargs", "media_io_kwargs"):
+        check_tools(request.tools)
+    _check_template(request.chat_template, trusted=trusts_templates)
+    for name in ("mm_processor_kwargs", "media_io_kwargs"):
         if getattr(request, name):
             raise NotServedError(_NOT_SERVED[name], param=name)
     if request.messages is None and not isinstance(request.prompt, str):

@@ -31,8 +31,10 @@ class CompletionRequest(SamplingFields, kw_only=True):
     add_special_tokens: bool = True
 
 
+Prompt = str | list[int] | dict[str, str]
+"""Text, token ids, or {"prompt_embeds": a file as base64}."""
+
 _NOT_SERVED = {
-    "prompt_embeds": "prompts given as embeddings are not served; send text or token ids",
     "suffix": "text before a suffix is not served; leave suffix out",
 }
 
@@ -54,6 +56,31 @@ def check(request: CompletionRequest, *, max_choices: int) -> None:
         refuse("logprobs", f"logprobs is {short(request.logprobs)}; it must be at least 0")
     if request.max_tokens == 0 and not request.echo:
         refuse("max_tokens", "max_tokens is 0; it must be at least 1, or echo must be set")
+
+
+def prompts_of(request: CompletionRequest, *, max_prompts: int) -> list[Prompt]:
+    """Prompts given as embeddings, then the others. Raises InvalidRequestError."""
+    embeds = request.prompt_embeds
+    if embeds is None:
+        return list(read_prompts(request.prompt, max_prompts=max_prompts))
+    files = embeds if isinstance(embeds, list) else [embeds]
+    for place, one in enumerate(files):
+        if not isinstance(one, str) or not one:
+            refuse(
+                "prompt_embeds",
+                f"prompt_embeds[{place}] is {kind_of(one)}; it must be a safetensors or .npy file as base64",
+            )
+    if not files or len(files) > max_prompts:
+        refuse("prompt_embeds", f"prompt_embeds has {len(files)} entries; send 1 to {max_prompts}")
+    if request.echo or request.prompt_logprobs is not None:
+        refuse(
+            "prompt_embeds",
+            "echo and prompt_logprobs need token ids, which prompt_embeds do not have; leave them out",
+        )
+    found: list[Prompt] = [{"prompt_embeds": one} for one in files]
+    if request.prompt:  # clients that must send a prompt send an empty one beside embeddings
+        found += read_prompts(request.prompt, max_prompts=max_prompts - len(files))
+    return found
 
 
 def read_prompts(value: Any, *, max_prompts: int) -> list[str | list[int]]:

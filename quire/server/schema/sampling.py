@@ -54,6 +54,13 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     bad_words: list[str] | None = None
     logprob_token_ids: list[int] | None = None
     structured_outputs: Any = None
+    guided_json: Any = None
+    guided_json_object: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+    guided_whitespace_pattern: Any = None
+    guided_decoding_backend: Any = None
     priority: int = 0
     request_id: str | None = None
     session_id: str | None = None
@@ -62,7 +69,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     cache_salt: str | None = None
     kv_transfer_params: Any = None
     ec_transfer_params: Any = None
-    vllm_xargs: Any = None
+    vllm_xargs: dict[str, Any] | None = None
     repetition_detection: Any = None
     thinking_token_budget: int | None = None
     stream_interval: int | None = None
@@ -70,24 +77,15 @@ class SamplingFields(msgspec.Struct, kw_only=True):
 
 _NOT_SERVED = {
     "use_beam_search": "beam search is not served; use n and best_of",
-    "structured_outputs": "output constraints are not served; leave structured_outputs out",
     "kv_transfer_params": "moving cache blocks is not served; leave kv_transfer_params out",
     "ec_transfer_params": "moving encoder outputs is not served; leave ec_transfer_params out",
-    "vllm_xargs": "arguments of plug-ins are not served; leave vllm_xargs out",
     "repetition_detection": "repetition detection is not served; leave repetition_detection out",
-    "thinking_token_budget": "a budget of thinking tokens is not served; leave it out",
 }
 
 
 def check_sampling(request: SamplingFields, *, max_choices: int) -> None:
     """Refuses what is not served and combinations that make no sense. Raises InvalidRequestError."""
     refuse_not_served(request, _NOT_SERVED)
-    kind = (request.response_format or {}).get("type", "text")
-    if kind != "text":
-        raise NotServedError(
-            f"response_format of type {str(kind)[:32]!r} is not served; leave it out",
-            param="response_format",
-        )
     check_choices("n", request.n, max_choices)
     if request.stream and request.prompt_logprobs is not None:
         refuse("prompt_logprobs", "prompt_logprobs cannot be streamed; leave stream or it out")

@@ -1,0 +1,158 @@
+"""Code of the operator's own: found by name or as an installed entry point, and loaded once.
+
+Only what the operator names or installs is loaded, never what a request or a checkpoint names. What
+each kind must offer stands where it is called.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from quire.config import env
+from quire.config.schema import CacheConfig, ModelConfig, ParallelConfig, SchedulerConfig, Settings
+from quire.protocol.errors import SettingsError
+from quire.protocol.logits_processors import LogitsProcessor
+
+logger = logging.getLogger(__name__)
+
+GENERAL, LOGITS_PROCESSORS = "general_plugins", "logits_processors"
+STAT_LOGGERS, ENDPOINTS = "stat_logger_plugins", "endpoint_plugins"
+_PREFIXES = ("quire.", "vllm.")
+
+_given: dict[str, type] = {}
+"""Classes that a program handed over itself, by their reference; those of other processes are imported."""
+_loaded_general = False
+
+
+@dataclass(frozen=True)
+class PluginConfig:
+    """The settings as a plug-in sees them, under the names that plug-ins expect; all are resolved."""
+
+    model_config: ModelConfig
+    cache_config: CacheConfig
+    scheduler_config: SchedulerConfig
+    parallel_config: ParallelConfig
+    speculative_config: None = None
+    lora_config: None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> PluginConfig:
+        """The view of these settings."""
+        return cls(settings.model, settings.cache, settings.scheduler, settings.parallel)
+
+
+def reference_to(thing: Any) -> str:
+    """`module:Class` for a class, which `load` finds again, and for a text the text.
+
+    Raises SettingsError for anything else.
+    """
+    if isinstance(thing, str):
+        return thing
+    if not inspect.isclass(thing):
+        raise SettingsError(
+            f"a plug-in is a class or module:Class, not an object of {type(thing).__name__}"
+        )
+    name = f"{thing.__module__}:{thing.__qualname__}"
+    _given[name] = thing
+    return name
+
+
+def load(reference: str) -> Any:
+    """What `module:name` or `module.name` names. Raises SettingsError with what is wrong."""
+    if reference in _given:
+        return _given[reference]
+    module, colon, path = reference.partition(":")
+    if not colon:
+        module, _, path = reference.rpartition(".")
+    if not module or not path:
+        raise SettingsError(f"{reference!r} is not the name of a class; write module:Class")
+    if module == "__main__" or "<locals>" in path:
+        raise SettingsError(
+            f"{reference} was made by the program itself, and the engine's own process cannot import it; put "
+            "it into a module of its own"
+        )
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # the operator's code may fail in any way
+        raise SettingsError(
+            f"{reference} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return found
+
+
+def entry_points(kind: str, *, only_named: bool = False) -> list[tuple[str, Any]]:
+    """(name, entry point) of both groups of a kind, in the order of their names.
+
+    QUIRE_PLUGINS, where it is set, lists the names that are let in; `only_named` asks for it.
+    """
+    allowed = env.plugins()
+    if allowed is None and only_named:
+        return []
+    found: dict[str, Any] = {}
+    for prefix in _PREFIXES:
+        for point in _installed().select(group=prefix + kind):
+            if allowed is None or point.name in allowed:
+                found.setdefault(point.name, point)
+    return sorted(found.items())
+
+
+@cache
+def _installed() -> importlib.metadata.EntryPoints:
+    """Every entry point of this installation; reading them takes tens of milliseconds."""
+    found: Any = importlib.metadata.entry_points()
+    points: importlib.metadata.EntryPoints = found
+    return points
+
+
+def load_entry_points(kind: str, *, only_named: bool = False) -> list[tuple[str, Any]]:
+    """(name, what it gives) of `entry_points`; one that fails is logged and left out, or raised if it was
+    named in QUIRE_PLUGINS: SettingsError."""
+    loaded = []
+    for name, point in entry_points(kind, only_named=only_named):
+        try:
+            loaded.append((name, point.load()))
+        except Exception as error:
+            _failed(name, kind, error)
+    return loaded
+
+
+def load_general() -> None:
+    """Runs the general plug-ins, functions without arguments, once in this process."""
+    global _loaded_general
+    if _loaded_general:
+        return
+    _loaded_general = True
+    for name, function in load_entry_points(GENERAL):
+        try:
+            function()
+        except Exception as error:
+            _failed(name, GENERAL, error)
+
+
+def _failed(name: str, kind: str, error: Exception) -> None:
+    text = f"plug-in {name!r} ({kind}) failed: {type(error).__name__}: {error}"
+    if name in (env.plugins() or ()):
+        raise SettingsError(text) from error
+    logger.error("%s", text, exc_info=error)
+
+
+def processor_classes(references: Sequence[str]) -> list[type[LogitsProcessor]]:
+    """The logits processors that were named, then those of entry points, each once. Raises SettingsError."""
+    found = [(reference, load(reference)) for reference in references]
+    found += load_entry_points(LOGITS_PROCESSORS)
+    for name, one in found:
+        if not inspect.isclass(one) or not issubclass(one, LogitsProcessor):
+            raise SettingsError(f"{name} is not a class that derives from LogitsProcessor")
+        if inspect.isabstract(one):
+            missing = ", ".join(sorted(one.__abstractmethods__))
+            raise SettingsError(f"{name} does not define {missing}")
+    return list(dict.fromkeys(one for _, one in found))

@@ -1,0 +1,63 @@
+"""What an operator may do to a running engine: hold it, let it go on, and trace it.
+
+The loop that obeys is `engine.core`; the routes for it are the server's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quire.engine.profiler import StepProfiler
+from quire.protocol.request import EngineRequest
+
+CONTROL_CALLS = ("reset_running", "pause", "hold_new", "resume", "start_profile", "stop_profile")
+"""Those of `engine.core.CALLS` that are for operators."""
+
+
+class Control:
+    """Whether the engine steps and takes requests. `profiler_config` as in the settings."""
+
+    def __init__(self, profiler_config: dict[str, Any]) -> None:
+        self.is_paused = False
+        self._holds_new = False
+        self._held: list[EngineRequest] = []
+        self._profiler = StepProfiler(profiler_config)
+
+    def holds(self, request: EngineRequest) -> bool:
+        """Whether a request that comes waits outside; then it is kept here."""
+        if self._holds_new:
+            self._held.append(request)
+        return self._holds_new
+
+    def drop(self, request_id: str) -> None:
+        """Forgets a request that waits outside."""
+        self._held = [one for one in self._held if one.request_id != request_id]
+
+    def pause(self) -> bool:
+        """From now on no step begins."""
+        self.is_paused = True
+        return True
+
+    def hold_new(self) -> bool:
+        """From now on requests wait outside."""
+        self._holds_new = True
+        return True
+
+    def resume(self) -> list[EngineRequest]:
+        """Everything as before; returns what waited outside, in order."""
+        held, self._held = self._held, []
+        self.is_paused = self._holds_new = False
+        return held
+
+    def start_profile(self) -> str:
+        """Begins a trace; the folder that it will be in. Raises ValueError."""
+        return self._profiler.start()
+
+    def stop_profile(self) -> str:
+        """Ends the trace; the path of its file. Raises ValueError."""
+        return self._profiler.stop()
+
+    def on_step(self) -> None:
+        """A step has ended."""
+        if self._profiler.is_on:
+            self._profiler.on_step()

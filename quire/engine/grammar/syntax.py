@@ -1,0 +1,49 @@
+"""Bounds on the text of regexes and grammars, before a grammar engine reads it.
+
+What the text means is the engine's matter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from quire.engine.grammar.backend import GrammarError
+
+MAX_REPEATS = 10_000
+MAX_NESTING = 200
+
+_REPEATS = re.compile(r"\{([0-9]{1,10})(?:,([0-9]{0,10}))?\}")
+
+
+def check_regex(text: str) -> str:
+    """The regex itself. Raises GrammarError for counts and nesting beyond the limits."""
+    for match in _REPEATS.finditer(text):
+        for digits in match.groups():
+            if digits and int(digits) > MAX_REPEATS:
+                raise GrammarError(
+                    f"the regex is too complex: it repeats something {digits} times; the limit is "
+                    f"{MAX_REPEATS}"
+                )
+    check_nesting(text, "regex")
+    return text
+
+
+def check_nesting(text: str, kind: str) -> None:
+    """Raises GrammarError for brackets that nest deeper than MAX_NESTING."""
+    depth = deepest = 0
+    for letter in text:
+        if letter in "([":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif letter in ")]":
+            depth = max(0, depth - 1)
+    if deepest > MAX_NESTING:
+        raise GrammarError(
+            f"the {kind} is too complex: it nests {deepest} levels; the limit is {MAX_NESTING}"
+        )
+
+
+def quoted(text: str) -> str:
+    """A text as a string of Lark or EBNF."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\x7f")

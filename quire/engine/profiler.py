@@ -1,0 +1,95 @@
+"""A trace of what the engine's process computes, by PyTorch's profiler, as a Chrome trace file.
+
+When it runs is `engine.control`; its settings are `config.profiling`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from quire.config.profiling import read_profiler
+
+logger = logging.getLogger(__name__)
+
+
+class StepProfiler:
+    """One trace at a time. Use it from the thread of the engine's loop.
+
+    All threads are traced: the arithmetic runs on another one. Native kernels show inside the
+    step that called them, not by name.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        """Raises SettingsError for a configuration that cannot be."""
+        self._config = read_profiler(config)
+        self._profile: Any = None
+        self._num_steps = 0
+        self.is_on = False
+
+    def start(self) -> str:
+        """Begins, after `delay_iterations` steps. Raises ValueError if none is configured, or one runs."""
+        if self._config.profiler is None:
+            raise ValueError(
+                "no profiler is configured; start with --profiler-config "
+                '\'{"profiler": "torch", "torch_profiler_dir": "/a/folder"}\''
+            )
+        if self.is_on:
+            raise ValueError("a profile runs already; stop it first")
+        self.is_on = True
+        self._num_steps = 0
+        if not self._config.delay_iterations:
+            self._begin()
+        return self._config.torch_profiler_dir
+
+    def _begin(self) -> None:
+        from torch._C._profiler import _ExperimentalConfig
+        from torch.profiler import ProfilerActivity, profile, supported_activities
+
+        config = self._config
+        wanted = {ProfilerActivity.CPU, ProfilerActivity.CUDA} & set(supported_activities())  # type: ignore[no-untyped-call]
+        self._profile = profile(
+            activities=wanted,
+            with_stack=config.torch_profiler_with_stack,
+            with_flops=config.torch_profiler_with_flops,
+            record_shapes=config.torch_profiler_record_shapes,
+            profile_memory=config.torch_profiler_with_memory,
+            experimental_config=_ExperimentalConfig(profile_all_threads=True),
+        )
+        self._profile.__enter__()
+
+    def on_step(self) -> None:
+        """Counts a step: the trace begins after the delay and ends after `max_iterations` more."""
+        self._num_steps += 1
+        traced = self._num_steps - self._config.delay_iterations
+        if self._profile is None and traced >= 0:
+            self._begin()
+        elif self._config.max_iterations and traced >= self._config.max_iterations:
+            self.stop()
+
+    def stop(self) -> str:
+        """Ends and writes the trace; its path, empty if nothing was traced. Raises ValueError."""
+        if not self.is_on:
+            raise ValueError("no profile runs; start one first")
+        self.is_on = False
+        profile, self._profile = self._profile, None
+        if profile is None:
+            return ""
+        profile.__exit__(None, None, None)
+        try:
+            return self._write(profile)
+        except (OSError, RuntimeError) as error:
+            logger.exception("the profile could not be written")
+            raise ValueError(f"the profile could not be written: {error}") from error
+
+    def _write(self, profile: Any) -> str:
+        folder = Path(self._config.torch_profiler_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        end = ".json.gz" if self._config.torch_profiler_use_gzip else ".json"
+        path = folder / f"quire-{os.getpid()}-{time.time_ns()}.pt.trace{end}"
+        profile.export_chrome_trace(str(path))
+        logger.info("profile written to %s", path)
+        return str(path)
