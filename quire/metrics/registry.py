@@ -15,6 +15,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from quire.metrics.series import CounterSeries, HistogramSeries
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 FIRST_TOKEN_S = (
@@ -166,12 +168,26 @@ class Metrics:
         GCCollector(registry=self.registry)
         self._labels = {"model_name": model_name, "engine": "0"}
         self._parents: dict[str, Child] = {}
-        self._children: dict[tuple[str, str], Child] = {}
+        self._counters: dict[str, CounterSeries] = {}
+        self._histograms: dict[str, HistogramSeries] = {}
+        self._gauges: dict[tuple[str, str], Gauge] = {}
         tokens = one_two_five(max_model_len)
         for metric in METRICS:
             self._make(metric, tokens)
 
     def _make(self, metric: Metric, token_buckets: tuple[float, ...]) -> None:
+        if metric.plain is None and metric.kind == "counter":
+            self._counters[metric.name] = counter = CounterSeries(
+                metric.name, metric.help, self._labels, metric.label or "", metric.values or ("",)
+            )
+            self.registry.register(counter)
+            return
+        if metric.plain is None and metric.kind == "histogram":
+            self._histograms[metric.name] = histogram = HistogramSeries(
+                metric.name, metric.help, self._labels, metric.buckets or token_buckets
+            )
+            self.registry.register(histogram)
+            return
         names = [*self._labels, *([metric.label] if metric.label else [])]
         labels = list(metric.plain) if metric.plain is not None else names
         parent: Child
@@ -192,26 +208,21 @@ class Metrics:
             return
         for value in metric.values or ("",):
             extra = {metric.label: value} if metric.label else {}
-            self._children[metric.name, value] = parent.labels(**self._labels, **extra)
+            child = parent.labels(**self._labels, **extra)
+            assert isinstance(child, Gauge)
+            self._gauges[metric.name, value] = child
 
     def count(self, name: str, amount: float = 1.0, value: str = "") -> None:
         """Adds to a counter; `value` is its label's."""
-        child = self._children[name, value]
-        assert isinstance(child, Counter)
-        child.inc(amount)
+        self._counters[name].add(amount, value)
 
     def set(self, name: str, amount: float, value: str = "") -> None:
         """Sets a gauge; `value` is its label's."""
-        child = self._children[name, value]
-        assert isinstance(child, Gauge)
-        child.set(amount)
+        self._gauges[name, value].set(amount)
 
     def observe(self, name: str, amount: float, times: int = 1) -> None:
         """Puts a value into a histogram, `times` times."""
-        child = self._children[name, ""]
-        assert isinstance(child, Histogram)
-        for _ in range(times):
-            child.observe(amount)
+        self._histograms[name].observe(amount, times)
 
     def http(self, answer: HttpAnswer) -> None:
         """Counts one answer of the server; the status in its class form, 2xx."""
