@@ -126,6 +126,7 @@ __attribute__((visibility("default"))) int32_t quire_run(
     const QuireCall* calls, int32_t count, int32_t threads) {
   for (int32_t i = 0; i < count; i++)
     if (calls[i].operation < 0 || calls[i].operation >= kNumFunctions) return 1 + i;
+  if (!g_shared.pulse) g_shared.pulse = &g_pulse;
   g_shared.arrived = 0;
   g_shared.phase = 0;
   __builtin_memset(g_shared.counters, 0, sizeof g_shared.counters);

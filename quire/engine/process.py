@@ -8,8 +8,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -114,7 +116,8 @@ def main(arguments: list[str]) -> int:
         socket.connect(address)
     memory = Memory(int(descriptor))
     pulse.place_in(memory.pages, OPERATIONS_OFFSET)
-    engine = _Engine(inbox, outbox, RecordWriter(memory), os.getppid())
+    parent = os.getppid()
+    engine = _Engine(inbox, outbox, RecordWriter(memory), parent)
     try:
         engine.run(settings)
         return 0
@@ -128,6 +131,8 @@ def main(arguments: list[str]) -> int:
         return 1
     finally:
         context.destroy(linger=1000)
+        if os.getppid() != parent:  # nobody else is left to do it
+            shutil.rmtree(Path(inbox_address.removeprefix("ipc://")).parent, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -161,6 +161,8 @@ class ProcessClient(EngineClient):
             self._follow_court()
             for call, _ in self._calls.values():
                 self._link.send(call)
+        if self._counts.now.restarts:
+            logger.warning("a new engine serves")
         self.phase = ("ready", 100)
         self._ready.set()
         if failed:

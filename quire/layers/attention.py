@@ -299,6 +299,7 @@ def _norm_all_heads(norm: Norm, heads: torch.Tensor) -> None:
 QK_NORMS: dict[str, tuple[Callable[..., Norm], Callable[..., None]]] = {
     "per_head": (RmsNorm, _norm_heads),
     "full": (RmsNorm, _norm_all_heads),
+    "layer": (partial(LayerNorm, bias=True), _norm_heads),
     "layer_per_head": (partial(LayerNorm, bias=False), _norm_heads),
 }
 """The class for each norm of q and k that a description can name, and what it sees."""

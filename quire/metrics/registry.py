@@ -129,8 +129,6 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 """All names. Counters are shown with `_total` behind them."""
 
-Child = Counter | Gauge | Histogram | Summary
-
 
 def one_two_five(limit: int) -> tuple[float, ...]:
     """1, 2, 5, 10, 20, 50 … up to and not above the limit, and at least 1."""
@@ -167,7 +165,7 @@ class Metrics:
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._labels = {"model_name": model_name, "engine": "0"}
-        self._parents: dict[str, Child] = {}
+        self._parents: dict[str, Counter | Histogram | Summary] = {}
         self._counters: dict[str, CounterSeries] = {}
         self._histograms: dict[str, HistogramSeries] = {}
         self._gauges: dict[tuple[str, str], Gauge] = {}
@@ -176,41 +174,32 @@ class Metrics:
             self._make(metric, tokens)
 
     def _make(self, metric: Metric, token_buckets: tuple[float, ...]) -> None:
-        if metric.plain is None and metric.kind == "counter":
-            self._counters[metric.name] = counter = CounterSeries(
-                metric.name, metric.help, self._labels, metric.label or "", metric.values or ("",)
-            )
-            self.registry.register(counter)
-            return
-        if metric.plain is None and metric.kind == "histogram":
-            self._histograms[metric.name] = histogram = HistogramSeries(
-                metric.name, metric.help, self._labels, metric.buckets or token_buckets
-            )
-            self.registry.register(histogram)
-            return
-        names = [*self._labels, *([metric.label] if metric.label else [])]
-        labels = list(metric.plain) if metric.plain is not None else names
-        parent: Child
-        if metric.kind == "histogram":
-            buckets = metric.buckets if metric.buckets else token_buckets
-            parent = Histogram(
-                metric.name, metric.help, labels, buckets=buckets, registry=self.registry
-            )
-        else:
-            kinds: dict[str, type[Counter | Gauge | Summary]] = {
-                "counter": Counter,
-                "gauge": Gauge,
-                "summary": Summary,
-            }
-            parent = kinds[metric.kind](metric.name, metric.help, labels, registry=self.registry)
-        self._parents[metric.name] = parent
+        name, text, values = metric.name, metric.help, metric.values or ("",)
         if metric.plain is not None:
-            return
-        for value in metric.values or ("",):
-            extra = {metric.label: value} if metric.label else {}
-            child = parent.labels(**self._labels, **extra)
-            assert isinstance(child, Gauge)
-            self._gauges[metric.name, value] = child
+            self._parents[name] = self._of_http(metric)
+        elif metric.kind == "counter":
+            counter = CounterSeries(name, text, self._labels, metric.label or "", values)
+            self.registry.register(counter)
+            self._counters[name] = counter
+        elif metric.kind == "histogram":
+            bounds = metric.buckets or token_buckets
+            histogram = HistogramSeries(name, text, self._labels, bounds)
+            self.registry.register(histogram)
+            self._histograms[name] = histogram
+        else:
+            labels = [*self._labels, *([metric.label] if metric.label else [])]
+            gauge = Gauge(name, text, labels, registry=self.registry)
+            for value in values:
+                extra = {metric.label: value} if metric.label else {}
+                self._gauges[name, value] = gauge.labels(**self._labels, **extra)
+
+    def _of_http(self, metric: Metric) -> Counter | Histogram | Summary:
+        name, text, labels = metric.name, metric.help, list(metric.plain or ())
+        if metric.kind == "histogram":
+            bounds = metric.buckets or ()
+            return Histogram(name, text, labels, buckets=bounds, registry=self.registry)
+        make = Counter if metric.kind == "counter" else Summary
+        return make(name, text, labels, registry=self.registry)
 
     def count(self, name: str, amount: float = 1.0, value: str = "") -> None:
         """Adds to a counter; `value` is its label's."""

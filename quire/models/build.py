@@ -13,11 +13,12 @@ from quire.hardware.allocator import give_back
 from quire.layers import rope as rope_tables
 from quire.layers.attention import AttentionLayer, AttentionSizes
 from quire.layers.embedding import Embedding, Head, LearnedPositions
+from quire.layers.mla import MlaLayer, MlaSizes
 from quire.layers.mlp import FEED_FORWARDS, FeedForward
 from quire.layers.moe import MoeMlp
 from quire.layers.norm import NORMS, Norms
 from quire.models.decoder import Decoder
-from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
+from quire.models.decoder_layers import PLACEMENTS, DecoderLayer, MixerLayer
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, architecture_of
@@ -30,6 +31,7 @@ from quire.models.spec import (
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
+    Mla,
     Moe,
     Rope,
     YarnScaling,
@@ -220,6 +222,7 @@ def _layer(
     part = spec.feed_forward
     make = _moe if isinstance(part, Moe) else _dense
     feed_forward = make(table, f"{name}.feed_forward", part, size, dtype, format)  # type: ignore[arg-type]
+    mix = _mla if isinstance(spec.mixer, Mla) else _attention
     norms = Norms(
         table=table,
         kind=spec.norm,
@@ -230,7 +233,7 @@ def _layer(
     )
     return PLACEMENTS[spec.placement](
         name,
-        mixer=_attention(table, name, index, spec.mixer, size, tables, dtype, format, cache_format),
+        mixer=mix(table, name, index, spec.mixer, size, tables, dtype, format, cache_format),  # type: ignore[arg-type]
         feed_forward=feed_forward,
         norms=norms,
     )
@@ -287,7 +290,7 @@ def _attention(
     dtype: torch.dtype,
     format: Format,
     cache_format: str,
-) -> AttentionLayer:
+) -> MixerLayer:
     sizes = AttentionSizes(
         size=size,
         num_heads=spec.num_heads,
@@ -311,6 +314,42 @@ def _attention(
         norm_after_rope=spec.norm_after_rope,
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
+        dtype=dtype,
+        format=format,
+        cache_format=cache_format,
+    )
+
+
+def _mla(
+    table: Table,
+    name: str,
+    index: int,
+    spec: Mla,
+    size: int,
+    tables: dict[Rope, torch.Tensor],
+    dtype: torch.dtype,
+    format: Format,
+    cache_format: str,
+) -> MixerLayer:
+    sizes = MlaSizes(
+        size=size,
+        num_heads=spec.num_heads,
+        q_rank=spec.q_rank,
+        kv_rank=spec.kv_rank,
+        nope_size=spec.nope_size,
+        rope_size=spec.rope.dim,
+        out_size=spec.out_size,
+        scale=spec.query_scale,
+    )
+    return MlaLayer(
+        table,
+        f"{name}.mixer",
+        index,
+        sizes,
+        rope=tables[spec.rope],
+        interleaved=spec.rope.interleaved,
+        bias=spec.bias,
+        eps=spec.norm_eps,
         dtype=dtype,
         format=format,
         cache_format=cache_format,

@@ -16,7 +16,7 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.embedding import Embedding, Head, LearnedPositions
 from quire.layers.norm import Norm
 from quire.models.decoder_layers import DecoderLayer
-from quire.models.spec import Attention, DecoderSpec
+from quire.models.spec import DecoderSpec, Mixer
 from quire.ops.elementwise import SCALE
 from quire.ops.registry import Bound, Table
 
@@ -26,7 +26,7 @@ class AttentionBinding:
     """What the worker must know of one decoder layer to make its plan and its view of the cache."""
 
     index: int
-    spec: Attention
+    spec: Mixer
     attend: Bound
 
 

@@ -10,16 +10,28 @@ from typing import Protocol
 
 import torch
 
-from quire.layers.attention import AttentionLayer
 from quire.layers.context import ForwardContext
 from quire.layers.mlp import FeedForward
 from quire.layers.norm import Norms
+from quire.ops.registry import Bound
+
+
+class MixerLayer(Protocol):
+    """The part of a layer in which tokens meet; `attend` is the bound operation on its cache."""
+
+    attend: Bound
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+
+    def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
 
 
 class DecoderLayer(Protocol):
     """One layer of a decoder. Everything it takes from the arena it gives back."""
 
-    mixer: AttentionLayer
+    mixer: MixerLayer
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the layer's parameters."""
@@ -32,7 +44,7 @@ class PreNormLayer:
     """x += mixer(norm(x)); x += feed_forward(norm(x))."""
 
     def __init__(
-        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
@@ -61,7 +73,7 @@ class PostNormLayer:
     """x += norm(mixer(x)); x += norm(feed_forward(x))."""
 
     def __init__(
-        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
@@ -91,7 +103,7 @@ class SandwichLayer:
     """x += norm(mixer(norm(x))); x += norm(feed_forward(norm(x)))."""
 
     def __init__(
-        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
@@ -131,7 +143,7 @@ class ParallelLayer:
     """x += mixer(norm(x)) + feed_forward(norm'(x)): both parts read the same x."""
 
     def __init__(
-        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
@@ -163,7 +175,7 @@ class ParallelSharedLayer:
     """y = norm(x); x += mixer(y) + feed_forward(y)."""
 
     def __init__(
-        self, name: str, *, mixer: AttentionLayer, feed_forward: FeedForward, norms: Norms
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward

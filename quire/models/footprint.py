@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from quire.config.schema import Settings
 from quire.models.parameters import parameters
-from quire.models.spec import Attention, DecoderSpec, FeedForward, LayerSpec, Moe
+from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mixer, Mla, Moe
 from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
 
 FLOAT32_BYTES = 4
@@ -183,7 +183,10 @@ def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> i
 def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the recorded steps, one for each number of tokens, as in `worker.graphs`."""
     lists = min(_MAX_GRAPHS, sizes.num_tokens)
-    return lists * len(spec.layers) * _CALLS_A_LAYER * _CALL_BYTES
+    calls = len(spec.layers) * _CALLS_A_LAYER
+    # Of latent attention each head has two products of its own.
+    calls += sum(2 * layer.mixer.num_heads for layer in spec.layers if isinstance(layer.mixer, Mla))
+    return lists * calls * _CALL_BYTES
 
 
 def _pages(num_bytes: int) -> int:
@@ -204,6 +207,8 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
     mixer, part = layer.mixer, layer.feed_forward
     heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
+    if isinstance(mixer, Mla):  # beside absorbed queries and mixed latents, what they are made of and become
+        heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)
     inputs = 2 if layer.placement.startswith("parallel") else 1
     if isinstance(part, Moe):
         # logits, ids and weights are at most four bytes, of two a number; what the experts made
@@ -212,7 +217,7 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
 
 
-def _rope(mixer: Attention, sizes: StepSizes) -> int:
+def _rope(mixer: Mixer, sizes: StepSizes) -> int:
     """Bytes of the angles, both halves, and the three products of the turn of q."""
     dim = 0 if mixer.rope is None else mixer.rope.dim
     per_head_norm = mixer.num_heads * mixer.head_size * FLOAT32_BYTES * (2 + sizes.wide_copies)
@@ -220,7 +225,7 @@ def _rope(mixer: Attention, sizes: StepSizes) -> int:
     return sizes.num_tokens * max(turn, per_head_norm)
 
 
-def _attention(mixer: Attention, sizes: StepSizes) -> int:
+def _attention(mixer: Mixer, sizes: StepSizes) -> int:
     """Bytes of queries and results of all pairs, one group's tiles and states, and their indices."""
     group = -(-mixer.num_heads // mixer.num_kv_heads)
     queries = max(1, QUERY_ROWS // group)
@@ -262,8 +267,16 @@ def _inputs(spec: DecoderSpec) -> set[int]:
     """The widths that products take."""
     inputs = {spec.hidden_size}
     for layer in spec.layers:
-        inputs |= {layer.mixer.num_heads * layer.mixer.head_size, _width(layer.feed_forward)}
+        inputs |= {*_mixer_inputs(layer.mixer), _width(layer.feed_forward)}
     return inputs
+
+
+def _mixer_inputs(mixer: Mixer) -> tuple[int, ...]:
+    """The widths that a mixer's products take beside the layer's own."""
+    if isinstance(mixer, Mla):
+        values = mixer.num_heads * mixer.out_size
+        return values, mixer.kv_rank, mixer.nope_size, mixer.q_rank
+    return (mixer.num_heads * mixer.head_size,)
 
 
 def _width(part: FeedForward) -> int:

@@ -208,9 +208,9 @@ def _yarn(hf: HfConfig, section: HfConfig) -> YarnScaling:
     )
     attention_factor = section.optional_positive("attention_factor")
     if attention_factor is None and mscale and mscale_all:
-        attention_factor = _yarn_magnitude(factor, mscale) / _yarn_magnitude(factor, mscale_all)
+        attention_factor = yarn_magnitude(factor, mscale) / yarn_magnitude(factor, mscale_all)
     elif attention_factor is None:
-        attention_factor = _yarn_magnitude(factor, 1.0)
+        attention_factor = yarn_magnitude(factor, 1.0)
     return YarnScaling(
         factor=factor,
         original_len=original,
@@ -221,6 +221,6 @@ def _yarn(hf: HfConfig, section: HfConfig) -> YarnScaling:
     )
 
 
-def _yarn_magnitude(factor: float, mscale: float) -> float:
+def yarn_magnitude(factor: float, mscale: float) -> float:
     """The growth of scores with a longer context. Source: arXiv 2309.00071, section 3.4."""
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0

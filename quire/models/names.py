@@ -15,7 +15,7 @@ from quire.models.parameters import Parameter, parameters
 from quire.models.spec import DecoderSpec, Moe
 from quire.protocol.errors import ModelLoadError
 
-Fold = Literal["none", "add_one", "gather_heads", "split_turns"]
+Fold = Literal["none", "add_one", "gather_heads", "gather_quarters", "split_turns"]
 _SHOWN = 3  # tensor names told in an error; the rest is counted
 
 
@@ -28,8 +28,9 @@ class Rule:
     parts           which stacked parts it fills, in order; several parts split a fused tensor.
     transpose       the checkpoint holds [in, out].
     fold            "add_one": the layer computes with 1 + w. "gather_heads": the checkpoint holds
-                    q, k and v of the first head, then of the second, and so on. "split_turns": the rows of
-                    two parts take turns.
+                    the q heads that share the first k and v, that k and that v, then those of the second,
+                    and so on. "gather_quarters": a quarter of the heads of q, of v, of k, then the next
+                    quarter. "split_turns": the rows of two parts take turns.
     skip            rows at the start of the checkpoint's tensor that are left out.
     A rule whose target the description does not have is not used.
     """
@@ -49,12 +50,16 @@ class WeightMap:
     ignored          patterns where "{layer}" and "{expert}" are any numbers.
     ignored_if_tied  further ones when the embedding is the head too.
     optional_prefix  the start of names that some checkpoints leave out of all of them.
+    ones             parameters that checkpoints leave out, all ones; "{layer}" is any number.
+    drafts           the name of layers; those behind the last one draft further tokens and are left unread.
     """
 
     rules: tuple[Rule, ...]
     ignored: tuple[str, ...] = ()
     ignored_if_tied: tuple[str, ...] = ()
     optional_prefix: str = ""
+    ones: tuple[str, ...] = ()
+    drafts: str | None = None
 
     def with_rules(self, *rules: Rule) -> WeightMap:
         """This map with further rules; a rule for a source already named replaces the old one."""
@@ -93,6 +98,7 @@ class WeightMap:
 class Piece:
     """A rule with its numbers filled in: `shape` is what the checkpoint must hold.
 
+    groups  heads of k, where the fold is about heads.
     expert  which slice along the first axis is read; None is all of the tensor.
     """
 
@@ -103,6 +109,7 @@ class Piece:
     fold: Fold
     skip: int = 0
     head_size: int = 0
+    groups: int = 1
     expert: int | None = None
 
 
@@ -126,6 +133,8 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
                     source = rule.source.format(layer=number, expert=expert)
                     pieces[target].append(replace(piece, source=source))
     for name, parameter in table.items():
+        if not pieces[name] and _matches(name, weight_map.ones):
+            continue
         filled = sorted(part for piece in pieces[name] for part in piece.parts)
         if filled != list(range(len(parameter.parts))):
             raise ValueError(
@@ -159,6 +168,8 @@ def match(
             )
     used = {piece.source for piece in pieces}
     ignored = weight_map.ignored + (weight_map.ignored_if_tied if spec.tie_head else ())
+    if weight_map.drafts is not None:
+        used |= _behind(weight_map.drafts, len(spec.layers), shapes)
     left = [name for name in shapes if name not in used and not _matches(name, ignored)]
     if left:
         raise ModelLoadError(
@@ -188,6 +199,7 @@ def _piece(rule: Rule, parameter: Parameter, head_size: int) -> Piece:
         fold=rule.fold,
         skip=rule.skip,
         head_size=head_size,
+        groups=chosen[1][0] // head_size if rule.fold == "gather_heads" else 1,
     )
 
 
@@ -196,6 +208,13 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
         re.fullmatch(re.sub(r"\\{(layer|expert)\\}", r"\\d+", re.escape(pattern)), name)
         for pattern in patterns
     )
+
+
+def _behind(layer: str, num_layers: int, names: Iterable[str]) -> set[str]:
+    """The names of tensors in layers from number `num_layers` on."""
+    pattern = re.compile(re.escape(layer).replace(r"\{layer\}", r"(\d+)") + r"\.")
+    found = ((name, pattern.match(name)) for name in names)
+    return {name for name, match in found if match and int(match[1]) >= num_layers}
 
 
 def _named(names: list[str]) -> str:
@@ -298,3 +317,31 @@ def shared_rules(block: str) -> tuple[Rule, ...]:
         Rule(f"{source}.up_proj.weight", f"{target}.gate_up.weight", parts=(1,)),
         Rule(f"{source}.down_proj.weight", f"{target}.down.weight"),
     )
+
+
+CHOICE_RULE = Rule(
+    f"{_LAYER}.mlp.gate.e_score_correction_bias", f"{_OURS}.feed_forward.choice.bias"
+)
+"""A bias of each expert in the choice, as DeepSeek names it."""
+
+LATENT_RULES = (
+    Rule(f"{_LAYER}.self_attn.q_proj.weight", f"{_OURS}.mixer.q.weight"),
+    *(
+        Rule(f"{_LAYER}.self_attn.{source}.{kind}", f"{_OURS}.mixer.{target}.{kind}")
+        for source, target in (("q_a_proj", "q_down"), ("kv_a_proj_with_mqa", "kv_down"))
+        for kind in ("weight", "bias")
+    ),
+    Rule(f"{_LAYER}.self_attn.q_a_layernorm.weight", f"{_OURS}.mixer.q_norm.weight"),
+    Rule(f"{_LAYER}.self_attn.q_b_proj.weight", f"{_OURS}.mixer.q_up.weight"),
+    Rule(f"{_LAYER}.self_attn.kv_a_layernorm.weight", f"{_OURS}.mixer.kv_norm.weight"),
+    Rule(f"{_LAYER}.self_attn.kv_b_proj.weight", f"{_OURS}.mixer.kv_up.weight"),
+)
+"""Latent attention."""
+
+DEEPSEEK_RULES = (
+    *expert_rules("mlp"),
+    *router_rules("mlp.gate"),
+    CHOICE_RULE,
+    *shared_rules("mlp.shared_experts"),
+)
+"""Experts beside ones that all tokens pass, as DeepSeek names them."""

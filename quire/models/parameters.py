@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe, NormKind
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Mla, Moe, NormKind
 
 ParameterGroup = Literal[
-    "embedding", "attention", "feed_forward", "router", "choice", "norm", "head"
+    "embedding", "attention", "latent", "feed_forward", "router", "choice", "norm", "head"
 ]
 
 NORM_PLACES = {
@@ -63,7 +63,10 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     for index, layer in enumerate(spec.layers):
         prefix = f"layers.{index}"
         _norms(table, prefix, layer, width)
-        _attention(table, f"{prefix}.mixer", layer.mixer, width)
+        if isinstance(layer.mixer, Mla):
+            _mla(table, f"{prefix}.mixer", layer.mixer, width)
+        else:
+            _attention(table, f"{prefix}.mixer", layer.mixer, width)
         if isinstance(layer.feed_forward, Moe):
             _moe(table, f"{prefix}.feed_forward", layer.feed_forward, width)
         else:
@@ -107,14 +110,40 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
             shapes = {
                 "per_head": (spec.head_size,),
                 "full": (heads * spec.head_size,),
+                "layer": (spec.head_size,),
                 "layer_per_head": (heads, spec.head_size),
             }
             table[f"{prefix}.{which}.weight"] = Parameter((shapes[spec.qk_norm],), "norm")
+            if spec.qk_norm == "layer":
+                table[f"{prefix}.{which}.bias"] = Parameter((shapes[spec.qk_norm],), "norm")
     if spec.sinks:
         table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
     table[f"{prefix}.out.weight"] = Parameter(((width, q_size),), "attention")
     if spec.out_bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), "attention")
+
+
+def _mla(table: dict[str, Parameter], prefix: str, spec: Mla, width: int) -> None:
+    group: ParameterGroup = "attention"
+    queries = spec.num_heads * spec.query_size
+    if spec.q_rank:
+        table[f"{prefix}.q_down.weight"] = Parameter(((spec.q_rank, width),), group)
+        if spec.bias:
+            table[f"{prefix}.q_down.bias"] = Parameter(((spec.q_rank,),), group)
+        table[f"{prefix}.q_norm.weight"] = Parameter(((spec.q_rank,),), "norm")
+        table[f"{prefix}.q_up.weight"] = Parameter(((queries, spec.q_rank),), group)
+    else:
+        table[f"{prefix}.q.weight"] = Parameter(((queries, width),), group)
+    table[f"{prefix}.kv_down.weight"] = Parameter(((spec.head_size, width),), group)
+    if spec.bias:
+        table[f"{prefix}.kv_down.bias"] = Parameter(((spec.head_size,),), group)
+    table[f"{prefix}.kv_norm.weight"] = Parameter(((spec.kv_rank,),), "norm")
+    both = spec.num_heads * (spec.nope_size + spec.out_size)
+    table[f"{prefix}.kv_up.weight"] = Parameter(((both, spec.kv_rank),), "latent")
+    values = spec.num_heads * spec.out_size
+    table[f"{prefix}.out.weight"] = Parameter(((width, values),), group)
+    if spec.bias:
+        table[f"{prefix}.out.bias"] = Parameter(((width,),), group)
 
 
 def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) -> None:

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from quire.config.plugins import load as load_reference
-from quire.models.architectures import cohere, gemma, gpt_classic, granite, llama, olmo, phi, qwen
+from quire.models.architectures import (
+    cohere,
+    deepseek,
+    gemma,
+    gpt_classic,
+    granite,
+    llama,
+    olmo,
+    phi,
+    qwen,
+)
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig, merge_overrides
 from quire.models.loading import headers
@@ -32,6 +42,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **cohere.ARCHITECTURES,
     **granite.ARCHITECTURES,
     **gpt_classic.ARCHITECTURES,
+    **deepseek.ARCHITECTURES,
 }
 
 

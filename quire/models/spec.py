@@ -18,7 +18,7 @@ Scoring = Literal["softmax", "sigmoid"]
 Placement = Literal["pre", "post", "sandwich", "parallel", "parallel_shared"]
 NormKind = Literal["rms", "layer", "layer_unbiased"]
 """Root mean square; or mean and variance, with or without a bias beside the weight."""
-QkNorm = Literal["none", "per_head", "full", "layer_per_head"]
+QkNorm = Literal["none", "per_head", "full", "layer", "layer_per_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,8 @@ class Attention:
 
     scale    factor of the scores; None is head_size ** -0.5.
     qk_norm  of q and k before RoPE, with eps `norm_eps`. "per_head": an RMS norm over each head;
-             "full": one over all heads together; "layer_per_head": a LayerNorm without bias over
-             each head, each with weights of its own.
+             "full": one over all heads together; "layer": a LayerNorm with bias over each head;
+             "layer_per_head": one without bias, each head with weights of its own.
     norm_after_rope  that norm comes after RoPE instead.
     sinks    a learned score of each head takes weight and gives nothing.
     alibi    factor of the heads' slopes, by which scores fall with the distance; 0 is none.
@@ -124,12 +124,80 @@ class Attention:
     def query_scale(self) -> float:
         return self.head_size**-0.5 if self.scale is None else self.scale
 
+    @property
+    def value_size(self) -> int:
+        """Numbers of a cached value of one head."""
+        return self.head_size
+
     def cache_kind(self) -> CacheKind:
         return "full" if self.window is None else "sliding_window"
 
     def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
         """Bytes of one token's keys and values in one layer, packed without padding; scales a head."""
         return self.num_kv_heads * (2 * self.head_size * dtype_bytes + scale_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mla:
+    """Attention over a latent of each token, which all heads share; causal. Source: arXiv 2405.04434.
+
+    q_rank      of the latent that queries come from; 0: they come from the layer's input.
+    kv_rank     of the latent that keys and values come from, which is what is cached.
+    nope_size   numbers of a head's query and key without a position; rope.dim more have one.
+    out_size    numbers of a head's value.
+    scale       factor of the scores; None is (nope_size + rope.dim) ** -0.5.
+    bias        products that make latents, and the output, have biases.
+    norm_eps    of the norms of both latents.
+    """
+
+    num_heads: int
+    q_rank: int
+    kv_rank: int
+    nope_size: int
+    out_size: int
+    rope: Rope
+    scale: float | None = None
+    bias: bool = False
+    norm_eps: float = 1e-6
+
+    @property
+    def query_scale(self) -> float:
+        return self.query_size**-0.5 if self.scale is None else self.scale
+
+    @property
+    def query_size(self) -> int:
+        """Numbers of one head's query as the checkpoint's products make it."""
+        return self.nope_size + self.rope.dim
+
+    @property
+    def num_kv_heads(self) -> int:
+        """One cached key and value serve all heads."""
+        return 1
+
+    @property
+    def head_size(self) -> int:
+        """Numbers of a cached key: the latent and the part with a position."""
+        return self.kv_rank + self.rope.dim
+
+    @property
+    def value_size(self) -> int:
+        """Numbers of a cached value: the latent."""
+        return self.kv_rank
+
+    @property
+    def window(self) -> int | None:
+        """Every token stays visible."""
+        return None
+
+    def cache_kind(self) -> CacheKind:
+        return "mla"
+
+    def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
+        """Bytes of one token's key and value in one layer, packed without padding."""
+        return (self.head_size + self.value_size) * dtype_bytes + scale_bytes
+
+
+Mixer = Attention | Mla
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +258,7 @@ class LayerSpec:
     residual_scale  factor of what each part adds to the residual stream.
     """
 
-    mixer: Attention
+    mixer: Mixer
     feed_forward: FeedForward
     placement: Placement = "pre"
     norm: NormKind = "rms"
@@ -236,9 +304,10 @@ class DecoderSpec:
         """The same decoder for sequences up to `max_model_len`: wider windows are dropped."""
         layers = []
         for layer in self.layers:
-            window = layer.mixer.window
-            if window is not None and window >= max_model_len:
-                layer = replace(layer, mixer=replace(layer.mixer, window=None))
+            mixer = layer.mixer
+            if isinstance(mixer, Attention) and mixer.window is not None:
+                wide = mixer.window >= max_model_len
+                layer = replace(layer, mixer=replace(mixer, window=None)) if wide else layer
             layers.append(layer)
         return replace(self, layers=tuple(layers))
 
@@ -316,7 +385,7 @@ def to_json(spec: DecoderSpec) -> dict[str, Any]:
 def _plain(part: Any) -> dict[str, Any]:
     """The fields of a part that differ from their defaults; sizes have none and are always there."""
     data: dict[str, Any] = {}
-    if isinstance(part, Moe | RopeScaling):
+    if isinstance(part, Moe | Mla | RopeScaling):
         data["kind"] = type(part).__name__
     for field in fields(part):
         value = getattr(part, field.name)

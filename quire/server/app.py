@@ -73,7 +73,7 @@ async def _quire_error(http: Request, error: Exception) -> Response:
     state: ServerState = http.app.state.quire
     problem = problem_of(error)
     extra = {"phase": state.phase[0]} if problem.status == 503 else None
-    return problem.response(extra, path=http.scope["path"])
+    return problem.response(http.scope, extra)
 
 
 async def _client_gone(http: Request, error: Exception) -> Response:

@@ -91,6 +91,24 @@ class ChatChoice:
         self.content, self.reasoning, self.calls = [], [], []
         return found
 
+    @property
+    def says_text_only(self) -> bool:
+        """Whether what is new is text in a choice that goes on and shows nothing else."""
+        return not (
+            self.finish_reason is not None
+            or self.reasoning
+            or self.calls
+            or self._keeps_ids
+            or self.log is not None
+        )
+
+    def take_text(self) -> str:
+        """The text since the last call."""
+        texts = self.content
+        text = texts[0] if len(texts) == 1 else "".join(texts)
+        texts.clear()
+        return text
+
     def take_ids(self) -> dict[str, Any]:
         """`token_ids` since the last call, where they are shown."""
         ids, self._token_ids = self._token_ids, []
@@ -187,7 +205,8 @@ class ChatAnswer:
             "audio": None,
             "function_call": None,
             "reasoning": delta.reasoning or None,
-            "reasoning_content": delta.reasoning or None,  # its older name, which clients still read
+            "reasoning_content": delta.reasoning
+            or None,  # its older name, which clients still read
         }
         if calls:
             message["tool_calls"] = calls
@@ -242,6 +261,11 @@ def _call_news(delta: CallDelta) -> dict[str, Any]:
     }
 
 
+_OPEN = b',"finish_reason":null,"stop_reason":null'
+_GOES_ON = b'},"logprobs":null,"finish_reason":null,"stop_reason":null}]}\n\n'
+"""The end of an event whose choice goes on."""
+
+
 class ChatChunkWriter:
     """Writes the events of a chat stream; what does not change is encoded once."""
 
@@ -249,6 +273,15 @@ class ChatChunkWriter:
         head = {"id": request_id, "object": "chat.completion.chunk", "created": created}
         self._head = b"data: " + encode(head | {"model": model})[:-1]
         self._end = b',"system_fingerprint":' + encode(fingerprint) + b"}\n\n"
+        self._heads: dict[int, bytes] = {}
+
+    def _text(self, index: int, text: str) -> bytes:
+        """`piece` for what most tokens bring, from parts made once."""
+        head = self._heads.get(index)
+        if head is None:
+            head = self._head + b',"choices":[{"index":%d,"delta":{"content":' % index
+            self._heads[index] = head
+        return head + encode(text) + _GOES_ON
 
     def first(self, answer: ChatAnswer, usage: Usage | None, *, with_ids: bool) -> bytes:
         """An event for each choice with its role, and one with the echo."""
@@ -256,18 +289,18 @@ class ChatChunkWriter:
         events = []
         for index in range(len(answer.choices)):
             begin = {"role": answer.role, "content": ""}
-            events.append(self._event(index, begin, None, {}, usage, self._none(), ids=ids))
+            events.append(self._event(index, begin, None, {}, usage, _OPEN, ids=ids))
             if answer.echo:
                 text = {"content": answer.echo}
-                events.append(self._event(index, text, None, {}, usage, self._none()))
+                events.append(self._event(index, text, None, {}, usage, _OPEN))
         return b"".join(events)
 
     def piece(self, index: int, answer: ChatAnswer, usage: Usage | None) -> bytes:
-        """The event with what is new in a choice, which is taken out; nothing where all is held back.
-
-        An answer that is not split says every piece, also an empty one.
-        """
+        """The event with what is new in a choice, which is taken out; nothing where all is held back,
+        unless the answer is not split."""
         choice = answer.choices[index]
+        if usage is None and choice.content and choice.says_text_only:
+            return self._text(index, choice.take_text())
         found = choice.take()
         ended = choice.finish_reason is not None
         if not (found or ended or answer.always):
@@ -279,17 +312,13 @@ class ChatChunkWriter:
             delta["content"] = found.content
         if found.calls:
             delta["tool_calls"] = [_call_news(one) for one in found.calls]
-        end = self._none()
+        end = _OPEN
         if ended:
             end = b',"finish_reason":' + encode(choice.finish_reason)
             end += b',"stop_reason":' + encode(choice.stop_reason)
             end += b',"seed":' + encode(choice.seed)
         logprobs = choice.log.take() if choice.log is not None else None
         return self._event(index, delta, logprobs, choice.take_ids(), usage, end, last=ended)
-
-    @staticmethod
-    def _none() -> bytes:
-        return b',"finish_reason":null,"stop_reason":null'
 
     def _event(
         self,

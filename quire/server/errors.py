@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from quire.protocol.errors import (
     EngineDeadError,
@@ -34,7 +35,10 @@ _PATH = re.compile(r"(?<![\w<:/])/(?:[\w.@+-]+/)+[\w.@+-]*")
 
 
 class HttpError(QuireError):
-    """An answer that only HTTP knows: a status and a type of its own, and headers with it."""
+    """An answer that only HTTP knows: a status and a type of its own, and headers with it.
+
+    details  what programs read of the error; in the form of Anthropic's API only.
+    """
 
     def __init__(
         self,
@@ -44,12 +48,14 @@ class HttpError(QuireError):
         type: str,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.type = type
         self.param = param
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
 
 
 class ClientGone(Exception):
@@ -82,6 +88,7 @@ class Problem:
     message: str
     param: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    details: dict[str, object] = field(default_factory=dict)
 
     def body(self, extra: Mapping[str, object] | None = None) -> bytes:
         """The JSON error object."""
@@ -93,9 +100,9 @@ class Problem:
         }
         return msgspec.json.encode({"error": {**error, **(extra or {})}})
 
-    def response(self, extra: Mapping[str, object] | None = None, *, path: str = "") -> Response:
-        """The whole answer to a request for `path`, in the form that its clients read."""
-        body = anthropic_body(self) if is_anthropic(path) else self.body(extra)
+    def response(self, scope: Scope, extra: Mapping[str, object] | None = None) -> Response:
+        """The whole answer to a request, in the form that its client reads."""
+        body = anthropic_body(self) if is_anthropic(scope) else self.body(extra)
         return Response(body, self.status, self.headers, media_type=JSON)
 
 
@@ -106,15 +113,20 @@ _ANTHROPIC_TYPES = {
 }  # fmt: skip
 
 
-def is_anthropic(path: str) -> bool:
-    """Whether the path is one of Anthropic's API."""
-    return path == "/v1/messages" or path.startswith("/v1/messages/")
+def is_anthropic(scope: Scope) -> bool:
+    """Whether a request is one of Anthropic's API: by its path, or by the header that its clients send."""
+    path = scope["path"]
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return True
+    return any(name == b"anthropic-version" for name, _ in scope["headers"])
 
 
 def anthropic_body(problem: Problem) -> bytes:
     """The JSON error object of Anthropic's API."""
     kind = _ANTHROPIC_TYPES.get(problem.status, "invalid_request_error")
-    error = {"type": kind, "message": problem.message}
+    error: dict[str, object] = {"type": kind, "message": problem.message}
+    if problem.details:
+        error["details"] = problem.details
     return msgspec.json.encode({"type": "error", "error": error})
 
 
@@ -122,7 +134,9 @@ def problem_of(error: BaseException) -> Problem:
     """What a client is told of an error. One that nobody raised on purpose is logged and not shown."""
     message = clean(str(error))
     if isinstance(error, HttpError):
-        return Problem(error.status, error.type, message, error.param, error.headers)
+        return Problem(
+            error.status, error.type, message, error.param, error.headers, error.details
+        )
     if isinstance(error, InvalidRequestError):
         return Problem(400, "BadRequestError", message, error.param)
     if isinstance(error, OutOfCapacityError):

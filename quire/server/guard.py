@@ -88,7 +88,7 @@ class Guard:
         except Exception as error:
             if status:
                 raise
-            await problem_of(error).response(path=scope["path"])(scope, receive, watched)
+            await problem_of(error).response(scope)(scope, receive, watched)
         finally:
             given = headers.get("content-length", "")
             self._count(
@@ -103,13 +103,13 @@ class Guard:
             return None
         problem = self._host_problem(scope, headers)
         if problem is not None:
-            return problem_of(problem).response(path=scope["path"])
+            return problem_of(problem).response(scope)
         if self._keys and scope["path"] not in OPEN_PATHS and scope["method"] != "OPTIONS":
             given = [_bearer(headers.get("authorization", "")), headers.get("x-api-key", "")]
             digests = [_digest(key.encode("latin-1", "replace")) for key in given]
             right = [hmac.compare_digest(one, known) for one in digests for known in self._keys]
             if not any(right):
-                return _unauthorized(scope["path"])
+                return _unauthorized(scope)
         return None
 
     def _host_problem(self, scope: Scope, headers: Headers) -> HttpError | None:
@@ -148,9 +148,9 @@ def _bearer(header: str) -> str:
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-def _unauthorized(path: str) -> Response:
+def _unauthorized(scope: Scope) -> Response:
     body = b'{"error":"Unauthorized"}'
-    if is_anthropic(path):
+    if is_anthropic(scope):
         body = anthropic_body(Problem(401, "Unauthorized", "the key is missing or wrong"))
     return Response(body, 401, {"WWW-Authenticate": "Bearer"}, media_type=JSON)
 

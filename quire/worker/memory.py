@@ -50,7 +50,7 @@ class CacheMemory:
                 sizes = (
                     spec.num_kv_heads,
                     spec.head_size,
-                    spec.head_size,
+                    spec.value_size,
                     decoder.dtype,
                     attend.signature.format,
                 )

@@ -151,7 +151,7 @@ def test_the_engine_ends_with_its_parent(checkpoint: Callable[..., Path]) -> Non
         "from quire.engine.client import ProcessClient\n"
         "client = ProcessClient(settings(Path(sys.argv[1]), max_model_len=128))\n"
         "client.wait_ready(60)\n"
-        "print(client.pid, flush=True)\n"
+        "print(client.pid, client._folder.name, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run(
@@ -160,11 +160,12 @@ def test_the_engine_ends_with_its_parent(checkpoint: Callable[..., Path]) -> Non
         text=True,
         timeout=90,
     )
-    pid = int(done.stdout)
+    pid, folder = int(done.stdout.split()[0]), Path(done.stdout.split()[1])
     deadline = time.monotonic() + 10
     while _is_alive(pid):
         assert time.monotonic() < deadline, "the engine outlived its parent"
         time.sleep(0.1)
+    assert not folder.exists()
 
 
 def _is_alive(pid: int) -> bool:

@@ -118,6 +118,33 @@ def cohere(**values: Any) -> dict[str, Any]:
     return common | names | own | values
 
 
+LATENT = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 48,
+    "q_lora_rank": 40,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 20,
+}
+
+
+def deepseek(name: str, model_type: str, **values: Any) -> dict[str, Any]:
+    routing = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 40}
+    routing |= {"n_shared_experts": 2, "first_k_dense_replace": 1, "routed_scaling_factor": 1.7}
+    names = {"architectures": [name], "model_type": model_type, "rope_theta": 600.0}
+    return COMMON | names | LATENT | routing | values
+
+
+YARN_MLA = {
+    "type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "beta_fast": 6.0,
+    "beta_slow": 0.7,
+    "mscale": 0.9,
+    "mscale_all_dim": 1.4,
+}
+
 CASES: dict[str, Case] = {
     "llama": Case(
         llama(
@@ -337,6 +364,72 @@ CASES: dict[str, Case] = {
             "attention_multiplier": 0.4,
             "residual_multiplier": 0.6,
             "logits_scaling": 0.7,
+        }
+    ),
+    "deepseek_v2": Case(
+        deepseek(
+            "DeepseekV2ForCausalLM",
+            "deepseek_v2",
+            topk_method="group_limited_greedy",
+            n_group=4,
+            topk_group=2,
+            attention_bias=True,
+            rope_scaling=YARN_MLA,
+        )
+    ),
+    "deepseek_v2_lite": Case(
+        deepseek(
+            "DeepseekV2ForCausalLM",
+            "deepseek_v2",
+            topk_method="greedy",
+            q_lora_rank=None,
+            hidden_act="gelu",
+        )
+    ),
+    "deepseek_v3": Case(
+        deepseek(
+            "DeepseekV3ForCausalLM",
+            "deepseek_v3",
+            n_group=4,
+            topk_group=2,
+            norm_topk_prob=False,
+            attention_bias=True,
+            rope_scaling=YARN_MLA,
+        )
+    ),
+    "deepseek_v3_flat": Case(
+        deepseek(
+            "DeepseekV3ForCausalLM",
+            "deepseek_v3",
+            n_group=1,
+            topk_group=1,
+            q_lora_rank=None,
+            rope_interleave=False,
+            tie_word_embeddings=True,
+        )
+    ),
+    "glm4_moe_lite": Case(
+        deepseek(
+            "Glm4MoeLiteForCausalLM",
+            "glm4_moe_lite",
+            mlp_layer_types=["sparse", "dense"],
+            hidden_act="gelu",
+        )
+    ),
+    "minicpm3": Case(
+        COMMON
+        | LATENT
+        | {
+            "architectures": ["MiniCPM3ForCausalLM"],
+            "model_type": "minicpm3",
+            "v_head_dim": None,
+            "rope_theta": 600.0,
+            "attention_bias": True,
+            "scale_emb": 3.0,
+            "scale_depth": 0.9,
+            "dim_model_base": 96,
+            "tie_word_embeddings": False,
+            "hidden_act": "gelu",
         }
     ),
     "gpt2": Case(gpt2(scale_attn_weights=False, activation_function="relu")),

@@ -78,7 +78,7 @@ class PagedRun:
                 block_bytes=group.block_bytes,
                 layer_offset=offset,
             )
-            sizes = (spec.num_kv_heads, spec.head_size, spec.head_size, self.decoder.dtype)
+            sizes = (spec.num_kv_heads, spec.head_size, spec.value_size, self.decoder.dtype)
             self.caches[layer] = provider.view(place, *sizes)
             offset += provider.bytes_per_token(*sizes) * self.block_size
             self.group_of[layer] = index
@@ -209,6 +209,9 @@ def write_checkpoint(
                 weight.copy_(1.5 * noise / in_size**0.5)
             if any(part in name for part in WRITERS):
                 weight.mul_(quiet)
+        for name, buffer in model.named_buffers():
+            if "correction_bias" in name:
+                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
     model.save_pretrained(folder, **save)
     (folder / "config.json").write_text(text)
     (folder / "generation_config.json").unlink(missing_ok=True)

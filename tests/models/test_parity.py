@@ -13,7 +13,7 @@ from quire.models.hf_config import HfConfig
 from quire.models.names import WeightMap, expand
 from quire.models.parameters import NORM_PLACES, parameters
 from quire.models.registry import ARCHITECTURES
-from quire.models.spec import DecoderSpec, LongRopeScaling, Rope, YarnScaling
+from quire.models.spec import DecoderSpec, LongRopeScaling, Mla, Rope, YarnScaling
 from quire.ops.registry import Table
 from quire.protocol.errors import ModelLoadError
 from tests.models import harness
@@ -23,7 +23,7 @@ from tests.models.families import CASES
 TOLERANCE = 1e-4
 VISIBLE = 100 * TOLERANCE
 FAMILIES = ["llama", "qwen3", "gemma2", "granite", "olmo2", "cohere", "gpt2", "opt", "gpt_neox"]
-FAMILIES += ["qwen2_moe", "granite_moe"]
+FAMILIES += ["qwen2_moe", "granite_moe", "deepseek_v3"]
 """One case for each layer class, kind of norm and feed-forward part."""
 
 
@@ -79,6 +79,8 @@ def plain_value(owner: Any, name: str) -> Any:
         return field.default
     if name == "rope" and value is None:
         return Rope(dim=owner.head_size)
+    if isinstance(owner, Mla) and name == "rope":
+        return replace(value, theta=2 * value.theta)
     if isinstance(value, tuple):
         return tuple(2 * number for number in value)
     return value * 2 if isinstance(value, int | float) else None
@@ -123,6 +125,10 @@ SHAPES = {"vocab_size", "hidden_size", "max_position_embeddings", "num_heads", "
 SHAPES |= {
     "num_experts",
     "head_size",
+    "q_rank",
+    "kv_rank",
+    "nope_size",
+    "out_size",
     "width",
     "gated",
     "dim",

@@ -150,17 +150,23 @@ class Masks:
         live = self._live.get(sequence.request_id)
         if live is None or sequence.valid_from > step or len(sequence.token_ids) < end:
             return None  # the result of this row is not for it
-        started = time.thread_time()
+        output_ids = sequence.token_ids[sequence.num_prompt : end]
+        constraint = live.constraint(sequence.index)
+        started = time.perf_counter()
         try:
-            live.constraint(sequence.index).fill(
-                sequence.token_ids[sequence.num_prompt : end], mask
-            )
+            constraint.fill(output_ids, mask)
+            spent = time.perf_counter() - started
+            if spent > MAX_MASK_S:
+                # Perhaps the machine was busy with others: once more, by the clock of this thread alone,
+                # which is too dear to be read for every mask.
+                started = time.thread_time()
+                constraint.fill(output_ids, mask)
+                spent = time.thread_time() - started
         except GrammarError as error:
             return f"the output cannot follow its constraint: {error}"
         except Exception as error:
             logger.exception("a mask failed")
             return f"the output cannot follow its constraint: {type(error).__name__}"
-        spent = time.thread_time() - started
         if spent > MAX_MASK_S:
             return (
                 f"the constraint is too complex: a token took {spent * 1000:.0f} ms to check; the limit is "

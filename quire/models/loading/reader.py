@@ -107,6 +107,8 @@ class _Checkpoint:
         return self._fill(name, torch.empty(parameter.shape, dtype=kind, device=self._device))
 
     def _fill(self, name: str, result: torch.Tensor) -> torch.Tensor:
+        if not self._plan[name]:
+            return result.fill_(1.0)
         for piece in self._plan[name]:
             _rows(result, self._table[name], piece).copy_(folded(self._tensor(piece), piece))
             self._bar.update()
@@ -170,8 +172,12 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     if piece.transpose:
         tensor = tensor.t()
     if piece.fold == "gather_heads":
-        heads = tensor.reshape(-1, len(piece.parts), piece.head_size, *tensor.shape[1:])
-        tensor = heads.transpose(0, 1).flatten(0, 2)
+        heads = tensor.reshape(piece.groups, -1, piece.head_size, *tensor.shape[1:])
+        sides = (heads[:, :-2], heads[:, -2:-1], heads[:, -1:])  # [K, heads, D, ...] each
+        tensor = torch.cat([side.flatten(0, 2) for side in sides])
+    if piece.fold == "gather_quarters":
+        quarters = tensor.reshape(4, 3, -1, *tensor.shape[1:])
+        tensor = quarters[:, [0, 2, 1]].transpose(0, 1).flatten(0, 2)
     if piece.fold == "split_turns":
         tensor = torch.cat((tensor[0::2], tensor[1::2]))
     if piece.fold == "add_one":

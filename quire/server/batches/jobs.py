@@ -57,6 +57,7 @@ class BatchService:
         self._freed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._active: BatchRecord | None = None
+        self._cancelled: dict[str, int] = {}  # ids of batches to be cancelled -> Unix seconds
         self._num_lines = 0
 
     @property
@@ -107,10 +108,15 @@ class BatchService:
 
     async def cancel(self, record: BatchRecord) -> None:
         """Asks for the end of an open batch; lines that have run keep their results."""
-        record.status = "cancelling"
-        record.cancelling_at = int(time.time())
+        self._cancelled[record.id] = int(time.time())
+        self._obey(record)
         await asyncio.to_thread((await self.store()).save_batch, record)
         self.start()
+
+    def _obey(self, record: BatchRecord) -> None:
+        """Notes a cancellation, which may have come to an older copy of the record."""
+        if record.id in self._cancelled and record.status in ("validating", "in_progress"):
+            record.status, record.cancelling_at = "cancelling", self._cancelled[record.id]
 
     async def _work(self) -> None:
         with contextlib.suppress(HttpError):
@@ -153,6 +159,7 @@ class BatchService:
                     return
                 record.status, record.in_progress_at = "in_progress", int(time.time())
                 await asyncio.to_thread(store.save_batch, record)
+        self._obey(record)
         done = await asyncio.to_thread(store.done_lines, record.id)
         record.failed = sum(done.values())
         record.completed = len(done) - record.failed
@@ -220,6 +227,7 @@ class BatchService:
             await asyncio.gather(*running, return_exceptions=True)
 
     def _goes_on(self, record: BatchRecord) -> bool:
+        self._obey(record)
         llm = self._state.llm
         dead = llm is None or llm.errored
         in_time = time.time() < record.expires_at

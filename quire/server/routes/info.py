@@ -5,6 +5,7 @@ The numbers behind /metrics are `quire.metrics`.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 
 import quire
 from quire.metrics.registry import CONTENT_TYPE
-from quire.server.errors import not_found
+from quire.server.errors import is_anthropic, not_found
+from quire.server.paging import page, page_size
 from quire.server.state import ServerState
 
 router = APIRouter()
@@ -52,11 +54,40 @@ def _card(state: ServerState, name: str) -> dict[str, Any]:
     }
 
 
+def _anthropic_card(state: ServerState, name: str) -> dict[str, Any]:
+    """The same as Anthropic's clients read it, which see the rest of the card too."""
+    created = datetime.fromtimestamp(state.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    card = _card(state, name)
+    return card | {
+        "type": "model",
+        "display_name": name,
+        "created_at": created,
+        "max_input_tokens": card["max_model_len"],
+    }
+
+
 @router.get("/v1/models")
 async def models(http: Request) -> Response:
-    """One card for each served name."""
+    """One card for each served name; for Anthropic's clients, in pages of up to `limit` after `after_id`."""
     state = _state(http)
-    return JSONResponse({"object": "list", "data": [_card(state, name) for name in state.names]})
+    if not is_anthropic(http.scope):
+        cards = [_card(state, name) for name in state.names]
+        return JSONResponse({"object": "list", "data": cards})
+    query = http.query_params
+    limit = page_size(query.get("limit"), default=20, most=1000)
+    names = list(state.names)
+    after, before = query.get("after_id"), query.get("before_id")
+    for name in (after, before):
+        if name is not None and name not in names:
+            raise not_found(name)
+    if before is not None:
+        names = names[: names.index(before)]
+        shown = names[-limit:]
+    else:
+        names = names[names.index(after) + 1 :] if after is not None else names
+        shown = names[:limit]
+    cards = [_anthropic_card(state, name) for name in shown]
+    return JSONResponse(page(cards, has_more=len(names) > limit))
 
 
 @router.get("/v1/models/{name:path}")
@@ -65,7 +96,8 @@ async def model(http: Request, name: str) -> Response:
     state = _state(http)
     if name not in state.names:
         raise not_found(name)
-    return JSONResponse(_card(state, name))
+    card = _anthropic_card if is_anthropic(http.scope) else _card
+    return JSONResponse(card(state, name))
 
 
 @router.api_route("/health", methods=["GET", "HEAD"], include_in_schema=False)

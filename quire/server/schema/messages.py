@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from quire.protocol.errors import NotServedError
+from quire.server.errors import HttpError
 from quire.server.schema.sampling import kind_of, refuse, short
 
 
@@ -44,6 +45,7 @@ class MessagesRequest(CountTokensRequest, kw_only=True):
     betas: list[str] | None = None
     mcp_servers: Any = None
     container: Any = None
+    thread: Any = None
     kv_transfer_params: Any = None
     ec_transfer_params: Any = None
 
@@ -73,6 +75,15 @@ def check_messages(request: MessagesRequest) -> None:
     for name, sentence in _NOT_SERVED.items():
         if getattr(request, name):
             raise NotServedError(sentence, param=name)
+    if request.thread:
+        # The details make the official client send the whole conversation again, without a thread.
+        raise HttpError(
+            400,
+            "conversations are not kept here; send all messages, and leave thread out",
+            type="invalid_request_error",
+            param="thread",
+            details={"error_code": "thread_unsupported_request", "unsupported": ["thread"]},
+        )
     if request.max_tokens is None:
         refuse("max_tokens", "max_tokens is missing; send the most tokens to answer with")
     if request.max_tokens < 1:

@@ -1,0 +1,215 @@
+"""Attention over a latent of each token that all heads share, in the absorbed form for every row.
+
+Keys and values are never made of the latent: the products that would make them are done on the query and
+on what attention mixed. Grouped-query attention is `layers.attention`. Source: arXiv 2405.04434.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from quire.layers.context import ForwardContext
+from quire.layers.dtypes import dtype_name
+from quire.layers.linear import Linear
+from quire.layers.norm import RmsNorm
+from quire.ops.arena import Arena
+from quire.ops.attention import PAGED_ATTENTION
+from quire.ops.elementwise import SCALE
+from quire.ops.linear import LINEAR
+from quire.ops.registry import Table
+from quire.ops.rope import ROPE
+from quire.quant.formats import PLAIN, Format
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlaSizes:
+    """The numbers of one layer: H heads, R numbers of the latent, N and P of a query without and with a
+    position, V of a head's value; q_rank 0 is a query made of x at once."""
+
+    size: int
+    num_heads: int
+    q_rank: int
+    kv_rank: int
+    nope_size: int
+    rope_size: int
+    out_size: int
+    scale: float
+
+    @property
+    def query_size(self) -> int:
+        return self.nope_size + self.rope_size
+
+    @property
+    def key_size(self) -> int:
+        """Of a cached key: the normed latent and the part with a position."""
+        return self.kv_rank + self.rope_size
+
+
+class MlaLayer:
+    """x [T, C] to [T, C] for decoder layer `index`.
+
+    Its parameters: `<name>.kv_down` [R + P, C] with the norm `<name>.kv_norm`, `<name>.kv_up`
+    [H * (N + V), R], `<name>.out`; and `<name>.q`, or `<name>.q_down`, `<name>.q_norm`, `<name>.q_up`.
+
+    rope    table [max_len, P] of `layers.rope`.
+    bias    of the products that make latents, and of the output.
+    eps     of the norms of both latents.
+    format  of all weights but kv_up's.
+    attend  the bound operation, public because the worker makes its plans and cache views.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        index: int,
+        sizes: MlaSizes,
+        *,
+        rope: torch.Tensor,
+        interleaved: bool,
+        bias: bool,
+        eps: float,
+        dtype: torch.dtype,
+        format: Format = PLAIN,
+        cache_format: str = "plain",
+    ) -> None:
+        self.index = index
+        self._name = name
+        self._sizes = sizes
+        linear = partial(Linear, table, dtype=dtype, format=format)
+        self._query = LatentQuery(table, name, sizes, linear, bias=bias, eps=eps, dtype=dtype)
+        self._kv_down = linear(
+            f"{name}.kv_down", in_size=sizes.size, out_size=sizes.key_size, bias=bias
+        )
+        self._kv_norm = RmsNorm(table, f"{name}.kv_norm", size=sizes.kv_rank, eps=eps, dtype=dtype)
+        turn = table.bind(ROPE, dtype_name(dtype), D=sizes.rope_size, rot=sizes.rope_size)
+        self._turn = partial(turn, table=rope, interleaved=interleaved)
+        self._copy = table.bind(SCALE, dtype_name(dtype), C=sizes.rope_size)
+        self._absorb = HeadProducts(
+            table, in_size=sizes.nope_size, out_size=sizes.kv_rank, dtype=dtype
+        )
+        self.attend = table.bind(
+            PAGED_ATTENTION,
+            dtype_name(dtype),
+            format=cache_format,
+            H=sizes.num_heads,
+            K=1,
+            D=sizes.key_size,
+        )
+        self._expand = HeadProducts(
+            table, in_size=sizes.kv_rank, out_size=sizes.out_size, dtype=dtype
+        )
+        self._out = linear(
+            f"{name}.out", in_size=sizes.num_heads * sizes.out_size, out_size=sizes.size, bias=bias
+        )
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        sizes = self._sizes
+        self._query.load(weights)
+        self._kv_down.load(weights)
+        self._kv_norm.load(weights)
+        both = weights(f"{self._name}.kv_up.weight").view(sizes.num_heads, -1, sizes.kv_rank)
+        self._absorb.pack(both[:, : sizes.nope_size].transpose(1, 2))
+        self._expand.pack(both[:, sizes.nope_size :])
+        self._out.load(weights)
+
+    def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
+        """Caches the latents, then attends; writes [T, C] into `out`, which may be x."""
+        sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
+        cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        key = self._kv_down(x, out=ctx.arena.take((num_tokens, sizes.key_size), x.dtype))
+        latent = key[:, : sizes.kv_rank]
+        self._kv_norm(latent, out=latent)
+        key = key.unsqueeze(1)  # [T, 1, R + P]
+        self._turn(key[..., sizes.kv_rank :], positions)
+        self.attend.call("write", key, key[..., : sizes.kv_rank], cache, plan)
+        query = self._absorbed(self._query(x, ctx.arena), positions, ctx.arena)
+        mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.kv_rank), x.dtype)
+        self.attend(query, cache, plan, scale=sizes.scale, out=mixed)
+        values = ctx.arena.take((num_tokens, sizes.num_heads, sizes.out_size), x.dtype)
+        self._expand(mixed, out=values)
+        return self._out(values.view(num_tokens, -1), out=out)
+
+    def _absorbed(
+        self, query: torch.Tensor, positions: torch.Tensor, arena: Arena
+    ) -> torch.Tensor:
+        """Queries [T, H, N + P] as they meet the cached keys: [T, H, R + P], the last P turned."""
+        sizes, (num_tokens, num_heads, _) = self._sizes, query.shape
+        absorbed = arena.take((num_tokens, num_heads, sizes.key_size), query.dtype)
+        self._absorb(query[..., : sizes.nope_size], out=absorbed[..., : sizes.kv_rank])
+        rows = (num_tokens * num_heads, -1)
+        turned = absorbed[..., sizes.kv_rank :]
+        self._copy(
+            query.view(rows)[:, sizes.nope_size :],
+            factor=1.0,
+            out=absorbed.view(rows)[:, sizes.kv_rank :],
+        )
+        self._turn(turned, positions)
+        return absorbed
+
+
+class LatentQuery:
+    """x [T, C] to queries [T, H, N + P], through a normed latent of their own if q_rank is not 0."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        sizes: MlaSizes,
+        linear: Callable[..., Linear],
+        *,
+        bias: bool,
+        eps: float,
+        dtype: torch.dtype,
+    ) -> None:
+        self._shape = (sizes.num_heads, sizes.query_size)
+        width, rank = sizes.num_heads * sizes.query_size, sizes.q_rank
+        self._rank = rank
+        self._down: tuple[Linear, RmsNorm] | None = None
+        if rank:
+            self._down = (
+                linear(f"{name}.q_down", in_size=sizes.size, out_size=rank, bias=bias),
+                RmsNorm(table, f"{name}.q_norm", size=rank, eps=eps, dtype=dtype),
+            )
+        last = f"{name}.q_up" if rank else f"{name}.q"
+        self._up = linear(last, in_size=rank or sizes.size, out_size=width, bias=False)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        for part in (*(self._down or ()), self._up):
+            part.load(weights)
+
+    def __call__(self, x: torch.Tensor, arena: Arena) -> torch.Tensor:
+        """[T, H, N + P] from the arena."""
+        num_tokens = x.shape[0]
+        if self._down is not None:
+            down, norm = self._down
+            x = down(x, out=arena.take((num_tokens, self._rank), x.dtype))
+            norm(x, out=x)
+        query = arena.take((num_tokens, *self._shape), x.dtype)
+        self._up(x, out=query.view(num_tokens, -1))
+        return query
+
+
+class HeadProducts:
+    """x [T, H, K] to [T, H, N], each head by a weight of its own."""
+
+    def __init__(self, table: Table, *, in_size: int, out_size: int, dtype: torch.dtype) -> None:
+        self._product = table.bind(LINEAR, dtype_name(dtype), format="plain", N=out_size, K=in_size)
+        self._packed: list[object] = []
+
+    def pack(self, weights: torch.Tensor) -> None:
+        """Packs weights [H, N, K], which may be strided."""
+        pack = self._product.provider.pack  # type: ignore[attr-defined]
+        self._packed = [pack(weight.contiguous(), None) for weight in weights]
+
+    def __call__(self, x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes [T, H, N] into `out`; tokens and heads of both may be any distance apart."""
+        for head, packed in enumerate(self._packed):
+            self._product(x[:, head], packed, delta=None, out=out[:, head])
+        return out

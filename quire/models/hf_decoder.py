@@ -1,0 +1,88 @@
+"""The plain layer as most config.json files spell it; a family says what differs by naming fields.
+
+Positions, activations and kinds of layers are read by `models.hf_parts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from quire.models.hf_config import HfConfig
+from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+
+
+def attention(
+    hf: HfConfig,
+    *,
+    bias: bool | None = False,
+    heads: int | None = None,
+    kv_heads: int | None = None,
+    head_dim: int | None = None,
+    theta: tuple[str, float] = ("rope_theta", 10_000.0),
+    part: tuple[str, float] | None = None,
+    interleaved: bool = False,
+    **fields: Any,
+) -> Attention:
+    """Heads, positions and biases.
+
+    bias      default of `attention_bias`, which is for all four products; None: there is no such key.
+    heads, kv_heads, head_dim   defaults of their keys; None: one is required, as many as heads, width over heads.
+    theta, part  as in `hf_parts.rope`, which is asked unless `rope` is among the fields.
+    interleaved  neighbours turn in pairs.
+    fields    of Attention, over what the file says.
+    """
+    num_heads, num_kv_heads = head_counts(hf, default_heads=heads, default_kv_heads=kv_heads)
+    head_size = hf.optional_int("head_dim", head_dim) or default_head_size(hf)
+    values: dict[str, Any] = {
+        "num_heads": num_heads,
+        "num_kv_heads": num_kv_heads,
+        "head_size": head_size,
+    }
+    if "rope" not in fields:
+        turned = rope(hf, head_size=head_size, theta=theta, part=part)
+        values["rope"] = replace(turned, interleaved=interleaved)
+    if bias is not None:
+        values["qkv_bias"] = values["out_bias"] = hf.bool_("attention_bias", bias)
+    return Attention(**{**values, **fields})
+
+
+def dense(hf: HfConfig, *, activation: str = "silu", **fields: Any) -> Dense:
+    """A feed-forward part of `intermediate_size` with `hidden_act`, whose default is `activation`."""
+    values: dict[str, Any] = {}
+    if "width" not in fields:
+        values["width"] = hf.int_("intermediate_size")
+    if "activation" not in fields:
+        values["activation"] = hf.choice("hidden_act", ACTIVATIONS, activation)
+    return Dense(**{**values, **fields})
+
+
+def decoder(
+    hf: HfConfig,
+    layers: LayerSpec | Sequence[LayerSpec],
+    *,
+    max_len: int = 2048,
+    tie: bool = False,
+    **fields: Any,
+) -> DecoderSpec:
+    """A decoder of these layers, or of `num_hidden_layers` of one kind; the final norm is as theirs.
+
+    max_len, tie  defaults of `max_position_embeddings` and `tie_word_embeddings`.
+    fields        of DecoderSpec, over what the file says.
+    """
+    if isinstance(layers, LayerSpec):
+        layers = (layers,) * hf.int_("num_hidden_layers")
+    values: dict[str, Any] = {
+        "layers": tuple(layers),
+        "norm": layers[0].norm,
+        "norm_eps": layers[0].norm_eps,
+        "tie_head": hf.bool_("tie_word_embeddings", tie),
+    }
+    for name, key in (("vocab_size", "vocab_size"), ("hidden_size", "hidden_size")):
+        if name not in fields:
+            values[name] = hf.int_(key)
+    if "max_position_embeddings" not in fields:
+        values["max_position_embeddings"] = hf.int_("max_position_embeddings", max_len)
+    return DecoderSpec(**{**values, **fields})

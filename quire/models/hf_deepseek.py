@@ -1,0 +1,115 @@
+"""Pieces of a description in the spelling of DeepSeek's config.json, which other families took over.
+
+Latent attention, experts chosen by groups beside shared ones, leading dense layers. The rest is
+`models.hf_parts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from quire.models.hf_config import HfConfig
+from quire.models.hf_parts import ACTIVATIONS, rope, yarn_magnitude
+from quire.models.spec import Dense, FeedForward, Mla, Moe
+
+_TRAINING = ("aux_loss_alpha", "ep_size", "seq_aux", "num_nextn_predict_layers", "num_mtp_layers")
+
+
+def latent_attention(
+    hf: HfConfig,
+    *,
+    interleaved: bool,
+    default_q_rank: int,
+    default_kv_rank: int = 512,
+    out_size: int = 128,
+) -> Mla:
+    """The mixer of every layer; a long context raises the scale of scores by YaRN's `mscale_all_dim`.
+
+    Each head has keys of its own, so that `num_key_value_heads` says nothing; `head_dim` is the part
+    with a position. out_size: where `v_head_dim` does not say it.
+    """
+    hf.skip("num_key_value_heads", "head_dim", "qk_head_dim")
+    heads = hf.int_("num_attention_heads")
+    turned = rope(hf, head_size=hf.int_("qk_rope_head_dim", 64))
+    nope_size = hf.int_("qk_nope_head_dim", 128)
+    growth = _score_growth(hf)
+    return Mla(
+        num_heads=heads,
+        q_rank=hf.optional_int("q_lora_rank", default_q_rank) or 0,
+        kv_rank=hf.int_("kv_lora_rank", default_kv_rank),
+        nope_size=nope_size,
+        out_size=hf.optional_int("v_head_dim", out_size) or out_size,
+        rope=replace(turned, interleaved=interleaved),
+        scale=None if growth is None else (nope_size + turned.dim) ** -0.5 * growth * growth,
+        bias=hf.bool_("attention_bias", False),
+    )
+
+
+def _score_growth(hf: HfConfig) -> float | None:
+    section = hf.section("rope_scaling" if hf.has("rope_scaling") else "rope_parameters")
+    if section is None or not section.has("mscale_all_dim"):
+        return None
+    return yarn_magnitude(section.positive("factor"), section.positive("mscale_all_dim"))
+
+
+def sigmoid_experts(
+    hf: HfConfig,
+    *,
+    top_k: int,
+    scale: float,
+    groups: int = 1,
+    top_groups: int = 1,
+    choice_bias: bool = True,
+) -> Moe:
+    """Experts weighed by sigmoids, chosen with a bias among the best groups. Source: arXiv 2412.19437.
+
+    The arguments are the defaults of the config class.
+    """
+    hf.choice("scoring_func", {"sigmoid": None}, "sigmoid")
+    hf.choice("topk_method", {"noaux_tc": None}, "noaux_tc")
+    groups = hf.optional_int("n_group", groups) or 1
+    top_groups = hf.optional_int("topk_group", top_groups) or 1
+    experts = num_experts(hf)
+    if experts % groups or experts // groups < 2 or top_groups > groups:
+        raise hf.refuse("n_group", f"{experts} experts must stand in equal groups of two or more")
+    return replace(
+        routed_experts(hf, experts, top_k=top_k, scale=scale),
+        scoring="sigmoid",
+        normalize=hf.bool_("norm_topk_prob", True),
+        choice_bias=choice_bias,
+        groups=groups,
+        top_groups=top_groups if groups > 1 else 1,
+        group_best=2 if groups > 1 else 1,
+    )
+
+
+def num_experts(hf: HfConfig) -> int:
+    """The number of routed experts in the older spelling or the newer one."""
+    return hf.int_("n_routed_experts", hf.optional_int("num_local_experts") or 64)
+
+
+def routed_experts(hf: HfConfig, experts: int, *, top_k: int, scale: float) -> Moe:
+    """What both kinds of routing share; shared experts are one part of their common width."""
+    hf.skip(*_TRAINING)
+    if hf.int_("moe_layer_freq", 1) != 1:
+        raise hf.refuse("moe_layer_freq", "only experts in every layer behind the dense ones")
+    width = hf.int_("moe_intermediate_size")
+    shared = hf.optional_int("n_shared_experts", 1, minimum=0) or 0
+    return Moe(
+        num_experts=experts,
+        top_k=hf.int_("num_experts_per_tok", top_k),
+        width=width,
+        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        scale=hf.positive("routed_scaling_factor", scale),
+        shared_width=shared * width,
+    )
+
+
+def dense_first(hf: HfConfig, part: Moe, default: int) -> Sequence[FeedForward]:
+    """The feed-forward part of each layer: the first `first_k_dense_replace` have no experts."""
+    dense = Dense(
+        width=hf.int_("intermediate_size"), activation=hf.choice("hidden_act", ACTIVATIONS, "silu")
+    )
+    first = hf.int_("first_k_dense_replace", default, minimum=0)
+    return [dense if index < first else part for index in range(hf.int_("num_hidden_layers"))]

@@ -1,0 +1,66 @@
+"""Rules of weight maps that several families share and Llama's names have not.
+
+The rules' language and Llama's names are in `models.names`.
+"""
+
+from __future__ import annotations
+
+from quire.models.names import Fold, Rule
+
+_LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
+ALL_HEADS = (0, 1, 2)
+"""q, k and v in one tensor."""
+
+
+def pair(
+    source: str,
+    target: str,
+    *,
+    parts: tuple[int, ...] = (0,),
+    transpose: bool = False,
+    fold: Fold = "none",
+) -> tuple[Rule, Rule]:
+    """The rules of a weight and of the bias beside it."""
+    return (
+        Rule(f"{source}.weight", f"{target}.weight", parts, transpose, fold),
+        Rule(f"{source}.bias", f"{target}.bias", parts, fold=fold),
+    )
+
+
+def ours(layer: str, *names: tuple[str, str], transpose: bool = False) -> tuple[Rule, ...]:
+    """Pairs of rules for (name below `layer`, our name below `layers.{layer}`)."""
+    return tuple(
+        rule
+        for source, target in names
+        for rule in pair(f"{layer}.{source}", f"{_OURS}.{target}", transpose=transpose)
+    )
+
+
+def separate_heads(layer: str, *names: str) -> tuple[Rule, ...]:
+    """Pairs of rules for q, k and v with a tensor each, `names` below `layer`."""
+    return tuple(
+        rule
+        for part, name in enumerate(names)
+        for rule in pair(f"{layer}.{name}", f"{_OURS}.mixer.qkv", parts=(part,))
+    )
+
+
+def joined_heads(source: str, *, fold: Fold = "none") -> tuple[Rule, Rule]:
+    """A pair of rules for q, k and v in one tensor, in order or as `fold` says."""
+    return pair(source, f"{_OURS}.mixer.qkv", parts=ALL_HEADS, fold=fold)
+
+
+GATE_UP_RULE = Rule(
+    f"{_LAYER}.mlp.gate_up_proj.weight", f"{_OURS}.feed_forward.gate_up.weight", parts=(0, 1)
+)
+"""Gate and up in one tensor."""
+
+PLAIN_MLP_RULES = pair(f"{_LAYER}.mlp.up_proj", f"{_OURS}.feed_forward.up")
+"""A feed-forward part without gate in Llama's names."""
+
+NORM_BIAS_RULES = (
+    Rule(f"{_LAYER}.input_layernorm.bias", f"{_OURS}.norm_before_mixer.bias"),
+    Rule(f"{_LAYER}.post_attention_layernorm.bias", f"{_OURS}.norm_before_feed_forward.bias"),
+    Rule("model.norm.bias", "final_norm.bias"),
+)
+"""LayerNorms in Llama's names."""

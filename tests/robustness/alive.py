@@ -1,0 +1,159 @@
+"""What has to hold after every attack: the server lives, is as it was, and told nobody anything it should not.
+
+The server itself, and how to ask it, is `tests.e2e.killing`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.e2e.killing import Server
+
+SECRET = "sk-harness-4711"
+"""The key of servers that have one; no answer may contain it."""
+_ROOT = str(Path(__file__).resolve().parents[2])
+_LEAKS = (
+    re.compile(r"Traceback|File \"|\bline \d+, in "),
+    re.compile(r"\b0x[0-9a-fA-F]{4,}"),
+    re.compile(r"site-packages|\.py\b(?!thon)"),
+    re.compile(re.escape(_ROOT)),
+    re.compile(r"/(?:home|root|usr|tmp|var|opt|proc)/\w"),
+    re.compile(re.escape(SECRET)),
+)
+CANARY = {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0} | {
+    "logprobs": 2,
+    "return_token_ids": True,
+    "seed": 1,
+}
+MOST_GROWTH = 64 << 20
+"""Bytes by which an attack may let the server's memory grow."""
+
+
+def leaks_in(message: str, sent: str = "") -> list[str]:
+    """What of the inside shows in a message; what the client itself had sent is no leak."""
+    found = [match[0] for one in _LEAKS if (match := one.search(message))]
+    user = getpass.getuser()
+    if user not in ("root",) and re.search(rf"\b{re.escape(user)}\b", message):
+        found.append(user)
+    return [one for one in found if one not in sent]
+
+
+def assert_refused(
+    answer: httpx.Response, status: int, param: str | None = None, *, sent: str = ""
+) -> str:
+    """The answer is an error in OpenAI's form, or Anthropic's where that is spoken; its message."""
+    assert answer.status_code == status, (answer.status_code, answer.text[:500])
+    assert answer.headers["content-type"] == "application/json"
+    error = answer.json()["error"]
+    if isinstance(error, str):  # 401, as vLLM says it
+        assert status == 401
+        return error
+    assert isinstance(error["message"], str) and error["message"]
+    assert not leaks_in(error["message"], sent), error["message"]
+    if "code" in error:
+        assert error["code"] == status
+    if param is not None:
+        given = error["param"] or ""
+        assert given == param or given.startswith((f"{param}[", f"{param}.")), error
+    return str(error["message"])
+
+
+def _canary(server: Server) -> dict[str, Any]:
+    answer = httpx.post(f"{server.url}/v1/completions", json=CANARY, timeout=60).json()
+    return dict(answer["choices"][0])
+
+
+@dataclass(frozen=True)
+class State:
+    """A server at rest."""
+
+    canary: dict[str, Any]
+    engine_pid: int | None
+    num_files: int
+    num_bytes: int
+
+
+class Alive:
+    """The standing assertion: made on a server at rest, checked after each attack.
+
+    patience_s  how long the server may take to come to rest; machines of tests are busy.
+    """
+
+    def __init__(self, server: Server, patience_s: float = 20.0) -> None:
+        self._server = server
+        self._patience_s = patience_s
+        self._front = psutil.Process(server.process.pid)
+        for _ in range(3):
+            _canary(server)
+        self.before = self._state()
+
+    def check(self, most_growth: int = MOST_GROWTH) -> None:
+        """Fails where something is not as it was. `most_growth` in bytes since the last check."""
+        server = self._server
+        assert server.process.poll() is None, server.log()
+        begun_s = time.monotonic()
+        assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
+        assert time.monotonic() - begun_s < 5, "/health was slow"
+        self._wait_for_rest()
+        now = self._state()
+        assert now.canary == self.before.canary, "an undisturbed request gets another answer"
+        assert now.engine_pid == self.before.engine_pid, server.log()[-3000:]
+        assert server.metric("quire:engine_restarts_total") == 0
+        grown = now.num_bytes - self.before.num_bytes
+        assert grown < most_growth, f"grew by {grown >> 20} MiB"
+        ended = sum(
+            server.metric(f"quire:requests_{how}_total") for how in ("finished", "aborted", "failed")
+        )
+        assert ended == server.metric("quire:requests_accepted_total")
+        self.before = now
+
+    def _wait_for_rest(self) -> None:
+        end_s = time.monotonic() + self._patience_s
+        while True:
+            used = {
+                name: self._server.metric(f"vllm:{name}")
+                for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+            }
+            used["files"] = max(0, self._front.num_fds() - self.before.num_files - 8)
+            if not any(used.values()):
+                return
+            assert time.monotonic() < end_s, f"not at rest: {used}"
+            time.sleep(0.05)
+
+    def _state(self) -> State:
+        server = self._server
+        return State(
+            canary=_canary(server),
+            engine_pid=server.engine_pid(),
+            num_files=self._front.num_fds(),
+            num_bytes=self.memory_bytes(),
+        )
+
+    def memory_bytes(self) -> int:
+        """Resident bytes of the server's processes."""
+        total = 0
+        for one in (self._front, *self._front.children(recursive=True)):
+            try:
+                total += one.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue
+        return total
+
+
+def error_of(data: bytes) -> dict[str, Any] | None:
+    """The error object of a body; None where there is none."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    error = value.get("error") if isinstance(value, dict) else None
+    return error if isinstance(error, dict) else None
