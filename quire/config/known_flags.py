@@ -62,7 +62,7 @@ def _add(verdict: Verdict, sentence: str, **defaults: Any) -> None:
         KNOWN_FLAGS[name] = KnownFlag(verdict, sentence, kind, default)
 
 
-_SAME_AS_DEFAULT = {"runner": "generate", "convert": "none", "task": "generate"}
+_SAME_AS_DEFAULT = {"task": "generate"}
 """Values beside the default that ask for what is done anyway."""
 
 
@@ -196,8 +196,8 @@ _add("refused", "weights stay on their device in this version; use a smaller mod
      weight_transfer_config=_JSON)  # fmt: skip
 _add("refused", "the form of the reasoning is chosen with --reasoning-parser",
      reasoning_config=_JSON)  # fmt: skip
-_add("refused", "only generation is served by this version",
-     runner="auto", convert="auto", task="auto", pooler_config=_JSON)  # fmt: skip
+_add("refused", "it is an old name; use --runner, and --convert for embed or classify",
+     task="auto")  # fmt: skip
 _add("refused", "prompts are text, token ids or prompt_embeds in this version",
      enable_mm_embeds=False, mm_encoder_only=False)  # fmt: skip
 _add("refused", "code from outside is not loaded by this version",

@@ -62,6 +62,17 @@ class ModelConfig:
         "auto", "message content for the template: text, a list of parts, or what it can read"
     )
     trust_remote_code: bool = setting(False, "allow Python code from the checkpoint to run")
+    runner: Literal["auto", "generate", "pooling"] = setting(
+        "auto", "text, or embeddings, classes and scores; auto: what the checkpoint was made for"
+    )
+    convert: Literal["auto", "none", "embed", "classify"] = setting(
+        "auto", "what a model that was made for text becomes in a pooling runner; auto: embed"
+    )
+    pooler_config: dict[str, Any] = setting(
+        {},
+        "JSON object over how the checkpoint pools: pooling_type (CLS, LAST, MEAN), use_activation, "
+        "dimensions, enable_chunked_processing, max_embed_len, logit_mean, logit_sigma and more",
+    )
     hf_overrides: dict[str, Any] = setting(
         {}, "JSON object merged over the checkpoint's config.json"
     )

@@ -87,6 +87,7 @@ class EngineCore:
             long_prefill_token_threshold=scheduling.long_prefill_token_threshold,
             enable_prefix_caching=bool(cache.enable_prefix_caching),
             hash_algo=cache.prefix_caching_hash_algo,
+            whole_prompts=description.spec.sees_both_ways,
         )
         self.executor = (make_executor or LocalExecutor)(
             settings=self.resolved.settings,

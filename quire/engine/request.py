@@ -9,7 +9,7 @@ import sys
 from array import array
 
 from quire.protocol.cache import NULL_BLOCK
-from quire.protocol.params import SamplingParams
+from quire.protocol.params import PoolingParams, SamplingParams
 from quire.protocol.request import EngineRequest
 from quire.protocol.step import NewRow
 
@@ -41,6 +41,7 @@ class Request:
     root_key     parent key of the first block; empty until it is needed.
     packed_prompt  the prompt's ids as little-endian int32. Made on arrival, while the ids are in the
                  processor's cache: reading them from their objects later costs 3 times the hashing.
+    pools        it asks for a result of its prompt, not for text; `params` then say one token.
     logprobs_at  the first prompt position whose logprobs were not sent; `num_prompt` when none is
                  wanted or all are sent.
     queued_s, scheduled_s  monotonic seconds.
@@ -56,6 +57,7 @@ class Request:
         "unfinished",
         "sequences",
         "is_forked",
+        "pools",
         "reads_cache",
         "writes_cache",
         "root_key",
@@ -101,6 +103,11 @@ class Request:
         self.stops = self.eos.union(params.stop_token_ids) if params.stop_token_ids else self.eos
         room = max_model_len if params.max_tokens is None else num_prompt + params.max_tokens
         self.final_len = min(room, max_model_len)
+        self.pools = isinstance(source.params, PoolingParams)
+        if self.pools:
+            # Its last step gives a result in the place of a token; nothing need fit behind the prompt.
+            self.final_len = num_prompt + 1
+            self.reads_cache = self.reads_cache and not source.params.skip_reading_prefix_cache
         self.queued_s = now_s
         self.scheduled_s = 0.0
         self.new_row = NewRow(
@@ -109,7 +116,7 @@ class Request:
             index=0,
             token_ids=source.prompt_token_ids,
             num_prompt_tokens=num_prompt,
-            params=params,
+            params=source.params,
             seed=source.seed,
             block_ids=[],
             eos_token_ids=source.eos_token_ids,
@@ -119,6 +126,7 @@ class Request:
             embeds=source.embeds,
             embed_rows=source.embed_rows,
             spans=source.spans,
+            type_from=source.type_from,
             encoder=source.encoder,
             needs_mask=needs_mask(source),
         )

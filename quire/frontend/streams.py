@@ -24,7 +24,7 @@ class RequestStream:
         self._on_close = on_close
         self._waiting: RequestOutput | None = None
         self._error: Exception | None = None
-        self._news = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
         self._ended = False
 
     def put(self, output: RequestOutput) -> None:
@@ -33,13 +33,17 @@ class RequestStream:
             self._waiting = output
         else:
             self._waiting.add(output, aggregate=self._joins)
-        self._news.set()
+        self._wake()
 
     def fail(self, error: Exception) -> None:
         """Ends the stream with this error, after the output that waits."""
         if self._error is None:
             self._error = error
-        self._news.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def __aiter__(self) -> RequestStream:
         return self
@@ -51,8 +55,8 @@ class RequestStream:
             if self._error is not None:
                 self._ended = True
                 raise self._error
-            self._news.clear()
-            await self._news.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         output, self._waiting = self._waiting, None
         if output.error is not None:
             self._ended = True

@@ -19,7 +19,7 @@ from quire.layers.norm import LayerNorm, Norm, RmsNorm
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.registry import Table
 from quire.ops.rope import QK_ROPE, ROPE
-from quire.quant.formats import PLAIN, Format
+from quire.quant.formats import PLAIN, Formats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class AttentionSizes:
     """The numbers of one attention layer; window counts the query itself, softcap 0 is off.
 
     sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none.
+    bidirectional  tokens see those behind them too.
     """
 
     size: int
@@ -38,6 +39,7 @@ class AttentionSizes:
     softcap: float
     sinks: bool = False
     alibi: float = 0.0
+    bidirectional: bool = False
 
 
 class AttentionLayer:
@@ -67,7 +69,7 @@ class AttentionLayer:
         qkv_bias: bool,
         out_bias: bool,
         dtype: torch.dtype,
-        format: Format = PLAIN,
+        format: Formats = PLAIN,
         cache_format: str = "plain",
     ) -> None:
         self.index = index
@@ -82,6 +84,8 @@ class AttentionLayer:
         self._sinks: torch.Tensor | None = None
         self._slopes: torch.Tensor | None = None
         self._sinks_name = f"{name}.sinks"
+        # A size of the signature: a provider that knows causal attention only refuses it.
+        self._both_ways = {"bidirectional": True} if sizes.bidirectional else {}
         self._on_heads = head_steps(
             table,
             name,
@@ -100,6 +104,7 @@ class AttentionLayer:
             H=sizes.num_heads,
             K=sizes.num_kv_heads,
             D=sizes.head_size,
+            **self._both_ways,
         )
         self._out = linear(f"{name}.out", in_size=q_size, out_size=sizes.size, bias=out_bias)
 
@@ -138,6 +143,7 @@ class AttentionLayer:
             softcap=sizes.softcap,
             sinks=self._sinks,
             slopes=self._slopes,
+            **self._both_ways,
             out=mixed,
         )
         return self._out(mixed.view(num_tokens, q_end), out=out)

@@ -22,6 +22,7 @@ class ForwardContext:
     plans        by cache group: what the provider of attention made of the step.
     caches       by decoder layer: the provider's view of that layer's blocks; None without a cache.
     group_of     by decoder layer: its cache group, or None.
+    types        [T] int64, token types, for models that have them.
     embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there
                  are none.
     """
@@ -32,6 +33,7 @@ class ForwardContext:
     caches: list[Any]
     group_of: list[int | None]
     arena: Arena
+    types: torch.Tensor | None = None
     embeds: torch.Tensor | None = None
     embed_rows: torch.Tensor | None = None
 

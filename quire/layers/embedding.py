@@ -16,7 +16,7 @@ from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, SCALE, SOFT_CAP, TO_FLOAT32
 from quire.ops.embedding import EMBEDDING, PUT_ROWS
 from quire.ops.registry import Table
-from quire.quant.formats import PLAIN, Format
+from quire.quant.formats import PLAIN, Formats
 
 
 class Embedding:
@@ -53,7 +53,8 @@ class Embedding:
             self._packed = provider.pack(read_to_pack(weights, name, self._rows))  # type: ignore[attr-defined]
             return
         weight = read_to_pack(weights, name, self._rows, head.product)
-        head.pack(weight)
+        tied = getattr(weights, "tied", None)
+        head.pack(weight if tied is None else tied(weight))
         self._packed = provider.share(head.packed)  # type: ignore[attr-defined]
         if self._packed is None:
             self._packed = provider.pack(weight)  # type: ignore[attr-defined]
@@ -67,16 +68,25 @@ class Embedding:
         return out
 
 
-class LearnedPositions:
-    """Adds row p of a table [rows, C] to the token at position p; its parameter: `<name>.weight`.
+class AddedRows:
+    """Adds a row of a table [rows, C] to each token: that of its position, or of its type.
 
-    A position at or past `rows` is an error of `ops.embedding`; lengths are limited long before.
+    Its parameter: `<name>.weight`. A position at or past `rows` is an error of `ops.embedding`;
+    lengths are limited long before.
     """
 
     def __init__(
-        self, table: Table, name: str, *, rows: int, size: int, dtype: torch.dtype
+        self,
+        table: Table,
+        name: str,
+        *,
+        rows: int,
+        size: int,
+        dtype: torch.dtype,
+        by_type: bool = False,
     ) -> None:
         self.name = name
+        self._by_type = by_type
         self._rows = table.bind(EMBEDDING, dtype_name(dtype), V=rows, C=size)
         self._add = table.bind(ADD, dtype_name(dtype), C=size)
         self._packed: object = None
@@ -90,7 +100,8 @@ class LearnedPositions:
         """Adds to hidden [T, C] in place."""
         mark = ctx.arena.mark()
         rows = ctx.arena.take(tuple(hidden.shape), hidden.dtype)
-        self._rows(ctx.positions[0], self._packed, out=rows)
+        which = ctx.types if self._by_type else ctx.positions[0]
+        self._rows(which, self._packed, out=rows)
         self._add(hidden, rows, out=hidden)
         ctx.arena.release(mark)
 
@@ -109,7 +120,7 @@ class Head:
         scale: float = 1.0,
         softcap: float,
         dtype: torch.dtype,
-        format: Format = PLAIN,
+        format: Formats = PLAIN,
     ) -> None:
         self.linear = Linear(
             table,

@@ -11,9 +11,19 @@ import torch
 
 from quire.layers.dtypes import dtype_name
 from quire.ops.linear import LINEAR
+from quire.ops.quantized import QuantizedWeight
 from quire.ops.registry import Bound, Table
-from quire.quant.formats import PLAIN, Format
+from quire.quant.formats import PLAIN, Format, Formats
 from quire.quant.rounding import quantize
+
+
+def stored_as(
+    weight: torch.Tensor | QuantizedWeight, format: Format
+) -> torch.Tensor | QuantizedWeight:
+    """A weight [N, K] as its provider packs it: rounded to `format` if it is floats and that has fewer bits."""
+    if isinstance(weight, QuantizedWeight) or format.bits is None:
+        return weight
+    return quantize(weight, format)
 
 
 def read_to_pack(
@@ -29,7 +39,8 @@ class Linear:
     """x [T, K] to x @ weight.T + bias [T, N]; several projections of one input are stacked along N.
 
     name    of its parameters: `<name>.weight` [N, K] and, with `bias`, `<name>.bias` [N].
-    format  how the weight is stored; fewer bits than it comes with are made of it at load.
+    format  how the weight is stored; fewer bits than it comes with are made of it at load, unless it
+            comes as it is stored.
     product  the bound operation; packed  what its provider made of the weight.
     """
 
@@ -42,14 +53,14 @@ class Linear:
         out_size: int,
         bias: bool,
         dtype: torch.dtype,
-        format: Format = PLAIN,
+        format: Formats = PLAIN,
     ) -> None:
         self.name = name
         self.out_size = out_size
         self._bias = bias
-        self._format = format
+        self._format = format.of(f"{name}.weight")
         self.product = table.bind(
-            LINEAR, dtype_name(dtype), format=format.name, N=out_size, K=in_size
+            LINEAR, dtype_name(dtype), format=self._format.name, N=out_size, K=in_size
         )
         self.packed: object = None
 
@@ -58,9 +69,11 @@ class Linear:
         weight = read_to_pack(weights, f"{self.name}.weight", self.product)
         self.pack(weight, weights(f"{self.name}.bias") if self._bias else None)
 
-    def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    def pack(
+        self, weight: torch.Tensor | QuantizedWeight, bias: torch.Tensor | None = None
+    ) -> None:
         """Packs weight [N, K] and bias [N]."""
-        stored = weight if self._format.bits is None else quantize(weight, self._format)
+        stored = stored_as(weight, self._format)
         self.packed = self.product.provider.pack(stored, bias)  # type: ignore[attr-defined]
 
     def __call__(

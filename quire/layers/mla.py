@@ -22,7 +22,7 @@ from quire.ops.elementwise import SCALE
 from quire.ops.linear import LINEAR
 from quire.ops.registry import Table
 from quire.ops.rope import ROPE
-from quire.quant.formats import PLAIN, Format
+from quire.quant.formats import PLAIN, Formats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class MlaLayer:
         bias: bool,
         eps: float,
         dtype: torch.dtype,
-        format: Format = PLAIN,
+        format: Formats = PLAIN,
         cache_format: str = "plain",
     ) -> None:
         self.index = index
@@ -135,9 +135,7 @@ class MlaLayer:
         self._expand(mixed, out=values)
         return self._out(values.view(num_tokens, -1), out=out)
 
-    def _absorbed(
-        self, query: torch.Tensor, positions: torch.Tensor, arena: Arena
-    ) -> torch.Tensor:
+    def _absorbed(self, query: torch.Tensor, positions: torch.Tensor, arena: Arena) -> torch.Tensor:
         """Queries [T, H, N + P] as they meet the cached keys: [T, H, R + P], the last P turned."""
         sizes, (num_tokens, num_heads, _) = self._sizes, query.shape
         absorbed = arena.take((num_tokens, num_heads, sizes.key_size), query.dtype)

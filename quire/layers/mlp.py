@@ -15,7 +15,7 @@ from quire.layers.linear import Linear
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ACT, ACT_MUL
 from quire.ops.registry import Table
-from quire.quant.formats import PLAIN, Format
+from quire.quant.formats import PLAIN, Formats
 
 
 class FeedForward(Protocol):
@@ -45,7 +45,7 @@ class GatedMlp:
         act: str,
         bias: bool,
         dtype: torch.dtype,
-        format: Format = PLAIN,
+        format: Formats = PLAIN,
     ) -> None:
         self._width = width
         self._act = act
@@ -98,7 +98,7 @@ class PlainMlp:
         act: str,
         bias: bool,
         dtype: torch.dtype,
-        format: Format = PLAIN,
+        format: Formats = PLAIN,
     ) -> None:
         self._width = width
         self._act_name = act

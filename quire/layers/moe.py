@@ -10,14 +10,13 @@ from collections.abc import Callable
 import torch
 
 from quire.layers.dtypes import dtype_name
-from quire.layers.linear import Linear, read_to_pack
+from quire.layers.linear import Linear, read_to_pack, stored_as
 from quire.layers.mlp import GatedMlp
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, ADD_GATED
 from quire.ops.moe import EXPERTS, ROUTE, ExpertSizes, RouteRule
 from quire.ops.registry import Table
-from quire.quant.formats import PLAIN, Format
-from quire.quant.rounding import quantize
+from quire.quant.formats import PLAIN, Formats
 
 
 class Router:
@@ -72,17 +71,17 @@ class Experts:
         *,
         bias: bool,
         dtype: torch.dtype,
-        format: Format = PLAIN,
+        format: Formats = PLAIN,
     ) -> None:
         self._name = name
         self._sizes = sizes
         self._bias = bias
-        self._format = format
+        self._format = format.of(f"{name}.experts")
         self._dtype = dtype
         self._run = table.bind(
             EXPERTS,
             dtype_name(dtype),
-            format=format.name,
+            format=self._format.name,
             E=sizes.num_experts,
             C=sizes.size,
             F=sizes.width,
@@ -109,7 +108,7 @@ class Experts:
         """One product's weight in its format, and its bias."""
         name = f"{self._name}.experts.{part}"
         weight = read_to_pack(weights, f"{name}.weight", self._run)
-        stored = weight if self._format.bits is None else quantize(weight, self._format)
+        stored = stored_as(weight, self._format)
         return stored, weights(f"{name}.bias") if self._bias else None
 
     def __call__(
@@ -139,7 +138,7 @@ class MoeMlp:
         shared_width: int,
         shared_gate: bool,
         dtype: torch.dtype,
-        format: Format = PLAIN,
+        format: Formats = PLAIN,
     ) -> None:
         self._router = Router(
             table,
@@ -194,7 +193,7 @@ class SharedPart:
         act: str,
         has_gate: bool,
         dtype: torch.dtype,
-        format: Format,
+        format: Formats,
     ) -> None:
         self._mlp = GatedMlp(
             table,

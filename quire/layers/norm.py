@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from quire.layers.dtypes import dtype_name
-from quire.ops.elementwise import ADD
+from quire.ops.elementwise import ADD, SCALE
 from quire.ops.norm import ADD_RMS_NORM, LAYER_NORM, RMS_NORM
 from quire.ops.registry import Table
 
@@ -131,10 +131,28 @@ class AddThenNorm:
         return self._norm(residual, out=out)
 
 
+class NoNorm:
+    """x as it is; no parameters. What ends in norms has no further one."""
+
+    def __init__(
+        self, table: Table, name: str, *, size: int, eps: float, dtype: torch.dtype
+    ) -> None:
+        self._copy = table.bind(SCALE, dtype_name(dtype), C=size)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes nothing."""
+
+    def __call__(self, x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes x [..., C] into `out` of the same shape."""
+        self._copy(x, factor=1.0, out=out)
+        return out
+
+
 NORMS: dict[str, Callable[..., Norm]] = {
     "rms": RmsNorm,
     "layer": partial(LayerNorm, bias=True),
     "layer_unbiased": partial(LayerNorm, bias=False),
+    "none": NoNorm,
 }
 """The class for each kind of norm that a description can name."""
 

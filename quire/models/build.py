@@ -12,7 +12,7 @@ import torch
 from quire.hardware.allocator import give_back
 from quire.layers import rope as rope_tables
 from quire.layers.attention import AttentionLayer, AttentionSizes
-from quire.layers.embedding import Embedding, Head, LearnedPositions
+from quire.layers.embedding import AddedRows, Embedding, Head
 from quire.layers.mla import MlaLayer, MlaSizes
 from quire.layers.mlp import FEED_FORWARDS, FeedForward
 from quire.layers.moe import MoeMlp
@@ -176,9 +176,12 @@ def _decoder(
         for kind in (kind,)
         if kind is not None
     ]
-    positions = [
-        LearnedPositions(table, "positions", rows=rows, size=size, dtype=dtype)
-        for rows in (spec.learned_positions,)
+    added = [
+        AddedRows(table, name, rows=rows, size=size, dtype=dtype, by_type=name == "token_types")
+        for name, rows in (
+            ("token_types", spec.token_types),
+            ("positions", spec.learned_positions),
+        )
         if rows
     ]
     layers = [
@@ -190,7 +193,7 @@ def _decoder(
         spec,
         embedding=embedding,
         embedding_norm=embedding_norm,
-        positions=positions,
+        added=added,
         layers=layers,
         final_norm=NORMS[spec.norm](table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
         head=Head(
@@ -301,6 +304,7 @@ def _attention(
         softcap=spec.softcap,
         sinks=spec.sinks,
         alibi=spec.alibi,
+        bidirectional=spec.bidirectional,
     )
     return AttentionLayer(
         table,

@@ -13,7 +13,7 @@ import torch
 
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
-from quire.layers.embedding import Embedding, Head, LearnedPositions
+from quire.layers.embedding import AddedRows, Embedding, Head
 from quire.layers.norm import Norm
 from quire.models.decoder_layers import DecoderLayer
 from quire.models.spec import DecoderSpec, Mixer
@@ -35,7 +35,7 @@ class Decoder:
 
     spec       without windows that reach `max_model_len`: caches and plans agree with layers.
     embedding_norm  nothing, or one norm of the embedding.
-    positions  what is added to the embedding by position: nothing or one table.
+    added      what is added to the embedding before that norm: rows by token type and by position.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Decoder:
         *,
         embedding: Embedding,
         embedding_norm: Sequence[Norm],
-        positions: Sequence[LearnedPositions],
+        added: Sequence[AddedRows],
         layers: Sequence[DecoderLayer],
         final_norm: Norm,
         head: Head,
@@ -59,7 +59,7 @@ class Decoder:
         )
         self._embedding = embedding
         self._embedding_norm = tuple(embedding_norm)
-        self._positions = tuple(positions)
+        self._added = tuple(added)
         self._layers = tuple(layers)
         self._final_norm = final_norm
         self._head = head
@@ -70,8 +70,8 @@ class Decoder:
         self._embedding.load(weights, self._head.linear if self.spec.tie_head else None)
         for norm in self._embedding_norm:
             norm.load(weights)
-        for positions in self._positions:
-            positions.load(weights)
+        for rows in self._added:
+            rows.load(weights)
         for layer in self._layers:
             layer.load(weights)
         self._final_norm.load(weights)
@@ -122,14 +122,18 @@ class Decoder:
 
     def _embedded(self, ctx: ForwardContext) -> torch.Tensor:
         hidden = self._embedding(ctx)
+        for rows in self._added:
+            rows(hidden, ctx)
         for norm in self._embedding_norm:
             norm(hidden, out=hidden)
-        for positions in self._positions:
-            positions(hidden, ctx)
         return hidden
 
     def logits(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """[B, V] float32 for rows [B, C] of the residual stream; the final norm is applied here."""
+        return self._head(self.normed(hidden, ctx), ctx.arena)
+
+    def normed(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """The final norm of rows [B, C] of the residual stream."""
         normed = ctx.arena.take(tuple(hidden.shape), hidden.dtype)
         self._final_norm(hidden, out=normed)
-        return self._head(normed, ctx.arena)
+        return normed

@@ -201,11 +201,68 @@ class ParallelSharedLayer:
         ctx.arena.release(mark)
 
 
+class AfterSumsLayer:
+    """x = norm(x + mixer(x)); x = norm(x + feed_forward(x))."""
+
+    def __init__(
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
+    ) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._after_mixer = norms.add_norm(f"{name}.norm_after_mixer")
+        self._after_feed_forward = norms.add_norm(f"{name}.norm_after_feed_forward")
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self.mixer, self._after_mixer, self._feed_forward, self._after_feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Makes the next residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        self.mixer(residual, ctx, out=x)
+        self._after_mixer(x, residual, out=x)
+        # x is now the stream; `residual` takes what the feed-forward part adds to it.
+        self._feed_forward(x, ctx.arena, out=residual)
+        self._after_feed_forward(residual, x, out=residual)
+        ctx.arena.release(mark)
+
+
+class PreFeedForwardLayer:
+    """x += mixer(x); x += feed_forward(norm(x)): what comes in was normed before."""
+
+    def __init__(
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
+    ) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._before_feed_forward = norms.add_norm(f"{name}.norm_before_feed_forward")
+        self._add = norms.add()
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self.mixer, self._before_feed_forward, self._feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Adds the layer's part to the residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        self.mixer(residual, ctx, out=x)
+        self._before_feed_forward(x, residual, out=x)
+        self._feed_forward(x, ctx.arena, out=x)
+        self._add(residual, x, out=residual)
+        ctx.arena.release(mark)
+
+
 PLACEMENTS: dict[str, Callable[..., DecoderLayer]] = {
     "pre": PreNormLayer,
     "post": PostNormLayer,
     "sandwich": SandwichLayer,
     "parallel": ParallelLayer,
     "parallel_shared": ParallelSharedLayer,
+    "after_sums": AfterSumsLayer,
+    "pre_feed_forward": PreFeedForwardLayer,
 }
 """The class for each placement that a description can name."""

@@ -207,7 +207,8 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
     mixer, part = layer.mixer, layer.feed_forward
     heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
-    if isinstance(mixer, Mla):  # beside absorbed queries and mixed latents, what they are made of and become
+    if isinstance(mixer, Mla):
+        # Beside absorbed queries and mixed latents: what they are made of and become.
         heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)
     inputs = 2 if layer.placement.startswith("parallel") else 1
     if isinstance(part, Moe):

@@ -21,6 +21,7 @@ HARMLESS_KEYS = frozenset(
         "torch_dtype",
         "dtype",
         "transformers_version",
+        "tokenizer_class",
         "initializer_range",
         "attention_dropout",
         "hidden_dropout",
@@ -67,6 +68,7 @@ HARMLESS_VALUES: dict[str, tuple[Any, ...]] = {
 _MISSING: Any = object()
 _MAX_INT = 2**31 - 1
 _MAX_LAYERS = 10_000
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 class HfConfig:
@@ -88,7 +90,7 @@ class HfConfig:
     def int_(self, key: str, default: int = _MISSING, *, minimum: int = 1) -> int:
         """A whole number from `minimum` to 2^31 - 1, or to 10,000 for layers."""
         value = self._read(key, default)
-        maximum = _MAX_LAYERS if key in ("num_hidden_layers", "n_layer") else _MAX_INT
+        maximum = _MAX_LAYERS if key in _LAYER_COUNTS else _MAX_INT
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, value, "a whole number")
         if not minimum <= value <= maximum:
@@ -156,6 +158,15 @@ class HfConfig:
         ):
             raise self._wrong(key, value, "a list of whole numbers from 0 up")
         return value
+
+    def pairs(self, key: str, default: list[Any]) -> list[tuple[Any, Any]]:
+        """A list of lists of two, as in JSON."""
+        value = self._read(key, default)
+        if not isinstance(value, list) or not all(
+            isinstance(item, list) and len(item) == 2 for item in value
+        ):
+            raise self._wrong(key, value, "a list of pairs")
+        return [(first, second) for first, second in value]
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of finite numbers above zero."""

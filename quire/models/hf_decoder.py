@@ -5,7 +5,7 @@ Positions, activations and kinds of layers are read by `models.hf_parts`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +47,28 @@ def attention(
     if bias is not None:
         values["qkv_bias"] = values["out_bias"] = hf.bool_("attention_bias", bias)
     return Attention(**{**values, **fields})
+
+
+def with_attention(
+    spec: DecoderSpec, change: Callable[[int, Attention], Attention]
+) -> DecoderSpec:
+    """The same decoder with `change(number of the layer, its mixer)` for each mixer."""
+    layers = [
+        replace(layer, mixer=change(index, layer.mixer))
+        for index, layer in enumerate(spec.layers)
+        if isinstance(layer.mixer, Attention)
+    ]
+    return replace(spec, layers=tuple(layers))
+
+
+def shared_width(hf: HfConfig, width: int, heads: int, **fields: Any) -> Attention:
+    """Heads that share `width`; as many of k and v, or `num_kv_heads` of the fields."""
+    kv_heads = fields.pop("num_kv_heads", heads)
+    if width % heads or heads % kv_heads:
+        raise hf.refuse(
+            "hidden_size", f"{width} must be a multiple of {heads} heads, and they of {kv_heads}"
+        )
+    return Attention(num_heads=heads, num_kv_heads=kv_heads, head_size=width // heads, **fields)
 
 
 def dense(hf: HfConfig, *, activation: str = "silu", **fields: Any) -> Dense:

@@ -60,7 +60,7 @@ def sigmoid_experts(
     scale: float,
     groups: int = 1,
     top_groups: int = 1,
-    choice_bias: bool = True,
+    normalize: bool = True,
 ) -> Moe:
     """Experts weighed by sigmoids, chosen with a bias among the best groups. Source: arXiv 2412.19437.
 
@@ -68,28 +68,34 @@ def sigmoid_experts(
     """
     hf.choice("scoring_func", {"sigmoid": None}, "sigmoid")
     hf.choice("topk_method", {"noaux_tc": None}, "noaux_tc")
-    groups = hf.optional_int("n_group", groups) or 1
-    top_groups = hf.optional_int("topk_group", top_groups) or 1
-    experts = num_experts(hf)
-    if experts % groups or experts // groups < 2 or top_groups > groups:
-        raise hf.refuse("n_group", f"{experts} experts must stand in equal groups of two or more")
     return replace(
-        routed_experts(hf, experts, top_k=top_k, scale=scale),
+        in_groups(hf, routed_experts(hf, top_k=top_k, scale=scale), groups, top_groups, best=2),
         scoring="sigmoid",
-        normalize=hf.bool_("norm_topk_prob", True),
-        choice_bias=choice_bias,
-        groups=groups,
-        top_groups=top_groups if groups > 1 else 1,
-        group_best=2 if groups > 1 else 1,
+        normalize=hf.bool_("norm_topk_prob", normalize),
+        choice_bias=True,
     )
 
 
-def num_experts(hf: HfConfig) -> int:
-    """The number of routed experts in the older spelling or the newer one."""
-    return hf.int_("n_routed_experts", hf.optional_int("num_local_experts") or 64)
+def in_groups(hf: HfConfig, part: Moe, groups: int, top_groups: int, *, best: int) -> Moe:
+    """`part` with experts chosen among `topk_group` of `n_group` groups, whose defaults are given.
+
+    best  how many of its choices a group counts by.
+    """
+    groups = hf.optional_int("n_group", groups) or 1
+    top_groups = hf.optional_int("topk_group", top_groups) or 1
+    if groups == 1:
+        return part
+    each = part.num_experts // groups
+    if part.num_experts % groups or each < best:
+        raise hf.refuse("n_group", f"{part.num_experts} experts must stand in equal groups")
+    if top_groups > groups or top_groups * each < part.top_k:
+        raise hf.refuse(
+            "topk_group", f"{groups} groups of {each} experts, of which {part.top_k} are chosen"
+        )
+    return replace(part, groups=groups, top_groups=top_groups, group_best=best)
 
 
-def routed_experts(hf: HfConfig, experts: int, *, top_k: int, scale: float) -> Moe:
+def routed_experts(hf: HfConfig, *, top_k: int, scale: float) -> Moe:
     """What both kinds of routing share; shared experts are one part of their common width."""
     hf.skip(*_TRAINING)
     if hf.int_("moe_layer_freq", 1) != 1:
@@ -97,7 +103,7 @@ def routed_experts(hf: HfConfig, experts: int, *, top_k: int, scale: float) -> M
     width = hf.int_("moe_intermediate_size")
     shared = hf.optional_int("n_shared_experts", 1, minimum=0) or 0
     return Moe(
-        num_experts=experts,
+        num_experts=hf.int_("n_routed_experts", hf.optional_int("num_local_experts") or 64),
         top_k=hf.int_("num_experts_per_tok", top_k),
         width=width,
         activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),

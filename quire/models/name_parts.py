@@ -5,7 +5,11 @@ The rules' language and Llama's names are in `models.names`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+
 from quire.models.names import Fold, Rule
+from quire.models.spec import Placement
 
 _LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
 ALL_HEADS = (0, 1, 2)
@@ -48,6 +52,11 @@ def separate_heads(layer: str, *names: str) -> tuple[Rule, ...]:
 def joined_heads(source: str, *, fold: Fold = "none") -> tuple[Rule, Rule]:
     """A pair of rules for q, k and v in one tensor, in order or as `fold` says."""
     return pair(source, f"{_OURS}.mixer.qkv", parts=ALL_HEADS, fold=fold)
+
+
+def for_placement(placement: Placement, rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules for layers of one placement of norms only."""
+    return tuple(replace(rule, placement=placement) for rule in rules)
 
 
 GATE_UP_RULE = Rule(

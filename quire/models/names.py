@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from quire.models.parameters import Parameter, parameters
-from quire.models.spec import DecoderSpec, Moe
+from quire.models.spec import DecoderSpec, Moe, Placement
 from quire.protocol.errors import ModelLoadError
 
 Fold = Literal["none", "add_one", "gather_heads", "gather_quarters", "split_turns"]
@@ -32,6 +32,7 @@ class Rule:
                     and so on. "gather_quarters": a quarter of the heads of q, of v, of k, then the next
                     quarter. "split_turns": the rows of two parts take turns.
     skip            rows at the start of the checkpoint's tensor that are left out.
+    placement       of the layers that it is for; None: of all.
     A rule whose target the description does not have is not used.
     """
 
@@ -41,6 +42,7 @@ class Rule:
     transpose: bool = False
     fold: Fold = "none"
     skip: int = 0
+    placement: Placement | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
     for rule in weight_map.rules:
         numbers = range(len(spec.layers)) if "{layer}" in rule.target else range(1)
         for number in numbers:
+            if rule.placement not in (None, spec.layers[number].placement):
+                continue
             for expert in range(_num_experts(spec, number) if "{expert}" in rule.target else 1):
                 target = rule.target.format(layer=number, expert=expert)
                 if target in table:

@@ -21,6 +21,8 @@ NORM_PLACES = {
     "sandwich": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
     "parallel": ("before_mixer", "before_feed_forward"),
     "parallel_shared": ("before_parts",),
+    "after_sums": ("after_mixer", "after_feed_forward"),
+    "pre_feed_forward": ("before_feed_forward",),
 }
 """The norms of a layer with each placement."""
 
@@ -58,6 +60,8 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     }
     if spec.embedding_norm is not None:
         _norm(table, "embedding_norm", spec.embedding_norm, width)
+    if spec.token_types:
+        table["token_types.weight"] = Parameter(((spec.token_types, width),), "embedding")
     if spec.learned_positions:
         table["positions.weight"] = Parameter(((spec.learned_positions, width),), "embedding")
     for index, layer in enumerate(spec.layers):
@@ -93,7 +97,8 @@ def _norms(table: dict[str, Parameter], prefix: str, layer: LayerSpec, width: in
 
 
 def _norm(table: dict[str, Parameter], name: str, kind: NormKind, width: int) -> None:
-    table[f"{name}.weight"] = Parameter(((width,),), "norm")
+    if kind != "none":
+        table[f"{name}.weight"] = Parameter(((width,),), "norm")
     if kind == "layer":
         table[f"{name}.bias"] = Parameter(((width,),), "norm")
 

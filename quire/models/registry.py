@@ -14,15 +14,26 @@ from typing import Any
 
 from quire.config.plugins import load as load_reference
 from quire.models.architectures import (
+    bloom,
     cohere,
     deepseek,
+    ernie,
+    exaone,
     gemma,
+    glm,
+    glm_moe,
     gpt_classic,
+    gpt_oss,
+    gptj,
     granite,
+    hunyuan,
     llama,
+    llama_kin,
+    nemotron,
     olmo,
     phi,
     qwen,
+    stablelm,
 )
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig, merge_overrides
@@ -43,6 +54,17 @@ ARCHITECTURES: dict[str, Architecture] = {
     **granite.ARCHITECTURES,
     **gpt_classic.ARCHITECTURES,
     **deepseek.ARCHITECTURES,
+    **glm_moe.ARCHITECTURES,
+    **gpt_oss.ARCHITECTURES,
+    **bloom.ARCHITECTURES,
+    **exaone.ARCHITECTURES,
+    **ernie.ARCHITECTURES,
+    **glm.ARCHITECTURES,
+    **gptj.ARCHITECTURES,
+    **hunyuan.ARCHITECTURES,
+    **llama_kin.ARCHITECTURES,
+    **nemotron.ARCHITECTURES,
+    **stablelm.ARCHITECTURES,
 }
 
 

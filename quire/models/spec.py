@@ -15,9 +15,11 @@ from quire.protocol.cache import CacheGroup, CacheKind
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "swiglu_clamped"]
 """The last one is of experts only: `ops.moe.ExpertSizes` says what it is."""
 Scoring = Literal["softmax", "sigmoid"]
-Placement = Literal["pre", "post", "sandwich", "parallel", "parallel_shared"]
-NormKind = Literal["rms", "layer", "layer_unbiased"]
-"""Root mean square; or mean and variance, with or without a bias beside the weight."""
+Placement = Literal[
+    "pre", "post", "sandwich", "parallel", "parallel_shared", "after_sums", "pre_feed_forward"
+]
+NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
+"""Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
 QkNorm = Literal["none", "per_head", "full", "layer", "layer_per_head"]
 
 
@@ -92,8 +94,9 @@ class Rope:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Grouped-query attention, causal.
+    """Grouped-query attention, causal unless said.
 
+    bidirectional  a token sees those behind it too; a window counts both ways then.
     scale    factor of the scores; None is head_size ** -0.5.
     qk_norm  of q and k before RoPE, with eps `norm_eps`. "per_head": an RMS norm over each head;
              "full": one over all heads together; "layer": a LayerNorm with bias over each head;
@@ -119,6 +122,7 @@ class Attention:
     alibi: float = 0.0
     window: int | None = None
     softcap: float = 0.0
+    bidirectional: bool = False
 
     @property
     def query_scale(self) -> float:
@@ -253,7 +257,8 @@ class LayerSpec:
 
     placement       "pre": a norm before each part; "post": after each part, before it is added;
                     "sandwich": both; "parallel": both parts read the layer's input, each through
-                    its own norm; "parallel_shared": through one norm.
+                    its own norm; "parallel_shared": through one norm; "after_sums": a norm of the
+                    residual stream after each part was added; "pre_feed_forward": only that one.
     norm            kind of the norms around the parts.
     residual_scale  factor of what each part adds to the residual stream.
     """
@@ -279,6 +284,7 @@ class DecoderSpec:
     embedding_scale          factor of embedding rows, rounded to the model's dtype.
     learned_positions        rows of a table of learned positions, added to the embedding; 0 is
                              none.
+    token_types              rows of a table of token types, added to the embedding; 0 is none.
     head_bias                an output matrix of its own has a bias.
     logit_scale              factor of the logits, before the soft cap.
     logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
@@ -295,10 +301,19 @@ class DecoderSpec:
     embedding_norm: NormKind | None = None
     embedding_scale: float = 1.0
     learned_positions: int = 0
+    token_types: int = 0
     head_bias: bool = False
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
     tie_head: bool = False
+
+    @property
+    def sees_both_ways(self) -> bool:
+        """Whether tokens see those behind them: nothing can be generated, and a prompt runs whole."""
+        return any(
+            isinstance(layer.mixer, Attention) and layer.mixer.bidirectional
+            for layer in self.layers
+        )
 
     def for_length(self, max_model_len: int) -> DecoderSpec:
         """The same decoder for sequences up to `max_model_len`: wider windows are dropped."""
@@ -345,6 +360,15 @@ def cache_groups(
     """
     if max_model_len is not None:
         spec = spec.for_length(max_model_len)
+    if spec.sees_both_ways:
+        # Nothing is kept for a later step: every layer writes over what the one before it wrote.
+        sizes = [one.mixer.cache_bytes_per_token(dtype_bytes, scale_bytes) for one in spec.layers]
+        layers = tuple(range(len(spec.layers)))
+        return (
+            CacheGroup(
+                kind="full", layers=layers, block_size=block_size, bytes_per_token=max(sizes)
+            ),
+        )
     members: dict[tuple[CacheKind, int | None, int], list[int]] = {}
     for index, layer in enumerate(spec.layers):
         mixer = layer.mixer

@@ -241,14 +241,16 @@ class PagedAttentionReference(PagedAttentionBase):
         softcap: float = 0.0,
         sinks: torch.Tensor | None = None,
         slopes: torch.Tensor | None = None,
+        bidirectional: bool = False,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Attention of each query over its own sequence's cached keys, causal.
+        """Attention of each query over its own sequence's cached keys, causal unless `bidirectional`.
 
         q        [T, H, D], tokens of all sequences in plan order, their keys already written; the
                  i-th of n queries of a sequence stands at position seq_len - n + i.
         scale    factor on every score. softcap: cap * tanh(score / cap) after it; 0 is none.
-        window   tokens looked back, counting the query itself; None is unlimited.
+        window   tokens looked back, counting the query itself; None is unlimited. Both ways if
+                 `bidirectional`.
         sinks    [H] float32, a further score per head that takes weight and gives nothing.
         slopes   [H] float32, each key's score gains slope * (key position - query position).
         Returns [T, H, Dv] in q's dtype, accumulated in float32, one rounding. Slots that no token
@@ -272,10 +274,16 @@ class PagedAttentionReference(PagedAttentionBase):
                     tile[: rows.shape[0]] = rows
                     sink = None if sinks is None else sinks[head].to(torch.float32)
                     slope = 0.0 if slopes is None else float(slopes[head])
-                    rule = _Rule(scale, window, softcap, slope)
+                    rule = _Rule(scale, window, softcap, slope, bidirectional)
                     position = first + at - start
                     result = _attend(
-                        tile, position, keys[:, head // group], values[:, head // group], rule, sink
+                        tile,
+                        position,
+                        keys[:, head // group],
+                        values[:, head // group],
+                        seq_len,
+                        rule,
+                        sink,
                     )
                     out[at : at + rows.shape[0], head] = result[: rows.shape[0]].to(out.dtype)
         return out
@@ -287,6 +295,7 @@ class _Rule:
     window: int | None
     softcap: float
     slope: float
+    bidirectional: bool
 
 
 def _sequence_tiles(
@@ -327,10 +336,11 @@ def _attend(
     position: int,
     keys: torch.Tensor,
     values: torch.Tensor,
+    num_keys: int,
     rule: _Rule,
     sink: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attention of query rows [R, D] from `position` on over tiles [tiles, 32, D]; [R, Dv]."""
+    """Attention of query rows [R, D] from `position` on over the keys in tiles [tiles, 32, D]; [R, Dv]."""
     total = _start(q, values)
     tiles_per_segment = SEGMENT_TOKENS // TILE_TOKENS
     for first in range(0, keys.shape[0], tiles_per_segment):
@@ -341,7 +351,7 @@ def _attend(
                 scores = torch.tanh(scores / rule.softcap) * rule.softcap
             if rule.slope:
                 scores = scores + rule.slope * _distance(q, position, tile)
-            scores = scores.masked_fill(_hidden(q, position, tile, rule.window), float("-inf"))
+            scores = scores.masked_fill(_hidden(q, position, tile, num_keys, rule), float("-inf"))
             peak = torch.maximum(state[0], scores.amax(dim=-1, keepdim=True))
             keep = torch.exp(state[0] - peak)
             weights = torch.exp(scores - peak)
@@ -372,12 +382,17 @@ def _start(q: torch.Tensor, values: torch.Tensor) -> State:
     return weight + LOWEST, weight, _zeros(q, q.shape[0], values.shape[-1])
 
 
-def _hidden(q: torch.Tensor, position: int, tile: int, window: int | None) -> torch.Tensor:
+def _hidden(
+    q: torch.Tensor, position: int, tile: int, num_keys: int, rule: _Rule
+) -> torch.Tensor:
     """[R, 32] bool: the keys of a tile that a row may not see."""
     rows = torch.arange(position, position + q.shape[0], device=q.device).unsqueeze(1)
     keys = torch.arange(tile * TILE_TOKENS, (tile + 1) * TILE_TOKENS, device=q.device)
-    hidden = keys > rows
-    return hidden if window is None else hidden | (keys <= rows - window)
+    hidden = keys >= num_keys if rule.bidirectional else keys > rows
+    if rule.window is None:
+        return hidden
+    distance = (rows - keys).abs() if rule.bidirectional else rows - keys
+    return hidden | (distance >= rule.window)
 
 
 def _merge(a: State, b: State) -> State:

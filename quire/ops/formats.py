@@ -48,6 +48,10 @@ class Format:
         """Bits of one stored number; None when it is stored in the model's own dtype."""
         return {"plain": None, "int8": 8, "int4": 4, "fp8": 8}[self.kind]
 
+    def of(self, name: str) -> Format:
+        """The format of a parameter: this one for any, see `quant.formats.Formats`."""
+        return self
+
     def num_groups(self, in_size: int) -> int:
         """Scales of one column of `in_size` inputs."""
         return -(-in_size // self.group) if self.group else 1

@@ -35,15 +35,16 @@ def shown(value: Any) -> str:
 
 
 def integer(name: str, value: Any) -> int:
-    """The value as an int; floats, strings and booleans are refused."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)
+    """The value as an int of 64 bits, signed or not; floats, strings and booleans are refused."""
     try:
         if isinstance(value, bool):
             raise TypeError
-        return index(value)
+        found = index(value)
     except TypeError:
         refuse(name, f"{name} is {shown(value)}; it must be an integer.")
+    if not -(2**63) <= found < 2**64:
+        refuse(name, f"{name} is {shown(value)}; it must be an integer of 64 bits.")
+    return found
 
 
 def number(name: str, value: Any) -> float:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from quire.protocol.request import TensorRef
 from quire.protocol.step import PositionLogprobs
 
 FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
@@ -21,6 +22,7 @@ class SequenceUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     num_cached_tokens  prompt tokens found in the prefix cache; sent with the first update.
     prompt_logprobs    the slice computed in this step; position 0 of the prompt has none.
     queued_s, scheduled_s  monotonic times of arrival in the queue and of first scheduling.
+    pooled             what a pooling request asked for, with its end.
     error              a sentence, with finish_reason "error".
     """
 
@@ -34,6 +36,7 @@ class SequenceUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     num_cached_tokens: int | None = None
     queued_s: float | None = None
     scheduled_s: float | None = None
+    pooled: TensorRef | None = None
     error: str | None = None
 
 

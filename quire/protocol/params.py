@@ -41,6 +41,8 @@ MIN_TEMPERATURE = 0.01
 MAX_TEMPERATURE = 100.0
 MAX_REPETITION_PENALTY = 100.0
 MAX_LOGPROB_TOKEN_IDS = 128
+MAX_TOP_K = 2**31 - 1
+"""What more means, too: no vocabulary is larger, and kernels count in 32 bits."""
 MAX_BIAS = 1e6
 """Far beyond any logit, and far from where float32 sums overflow."""
 MAX_OPENAI_BIAS = 100.0
@@ -210,7 +212,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
         self.temperature = number("temperature", self.temperature)
         limits("temperature", self.temperature, low=0.0, high=MAX_TEMPERATURE)
         self.top_p = limits("top_p", number("top_p", self.top_p), above=0.0, high=1.0)
-        self.top_k = max(0, limits("top_k", integer("top_k", self.top_k), low=-1))
+        top_k = limits("top_k", integer("top_k", self.top_k), low=-1)
+        self.top_k = min(MAX_TOP_K, max(0, top_k))
         self.min_p = limits("min_p", number("min_p", self.min_p), low=0.0, high=1.0)
         if self.seed is not None:
             value = limits("seed", integer("seed", self.seed), low=-(2**63), high=2**64 - 1)

@@ -71,6 +71,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     embeds         [E, hidden] rows in the place of the embeddings of the prompt's tokens at `embed_rows`,
                    rising positions, whose ids are placeholders then.
     spans          (start, length) of prompt tokens that attend to each other both ways.
+    type_from      position from which on token types are 1, the second text of a pair; None: all are 0.
     arrival_time   Unix seconds.
     """
 
@@ -89,6 +90,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     embeds: TensorRef | None = None
     embed_rows: tuple[int, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
+    type_from: int | None = None
     encoder: EncoderInput | None = None
     grammar: GrammarSpec | None = None
     end_of_thinking_ids: tuple[int, ...] = ()

@@ -36,6 +36,7 @@ class NewRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     embeds: TensorRef | None = None
     embed_rows: tuple[int, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
+    type_from: int | None = None
     encoder: EncoderInput | None = None
     needs_mask: bool = False
 

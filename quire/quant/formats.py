@@ -6,6 +6,10 @@ byte stands in `ops.formats`, since its providers read it too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
 from quire.ops.formats import (
     BLOCK_COLUMNS,
     CACHE_FORMATS,
@@ -25,5 +29,28 @@ __all__ = [
     "PLAIN_CACHE",
     "CacheFormat",
     "Format",
+    "FormatTable",
+    "Formats",
     "parse",
 ]
+
+
+class Formats(Protocol):
+    """Answers for the name of a parameter how it is kept; a Format is one answer for all."""
+
+    def of(self, name: str) -> Format:
+        """The format of the parameter `name`."""
+
+
+@dataclass(frozen=True)
+class FormatTable:
+    """Formats by parameter name; what is not named is plain.
+
+    The experts of a layer have one format, which `<part>.experts` names too.
+    """
+
+    by_name: Mapping[str, Format] = field(default_factory=dict)
+
+    def of(self, name: str) -> Format:
+        """The format of the parameter `name`."""
+        return self.by_name.get(name, PLAIN)

@@ -247,7 +247,7 @@ class Running:
         logger.info("ready: serving %s", ", ".join(self.state.names))
         while not llm.errored:
             await asyncio.sleep(_LOOK_S)
-            self.state.take_stats()
+            self.state.tick()
         if self.state.config.keep_alive_on_engine_death:
             return
         with contextlib.suppress(TimeoutError):

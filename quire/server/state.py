@@ -17,6 +17,7 @@ from quire.config.server import ServerConfig
 from quire.metrics.engine_stats import ServingMetrics
 from quire.metrics.registry import Metrics
 from quire.metrics.stats_log import StatsLog
+from quire.protocol.outputs import EngineStats
 from quire.server.admission import Admission
 from quire.server.batches.caller import CALLED_FROM_INSIDE
 from quire.server.errors import not_found, unavailable
@@ -37,6 +38,7 @@ class ServerState:
         self.num_live_lines = 0
         self.idle = asyncio.Event()
         self.idle.set()
+        self._seen = EngineStats()
         self._number_requests(None)
         if llm is not None:
             self.set_ready(llm)
@@ -138,12 +140,19 @@ class ServerState:
                 self.idle.set()
 
     def take_stats(self) -> None:
-        """Brings the engine's counters to all that follows them: metrics, admission, the log."""
+        """Brings the engine's counters to what follows them, if there are new ones."""
+        if self.llm is None or not self.ready or self.llm.stats is self._seen:
+            return
+        self._seen = self.llm.stats
+        self.serving.take_stats(self._seen)
+        self.admission.watch(self._seen, is_restarting=self.is_restarting)
+
+    def tick(self) -> None:
+        """To be called a few times a second: `take_stats`, the time that passed, a line in the log."""
+        self.take_stats()
         if self.llm is not None and self.ready:
-            stats = self.llm.stats
-            self.serving.take_stats(stats)
-            self.admission.watch(stats, is_restarting=self.is_restarting)
-            self.stats_log.tick(stats, self.admission.num_started)
+            self.admission.watch(self._seen, is_restarting=self.is_restarting)
+            self.stats_log.tick(self._seen, self.admission.num_started)
 
 
 def new_id() -> str:

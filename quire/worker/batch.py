@@ -39,22 +39,26 @@ class Batch:
 class BatchBuilder:
     """Owns the step's input buffers, whose addresses do not move.
 
+    has_types  whether the model reads token types.
     Sizes grow to the largest step seen, at most by a doubling at a time.
     """
 
     def __init__(
-        self, *, state: WorkerState, memory: CacheMemory, arena: Arena, device: torch.device
+        self, *, state: WorkerState, memory: CacheMemory, arena: Arena, device: torch.device,
+        has_types: bool = False,
     ) -> None:
         self._state = state
         self._memory = memory
         self._arena = arena
         self._device = device
+        self._has_types = has_types
         self._reserve(256)
 
     def _reserve(self, num_tokens: int) -> None:
         self._capacity = num_tokens
         self._ids = torch.zeros(num_tokens, dtype=torch.int64, device=self._device)
         self._positions = torch.zeros((1, num_tokens), dtype=torch.int64, device=self._device)
+        self._types = torch.zeros(num_tokens, dtype=torch.int64, device=self._device)
 
     def build(self, plan: StepPlan) -> Batch:
         """The batch of a plan already applied to the state."""
@@ -71,11 +75,14 @@ class BatchBuilder:
         ids = self._state.token_ids[row_of, positions].astype(np.int64)
         self._ids[:num_tokens].copy_(torch.from_numpy(ids))
         self._positions[0, :num_tokens].copy_(torch.from_numpy(positions))
+        if self._has_types:
+            self._fill_types(rows, query_start, positions)
         self._fill_plans(rows, starts + counts, query_start, row_of, positions)
         self._arena.reset()
         context = ForwardContext(
             ids=self._ids[:num_tokens],
             positions=self._positions[:, :num_tokens],
+            types=self._types[:num_tokens],
             plans=self._memory.plans,
             caches=self._memory.caches,
             group_of=self._memory.group_of,
@@ -89,6 +96,23 @@ class BatchBuilder:
             query_start=query_start,
             context=context,
         )
+
+    def _fill_types(
+        self,
+        rows: NDArray[np.int64],
+        query_start: NDArray[np.int64],
+        positions: NDArray[np.int64],
+    ) -> None:
+        """Types of all tokens: 1 from where a row's second text begins. Most steps have none."""
+        pairs = [
+            (place, new.type_from)
+            for place, row in enumerate(rows.tolist())
+            if (new := self._state.row(row).new).type_from is not None
+        ]
+        types = self._types[: len(positions)].zero_()
+        for place, first in pairs:
+            begin, end = query_start[place], query_start[place + 1]
+            types[begin:end] = torch.from_numpy((positions[begin:end] >= first).astype(np.int64))
 
     def _fill_plans(
         self,

@@ -63,7 +63,9 @@ class CacheMemory:
                 )
                 self.caches[layer] = attend.provider.view(place, *sizes)  # type: ignore[attr-defined]
                 self.group_of[layer] = index
-                offset += group.block_size * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
+                part = group.block_size * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
+                if not decoder.spec.sees_both_ways:  # else all layers use one place in turn
+                    offset += part
             assert offset <= group.block_bytes, (
                 f"group {index} needs {offset} bytes a block, not {group.block_bytes}"
             )

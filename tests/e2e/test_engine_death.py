@@ -20,6 +20,8 @@ from tests.e2e.killing import (
     serving,
 )
 
+pytestmark = pytest.mark.slow
+
 POISON = """
 import sys
 

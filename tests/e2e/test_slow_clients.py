@@ -17,6 +17,8 @@ import pytest
 
 from tests.e2e.killing import Server, serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:

@@ -5,42 +5,10 @@ Values differ from every default so that a reader that misses one gives other lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-PROMPT_LEN = 200
-
-
-@dataclass(frozen=True)
-class Case:
-    """One config; `max_len` is what the decoder is built for.
-
-    unseen  fields that this case cannot show, as `test_parity.mutations` names them; another case
-            of the same architecture must show them.
-    quiet   factor of all matrices and biases that write to the residual stream: where eps is a
-            constant, only a stream as small as that shows it. Only OPT's names are known.
-    """
-
-    config: dict[str, Any]
-    max_len: int = 256
-    unseen: frozenset[str] = frozenset()
-    quiet: float = 1.0
-
-
-COMMON = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 80,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 0.03,
-    "torch_dtype": "float32",
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
+from tests.models.case import CLASSIC, COMMON, PROMPT_LEN, Case
+from tests.models.families_dense import DENSE_CASES
 
 
 def llama(**values: Any) -> dict[str, Any]:
@@ -77,15 +45,6 @@ def longrope(pairs: int, **values: Any) -> dict[str, Any]:
         "long_factor": [2.0 + 1.7 * pair for pair in range(pairs)],
         **values,
     }
-
-
-CLASSIC = {
-    "vocab_size": 97,
-    "torch_dtype": "float32",
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
 
 
 def gpt2(**values: Any) -> dict[str, Any]:
@@ -128,11 +87,24 @@ LATENT = {
 }
 
 
-def deepseek(name: str, model_type: str, **values: Any) -> dict[str, Any]:
-    routing = {"n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 40}
-    routing |= {"n_shared_experts": 2, "first_k_dense_replace": 1, "routed_scaling_factor": 1.7}
+ROUTED = {
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.7,
+}
+IN_GROUPS = {"n_routed_experts": 12, "n_group": 3, "topk_group": 2}
+
+
+def routed(name: str, model_type: str, **values: Any) -> dict[str, Any]:
     names = {"architectures": [name], "model_type": model_type, "rope_theta": 600.0}
-    return COMMON | names | LATENT | routing | values
+    return COMMON | names | ROUTED | values
+
+
+def deepseek(name: str, model_type: str, **values: Any) -> dict[str, Any]:
+    return routed(name, model_type, **LATENT | values)
 
 
 YARN_MLA = {
@@ -371,8 +343,7 @@ CASES: dict[str, Case] = {
             "DeepseekV2ForCausalLM",
             "deepseek_v2",
             topk_method="group_limited_greedy",
-            n_group=4,
-            topk_group=2,
+            **IN_GROUPS,
             attention_bias=True,
             rope_scaling=YARN_MLA,
         )
@@ -390,8 +361,7 @@ CASES: dict[str, Case] = {
         deepseek(
             "DeepseekV3ForCausalLM",
             "deepseek_v3",
-            n_group=4,
-            topk_group=2,
+            **IN_GROUPS,
             norm_topk_prob=False,
             attention_bias=True,
             rope_scaling=YARN_MLA,
@@ -432,6 +402,89 @@ CASES: dict[str, Case] = {
             "hidden_act": "gelu",
         }
     ),
+    "gpt_oss": Case(
+        COMMON
+        | {
+            "architectures": ["GptOssForCausalLM"],
+            "model_type": "gpt_oss",
+            "head_dim": 24,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "swiglu_limit": 0.7,
+            "sliding_window": 40,
+            "rope_theta": 600.0,
+            "rope_scaling": YARN,
+        }
+    ),
+    "gpt_oss_unbiased": Case(
+        COMMON
+        | {
+            "architectures": ["GptOssForCausalLM"],
+            "model_type": "gpt_oss",
+            "head_dim": 16,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "attention_bias": False,
+            "sliding_window": 40,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 600.0},
+            "tie_word_embeddings": True,
+        }
+    ),
+    "glm4_moe": Case(
+        routed(
+            "Glm4MoeForCausalLM",
+            "glm4_moe",
+            head_dim=24,
+            attention_bias=True,
+            use_qk_norm=True,
+            partial_rotary_factor=0.75,
+            **IN_GROUPS,
+        )
+    ),
+    "glm4_moe_plain": Case(
+        routed(
+            "Glm4MoeForCausalLM",
+            "glm4_moe",
+            head_dim=16,
+            norm_topk_prob=False,
+            hidden_act="gelu",
+            tie_word_embeddings=True,
+        )
+    ),
+    "dots1": Case(
+        routed(
+            "Dots1ForCausalLM",
+            "dots1",
+            head_dim=24,
+            attention_bias=True,
+            norm_topk_prob=True,
+            sliding_window=40,
+            max_window_layers=1,
+        )
+    ),
+    "solar_open": Case(
+        routed(
+            "SolarOpenForCausalLM",
+            "solar_open",
+            head_dim=24,
+            attention_bias=True,
+            **IN_GROUPS,
+        )
+    ),
+    "minimax_m2": Case(
+        COMMON
+        | {
+            "architectures": ["MiniMaxM2ForCausalLM"],
+            "model_type": "minimax_m2",
+            "head_dim": 24,
+            "rotary_dim": 16,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "rope_theta": 600.0,
+            "hidden_act": "gelu",
+        }
+    ),
     "gpt2": Case(gpt2(scale_attn_weights=False, activation_function="relu")),
     "gpt2_by_layer": Case(
         gpt2(scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False, n_inner=None)
@@ -444,3 +497,4 @@ CASES: dict[str, Case] = {
         gpt_neox(use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast")
     ),
 }
+CASES |= DENSE_CASES

@@ -27,8 +27,9 @@ from quire.protocol.cache import CacheGroup
 CPU = torch.device("cpu")
 BLOCKS_PER_SLAB = 3
 TABLES = ("embed_tokens", "embed_positions", "embed_in", "embed_out", "lm_head", "wte", "wpe")
+TABLES += ("word_embeddings.",)
 """Parts of names of matrices that are read by rows, and of heads."""
-WRITERS = ("embed_tokens", "embed_positions", "out_proj", "fc2")
+WRITERS = ("embed_tokens", "embed_positions", "out_proj", "fc2", "o_proj", "down_proj")
 
 
 class PagedRun:
@@ -185,7 +186,7 @@ def write_checkpoint(
     """A random checkpoint with exactly this config.json, scaled so that every part matters.
 
     Matrices have a gain of about 1.5, norm weights and biases spread widely. `quiet` multiplies
-    what writes to the residual stream of OPT.
+    what writes to the residual stream where `WRITERS` are its names.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 

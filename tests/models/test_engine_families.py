@@ -20,7 +20,24 @@ from tests.models.test_parity import spec_of
 
 NUM_TOKENS = 16
 PROMPT = tuple((7 * index * index + 3) % 90 + 5 for index in range(60))
-WINDOWED = {"mistral", "mixtral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"}
+WINDOWED = {
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "smollm3",
+    "ministral",
+    "cwm",
+    "cohere2",
+    "olmo3",
+    "exaone4",
+    "starcoder2",
+    "vaultgemma",
+    "gpt_neo",
+}
 
 
 def first_cases() -> dict[str, str]:

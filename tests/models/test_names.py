@@ -134,8 +134,8 @@ def test_heads_that_stand_together_are_taken_apart(tmp_path: Path) -> None:
         {"w": heads.view(24, 6), "b": heads[..., 0].reshape(24).clone()}, tmp_path / "a.safetensors"
     )
     pieces = [
-        Piece("w", (0, 1, 2), (24, 6), False, "gather_heads", head_size=4),
-        Piece("b", (0, 1, 2), (24,), False, "gather_heads", head_size=4),
+        Piece("w", (0, 1, 2), (24, 6), False, "gather_heads", head_size=4, groups=2),
+        Piece("b", (0, 1, 2), (24,), False, "gather_heads", head_size=4, groups=2),
         Piece("w", (0,), (24, 6), False, "none", skip=2),
     ]
     weight, bias, cut = (

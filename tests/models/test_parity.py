@@ -171,6 +171,9 @@ def forgiving(names: WeightMap, spec: DecoderSpec, original: DecoderSpec) -> Wei
     Norms that only the wrong description has take the weights of a norm that it has not.
     """
     had = {piece.source for found in expand(names, original).values() for piece in found}
+    placements = {None, original.layers[0].placement}
+    rules = (replace(it, placement=None) for it in names.rules if it.placement in placements)
+    names = replace(names, rules=tuple(rules))
     if spec.layers[0].placement != original.layers[0].placement:
         for place in NORM_PLACES[spec.layers[0].placement]:
             names = with_norm(names, place, original.layers[0].placement)

@@ -34,6 +34,8 @@ CANARY = {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 
     "return_token_ids": True,
     "seed": 1,
 }
+_SERIES = re.compile(r"^([a-z:_]+)(?:\{[^}]*\})? (\S+)$", re.M)
+_USED = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
 MOST_GROWTH = 64 << 20
 """Bytes by which an attack may let the server's memory grow."""
 
@@ -67,11 +69,6 @@ def assert_refused(
     return str(error["message"])
 
 
-def _canary(server: Server) -> dict[str, Any]:
-    answer = httpx.post(f"{server.url}/v1/completions", json=CANARY, timeout=60).json()
-    return dict(answer["choices"][0])
-
-
 @dataclass(frozen=True)
 class State:
     """A server at rest."""
@@ -92,8 +89,9 @@ class Alive:
         self._server = server
         self._patience_s = patience_s
         self._front = psutil.Process(server.process.pid)
+        self._client = httpx.Client(base_url=server.url, timeout=60)
         for _ in range(3):
-            _canary(server)
+            self._canary()
         self.before = self._state()
 
     def check(self, most_growth: int = MOST_GROWTH) -> None:
@@ -101,38 +99,44 @@ class Alive:
         server = self._server
         assert server.process.poll() is None, server.log()
         begun_s = time.monotonic()
-        assert httpx.get(f"{server.url}/health", timeout=10).status_code == 200
+        assert self._client.get("/health").status_code == 200
         assert time.monotonic() - begun_s < 5, "/health was slow"
-        self._wait_for_rest()
+        counts = self._wait_for_rest()
         now = self._state()
         assert now.canary == self.before.canary, "an undisturbed request gets another answer"
         assert now.engine_pid == self.before.engine_pid, server.log()[-3000:]
-        assert server.metric("quire:engine_restarts_total") == 0
+        assert counts["quire:engine_restarts_total"] == 0
         grown = now.num_bytes - self.before.num_bytes
         assert grown < most_growth, f"grew by {grown >> 20} MiB"
-        ended = sum(
-            server.metric(f"quire:requests_{how}_total") for how in ("finished", "aborted", "failed")
-        )
-        assert ended == server.metric("quire:requests_accepted_total")
+        ended = sum(counts[f"quire:requests_{how}_total"] for how in ("finished", "aborted", "failed"))
+        assert ended == counts["quire:requests_accepted_total"]
         self.before = now
 
-    def _wait_for_rest(self) -> None:
+    def counts(self) -> dict[str, float]:
+        """Every series of /metrics, added up over its labels."""
+        found: dict[str, float] = {}
+        for name, value in _SERIES.findall(self._client.get("/metrics").text):
+            found[name] = found.get(name, 0.0) + float(value)
+        return found
+
+    def _wait_for_rest(self) -> dict[str, float]:
         end_s = time.monotonic() + self._patience_s
         while True:
-            used = {
-                name: self._server.metric(f"vllm:{name}")
-                for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
-            }
+            counts = self.counts()
+            used = {name: counts[f"vllm:{name}"] for name in _USED}
             used["files"] = max(0, self._front.num_fds() - self.before.num_files - 8)
             if not any(used.values()):
-                return
+                return counts
             assert time.monotonic() < end_s, f"not at rest: {used}"
             time.sleep(0.05)
+
+    def _canary(self) -> dict[str, Any]:
+        return dict(self._client.post("/v1/completions", json=CANARY).json()["choices"][0])
 
     def _state(self) -> State:
         server = self._server
         return State(
-            canary=_canary(server),
+            canary=self._canary(),
             engine_pid=server.engine_pid(),
             num_files=self._front.num_fds(),
             num_bytes=self.memory_bytes(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.killing import Server, serving
@@ -26,3 +27,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def alive(server: Server) -> Alive:
     """The standing assertion; call `check`."""
     return Alive(server)
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[httpx.Client]:
+    """Connections to the server, kept."""
+    with httpx.Client(base_url=server.url, timeout=60) as kept:
+        yield kept

@@ -9,7 +9,7 @@ import time
 
 from quire.engine.request import Request
 from quire.engine.scheduler.policy import rank_of
-from quire.protocol.errors import InvalidRequestError, NotServedError
+from quire.protocol.errors import InvalidRequestError
 from quire.protocol.params import SamplingParams
 from quire.protocol.request import EngineRequest
 
@@ -19,16 +19,17 @@ def accept(
 ) -> Request:
     """The request in the scheduler's form; `number` counts arrivals.
 
-    Raises InvalidRequestError, or its NotServedError, if it can never come to an end.
+    Raises InvalidRequestError if it can never come to an end.
     """
     params = source.params
+    longest, why = max_model_len - 1, ", so that one token can follow"
     if not isinstance(params, SamplingParams):
-        raise NotServedError("this engine only generates text; it has no pooling", param="task")
+        params = SamplingParams(temperature=0.0, max_tokens=1)
+        longest, why = max_model_len, ""
     num_prompt = len(source.prompt_token_ids)
-    if not 1 <= num_prompt < max_model_len:
+    if not 1 <= num_prompt <= longest:
         raise InvalidRequestError(
-            f"the prompt has {num_prompt} tokens; this model takes 1 to {max_model_len - 1}, so that "
-            "one token can follow",
+            f"the prompt has {num_prompt} tokens; this model takes 1 to {longest}{why}",
             param="prompt",
         )
     try:

@@ -5,8 +5,11 @@ The state of the queues and of the cache is `scheduler.scheduler`'s.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from quire.engine.request import Request, Sequence
 from quire.protocol.outputs import FinishReason, SequenceUpdate
+from quire.protocol.request import TensorRef
 from quire.protocol.step import PositionLogprobs
 
 
@@ -48,6 +51,11 @@ def late_logprobs(
     fresh = unsent_logprobs(request, start, slices)
     heir = request.sequences[min(request.sequences)]
     return [make_update(heir, [], None, fresh, None)] if fresh else []
+
+
+def pooled_update(sequence: Sequence, pooled: TensorRef) -> SequenceUpdate:
+    """The one news of a pooling request: its result, and its end."""
+    return replace(make_update(sequence, [], None, None, ("stop", None)), pooled=pooled)
 
 
 def make_update(

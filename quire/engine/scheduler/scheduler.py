@@ -15,7 +15,13 @@ from quire.engine.scheduler.intake import accept
 from quire.engine.scheduler.places import Places
 from quire.engine.scheduler.plan import Draft, Flight
 from quire.engine.scheduler.policy import check_settings, chunk_len
-from quire.engine.scheduler.results import late_logprobs, make_update, stop_of, unsent_logprobs
+from quire.engine.scheduler.results import (
+    late_logprobs,
+    make_update,
+    pooled_update,
+    stop_of,
+    unsent_logprobs,
+)
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import InvalidRequestError
 from quire.protocol.outputs import EngineStats, FinishReason, SequenceUpdate
@@ -34,6 +40,7 @@ class Scheduler:
 
     token_budget  tokens of a step; may be set between steps, and acts between 1 and
                   max_num_batched_tokens.
+    whole_prompts  a prompt runs in one step or waits for the next; the budget must hold the longest.
     places, flights  where every sequence is, and the plans without a result; to be looked at only.
     """
 
@@ -48,6 +55,7 @@ class Scheduler:
         long_prefill_token_threshold: int = 0,
         enable_prefix_caching: bool = True,
         hash_algo: str = "sha256",
+        whole_prompts: bool = False,
     ) -> None:
         """Raises SettingsError for a limit below 1, an unknown policy, or a cache too small for one
         sequence of max_model_len tokens."""
@@ -61,7 +69,8 @@ class Scheduler:
         self._max_budget = max_num_batched_tokens
         self._max_model_len = max_model_len
         self._policy = policy
-        self._longest_chunk = long_prefill_token_threshold
+        self._longest_chunk = 0 if whole_prompts else long_prefill_token_threshold
+        self._whole_prompts = whole_prompts
         self._caching = enable_prefix_caching
         self._cache = CacheManager(
             layout,
@@ -275,6 +284,8 @@ class Scheduler:
         0 if blocks run out, _WAITS if the next block is being computed by somebody else.
         """
         cache, places = self._cache, self._places
+        if self._whole_prompts and sequence.length > budget:
+            return 0
         if sequence.is_fork:
             start = sequence.computed
             count = self._chunk(start, sequence.length - start, budget)
@@ -381,11 +392,14 @@ class Scheduler:
     ) -> list[SequenceUpdate]:
         """Takes in a row whatever it brings: a token, prompt logprobs, an end, or trouble."""
         error = row.error
-        if error is None and not row.nonfinite and len(row.token_ids) != sampled:
-            error = f"the step gave {len(row.token_ids)} tokens where {int(sampled)} was due"
+        num_given = len(row.token_ids) + (row.pooled is not None)
+        if error is None and not row.nonfinite and num_given != sampled:
+            error = f"the step gave {num_given} tokens where {int(sampled)} was due"
         if error is not None or row.nonfinite:
             return self._take_trouble(sequence, start, error)
         request = sequence.request
+        if request.pools:
+            return self._take_pooled(sequence, row)
         prompt_logprobs = None
         if request.logprobs_at < sequence.num_prompt:
             prompt_logprobs = unsent_logprobs(request, start, row.prompt_logprobs)
@@ -406,6 +420,12 @@ class Scheduler:
         elif not prompt_logprobs:
             return []
         return [make_update(sequence, row.token_ids, row.logprobs, prompt_logprobs, stop)]
+
+    def _take_pooled(self, sequence: Sequence, row: RowResult) -> list[SequenceUpdate]:
+        if row.pooled is None:
+            return []
+        self._places.finish(sequence)
+        return [pooled_update(sequence, row.pooled)]
 
     def _take_trouble(
         self, sequence: Sequence, start: int, error: str | None

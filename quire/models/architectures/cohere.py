@@ -1,4 +1,4 @@
-"""Cohere (Command R, Aya): both parts of a layer read one LayerNorm, neighbours turn in pairs.
+"""Cohere (Command R and A, Aya): both parts of a layer read one LayerNorm, neighbours turn in pairs.
 
 Spellings shared with other families are in `models.hf_parts`.
 """
@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.hf_decoder import with_attention
+from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope, sliding_layers
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
 
@@ -55,9 +56,31 @@ def cohere(hf: HfConfig) -> DecoderSpec:
     )
 
 
+def cohere2(hf: HfConfig) -> DecoderSpec:
+    """`Cohere2ForCausalLM`: windows with positions, and every fourth layer without either."""
+    # How published files say the same once more.
+    hf.skip("layer_switch", "order_of_interleaved_layers", "position_embedding_type", "rotary_pct")
+    hf.skip("use_embedding_sharing", "use_gated_activation", "use_parallel_block")
+    hf.skip("use_parallel_embedding")
+    if hf.bool_("use_qk_norm", False):
+        raise hf.refuse("use_qk_norm", "this architecture has no norms of q and k")
+    window = hf.optional_int("sliding_window", 4096)
+    every = hf.int_("sliding_window_pattern", 4)
+    slides = sliding_layers(hf, lambda index: (index + 1) % every != 0)
+    return with_attention(
+        cohere(hf),
+        lambda index, mixer: (
+            replace(mixer, window=window) if slides[index] else replace(mixer, rope=None)
+        ),
+    )
+
+
 COHERE_NAMES = LLAMA_NAMES.with_rules(
     Rule("model.layers.{layer}.input_layernorm.weight", "layers.{layer}.norm_before_parts.weight"),
     *QK_NORM_RULES,
 )
 
-ARCHITECTURES = {"CohereForCausalLM": Architecture(cohere, COHERE_NAMES)}
+ARCHITECTURES = {
+    "CohereForCausalLM": Architecture(cohere, COHERE_NAMES),
+    "Cohere2ForCausalLM": Architecture(cohere2, COHERE_NAMES),
+}

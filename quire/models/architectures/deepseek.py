@@ -11,14 +11,14 @@ from math import sqrt
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
+from quire.models.hf_decoder import decoder, dense
 from quire.models.hf_deepseek import (
     dense_first,
+    in_groups,
     latent_attention,
-    num_experts,
     routed_experts,
     sigmoid_experts,
 )
-from quire.models.hf_decoder import decoder, dense
 from quire.models.names import DEEPSEEK_RULES, LATENT_RULES, LLAMA_NAMES
 from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mla
 
@@ -32,14 +32,10 @@ def deepseek_v2(hf: HfConfig) -> DecoderSpec:
     for key in ("norm_topk_prob", "mlp_bias"):
         if hf.bool_(key, False):
             raise hf.refuse(key, "no checkpoint of this architecture has it, and readings differ")
-    experts = num_experts(hf)
-    part = replace(routed_experts(hf, experts, top_k=6, scale=1.0), normalize=False)
-    groups, top_groups = hf.optional_int("n_group", 1), hf.optional_int("topk_group", 1)
+    part = replace(routed_experts(hf, top_k=6, scale=1.0), normalize=False)
     if hf.choice("topk_method", _GROUPED, "greedy"):
-        groups, top_groups = groups or 1, top_groups or 1
-        if experts % groups or top_groups > groups:
-            raise hf.refuse("n_group", f"{experts} experts must stand in equal groups")
-        part = replace(part, groups=groups, top_groups=top_groups)
+        part = in_groups(hf, part, 1, 1, best=1)
+    hf.skip("n_group", "topk_group")
     return _decoder(hf, mixer, dense_first(hf, part, 0), max_len=2048)
 
 

@@ -5,6 +5,8 @@ Spellings shared with other families are in `models.hf_parts`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_parts import ACTIVATIONS, head_counts, rope, sliding_layers
@@ -162,6 +164,12 @@ def _gemma3_ropes(hf: HfConfig, head_size: int) -> tuple[Rope, Rope]:
     return local, rope(hf, head_size=head_size, theta=base)
 
 
+def vaultgemma(hf: HfConfig) -> DecoderSpec:
+    """`VaultGemmaForCausalLM`: Gemma 2 without the norms after the parts. Source: arXiv 2510.15001."""
+    spec = gemma2(hf)
+    return replace(spec, layers=tuple(replace(layer, placement="pre") for layer in spec.layers))
+
+
 _LAYER = "model.layers.{layer}"
 GEMMA2_NAMES = LLAMA_NAMES.with_rules(*SANDWICH_RULES).folded(
     "add_one",
@@ -180,6 +188,10 @@ GEMMA_NAMES = LLAMA_NAMES.folded(
     "model.norm.weight",
 )
 
+VAULT_NAMES = GEMMA2_NAMES.without(
+    "layers.{layer}.norm_after_mixer", "layers.{layer}.norm_after_feed_forward"
+)
+
 GEMMA3_NAMES = GEMMA2_NAMES.with_rules(*QK_NORM_RULES).folded(
     "add_one", f"{_LAYER}.self_attn.q_norm.weight", f"{_LAYER}.self_attn.k_norm.weight"
 )
@@ -187,5 +199,6 @@ GEMMA3_NAMES = GEMMA2_NAMES.with_rules(*QK_NORM_RULES).folded(
 ARCHITECTURES = {
     "GemmaForCausalLM": Architecture(gemma, GEMMA_NAMES),
     "Gemma2ForCausalLM": Architecture(gemma2, GEMMA2_NAMES),
+    "VaultGemmaForCausalLM": Architecture(vaultgemma, VAULT_NAMES),
     "Gemma3ForCausalLM": Architecture(gemma3, GEMMA3_NAMES),
 }

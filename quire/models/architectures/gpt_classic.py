@@ -5,14 +5,18 @@ Spellings shared with other families are in `models.hf_parts`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
+from quire.models.hf_decoder import with_attention
 from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
-from quire.models.names import Fold, Rule, WeightMap
+from quire.models.name_parts import ALL_HEADS, pair, separate_heads
+from quire.models.names import Rule, WeightMap
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
 
 
-def gpt2(hf: HfConfig) -> DecoderSpec:
+def gpt2(hf: HfConfig, *, activation: str = "gelu_new") -> DecoderSpec:
     """`GPT2LMHeadModel`: learned positions; defaults as in GPT2Config."""
     width, heads = hf.int_("n_embd", 768), hf.int_("n_head", 12)
     if width % heads:
@@ -27,7 +31,7 @@ def gpt2(hf: HfConfig) -> DecoderSpec:
     hf.skip("summary_type", "summary_use_proj", "_num_labels", "output_past")
     dense = Dense(
         width=hf.optional_int("n_inner") or 4 * width,
-        activation=hf.choice("activation_function", ACTIVATIONS, "gelu_new"),
+        activation=hf.choice("activation_function", ACTIVATIONS, activation),
         bias=True,
         gated=False,
     )
@@ -59,6 +63,21 @@ def gpt2(hf: HfConfig) -> DecoderSpec:
         learned_positions=max_len,
         tie_head=hf.bool_("tie_word_embeddings", True),
     )
+
+
+def gpt_bigcode(hf: HfConfig) -> DecoderSpec:
+    """`GPTBigCodeForCausalLM` (SantaCoder, StarCoder): GPT-2 with one head of k and v.
+
+    Defaults as in GPTBigCodeConfig. Source: arXiv 2301.03988.
+    """
+    # Where the reference rounds, and what it plans with.
+    hf.skip("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "inference_runner")
+    hf.skip("max_batch_size", "max_sequence_length", "pad_key_length", "pre_allocate_kv_cache")
+    hf.skip("validate_runner_input")
+    spec = gpt2(hf, activation="gelu_pytorch_tanh")
+    if not hf.bool_("multi_query", True):
+        return spec
+    return with_attention(spec, lambda index, mixer: replace(mixer, num_kv_heads=1))
 
 
 def opt(hf: HfConfig) -> DecoderSpec:
@@ -153,37 +172,19 @@ def gpt_neox(hf: HfConfig) -> DecoderSpec:
 
 
 _OURS = "layers.{layer}"
-_ALL = (0, 1, 2)
-
-
-def _pair(
-    source: str,
-    target: str,
-    *,
-    parts: tuple[int, ...] = (0,),
-    transpose: bool = False,
-    fold: Fold = "none",
-) -> tuple[Rule, Rule]:
-    """The rules of a weight and of the bias beside it."""
-    return (
-        Rule(f"{source}.weight", f"{target}.weight", parts, transpose, fold),
-        Rule(f"{source}.bias", f"{target}.bias", parts, fold=fold),
-    )
-
-
 _GPT2 = "transformer.h.{layer}"
 
 GPT2_NAMES = WeightMap(
     rules=(
         Rule("transformer.wte.weight", "embedding.weight"),
         Rule("transformer.wpe.weight", "positions.weight"),
-        *_pair(f"{_GPT2}.ln_1", f"{_OURS}.norm_before_mixer"),
-        *_pair(f"{_GPT2}.attn.c_attn", f"{_OURS}.mixer.qkv", parts=_ALL, transpose=True),
-        *_pair(f"{_GPT2}.attn.c_proj", f"{_OURS}.mixer.out", transpose=True),
-        *_pair(f"{_GPT2}.ln_2", f"{_OURS}.norm_before_feed_forward"),
-        *_pair(f"{_GPT2}.mlp.c_fc", f"{_OURS}.feed_forward.up", transpose=True),
-        *_pair(f"{_GPT2}.mlp.c_proj", f"{_OURS}.feed_forward.down", transpose=True),
-        *_pair("transformer.ln_f", "final_norm"),
+        *pair(f"{_GPT2}.ln_1", f"{_OURS}.norm_before_mixer"),
+        *pair(f"{_GPT2}.attn.c_attn", f"{_OURS}.mixer.qkv", parts=ALL_HEADS, transpose=True),
+        *pair(f"{_GPT2}.attn.c_proj", f"{_OURS}.mixer.out", transpose=True),
+        *pair(f"{_GPT2}.ln_2", f"{_OURS}.norm_before_feed_forward"),
+        *pair(f"{_GPT2}.mlp.c_fc", f"{_OURS}.feed_forward.up", transpose=True),
+        *pair(f"{_GPT2}.mlp.c_proj", f"{_OURS}.feed_forward.down", transpose=True),
+        *pair("transformer.ln_f", "final_norm"),
         Rule("lm_head.weight", "head.weight"),
     ),
     ignored=(f"{_GPT2}.attn.bias", f"{_GPT2}.attn.masked_bias"),
@@ -192,23 +193,28 @@ GPT2_NAMES = WeightMap(
 )
 """Matrices stand as [in, out]; the masks of old files are left unread."""
 
+BIGCODE_NAMES = replace(
+    GPT2_NAMES,
+    rules=tuple(
+        replace(rule, transpose=False, fold="gather_heads" if ".c_attn." in rule.source else "none")
+        for rule in GPT2_NAMES.rules
+    ),
+)
+"""Matrices stand as [out, in]; each head of k and v stands behind the heads of q that share it."""
+
 _OPT = "model.decoder.layers.{layer}"
 
 OPT_NAMES = WeightMap(
     rules=(
         Rule("model.decoder.embed_tokens.weight", "embedding.weight"),
         Rule("model.decoder.embed_positions.weight", "positions.weight", skip=2),
-        *_pair(f"{_OPT}.self_attn_layer_norm", f"{_OURS}.norm_before_mixer"),
-        *(
-            rule
-            for part, name in enumerate("qkv")
-            for rule in _pair(f"{_OPT}.self_attn.{name}_proj", f"{_OURS}.mixer.qkv", parts=(part,))
-        ),
-        *_pair(f"{_OPT}.self_attn.out_proj", f"{_OURS}.mixer.out"),
-        *_pair(f"{_OPT}.final_layer_norm", f"{_OURS}.norm_before_feed_forward"),
-        *_pair(f"{_OPT}.fc1", f"{_OURS}.feed_forward.up"),
-        *_pair(f"{_OPT}.fc2", f"{_OURS}.feed_forward.down"),
-        *_pair("model.decoder.final_layer_norm", "final_norm"),
+        *pair(f"{_OPT}.self_attn_layer_norm", f"{_OURS}.norm_before_mixer"),
+        *separate_heads(_OPT, *(f"self_attn.{name}_proj" for name in "qkv")),
+        *pair(f"{_OPT}.self_attn.out_proj", f"{_OURS}.mixer.out"),
+        *pair(f"{_OPT}.final_layer_norm", f"{_OURS}.norm_before_feed_forward"),
+        *pair(f"{_OPT}.fc1", f"{_OURS}.feed_forward.up"),
+        *pair(f"{_OPT}.fc2", f"{_OURS}.feed_forward.down"),
+        *pair("model.decoder.final_layer_norm", "final_norm"),
         Rule("lm_head.weight", "head.weight"),
     ),
     ignored_if_tied=("lm_head.weight",),
@@ -221,18 +227,18 @@ _NEOX = "gpt_neox.layers.{layer}"
 NEOX_NAMES = WeightMap(
     rules=(
         Rule("gpt_neox.embed_in.weight", "embedding.weight"),
-        *_pair(f"{_NEOX}.input_layernorm", f"{_OURS}.norm_before_mixer"),
-        *_pair(
+        *pair(f"{_NEOX}.input_layernorm", f"{_OURS}.norm_before_mixer"),
+        *pair(
             f"{_NEOX}.attention.query_key_value",
             f"{_OURS}.mixer.qkv",
-            parts=_ALL,
+            parts=ALL_HEADS,
             fold="gather_heads",
         ),
-        *_pair(f"{_NEOX}.attention.dense", f"{_OURS}.mixer.out"),
-        *_pair(f"{_NEOX}.post_attention_layernorm", f"{_OURS}.norm_before_feed_forward"),
-        *_pair(f"{_NEOX}.mlp.dense_h_to_4h", f"{_OURS}.feed_forward.up"),
-        *_pair(f"{_NEOX}.mlp.dense_4h_to_h", f"{_OURS}.feed_forward.down"),
-        *_pair("gpt_neox.final_layer_norm", "final_norm"),
+        *pair(f"{_NEOX}.attention.dense", f"{_OURS}.mixer.out"),
+        *pair(f"{_NEOX}.post_attention_layernorm", f"{_OURS}.norm_before_feed_forward"),
+        *pair(f"{_NEOX}.mlp.dense_h_to_4h", f"{_OURS}.feed_forward.up"),
+        *pair(f"{_NEOX}.mlp.dense_4h_to_h", f"{_OURS}.feed_forward.down"),
+        *pair("gpt_neox.final_layer_norm", "final_norm"),
         Rule("embed_out.weight", "head.weight"),
     ),
     ignored=(
@@ -246,6 +252,7 @@ NEOX_NAMES = WeightMap(
 
 ARCHITECTURES = {
     "GPT2LMHeadModel": Architecture(gpt2, GPT2_NAMES),
+    "GPTBigCodeForCausalLM": Architecture(gpt_bigcode, BIGCODE_NAMES),
     "OPTForCausalLM": Architecture(opt, OPT_NAMES),
     "GPTNeoXForCausalLM": Architecture(gpt_neox, NEOX_NAMES),
 }

@@ -1,6 +1,6 @@
 """Granite: the plain layer with factors for the embedding, attention scores, residuals and logits.
 
-Spellings shared with other families are in `models.hf_parts`.
+Spellings shared with other families are in `models.hf_decoder`.
 """
 
 from __future__ import annotations
@@ -9,44 +9,36 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.hf_decoder import attention, decoder, dense
+from quire.models.hf_parts import ACTIVATIONS
 from quire.models.names import LLAMA_NAMES, Rule, router_rules
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe
+from quire.models.spec import DecoderSpec, LayerSpec, Moe, Placement
 
 
-def granite(hf: HfConfig) -> DecoderSpec:
+def granite(hf: HfConfig, *, default_scale: float | None = 1.0) -> DecoderSpec:
     """`GraniteForCausalLM`; defaults as in GraniteConfig. Source: arXiv 2408.13359."""
-    heads, kv_heads = head_counts(hf)
-    head_size = hf.optional_int("head_dim") or default_head_size(hf)
-    eps = hf.positive("rms_norm_eps", 1e-6)
-    bias = hf.bool_("attention_bias", False)
     layer = LayerSpec(
-        mixer=Attention(
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_size=head_size,
-            rope=rope(hf, head_size=head_size),
-            scale=hf.positive("attention_multiplier", 1.0),
-            qkv_bias=bias,
-            out_bias=bias,
-        ),
-        feed_forward=Dense(
-            width=hf.int_("intermediate_size"),
-            activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
-            bias=hf.bool_("mlp_bias", False),
-        ),
-        norm_eps=eps,
+        mixer=attention(hf, scale=hf.optional_positive("attention_multiplier", default_scale)),
+        feed_forward=dense(hf, bias=hf.bool_("mlp_bias", False)),
+        norm_eps=hf.positive("rms_norm_eps", 1e-6),
         residual_scale=hf.positive("residual_multiplier", 1.0),
     )
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=hf.int_("hidden_size"),
-        max_position_embeddings=hf.int_("max_position_embeddings", 2048),
-        layers=(layer,) * hf.int_("num_hidden_layers"),
-        norm_eps=eps,
+    return decoder(
+        hf,
+        layer,
         embedding_scale=hf.positive("embedding_multiplier", 1.0),
         logit_scale=1.0 / hf.positive("logits_scaling", 1.0),
-        tie_head=hf.bool_("tie_word_embeddings", False),
+    )
+
+
+def hyperclovax(hf: HfConfig) -> DecoderSpec:
+    """`HyperCLOVAXForCausalLM`: Granite with norms on both sides of each part, logits multiplied."""
+    spec = granite(hf, default_scale=None)
+    placement: Placement = "sandwich" if hf.bool_("use_post_norm", True) else "pre"
+    return replace(
+        spec,
+        layers=tuple(replace(layer, placement=placement) for layer in spec.layers),
+        logit_scale=hf.positive("logits_scaling", 1.0),
     )
 
 
@@ -72,7 +64,13 @@ MOE_NAMES = LLAMA_NAMES.with_rules(
     *router_rules("block_sparse_moe.router.layer"),
 )
 
+HYPERCLOVAX_NAMES = LLAMA_NAMES.with_rules(
+    Rule(f"{_LAYER}.post_norm1.weight", "layers.{layer}.norm_after_mixer.weight"),
+    Rule(f"{_LAYER}.post_norm2.weight", "layers.{layer}.norm_after_feed_forward.weight"),
+)
+
 ARCHITECTURES = {
     "GraniteForCausalLM": Architecture(granite, LLAMA_NAMES),
+    "HyperCLOVAXForCausalLM": Architecture(hyperclovax, HYPERCLOVAX_NAMES),
     "GraniteMoeForCausalLM": Architecture(granite_moe, MOE_NAMES),
 }

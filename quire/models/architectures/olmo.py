@@ -1,6 +1,6 @@
-"""OLMo 2 and OLMoE: norms over all heads of q and of k together; after each part, or before it with experts.
+"""OLMo: from 2 on norms over all heads of q and of k together; after each part, or before it with experts.
 
-Spellings shared with other families are in `models.hf_parts`.
+Spellings shared with other families are in `models.hf_decoder` and `models.hf_parts`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.hf_decoder import attention, decoder, dense, with_attention
+from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope, sliding_layers
 from quire.models.names import (
     LLAMA_NAMES,
     POST_NORM_RULES,
@@ -17,7 +18,7 @@ from quire.models.names import (
     expert_rules,
     router_rules,
 )
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe, Rope
 
 
 def olmo2(hf: HfConfig) -> DecoderSpec:
@@ -74,6 +75,39 @@ def olmoe(hf: HfConfig) -> DecoderSpec:
     )
 
 
+def olmo(hf: HfConfig) -> DecoderSpec:
+    """`OlmoForCausalLM`: LayerNorms without weights. Source: arXiv 2402.00838."""
+    if hf.optional_positive("clip_qkv") is not None:
+        raise hf.refuse("clip_qkv", "clipped q, k and v are not computed here")
+    layer = LayerSpec(
+        mixer=attention(hf), feed_forward=dense(hf), norm="layer_unbiased", norm_eps=1e-5
+    )
+    return decoder(hf, layer)
+
+
+def olmo3(hf: HfConfig) -> DecoderSpec:
+    """`Olmo3ForCausalLM`: OLMo 2 with windows in three of four layers; scaled positions in the fourth.
+
+    Source: arXiv 2512.13961.
+    """
+    window, base = hf.optional_int("sliding_window", 4096), ("rope_theta", 500_000.0)
+    size = hf.optional_int("head_dim") or default_head_size(hf)
+    everywhere = rope(hf, head_size=size, theta=base)
+    if hf.has("rope_scaling"):
+        near = Rope(dim=size, theta=hf.positive(*base))  # the old spelling scales full layers only
+    else:
+        near = rope(hf, head_size=size, theta=base, sliding=True)
+    slides = sliding_layers(hf, lambda index: (index + 1) % 4 != 0)
+    return with_attention(
+        olmo2(hf),
+        lambda index, mixer: (
+            replace(mixer, window=window, rope=near)
+            if slides[index]
+            else replace(mixer, rope=everywhere)
+        ),
+    )
+
+
 OLMO2_NAMES = LLAMA_NAMES.with_rules(*POST_NORM_RULES, *QK_NORM_RULES)
 
 OLMOE_NAMES = LLAMA_NAMES.with_rules(
@@ -81,6 +115,22 @@ OLMOE_NAMES = LLAMA_NAMES.with_rules(
 )
 
 ARCHITECTURES = {
+    "OlmoForCausalLM": Architecture(
+        olmo,
+        replace(
+            LLAMA_NAMES.without(
+                "layers.{layer}.norm_before_mixer",
+                "layers.{layer}.norm_before_feed_forward",
+                "final_norm",
+            ),
+            ones=(
+                "layers.{layer}.norm_before_mixer.weight",
+                "layers.{layer}.norm_before_feed_forward.weight",
+                "final_norm.weight",
+            ),
+        ),
+    ),
+    "Olmo3ForCausalLM": Architecture(olmo3, OLMO2_NAMES),
     "Olmo2ForCausalLM": Architecture(olmo2, OLMO2_NAMES),
     "OlmoeForCausalLM": Architecture(olmoe, OLMOE_NAMES),
 }

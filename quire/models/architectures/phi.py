@@ -1,14 +1,16 @@
-"""Phi-3 and Phi-4-mini: q, k, v and gate, up as one tensor each, LongRoPE, parts of heads turned.
+"""Phi: parts of heads turned; from 3 on q, k, v and gate, up as one tensor each, and LongRoPE.
 
-Spellings shared with other families are in `models.hf_parts`.
+Spellings shared with other families are in `models.hf_decoder` and `models.hf_parts`.
 """
 
 from __future__ import annotations
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
+from quire.models.hf_decoder import attention, decoder, dense
 from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
-from quire.models.names import LLAMA_NAMES, Rule
+from quire.models.name_parts import GATE_UP_RULE, joined_heads, ours, pair, separate_heads
+from quire.models.names import LLAMA_NAMES, Rule, WeightMap
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
 
 
@@ -48,11 +50,58 @@ def phi3(hf: HfConfig) -> DecoderSpec:
     )
 
 
+def phi(hf: HfConfig) -> DecoderSpec:
+    """`PhiForCausalLM` (Phi 1, 1.5 and 2): both parts of a layer read one LayerNorm; biases throughout.
+
+    Defaults as in PhiConfig. Source: arXiv 2309.05463.
+    """
+    eps = hf.positive("layer_norm_eps", 1e-5)
+    has_norm = hf.bool_("qk_layernorm", False)
+    mixer = attention(
+        hf,
+        bias=None,
+        part=("partial_rotary_factor", 0.5),
+        qkv_bias=True,
+        out_bias=True,
+        qk_norm="layer" if has_norm else "none",
+        norm_eps=eps if has_norm else Attention.norm_eps,
+    )
+    layer = LayerSpec(
+        mixer=mixer,
+        feed_forward=dense(hf, activation="gelu_new", gated=False, bias=True),
+        placement="parallel_shared",
+        norm="layer",
+        norm_eps=eps,
+    )
+    return decoder(hf, layer, head_bias=True)
+
+
 _LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
 
 PHI3_NAMES = LLAMA_NAMES.without(f"{_OURS}.mixer.qkv", f"{_OURS}.feed_forward.gate_up").with_rules(
-    Rule(f"{_LAYER}.self_attn.qkv_proj.weight", f"{_OURS}.mixer.qkv.weight", parts=(0, 1, 2)),
-    Rule(f"{_LAYER}.mlp.gate_up_proj.weight", f"{_OURS}.feed_forward.gate_up.weight", parts=(0, 1)),
+    *joined_heads(f"{_LAYER}.self_attn.qkv_proj"), GATE_UP_RULE
 )
 
-ARCHITECTURES = {"Phi3ForCausalLM": Architecture(phi3, PHI3_NAMES)}
+PHI_NAMES = WeightMap(
+    rules=(
+        Rule("model.embed_tokens.weight", "embedding.weight"),
+        *separate_heads(_LAYER, *(f"self_attn.{name}_proj" for name in "qkv")),
+        *ours(
+            _LAYER,
+            ("input_layernorm", "norm_before_parts"),
+            ("self_attn.q_layernorm", "mixer.q_norm"),
+            ("self_attn.k_layernorm", "mixer.k_norm"),
+            ("self_attn.dense", "mixer.out"),
+            ("mlp.fc1", "feed_forward.up"),
+            ("mlp.fc2", "feed_forward.down"),
+        ),
+        *pair("model.final_layernorm", "final_norm"),
+        *pair("lm_head", "head"),
+    ),
+    ignored_if_tied=("lm_head.weight", "lm_head.bias"),
+)
+
+ARCHITECTURES = {
+    "PhiForCausalLM": Architecture(phi, PHI_NAMES),
+    "Phi3ForCausalLM": Architecture(phi3, PHI3_NAMES),
+}

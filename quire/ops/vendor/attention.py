@@ -33,6 +33,8 @@ class PagedAttentionTorch(PagedAttentionBase):
             return f"its rows were shown to be independent on cpu only, not on {signature.device}"
         if signature.format != "plain":
             return f"it reads a plain cache only, not {signature.format}"
+        if signature.sizes.get("bidirectional"):
+            return "it computes causal attention only"
         if signature.dtype not in _DTYPES:
             return f"it knows {', '.join(_DTYPES)}, not {signature.dtype}"
         return None

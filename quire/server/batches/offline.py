@@ -153,7 +153,7 @@ async def _run(
                 logger.error("%s", state.llm.dead_error)
                 return 1
             out.write(record + b"\n")
-            state.take_stats()
+            state.tick()
             num_running = sum(not task.done() for task in tasks)
             tasks += begin(max(0, min(at_once - num_running, 4 * at_once - len(tasks))))
     await caller.close()

@@ -1,0 +1,162 @@
+"""GPT-J, CodeGen and GPT-Neo: GPT-2's blocks with neighbours turned in pairs, or with windows.
+
+Spellings shared with other families are in `models.hf_decoder`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quire.models.family import Architecture
+from quire.models.hf_config import HfConfig
+from quire.models.hf_decoder import decoder, shared_width
+from quire.models.hf_parts import ACTIVATIONS
+from quire.models.name_parts import joined_heads, ours, pair, separate_heads
+from quire.models.names import Rule, WeightMap
+from quire.models.spec import DecoderSpec, Dense, LayerSpec, Rope
+
+_ELSEWHERE = (
+    "n_ctx",
+    "rotary",
+    "scale_attn_weights",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+    "task_specific_params",
+)
+"""Repeated sizes, switches that the code does not read, and heads for other tasks."""
+
+
+def gptj(hf: HfConfig) -> DecoderSpec:
+    """`GPTJForCausalLM` and `CodeGenForCausalLM`: both parts of a layer read one norm; a bias of the head.
+
+    Defaults as in GPTJConfig.
+    """
+    hf.skip(*_ELSEWHERE)
+    width, heads = hf.int_("n_embd", 4096), hf.int_("n_head", 16)
+    turned = hf.optional_int("rotary_dim", 64) or width // heads
+    layer = LayerSpec(
+        mixer=shared_width(hf, width, heads, rope=Rope(dim=turned, interleaved=True)),
+        feed_forward=Dense(
+            width=hf.optional_int("n_inner") or 4 * width,
+            activation=hf.choice("activation_function", ACTIVATIONS, "gelu_new"),
+            bias=True,
+            gated=False,
+        ),
+        placement="parallel_shared",
+        norm="layer",
+        norm_eps=hf.positive("layer_norm_epsilon", 1e-5),
+    )
+    return decoder(
+        hf,
+        [layer] * hf.int_("n_layer", 28),
+        vocab_size=hf.int_("vocab_size", 50_400),
+        hidden_size=width,
+        max_position_embeddings=hf.int_("n_positions", 2048),
+        head_bias=True,
+    )
+
+
+def gpt_neo(hf: HfConfig) -> DecoderSpec:
+    """`GPTNeoForCausalLM`: scores are not divided; every second layer has a window."""
+    hf.skip(*_ELSEWHERE)
+    hf.skip("resid_dropout", "embed_dropout", "classifier_dropout", "attention_layers")
+    width, heads = hf.int_("hidden_size", 2048), hf.int_("num_heads", 16)
+    plain = shared_width(hf, width, heads, rope=None, scale=1.0, out_bias=True)
+    part = Dense(
+        width=hf.optional_int("intermediate_size") or 4 * width,
+        activation=hf.choice("activation_function", ACTIVATIONS, "gelu_new"),
+        bias=True,
+        gated=False,
+    )
+    eps, window = hf.positive("layer_norm_epsilon", 1e-5), hf.int_("window_size", 256)
+    layers = [
+        LayerSpec(
+            mixer=replace(plain, window=window if slides else None),
+            feed_forward=part,
+            norm="layer",
+            norm_eps=eps,
+        )
+        for slides in _slides(hf)
+    ]
+    max_len = hf.int_("max_position_embeddings", 2048)
+    return decoder(
+        hf,
+        layers,
+        tie=True,
+        vocab_size=hf.int_("vocab_size", 50_257),
+        hidden_size=width,
+        learned_positions=max_len,
+    )
+
+
+def _slides(hf: HfConfig) -> list[bool]:
+    """Which layers have a window, as `attention_types` says: names of kinds and how often they recur."""
+    kinds = {"global": False, "local": True}
+    found: list[bool] = []
+    for names, count in hf.pairs("attention_types", [[["global", "local"], 12]]):
+        if (
+            not isinstance(names, list)
+            or not set(names) <= set(kinds)
+            or not isinstance(count, int)
+        ):
+            raise hf.refuse("attention_types", "it must pair lists of global and local with counts")
+        found += [kinds[name] for name in names] * count
+    if len(found) != hf.int_("num_layers", 24):
+        raise hf.refuse("attention_types", "it must name num_layers layers")
+    return found
+
+
+_H = "transformer.h.{layer}"
+_ENDS = (
+    Rule("transformer.wte.weight", "embedding.weight"),
+    Rule("transformer.wpe.weight", "positions.weight"),
+    *pair("transformer.ln_f", "final_norm"),
+    *pair("lm_head", "head"),
+)
+
+GPTJ_NAMES = WeightMap(
+    rules=(
+        *_ENDS,
+        *separate_heads(_H, "attn.q_proj", "attn.k_proj", "attn.v_proj"),
+        *ours(
+            _H,
+            ("ln_1", "norm_before_parts"),
+            ("attn.out_proj", "mixer.out"),
+            ("mlp.fc_in", "feed_forward.up"),
+            ("mlp.fc_out", "feed_forward.down"),
+        ),
+    ),
+    ignored=(f"{_H}.attn.bias", f"{_H}.attn.masked_bias", f"{_H}.attn.causal_mask"),
+    ignored_if_tied=("lm_head.weight", "lm_head.bias"),
+)
+"""The masks of old files are left unread."""
+
+CODEGEN_NAMES = GPTJ_NAMES.without("layers.{layer}.mixer.qkv").with_rules(
+    *joined_heads(f"{_H}.attn.qkv_proj", fold="gather_quarters")
+)
+
+GPT_NEO_NAMES = WeightMap(
+    rules=(
+        *_ENDS,
+        *separate_heads(_H, *(f"attn.attention.{name}_proj" for name in "qkv")),
+        *ours(
+            _H,
+            ("ln_1", "norm_before_mixer"),
+            ("attn.attention.out_proj", "mixer.out"),
+            ("ln_2", "norm_before_feed_forward"),
+            ("mlp.c_fc", "feed_forward.up"),
+            ("mlp.c_proj", "feed_forward.down"),
+        ),
+    ),
+    ignored=(f"{_H}.attn.attention.bias", f"{_H}.attn.attention.masked_bias"),
+    ignored_if_tied=("lm_head.weight",),
+)
+
+ARCHITECTURES = {
+    "GPTJForCausalLM": Architecture(gptj, GPTJ_NAMES),
+    "CodeGenForCausalLM": Architecture(gptj, CODEGEN_NAMES),
+    "GPTNeoForCausalLM": Architecture(gpt_neo, GPT_NEO_NAMES),
+}

@@ -1,0 +1,114 @@
+"""Tensors of a GGUF file under the names, shapes and orders that they have in safetensors files.
+
+What their blocks become is `quant.schemes.gguf`'s; which settings they come with is `gguf.config`'s.
+"""
+
+from __future__ import annotations
+
+import re
+
+from quire.models.loading.gguf.config import Family
+from quire.models.loading.gguf.header import BlockTensor, GgufHeader
+from quire.protocol.errors import ModelLoadError
+from quire.quant.stored import StoredTensor
+
+_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_qkv": "self_attn.qkv_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+    "ffn_gate_exps": "mlp.experts.{expert}.gate_proj",
+    "ffn_up_exps": "mlp.experts.{expert}.up_proj",
+    "ffn_down_exps": "mlp.experts.{expert}.down_proj",
+}
+_SANDWICH = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_CHANGES: dict[str, dict[str, str]] = {
+    "Gemma2ForCausalLM": _SANDWICH,
+    "Gemma3ForCausalLM": _SANDWICH,
+    "Olmo2ForCausalLM": _SANDWICH,
+    "Phi3ForCausalLM": {"ffn_up": "mlp.gate_up_proj"},
+    "MixtralForCausalLM": {
+        "ffn_gate_inp": "block_sparse_moe.gate",
+        "ffn_gate_exps": "block_sparse_moe.experts.{expert}.w1",
+        "ffn_up_exps": "block_sparse_moe.experts.{expert}.w3",
+        "ffn_down_exps": "block_sparse_moe.experts.{expert}.w2",
+    },
+}
+_LEFT_OUT = ("rope_freqs", "rope_factors_short", "rope_factors_long")
+_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+
+
+def stored_tensors(
+    header: GgufHeader, family: Family, architecture: str, heads: tuple[int, int]
+) -> dict[str, StoredTensor]:
+    """Every tensor by its name elsewhere.
+
+    architecture  as in config.json. heads  of queries, and of keys.
+    Raises ModelLoadError for a type of blocks that is not read, or a tensor that is not known.
+    """
+    names = _LAYER | _CHANGES.get(architecture, {})
+    found: dict[str, StoredTensor] = {}
+    for source, tensor in header.tensors.items():
+        stem, _, kind = source.rpartition(".")
+        if stem in _LEFT_OUT:
+            continue
+        match = _NAME.fullmatch(source)
+        if match is None and stem in _TOP:
+            found[f"{_TOP[stem]}.{kind}"] = _stored(source, tensor)
+            continue
+        target = names.get(match[2]) if match is not None else None
+        if match is None or target is None:
+            raise ModelLoadError(
+                f"{header.path}: tensor {source!r} is not known in the architecture {architecture}"
+            )
+        options: dict[str, object] = {}
+        if family.in_pairs and match[2] in ("attn_q", "attn_k"):
+            options["pairs"] = heads[match[2] == "attn_k"]
+        name = f"model.layers.{match[1]}.{target}.{match[3]}"
+        if "{expert}" not in name:
+            found[name] = _stored(source, tensor, **options)
+            continue
+        for expert in range(tensor.shape[0]):
+            found[name.format(expert=expert)] = _stored(source, tensor, expert=expert)
+    return found
+
+
+def _stored(source: str, tensor: BlockTensor, **options: object) -> StoredTensor:
+    """One tensor, or one expert's part of it."""
+    kind = tensor.kind
+    if kind.format is None:
+        raise ModelLoadError(
+            f"{tensor.path}: tensor {source!r} is of type {kind.name}, which is not read by this version; "
+            "take a file of type Q4_K_M, Q8_0 or another of legacy, K, IQ4 or float types"
+        )
+    shape = tensor.shape
+    if "expert" in options:
+        shape = shape[1:]
+    elif source.endswith("gate_inp_shexp.weight") and len(shape) == 1:
+        shape = (1, *shape)
+    return StoredTensor(
+        shape,
+        {"blocks": source},
+        decoder="gguf",
+        options={"kind": kind.name, **options},
+        format=kind.format,
+        is_exact=kind.is_exact,
+    )

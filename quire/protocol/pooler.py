@@ -1,0 +1,65 @@
+"""What a pooling model makes of a prompt in place of text, as the front, the engine and the server see it.
+
+How it is read from a checkpoint is `models.pooling`; the arithmetic is `worker.pooling`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+SequencePooling = Literal["cls", "last", "mean"]
+ClassActivation = Literal["softmax", "sigmoid", "none"]
+
+EMBED_TASKS = ("embed", "token_embed")
+CLASSIFY_TASKS = ("classify", "token_classify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooler:
+    """What one model can do, and how it does it unless a request says otherwise.
+
+    tasks           that are served; the first one is meant where a request names none.
+    pooling         which hidden state stands for a sequence: of its first token, its last, or the mean.
+    width           numbers of an embedding, or of each token's.
+    labels          name of each class; empty for a model without classes.
+    use_activation  embeddings get length 1, and classes become probabilities.
+    activation      what makes probabilities of classes.
+    matryoshka      allowed `dimensions` of an embedding: () is any, None is none.
+    dimensions      of embeddings where a request names none.
+    step_tag_id, returned_token_ids  of process rewards: which tokens, and which classes.
+    late_interaction  documents are compared with queries token by token.
+    chunked         longer texts are embedded piece by piece; max_embed_len bounds them, in tokens.
+    logit_mean, logit_sigma  classes become (logit - mean) / sigma first.
+    prompts         what to put before texts, by the name of a use.
+    """
+
+    tasks: tuple[str, ...]
+    pooling: SequencePooling
+    width: int
+    labels: tuple[str, ...] = ()
+    use_activation: bool = True
+    activation: ClassActivation = "softmax"
+    matryoshka: tuple[int, ...] | None = None
+    dimensions: int | None = None
+    step_tag_id: int | None = None
+    returned_token_ids: tuple[int, ...] | None = None
+    late_interaction: bool = False
+    chunked: bool = False
+    max_embed_len: int | None = None
+    logit_mean: float = 0.0
+    logit_sigma: float = 1.0
+    prompts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def score_type(self) -> Literal["cross-encoder", "bi-encoder", "late-interaction"] | None:
+        """How two texts are compared; None where they cannot be."""
+        if "embed" in self.tasks:
+            return "bi-encoder"
+        if "token_embed" in self.tasks:
+            return "late-interaction"
+        return "cross-encoder" if len(self.labels) == 1 else None
+
+    def reads_whole_prompt(self, task: str) -> bool:
+        """Whether a task needs every token's hidden state, so that no prefix may come from the cache."""
+        return task not in ("embed", "classify") or self.pooling != "last"

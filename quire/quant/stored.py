@@ -1,0 +1,44 @@
+"""A weight as its checkpoint keeps it: which tensors it is made of, who reads them, and what is made of it.
+
+Which checkpoint means what is for `quant.schemes`, reading for `quant.decoders`. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from quire.quant.formats import PLAIN, Format
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor in a file: its element type as the file's format names it, and its shape."""
+
+    element: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Numbers of `shape` under the name that they have in a checkpoint of plain floats.
+
+    members   names in the checkpoint by role; a plain tensor has one, "weight".
+    decoder   who makes numbers of them, a key of `quant.decoders.table.DECODERS`; "" if they are plain.
+    options   what the decoder must know besides.
+    format    what it can be kept as; PLAIN is floats of the model's dtype.
+    is_exact  whether that format holds exactly what is stored; else it is rounded, as plain floats may be.
+    """
+
+    shape: tuple[int, ...]
+    members: Mapping[str, str]
+    decoder: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    format: Format = PLAIN
+    is_exact: bool = True
+
+
+def plain(name: str, shape: tuple[int, ...]) -> StoredTensor:
+    """A tensor of floats."""
+    return StoredTensor(shape, {"weight": name})
