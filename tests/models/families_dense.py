@@ -145,7 +145,7 @@ DENSE_CASES: dict[str, Case] = {
             rope_scaling={"type": "dynamic", "alpha": 50.0, "factor": 1.0},
         )
     ),
-    "hunyuan_plain": Case(named("HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense")),
+    "hunyuan_plain": Case(named("HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", head_dim=16)),
     "nemotron": Case(
         layered(
             "NemotronForCausalLM",
@@ -156,7 +156,9 @@ DENSE_CASES: dict[str, Case] = {
             **BIASES,
         )
     ),
-    "nemotron_plain": Case(layered("NemotronForCausalLM", "nemotron", hidden_act="gelu")),
+    "nemotron_plain": Case(
+        layered("NemotronForCausalLM", "nemotron", hidden_act="gelu", norm_eps=0.3)
+    ),
     "jais2": Case(layered("Jais2ForCausalLM", "jais2", layer_norm_eps=0.3, head_dim=24)),
     "persimmon": Case(
         layered("PersimmonForCausalLM", "persimmon", layer_norm_eps=0.3, num_key_value_heads=None)
@@ -165,6 +167,7 @@ DENSE_CASES: dict[str, Case] = {
         layered(
             "PersimmonForCausalLM",
             "persimmon",
+            layer_norm_eps=0.3,
             qk_layernorm=False,
             hidden_act="gelu",
             partial_rotary_factor=0.25,
@@ -178,6 +181,7 @@ DENSE_CASES: dict[str, Case] = {
         layered(
             "StableLmForCausalLM",
             "stablelm",
+            layer_norm_eps=0.3,
             use_parallel_residual=True,
             hidden_act="gelu",
             partial_rotary_factor=0.5,
@@ -187,7 +191,13 @@ DENSE_CASES: dict[str, Case] = {
         layered("Starcoder2ForCausalLM", "starcoder2", norm_epsilon=0.3, sliding_window=40)
     ),
     "starcoder2_unbiased": Case(
-        layered("Starcoder2ForCausalLM", "starcoder2", use_bias=False, hidden_act="relu")
+        layered(
+            "Starcoder2ForCausalLM",
+            "starcoder2",
+            use_bias=False,
+            hidden_act="relu",
+            norm_epsilon=0.3,
+        )
     ),
     "phi": Case(layered("PhiForCausalLM", "phi", layer_norm_eps=0.3)),
     "phi_normed": Case(
@@ -204,7 +214,7 @@ DENSE_CASES: dict[str, Case] = {
         named(
             "VaultGemmaForCausalLM",
             "vaultgemma",
-            rms_norm_eps=0.5,
+            rms_norm_eps=5.0,
             head_dim=24,
             attention_bias=True,
             query_pre_attn_scalar=9,
@@ -260,7 +270,6 @@ DENSE_CASES: dict[str, Case] = {
             "d_model": 64,
             "n_heads": 4,
             "n_layers": 2,
-            "expansion_ratio": 2,
             "layer_norm_epsilon": 0.3,
             "attn_config": {"alibi": True, "softmax_scale": 0.4},
         }
@@ -284,15 +293,17 @@ DENSE_CASES: dict[str, Case] = {
             "layer_norm_epsilon": 0.3,
         }
     ),
-    "gpt_bigcode": Case(classic("GPTBigCodeForCausalLM", "gpt_bigcode", n_inner=80)),
+    "gpt_bigcode": Case(
+        classic("GPTBigCodeForCausalLM", "gpt_bigcode", n_inner=80, scale_attn_weights=False)
+    ),
     "gpt_bigcode_all": Case(
         classic(
             "GPTBigCodeForCausalLM",
             "gpt_bigcode",
             multi_query=False,
             activation_function="relu",
-            scale_attn_weights=False,
             tie_word_embeddings=False,
-        )
+        ),
+        unseen=frozenset({"mixer.scale"}),
     ),
 }

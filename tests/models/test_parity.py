@@ -156,6 +156,11 @@ def spec_of(config: dict[str, Any]) -> DecoderSpec:
     return ARCHITECTURES[config["architectures"][0]].describe(HfConfig(config))
 
 
+def has_one_group(config: dict[str, Any]) -> bool:
+    """Whether all heads share k and v: taking them apart then changes nothing."""
+    return spec_of(config).layers[0].mixer.num_kv_heads == 1
+
+
 def all_mutations() -> list[Any]:
     return [
         pytest.param(name, field, id=f"{name}-{field}")
@@ -236,6 +241,7 @@ def test_a_wrong_field_shows(name: str, field: str, built: Callable[[str], Built
         for name, case in CASES.items()
         for index, rule in enumerate(ARCHITECTURES[case.config["architectures"][0]].names.rules)
         if rule.fold != "none"
+        and not (rule.fold == "gather_heads" and has_one_group(case.config))
         and rule.target.replace("{layer}", "0") in parameters(spec_of(case.config))
     ],
 )

@@ -56,7 +56,7 @@ def starcoder2(hf: HfConfig) -> DecoderSpec:
 _LAYER = "model.layers.{layer}"
 
 STABLELM_NAMES = LLAMA_NAMES.with_rules(
-    *NORM_BIAS_RULES,
+    *NORM_BIAS_RULES[1:],
     *(
         Rule(f"{_LAYER}.input_layernorm.{kind}", f"layers.{{layer}}.{norm}.{kind}")
         for norm in ("norm_before_mixer", "norm_before_parts")
@@ -64,7 +64,7 @@ STABLELM_NAMES = LLAMA_NAMES.with_rules(
     ),
 )
 
-STARCODER2_NAMES = LLAMA_NAMES.with_rules(
+STARCODER2_NAMES = LLAMA_NAMES.without("layers.{layer}.feed_forward.down").with_rules(
     *NORM_BIAS_RULES,
     *ours(_LAYER, ("mlp.c_fc", "feed_forward.up"), ("mlp.c_proj", "feed_forward.down")),
 )

@@ -1,0 +1,51 @@
+"""The tensors of a GGUF file's folder: what they are called elsewhere, and their bytes.
+
+Making the folder is `gguf.folder`'s; no number is decoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quire.models.loading.gguf.config import family_of
+from quire.models.loading.gguf.folder import LINK
+from quire.models.loading.gguf.header import GgufHeader, read_all
+from quire.models.loading.gguf.names import stored_tensors
+from quire.models.names import WeightMap
+from quire.protocol.errors import ModelLoadError
+from quire.quant.schemes.gguf import FLOATS
+from quire.quant.stored import StoredTensor
+
+
+def read_gguf(folder: Path, config: Mapping[str, Any]) -> tuple[GgufHeader, dict[str, StoredTensor]]:
+    """The header of the folder's file, and all of its tensors by their names elsewhere.
+
+    Raises ModelLoadError for a damaged file or one that is not there any more.
+    """
+    link = folder / LINK
+    if not link.is_file():
+        raise ModelLoadError(f"{folder} has no {LINK}, or the file that it stood for is gone")
+    header = read_all(link.resolve())
+    heads = (config.get("num_attention_heads", 1), config.get("num_key_value_heads", 1))
+    names = config.get("architectures") or [""]
+    return header, stored_tensors(header, family_of(header), str(names[0]), heads)
+
+
+def adapted(weight_map: WeightMap, header: GgufHeader) -> WeightMap:
+    """A weight map for the file: norms that it keeps whole are not added to."""
+    if not family_of(header).norms_whole:
+        return weight_map
+    rules = tuple(
+        replace(rule, fold="none") if rule.fold == "add_one" else rule for rule in weight_map.rules
+    )
+    return replace(weight_map, rules=rules)
+
+
+def float_dtype(header: GgufHeader) -> str:
+    """The type of the file's matrices if they are floats, else bfloat16."""
+    kinds = [tensor.kind.name for tensor in header.tensors.values() if len(tensor.shape) > 1]
+    common = max(set(kinds), key=kinds.count, default="F32")
+    return FLOATS.get(common, "bfloat16")
