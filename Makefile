@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test gpu-check check format bench clean
+.PHONY: help serve test clients gpu-check check format bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,12 @@ serve: $(STAMP)  ## serve MODEL=<folder>, or the demo model, on port 8000; more 
 test: $(STAMP)  ## every test that this machine can run
 	$(BIN)/python -m pytest $(ARGS)
 
+CLIENTS ?= .venv-clients
+clients: $(STAMP)  ## the tests with LangChain, LlamaIndex, LiteLLM and lm-eval, which get an environment of their own
+	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet -r tests/clients/requirements.txt
+	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest tests/clients/test_pages.py $(ARGS)
+
 gpu-check: $(STAMP)  ## the tests that need an NVIDIA GPU; skipped with a reason without one
 	$(BIN)/python -m pytest -m gpu $(ARGS)
 
@@ -34,6 +40,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, sizes, documents
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/python tools/check_ops.py
+	$(BIN)/python tools/write_models_page.py --check
 
 format: $(STAMP)  ## rewrite files to the project's format
 	$(BIN)/ruff check --fix .

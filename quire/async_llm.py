@@ -15,6 +15,7 @@ from typing import Any
 
 from quire.async_control import EngineControl
 from quire.async_front import FrontOnly
+from quire.async_pooling import AsyncPooling
 from quire.config.args import EngineArgs
 from quire.config.schema import Settings
 from quire.engine.absent import AbsentClient
@@ -39,7 +40,7 @@ _INLINE_CHARS = 4096  # a longer prompt is tokenised in a thread: about 2 ms of 
 _DRAIN_LOOK_S = 0.02
 
 
-class AsyncLLM(EngineControl, FrontOnly):
+class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
     """One engine, in its own process by default, shared by the tasks of one event loop.
 
     Requests without a seed draw theirs from `settings.model.seed` and the number of requests before
@@ -52,7 +53,7 @@ class AsyncLLM(EngineControl, FrontOnly):
         self._settings: Settings = client.settings
         self._inputs: InputProcessor | None = None
         self._outputs: OutputProcessor | None = None
-        self._streams: dict[str, RequestStream] = {}
+        self._streams: dict[str, RequestStream[Any]] = {}
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stats = EngineStats()
@@ -200,7 +201,7 @@ class AsyncLLM(EngineControl, FrontOnly):
         options: RequestOptions | None = None,
         *,
         prompt_text: str | None = None,
-    ) -> RequestStream:
+    ) -> RequestStream[Any]:
         """Checks a request and hands it to the engine; its outputs are in the stream, which must be closed.
 
         The same `request_id` may be live more than once. Raises InvalidRequestError, TypeError or
@@ -223,11 +224,10 @@ class AsyncLLM(EngineControl, FrontOnly):
         else:
             request = self._inputs.process(request_id, prompt, params, options)
         self._check_alive()
-        assert isinstance(request.params, SamplingParams)
         if self._settings.observability.enable_log_requests:
             logger.info("request %s: %d prompt tokens", request_id, len(request.prompt_token_ids))
         joins = request.params.output_kind is RequestOutputKind.DELTA
-        stream = RequestStream(request.request_id, joins=joins, on_close=self._close_stream)
+        stream: RequestStream[Any] = RequestStream(request.request_id, joins=joins, on_close=self._close_stream)
         self._outputs.add(request, request_id, prompt_text or text)
         self._streams[request.request_id] = stream
         try:
@@ -341,7 +341,7 @@ class AsyncLLM(EngineControl, FrontOnly):
         for name in list(self._streams):
             self._forget(name).fail(self.dead_error)
 
-    def _forget(self, name: str) -> RequestStream:
+    def _forget(self, name: str) -> RequestStream[Any]:
         assert self._outputs is not None
         self._outputs.abort([name])
         return self._streams.pop(name)

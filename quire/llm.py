@@ -30,6 +30,7 @@ from quire.frontend.chat_calls import read_chats
 from quire.frontend.inputs import at_place
 from quire.frontend.tokenizer import Tokenizer
 from quire.llm_engine import LLMEngine
+from quire.llm_pooling import PoolingCalls
 from quire.metrics.reader import Metric
 from quire.metrics.start_log import capacity_lines, set_up_log_of_library
 from quire.protocol.chat import ChatOptions
@@ -43,7 +44,7 @@ MAX_QUEUED = 2048
 """Requests that are in the engine at once; the others wait as the caller gave them."""
 
 
-class LLM:
+class LLM(PoolingCalls):
     """A model that answers lists of prompts.
 
     Without a model it is the small demo model of the package. Takes every setting of an engine by name

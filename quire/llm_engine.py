@@ -14,7 +14,7 @@ from quire.config.args import EngineArgs
 from quire.config.schema import Settings
 from quire.engine.client import EngineClient, make_client
 from quire.frontend.inputs import InputProcessor, RequestOptions
-from quire.frontend.outputs import OutputProcessor
+from quire.frontend.outputs import AnyOutput, OutputProcessor
 from quire.frontend.prompts import prompt_text as text_of
 from quire.frontend.tokenizer import Tokenizer
 from quire.metrics.engine_stats import RequestWatch, ServingMetrics
@@ -130,11 +130,11 @@ class LLMEngine:
             self._watches[request.request_id] = (watch, is_delta)
         return request.request_id
 
-    def step(self) -> list[RequestOutput]:
+    def step(self) -> list[AnyOutput]:
         """One turn of the engine; what came out of it, in the engine's order."""
         return [output for _, output in self.step_with_ids()]
 
-    def step_with_ids(self) -> list[tuple[str, RequestOutput]]:
+    def step_with_ids(self) -> list[tuple[str, Any]]:
         """Like `step`, each output with the id that `add_request` returned."""
         if not len(self.outputs):
             return []
@@ -152,12 +152,15 @@ class LLMEngine:
         return done.outputs
 
     def _count(
-        self, serving: ServingMetrics, stats: EngineStats, outputs: list[tuple[str, RequestOutput]]
+        self, serving: ServingMetrics, stats: EngineStats, outputs: list[tuple[str, AnyOutput]]
     ) -> None:
         """Brings a step into the metrics: outputs that are pieces each, others once they are whole."""
         serving.take_stats(stats)
         self._last_stats = stats
         for request_id, output in outputs:
+            if not isinstance(output, RequestOutput):
+                self._num_started += 1
+                continue
             watch, is_delta = self._watches[request_id]
             if is_delta or output.finished:
                 watch.take(output)

@@ -1,4 +1,4 @@
-"""Messages, a stream, tools and forms with Anthropic's client: `python examples/clients/anthropic_messages.py [URL]`."""
+"""A stream, forms and tools with Anthropic's client: `python examples/clients/anthropic_messages.py [URL]`."""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ def main(base_url: str) -> None:
     for piece in pieces:
         for change in piece.choices[0].delta.tool_calls or ():
             if change.function is not None:
-                print(change.function.name or "", change.function.arguments, sep="", end="|")
+                text = (change.function.name or "") + (change.function.arguments or "")
+                print(text, end="", flush=True)
     print()
 
 

@@ -35,7 +35,7 @@ def main(base_url: str) -> None:
     model = client.models.list().data[0].id
     asked: Any = {
         "model": model,
-        "messages": [{"role": "user", "content": "Set a timer for 5 minutes."}],
+        "messages": [{"role": "user", "content": "Set a timer for 10 minutes."}],
         "tools": TOOLS,
         "tool_choice": "required",
         "parallel_tool_calls": False,

@@ -18,13 +18,14 @@ _COMMANDS = {
     "run-batch": ("quire.cli.run_batch", "answer the requests of a file, without a server"),
     "launch": ("quire.cli.launch", "start a part of a server: render"),
     "bench": ("quire.cli.bench", "measure: latency, throughput, serve, startup"),
+    "models": ("quire.cli.models", "list the architectures, or say what a checkpoint is"),
     "ops": ("quire.cli.ops", "show every operation and who carries it out"),
     "collect-env": ("quire.cli.collect_env", "describe this machine and installation"),
 }
 """Command -> its module, loaded when it is used, and what it does."""
 
 
-_WORDS = {"serve": " [MODEL]", "ops": " [MODEL]", "bench": " KIND", "launch": " render [MODEL]"}
+_WORDS = {"serve": " [MODEL]", "ops": " [MODEL]", "models": " [FOLDER]", "bench": " KIND", "launch": " render [MODEL]"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -110,7 +110,7 @@ class ServerConfig:
         128, "largest n and best_of of a request", env="VLLM_MAX_N_SEQUENCES"
     )
     max_num_prompts: int = setting(
-        1024, "most prompts in one completions request", env="VLLM_MAX_COMPLETION_PROMPTS"
+        1024, "most prompts in one completions request, times the choices for each", env="VLLM_MAX_COMPLETION_PROMPTS"
     )
     max_queue_wait: float = setting(
         10.0, "seconds within which a first token is promised, else 429; 0 admits everything"

@@ -18,7 +18,7 @@ from quire.config.constraints import read_constraint_options
 from quire.config.schema import Settings
 from quire.engine.control import CONTROL_CALLS, Control
 from quire.engine.grammar.compiler import Compiler
-from quire.engine.grammar.masks import Masks
+from quire.engine.grammar.masks import Masks, StepMasks
 from quire.engine.record import RecordWriter
 from quire.engine.resolve import resolve
 from quire.engine.scheduler.scheduler import Scheduler
@@ -100,6 +100,7 @@ class EngineCore:
         self._masks = Masks(
             lambda eos_token_ids: self._compiler(settings, description, eos_token_ids),
             vocab_size=description.spec.vocab_size,
+            threads=self.resolved.settings.parallel.threads or 1,
         )
         self._mask_errors: dict[int, str] = {}
         self._record = record
@@ -155,9 +156,13 @@ class EngineCore:
                 break
             if self._record is not None:
                 self._record.begin(plan)
+            # Where masks and arithmetic share the cores, side by side they only hinder each other.
+            early = self._next_masks() if self.executor.shares_cores and not self._flights else None
             self._flights.append((plan, self.executor.submit(plan)))
-            if len(self._flights) == 1:
-                self._give_masks()
+            if early is not None:
+                self._give(early)
+            elif len(self._flights) == 1 and not self.executor.shares_cores:
+                self._give(self._next_masks())
             self.scheduler.settle()  # while the executor computes
         updates, self._updates = self._updates, []
         if self._flights:
@@ -175,15 +180,15 @@ class EngineCore:
             else:
                 self._refuse(request, error)
 
-    def _give_masks(self) -> None:
-        """Masks for the oldest step in flight, which is computing: every token before it is known."""
-        if self._flights:
-            flight = self.scheduler.flights[0]
-            known = self.scheduler.places.requests
-            masks = self._masks.of_step(flight.plan, flight.members, known)
-            if masks is not None:
-                self._mask_errors = masks.errors
-                self.executor.give_masks(self._flights[0][1], masks.bits)
+    def _next_masks(self) -> StepMasks | None:
+        """Masks for the oldest step in flight: every token before it is known."""
+        flight = self.scheduler.flights[0]
+        return self._masks.of_step(flight.plan, flight.members, self.scheduler.places.requests)
+
+    def _give(self, masks: StepMasks | None) -> None:
+        if masks is not None:
+            self._mask_errors = masks.errors
+            self.executor.give_masks(self._flights[0][1], masks.bits)
 
     def _collect(self) -> list[SequenceUpdate]:
         plan, ticket = self._flights.popleft()
@@ -197,7 +202,8 @@ class EngineCore:
             result.rows[place] = RowResult(row=plan.rows[place], error=sentence)
         self._mask_errors = {}
         updates = self.scheduler.update(plan, result)
-        self._give_masks()
+        if self._flights:
+            self._give(self._next_masks())
         return updates
 
     def _recover(self, plan: StepPlan, error: StepFailedError) -> list[SequenceUpdate]:

@@ -16,7 +16,8 @@ from quire.models.footprint import StepSizes
 from quire.models.spec import DecoderSpec
 from quire.protocol.cache import CacheGroup
 from quire.protocol.errors import SettingsError
-from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
+from quire.quant.schemes.checkpoint import CheckpointScheme, Scheme
+from quire.quant.schemes.online import UNQUANTIZED
 
 MIB = 1 << 20
 
@@ -97,7 +98,7 @@ class Needs:
     sizes: StepSizes
     threads: int
     with_front: bool
-    scheme: OnlineScheme = UNQUANTIZED
+    scheme: Scheme = UNQUANTIZED
     native: bool = False
     cache_dtype: str = ""
 
@@ -165,6 +166,8 @@ class Needs:
 
     def _format_note(self, group: str) -> str:
         """What a group of weights is stored as, if not in the model's dtype."""
+        if isinstance(self.scheme, CheckpointScheme):
+            return f"as {self.scheme.method} keeps them" * (group in ("attention", "feed_forward"))
         format = self.scheme.format_of(group)
         return "" if format.bits is None else f"{format.name}, with scales"
 

@@ -20,13 +20,14 @@ from quire.engine.kvcache.limits import plan_layout, slabs_needed, useful_bytes,
 from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
 from quire.hardware.cpu import Machine
 from quire.models.footprint import step_sizes
+from quire.models.pooling import PoolingWish
 from quire.models.registry import ModelDescription, describe
 from quire.models.spec import cache_groups
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.quant.formats import CACHE_FORMATS, DTYPE_BYTES, PLAIN_CACHE
 from quire.quant.schemes.cache import cache_storage
-from quire.quant.schemes.online import OnlineScheme, online_scheme
+from quire.quant.schemes.checkpoint import Scheme, scheme_for
 
 _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
@@ -78,6 +79,11 @@ def describe_model(settings: Settings) -> ModelDescription:
         generation_config=settings.model.generation_config,
         override_generation_config=settings.model.override_generation_config,
         load_format=settings.load.load_format,
+        pooling=PoolingWish(
+            runner=settings.model.runner,
+            convert=settings.model.convert,
+            config=settings.model.pooler_config,
+        ),
     )
 
 
@@ -95,7 +101,7 @@ class _Choices:
     threads: int
     overlap: bool
     caching: bool
-    scheme: OnlineScheme
+    scheme: Scheme
 
 
 def resolve(
@@ -155,7 +161,9 @@ def _resolve(
         device=made.device,
         depth=2 if made.overlap else 1,
         layout=layout,
-        adaptive_budget=settings.scheduler.max_num_batched_tokens is None and made.device == "cpu",
+        adaptive_budget=settings.scheduler.max_num_batched_tokens is None
+        and made.device == "cpu"
+        and not description.spec.sees_both_ways,
         fingerprint=fingerprint,
         kernels=machine.kernels if native else None,
         table=table,
@@ -208,15 +216,16 @@ def _choose(
     max_num_seqs = _positive("max_num_seqs", scheduler.max_num_seqs) or _DEFAULT_MAX_NUM_SEQS
     note("max_num_seqs", max_num_seqs, _why(scheduler.max_num_seqs))
     given = _positive("max_num_batched_tokens", scheduler.max_num_batched_tokens)
-    budget = given or _DEFAULT_TOKEN_BUDGET
-    note("max_num_batched_tokens", budget, _why(given, "default; follows the measured rate"))
+    budget = _budget(given, max_model_len, description, note)
     threads = _positive("threads", parallel.threads) or machine.physical_cores
     note("threads", threads, _why(parallel.threads, "physical cores this process may use"))
     wanted = scheduler.async_scheduling
     overlap = wanted if wanted is not None else device == "cuda"
     note("async_scheduling", overlap, _why(wanted, "pays where the device is not the CPU"))
-    caching = cache.enable_prefix_caching is not False
-    note("enable_prefix_caching", caching, _why(cache.enable_prefix_caching))
+    whole = description.spec.sees_both_ways
+    caching = cache.enable_prefix_caching is not False and not whole
+    why = "tokens see those behind them" if whole else _why(cache.enable_prefix_caching)
+    note("enable_prefix_caching", caching, why)
     return _Choices(
         dtype=dtype,
         cache_dtype=cache_dtype,
@@ -228,8 +237,25 @@ def _choose(
         threads=threads,
         overlap=overlap,
         caching=caching,
-        scheme=_scheme(settings.model.quantization, device, note),
+        scheme=_scheme(settings.model.quantization, description, device, note),
     )
+
+
+def _budget(
+    given: int | None, max_model_len: int, description: ModelDescription, note: Note
+) -> int:
+    """Tokens of a step. Raises SettingsError if a prompt that must run whole does not fit."""
+    budget, why = given or _DEFAULT_TOKEN_BUDGET, "default; follows the measured rate"
+    if description.spec.sees_both_ways:
+        why = "prompts run whole"
+        if given is not None and given < max_model_len:
+            raise SettingsError(
+                f"max_num_batched_tokens is {given}, but prompts of this model run whole and have up to "
+                f"{max_model_len} tokens; raise it, or lower --max-model-len"
+            )
+        budget = max(budget, max_model_len)
+    note("max_num_batched_tokens", budget, _why(given, why))
+    return budget
 
 
 def _settle(settings: Settings, made: _Choices) -> Settings:
@@ -296,12 +322,16 @@ def _device(wanted: str, machine: Machine, note: Note) -> Literal["cpu", "cuda"]
     return name
 
 
-def _scheme(wanted: str | None, device: str, note: Note) -> OnlineScheme:
+def _scheme(wanted: str | None, description: ModelDescription, device: str, note: Note) -> Scheme:
     """Raises SettingsError for a name that is not known or a device that does not multiply it."""
     try:
-        scheme = online_scheme(wanted)
+        scheme = scheme_for(wanted, description.quantization, description.formats, device)
     except ValueError as error:
         raise SettingsError(str(error)) from None
+    own = description.quantization
+    if own is not None:
+        note("quantization", own, f"the checkpoint's: {scheme}")
+        return scheme
     if wanted is not None and device != "cpu":
         raise SettingsError(f"quantization {wanted!r} works on cpu only: give --device cpu")
     note("quantization", wanted, f"given: {scheme}" if wanted else "the checkpoint's own numbers")
@@ -355,6 +385,9 @@ def _default_layout(
     if not 0.0 < share <= 1.0:
         raise SettingsError(f"gpu_memory_utilization is {share}; it must be above 0 and at most 1")
     useful = useful_bytes(needs.groups, made.max_num_seqs, made.max_model_len)
+    if needs.spec.sees_both_ways:  # nothing outlives a step, and a sequence has one open block
+        tokens = (made.budget + made.max_num_seqs * made.block_size) * 2
+        useful = min(useful, tokens * needs.groups[0].bytes_per_token)
     most = needs.largest_cache(available, share)
     layout = plan_layout(needs.groups, 1 << 62)
     num_slabs = min(useful, max(most, 0)) // layout.slab_bytes

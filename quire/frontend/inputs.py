@@ -21,7 +21,9 @@ from quire.frontend.chat import ChatRenderer
 from quire.frontend.chat_readers import ReaderSource
 from quire.frontend.constraints import ConstraintReader
 from quire.frontend.custom_args import check_custom
+from quire.frontend.pooling_inputs import PoolingInputs
 from quire.frontend.prompts import PromptReader, read_prompt
+from quire.frontend.request_limits import Limits, check_sizes, check_vocabulary
 from quire.frontend.tokenizer import Tokenizer
 from quire.models.registry import ModelDescription
 from quire.protocol.chat import ChatOptions, ChatPrompt
@@ -38,18 +40,6 @@ _NOT_SERVED_PARAMS = {
     "flat_logprobs": "flat logprobs are not served; leave flat_logprobs False for lists of dictionaries",
     "logits_processors": "logits processors of a request are not served; leave the field out",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a client of a server may size; not applied to the owner of the process."""
-
-    stop_strings: int = 16
-    stop_chars: int = 256
-    logit_biases: int = 1024
-    bad_words: int = 128
-    bad_word_chars: int = 256
-    cache_salt_chars: int = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +106,12 @@ class InputProcessor:
             vocab_size=vocab_size,
             max_model_len=max_model_len,
             embeds_size=description.spec.hidden_size if takes_embeds else None,
+        )
+        self.pooling = PoolingInputs(
+            None if description.pooling is None else description.pooling.pooler,
+            tokenizer,
+            vocab_size=vocab_size,
+            max_model_len=max_model_len,
         )
         self._processors = tuple(processors)
         self._base_seed = base_seed
@@ -221,6 +217,9 @@ class InputProcessor:
         options = options or RequestOptions()
         if not isinstance(request_id, str):
             raise TypeError(f"request_id must be a string, not {type(request_id).__name__}")
+        if isinstance(params, PoolingParams):
+            return self._pooled(request_id, prompt, params, options)
+        self.pooling.refuse_generation()
         params = self.default_params() if params is None else self._own_params(params)
         fields = read_prompt(prompt)
         self._check_options(options, fields)
@@ -250,12 +249,25 @@ class InputProcessor:
             trace_headers=dict(options.trace_headers) if options.trace_headers else None,
         )
 
-    def _own_params(self, params: SamplingParams | PoolingParams) -> SamplingParams:
+    def _pooled(
+        self, request_id: str, prompt: Any, params: PoolingParams, options: RequestOptions
+    ) -> EngineRequest:
+        own, fields = self.pooling.own_params(params), read_prompt(prompt)
+        self._check_options(options, fields)
+        ids, type_from = self.pooling.token_ids(fields, options.tokenization_kwargs)
+        return EngineRequest(
+            request_id=f"{request_id}-{secrets.token_hex(4)}",
+            prompt_token_ids=ids,
+            params=own,
+            type_from=type_from,
+            arrival_time=time.time() if options.arrival_time is None else options.arrival_time,
+            priority=options.priority,
+            cache_salt=options.cache_salt or fields.get("cache_salt"),
+            trace_headers=dict(options.trace_headers) if options.trace_headers else None,
+        )
+
+    def _own_params(self, params: SamplingParams) -> SamplingParams:
         """A checked copy, so that a later change by the user has no effect."""
-        if isinstance(params, PoolingParams):
-            raise NotServedError(
-                "pooling (embeddings, scores, classes) is not served; use SamplingParams"
-            )
         if not isinstance(params, SamplingParams):
             raise TypeError(f"params must be SamplingParams, not {type(params).__name__}")
         own = msgspec.structs.replace(params)  # runs all of its checks again
@@ -338,44 +350,15 @@ class InputProcessor:
         if self.tokenizer is None:
             params.detokenize = False
         for name in ("logit_bias", "allowed_token_ids", "stop_token_ids", "logprob_token_ids"):
-            self._check_vocabulary(name, getattr(params, name) or ())
+            check_vocabulary(name, getattr(params, name) or (), self.vocab_size)
         if strict:
-            self._check_sizes(params)
+            check_sizes(params, self._limits)
         if params.bad_words:
             if self.tokenizer is None:
                 refuse("bad_words", "bad_words need a tokenizer, but skip_tokenizer_init is set")
             params.update_from_tokenizer(self.tokenizer)
             for ids in params.bad_words_ids:
-                self._check_vocabulary("bad_words", ids)
-
-    def _check_vocabulary(self, name: str, ids: Any) -> None:
-        if len(ids) > self.vocab_size:
-            refuse(
-                name,
-                f"{name} has {len(ids)} entries, but the model has only {self.vocab_size} tokens",
-            )
-        wrong = [one for one in ids if not 0 <= one < self.vocab_size]
-        if wrong:
-            refuse(
-                name,
-                f"{name} has the token id {shown(wrong[0])}; ids must lie between 0 and {self.vocab_size - 1}",
-            )
-
-    def _check_sizes(self, params: SamplingParams) -> None:
-        bounds = self._limits
-        for name, most in (
-            ("stop", bounds.stop_strings),
-            ("logit_bias", bounds.logit_biases),
-            ("bad_words", bounds.bad_words),
-        ):
-            if len(getattr(params, name) or ()) > most:
-                refuse(
-                    name, f"{name} has {len(getattr(params, name))} entries; the limit is {most}"
-                )
-        for name, most in (("stop", bounds.stop_chars), ("bad_words", bounds.bad_word_chars)):
-            longest = max((len(one) for one in getattr(params, name)), default=0)
-            if longest > most:
-                refuse(name, f"{name} has a string of {longest} characters; the limit is {most}")
+                check_vocabulary("bad_words", ids, self.vocab_size)
 
     def _seed(self, params: SamplingParams) -> int:
         """The request's seed, 0 ≤ seed < 2**64."""

@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quire.frontend.detokenizer import Detokenizer
+from quire.frontend.pooled import PooledRequest
 from quire.frontend.stops import StopMatcher
 from quire.frontend.tokenizer import PieceDecoder, Tokenizer
 from quire.protocol.outputs import EngineOutputs, SequenceUpdate
 from quire.protocol.params import RequestOutputKind, SamplingParams
+from quire.protocol.pooled_results import PoolingOutput, PoolingRequestOutput
 from quire.protocol.request import EngineRequest
 from quire.protocol.results import (
     CompletionOutput,
@@ -25,6 +27,9 @@ from quire.protocol.results import (
     SampleLogprobs,
 )
 from quire.protocol.step import PositionLogprobs
+
+AnyOutput = RequestOutput | PoolingRequestOutput[PoolingOutput]
+"""What a request may give, by what it asked for."""
 
 CUMULATIVE = RequestOutputKind.CUMULATIVE
 DELTA = RequestOutputKind.DELTA
@@ -39,7 +44,7 @@ class Processed:
     aborts   (id of the engine's request, index) of sequences that a stop string ended.
     """
 
-    outputs: list[tuple[str, RequestOutput]]
+    outputs: list[tuple[str, AnyOutput]]
     aborts: list[tuple[str, int]]
 
 
@@ -52,7 +57,7 @@ class OutputProcessor:
     def __init__(self, tokenizer: Tokenizer | None, *, stream_interval: int = 1) -> None:
         self._tokenizer = tokenizer
         self._stream_interval = stream_interval
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, _Request | PooledRequest] = {}
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -66,14 +71,16 @@ class OutputProcessor:
     def add(self, request: EngineRequest, external_id: str, prompt: str | None) -> None:
         """Takes note of a request before the engine gets it; `prompt` is its text, if it had one."""
         assert request.request_id not in self._requests, "ids of engine requests are made unique"
-        assert isinstance(request.params, SamplingParams)
+        if not isinstance(request.params, SamplingParams):
+            self._requests[request.request_id] = PooledRequest(request, external_id)
+            return
         self._requests[request.request_id] = _Request(
             request, request.params, external_id, prompt, self._tokenizer, self._stream_interval
         )
 
     def process(self, news: EngineOutputs) -> Processed:
         """Works one message in. A request that is not live (aborted a moment ago) is passed over."""
-        touched: dict[str, _Request] = {}
+        touched: dict[str, _Request | PooledRequest] = {}
         aborts: list[tuple[str, int]] = []
         for update in news.updates:
             request = self._requests.get(update.request_id)
@@ -82,7 +89,7 @@ class OutputProcessor:
             if request.take(update, news.at_s):
                 aborts.append((update.request_id, update.index))
             touched[update.request_id] = request
-        outputs: list[tuple[str, RequestOutput]] = []
+        outputs: list[tuple[str, AnyOutput]] = []
         for request_id, request in touched.items():
             output = request.output()
             if output is not None:
@@ -91,9 +98,9 @@ class OutputProcessor:
                 del self._requests[request_id]
         return Processed(outputs, aborts)
 
-    def abort(self, request_ids: Iterable[str]) -> list[tuple[str, RequestOutput]]:
+    def abort(self, request_ids: Iterable[str]) -> list[tuple[str, AnyOutput]]:
         """Ends live requests with finish reason "abort"; the caller tells the engine. Others are passed over."""
-        ended: list[tuple[str, RequestOutput]] = []
+        ended: list[tuple[str, AnyOutput]] = []
         for request_id in request_ids:
             request = self._requests.pop(request_id, None)
             if request is not None:

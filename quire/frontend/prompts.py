@@ -17,7 +17,7 @@ from quire.protocol.request import TensorRef
 
 _TOKENIZATION_KEYS = ("add_special_tokens", "truncate_prompt_tokens", "truncation_side")
 _PROMPT_KEYS = frozenset(
-    {"prompt", "prompt_token_ids", "cache_salt", "mm_processor_kwargs"}
+    {"prompt", "prompt_token_ids", "cache_salt", "mm_processor_kwargs", "prompt_pair"}
     | {"prompt_embeds", "prompt_is_token_ids"}
 )
 _NOT_SERVED_KEYS = {
@@ -57,6 +57,9 @@ def read_prompt(prompt: Any) -> dict[str, Any]:
         refuse("prompt", f"prompt must be text, not {type(text).__name__}")
     if hasattr(ids, "tolist"):
         ids = ids.tolist()
+    pair: Any = prompt.get("prompt_pair")
+    if pair is not None and not (isinstance(pair, str) and isinstance(text, str)):
+        refuse("prompt", "prompt_pair is the second of two texts; give it as text, beside prompt")
     if ids is not None and (isinstance(ids, (str, bytes)) or not isinstance(ids, Sequence)):
         refuse("prompt", f"prompt_token_ids must be a list of integers, not {type(ids).__name__}")
     return dict(prompt, prompt_token_ids=ids)
@@ -83,6 +86,8 @@ class PromptReader:
     """Makes token ids of prompts for one model; its arguments are those of `InputProcessor`.
 
     embeds_size  width of a row of prompt_embeds; None where they are not taken.
+    reserved     tokens of the context that a prompt must leave free.
+    cuts         the side that truncation cuts unless a request says otherwise: left or right.
     """
 
     def __init__(
@@ -92,7 +97,11 @@ class PromptReader:
         vocab_size: int,
         max_model_len: int,
         embeds_size: int | None = None,
+        reserved: int = 1,
+        cuts: str = "left",
     ) -> None:
+        self.reserved = reserved
+        self._cuts = cuts
         self.tokenizer = tokenizer
         self.vocab_size = vocab_size
         self.max_model_len = max_model_len
@@ -127,42 +136,55 @@ class PromptReader:
     def token_ids(
         self, fields: Mapping[str, Any], how: Mapping[str, Any] | None, max_tokens: int | None
     ) -> list[int]:
-        """The ids of a prompt from `read_prompt`, at least one and fewer than max_model_len.
+        """The ids of a prompt from `read_prompt`: at least one, and `reserved` fewer than max_model_len.
 
         how         tokenization_kwargs: add_special_tokens, truncate_prompt_tokens, truncation_side.
         max_tokens  for truncation to what the context has room for.
         Raises InvalidRequestError.
         """
         how = how or {}
-        for key in how:
-            if key not in _TOKENIZATION_KEYS:
-                refuse(
-                    key,
-                    f"tokenization_kwargs has {key!r}; known keys: {', '.join(_TOKENIZATION_KEYS)}",
-                )
-        keep = self._tokens_to_keep(how.get("truncate_prompt_tokens"), max_tokens)
-        side = how.get("truncation_side") or "left"
-        if side not in ("left", "right"):
-            refuse("truncation_side", f"truncation_side is {side!r}; it must be left or right")
+        if fields.get("prompt_pair") is not None:
+            refuse("prompt", "pairs of texts are for pooling requests; send one text")
+        keep, side = self.truncation(how, max_tokens)
         given = fields.get("prompt_token_ids")
         special = how.get("add_special_tokens") is not False
         if given is not None:
             ids = self._checked_ids(given)
             special = False
         else:
-            ids = self._encode(fields["prompt"], special, None if keep else self.max_model_len - 1)
+            limit = self.max_model_len - self.reserved
+            ids = self._encode(fields["prompt"], special, None if keep else limit)
         if keep is not None and len(ids) > keep:
             ids = truncated(ids, keep, side, self.tokenizer if special else None)
+        self.check_length(ids)
+        return ids
+
+    def check_length(self, ids: Sequence[int]) -> None:
+        """Raises InvalidRequestError for no ids, or more than a prompt may have."""
         if not ids:
             refuse("prompt", "the prompt is empty; give at least one token")
-        if len(ids) >= self.max_model_len:
+        if len(ids) > self.max_model_len - self.reserved:
+            free = " and at least one must be free" if self.reserved else ""
             refuse(
                 "prompt",
-                f"the prompt has {len(ids)} prompt tokens, but the limit is {self.max_model_len - 1}: the "
-                f"context holds {self.max_model_len} tokens and at least one must be free; shorten it, or set "
-                "truncate_prompt_tokens",
+                # Agents shorten their history, and gateways go on, where they read either phrase.
+                f"prompt is too long: it has {len(ids)} prompt tokens, but the limit is "
+                f"{self.max_model_len - self.reserved}; this model's maximum context length is "
+                f"{self.max_model_len} tokens{free}; shorten it, or set truncate_prompt_tokens",
             )
-        return ids
+
+    def truncation(self, how: Mapping[str, Any], max_tokens: int | None) -> tuple[int | None, str]:
+        """Tokens to keep, None for all, and the side that is cut. Raises InvalidRequestError."""
+        for key in how:
+            if key not in _TOKENIZATION_KEYS:
+                refuse(
+                    key,
+                    f"tokenization_kwargs has {key!r}; known keys: {', '.join(_TOKENIZATION_KEYS)}",
+                )
+        side = how.get("truncation_side") or self._cuts
+        if side not in ("left", "right"):
+            refuse("truncation_side", f"truncation_side is {side!r}; it must be left or right")
+        return self._tokens_to_keep(how.get("truncate_prompt_tokens"), max_tokens), side
 
     def _tokens_to_keep(self, keep: Any, max_tokens: int | None) -> int | None:
         """Tokens that truncation leaves, or None for no truncation; -1 leaves what the context has room for."""
@@ -178,7 +200,9 @@ class PromptReader:
                 "truncate_prompt_tokens",
                 f"truncate_prompt_tokens is {keep}, but the context holds {self.max_model_len} tokens; use less",
             )
-        return max(1, self.max_model_len - (max_tokens or 1)) if keep == -1 else int(keep)
+        if keep != -1:
+            return int(keep)
+        return max(1, self.max_model_len - (max_tokens or self.reserved))
 
     def _encode(self, text: str, special: bool, limit: int | None) -> list[int]:
         if self.tokenizer is None:

@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Generic, Protocol, Self, TypeVar
 
 from quire.protocol.errors import RequestFailedError
-from quire.protocol.results import RequestOutput
 
 
-class RequestStream:
+class Mergeable(Protocol):
+    """An output that takes later ones of its request in."""
+
+    finished: bool
+    error: str | None
+
+    def add(self, next_output: Self, aggregate: bool) -> None:
+        """Takes one in."""
+
+
+T = TypeVar("T", bound=Mergeable)
+
+
+class RequestStream(Generic[T]):
     """The outputs of one live request, for one reader; made by `AsyncLLM.add_request`.
 
     Holds at most one output: while the reader is away, later ones are merged into it.
@@ -22,12 +35,12 @@ class RequestStream:
         self.request_id = request_id
         self._joins = joins
         self._on_close = on_close
-        self._waiting: RequestOutput | None = None
+        self._waiting: T | None = None
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._ended = False
 
-    def put(self, output: RequestOutput) -> None:
+    def put(self, output: T) -> None:
         """Takes an output in."""
         if self._waiting is None:
             self._waiting = output
@@ -45,10 +58,10 @@ class RequestStream:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def __aiter__(self) -> RequestStream:
+    def __aiter__(self) -> RequestStream[T]:
         return self
 
-    async def __anext__(self) -> RequestOutput:
+    async def __anext__(self) -> T:
         if self._ended:
             raise StopAsyncIteration
         while self._waiting is None:

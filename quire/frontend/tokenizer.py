@@ -119,6 +119,31 @@ class Tokenizer:
             ) from error
         return ids
 
+    def encoding(self, text: str) -> tokenizers.Encoding:
+        """A text without special tokens, to be cut and `joined`. Raises InvalidRequestError as `encode` does."""
+        try:
+            return self.raw.encode(text, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise InvalidRequestError(
+                "the prompt has a lone surrogate and is not valid Unicode; remove it",
+                param="prompt",
+            ) from error
+
+    def joined(
+        self,
+        first: tokenizers.Encoding,
+        second: tokenizers.Encoding,
+        *,
+        add_special_tokens: bool,
+    ) -> tokenizers.Encoding:
+        """Two texts as one, with the special tokens of a pair."""
+        return self.raw.post_process(first, second, add_special_tokens)
+
+    @property
+    def num_special_in_pair(self) -> int:
+        """Special tokens that a pair of texts gets."""
+        return int(self.raw.num_special_tokens_to_add(True))
+
     def refuse_too_long(self, text: str, limit: int) -> None:
         """Raises InvalidRequestError for a text that surely has more than `limit` tokens.
 
@@ -134,7 +159,7 @@ class Tokenizer:
             least = len(self.encode(start, add_special_tokens=False)) - _SAMPLE_MARGIN
         if least > limit:
             raise InvalidRequestError(
-                f"the prompt has at least {least} prompt tokens ({size} bytes of text), but the limit is "
+                f"prompt is too long: at least {least} prompt tokens ({size} bytes of text), but the limit is "
                 f"{limit} tokens; shorten it",
                 param="prompt",
             )

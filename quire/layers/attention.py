@@ -17,6 +17,7 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.layers.norm import LayerNorm, Norm, RmsNorm
 from quire.ops.attention import PAGED_ATTENTION
+from quire.ops.elementwise import CLAMP
 from quire.ops.registry import Table
 from quire.ops.rope import QK_ROPE, ROPE
 from quire.quant.formats import PLAIN, Formats
@@ -26,7 +27,8 @@ from quire.quant.formats import PLAIN, Formats
 class AttentionSizes:
     """The numbers of one attention layer; window counts the query itself, softcap 0 is off.
 
-    sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none.
+    sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none;
+    clip  the bound of q, k and v, 0 is none.
     bidirectional  tokens see those behind them too.
     """
 
@@ -39,6 +41,7 @@ class AttentionSizes:
     softcap: float
     sinks: bool = False
     alibi: float = 0.0
+    clip: float = 0.0
     bidirectional: bool = False
 
 
@@ -81,6 +84,8 @@ class AttentionLayer:
         self._qkv = linear(
             f"{name}.qkv", in_size=sizes.size, out_size=self._bounds[2], bias=qkv_bias
         )
+        clamp = table.bind(CLAMP, dtype_name(dtype), C=self._bounds[2]) if sizes.clip else None
+        self._clips = [partial(clamp, limit=sizes.clip)] if clamp is not None else []
         self._sinks: torch.Tensor | None = None
         self._slopes: torch.Tensor | None = None
         self._sinks_name = f"{name}.sinks"
@@ -124,6 +129,8 @@ class AttentionLayer:
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
         q_end, k_end, v_end = self._bounds
         qkv = self._qkv(x, out=ctx.arena.take((num_tokens, v_end), x.dtype))
+        for clip in self._clips:
+            clip(qkv, out=qkv)
         q_and_k = qkv[:, :k_end].view(  # [T, H + K, D]
             num_tokens, sizes.num_heads + sizes.num_kv_heads, sizes.head_size
         )

@@ -14,7 +14,7 @@ from quire.layers.linear import Linear, read_to_pack, stored_as
 from quire.layers.mlp import GatedMlp
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, ADD_GATED
-from quire.ops.moe import EXPERTS, ROUTE, ExpertSizes, RouteRule
+from quire.ops.moe import EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
 from quire.ops.registry import Table
 from quire.quant.formats import PLAIN, Formats
 
@@ -42,7 +42,8 @@ class Router:
         self._product = Linear(
             table, f"{name}.router", in_size=size, out_size=num_experts, bias=bias, dtype=dtype
         )
-        self._route = table.bind(ROUTE, dtype_name(dtype), E=num_experts, K=rule.top_k)
+        choose = ROUTE_SPARSE if rule.scoring == "sparse" else ROUTE
+        self._route = table.bind(choose, dtype_name(dtype), E=num_experts, K=rule.top_k)
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""

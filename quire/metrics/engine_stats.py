@@ -105,6 +105,22 @@ class RequestWatch:
             self._observe_whole(metrics, output)
             self._end(metrics, "failed" if failed else "aborted" if aborted else "finished")
 
+    def take_pooled(self, num_prompt_tokens: int, num_cached_tokens: int) -> None:
+        """The one output of a request that pools."""
+        metrics = self._metrics
+        if metrics is None or self._ended:
+            return
+        self._accept(metrics)
+        cached = min(num_prompt_tokens, num_cached_tokens)
+        metrics.count("vllm:prompt_tokens", num_prompt_tokens)
+        metrics.count("vllm:prompt_tokens_cached", cached)
+        metrics.count("vllm:prompt_tokens_by_source", cached, "local_cache_hit")
+        metrics.count("vllm:prompt_tokens_by_source", num_prompt_tokens - cached, "local_compute")
+        metrics.count("vllm:request_success", value="stop")
+        metrics.observe("vllm:request_prompt_tokens", num_prompt_tokens)
+        metrics.observe("vllm:e2e_request_latency_seconds", max(0.0, time.time() - self._arrival_s))
+        self._end(metrics, "finished")
+
     def _take_tokens(
         self, metrics: Metrics, index: int, count: int, first_s: float, last_s: float
     ) -> None:

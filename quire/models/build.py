@@ -5,7 +5,10 @@ What the parts compute is in `layers`; what is read from where is in `models.loa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -38,8 +41,9 @@ from quire.models.spec import (
 )
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
-from quire.quant.formats import Format
-from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
+from quire.quant.formats import PLAIN, Formats
+from quire.quant.schemes.checkpoint import CheckpointScheme, Scheme
+from quire.quant.schemes.online import UNQUANTIZED
 
 
 def build_decoder(
@@ -51,7 +55,7 @@ def build_decoder(
     load_format: str = "auto",
     progress: bool = False,
     max_model_len: int,
-    scheme: OnlineScheme = UNQUANTIZED,
+    scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
 ) -> Decoder:
     """The model of a description with its weights.
@@ -75,6 +79,7 @@ def build_decoder(
         max_model_len=max_model_len,
         scheme=scheme,
         cache_format=cache_format,
+        config=description.hf_config,
     )
 
 
@@ -89,8 +94,9 @@ def build_from_spec(
     load_format: str,
     progress: bool,
     max_model_len: int,
-    scheme: OnlineScheme = UNQUANTIZED,
+    scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
+    config: Mapping[str, Any] = MappingProxyType({}),
 ) -> Decoder:
     """`build_decoder` for a description and a weight map that need not be in the registry."""
     spec = spec.for_length(max_model_len)
@@ -99,7 +105,14 @@ def build_from_spec(
         decoder.load(DummySource(spec, dtype=dtype, device=device))
     else:
         with checkpoint_source(
-            folder, weight_map, spec, dtype=dtype, device=device, progress=progress
+            folder,
+            weight_map,
+            spec,
+            dtype=dtype,
+            device=device,
+            progress=progress,
+            config=config,
+            formats=scheme.layers if isinstance(scheme, CheckpointScheme) else PLAIN,
         ) as weights:
             decoder.load(weights)
     give_back()
@@ -156,7 +169,7 @@ def _decoder(
     dtype: torch.dtype,
     device: torch.device,
     max_model_len: int,
-    scheme: OnlineScheme,
+    scheme: Scheme,
     cache_format: str,
 ) -> Decoder:
     ropes = {layer.mixer.rope for layer in spec.layers if layer.mixer.rope is not None}
@@ -218,7 +231,7 @@ def _layer(
     size: int,
     tables: dict[Rope, torch.Tensor],
     dtype: torch.dtype,
-    format: Format,
+    format: Formats,
     cache_format: str,
 ) -> DecoderLayer:
     name = f"layers.{index}"
@@ -243,7 +256,7 @@ def _layer(
 
 
 def _dense(
-    table: Table, name: str, spec: Dense, size: int, dtype: torch.dtype, format: Format
+    table: Table, name: str, spec: Dense, size: int, dtype: torch.dtype, format: Formats
 ) -> FeedForward:
     return FEED_FORWARDS[spec.gated](
         table,
@@ -258,7 +271,7 @@ def _dense(
 
 
 def _moe(
-    table: Table, name: str, spec: Moe, size: int, dtype: torch.dtype, format: Format
+    table: Table, name: str, spec: Moe, size: int, dtype: torch.dtype, format: Formats
 ) -> FeedForward:
     return MoeMlp(
         table,
@@ -272,6 +285,7 @@ def _moe(
             groups=spec.groups,
             top_groups=spec.top_groups,
             group_best=spec.group_best,
+            jitter=spec.jitter,
         ),
         bias=spec.bias,
         router_bias=spec.router_bias,
@@ -291,7 +305,7 @@ def _attention(
     size: int,
     tables: dict[Rope, torch.Tensor],
     dtype: torch.dtype,
-    format: Format,
+    format: Formats,
     cache_format: str,
 ) -> MixerLayer:
     sizes = AttentionSizes(
@@ -304,6 +318,7 @@ def _attention(
         softcap=spec.softcap,
         sinks=spec.sinks,
         alibi=spec.alibi,
+        clip=spec.clip,
         bidirectional=spec.bidirectional,
     )
     return AttentionLayer(
@@ -332,7 +347,7 @@ def _mla(
     size: int,
     tables: dict[Rope, torch.Tensor],
     dtype: torch.dtype,
-    format: Format,
+    format: Formats,
     cache_format: str,
 ) -> MixerLayer:
     sizes = MlaSizes(

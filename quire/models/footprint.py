@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from quire.config.schema import Settings
 from quire.models.parameters import parameters
 from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mixer, Mla, Moe
-from quire.quant.schemes.online import UNQUANTIZED, OnlineScheme
+from quire.quant.schemes.checkpoint import Scheme
+from quire.quant.schemes.online import UNQUANTIZED
 
 FLOAT32_BYTES = 4
 
@@ -74,42 +75,41 @@ def step_sizes(settings: Settings, *, dtype_bytes: int) -> StepSizes:
 
 
 def weight_bytes(
-    spec: DecoderSpec, dtype_bytes: int, scheme: OnlineScheme = UNQUANTIZED
+    spec: DecoderSpec, dtype_bytes: int, scheme: Scheme = UNQUANTIZED
 ) -> dict[str, int]:
     """Bytes of the loaded weights by group; norms are float32, a tied head is the embedding's table.
 
     A tied head of fewer bits is a copy of that table.
     """
     found: dict[str, int] = {}
-    for parameter in parameters(spec).values():
+    for name, parameter in parameters(spec).items():
         num_bytes = parameter.numel * (FLOAT32_BYTES if parameter.is_float32 else dtype_bytes)
-        format = scheme.format_of(parameter.group)
+        format = scheme.format_of(parameter.group, name)
         if format.bits is not None:
             num_bytes = parameter.numel * FLOAT32_BYTES  # of a bias
             if len(parameter.shape) == 2:
                 num_bytes = format.num_bytes(*parameter.shape, dtype_bytes)
         found[parameter.group] = found.get(parameter.group, 0) + num_bytes
-    if spec.tie_head and scheme.head.bits is not None:
-        found["head"] = scheme.head.num_bytes(spec.vocab_size, spec.hidden_size, dtype_bytes)
+    head = scheme.head.of("head.weight")
+    if spec.tie_head and head.bits is not None:
+        found["head"] = head.num_bytes(spec.vocab_size, spec.hidden_size, dtype_bytes)
     return found
 
 
-def largest_layer_bytes(
-    spec: DecoderSpec, dtype_bytes: int, scheme: OnlineScheme = UNQUANTIZED
-) -> int:
+def largest_layer_bytes(spec: DecoderSpec, dtype_bytes: int, scheme: Scheme = UNQUANTIZED) -> int:
     """Bytes of the largest layer: what loading may hold beside the weights that it keeps.
 
     Embedding and head are never held twice: what is read is what is kept. Where fewer bits are made of
     them, it is the largest parameter as it was read, and its codes of a byte each.
     """
     found: dict[str, int] = {}
-    if scheme.layers.bits is not None:
-        made = [
-            parameter.numel * (dtype_bytes + 1)
-            for parameter in parameters(spec).values()
-            if scheme.format_of(parameter.group).bits is not None
-        ]
-        if spec.tie_head and scheme.head.bits is not None:
+    made = [
+        parameter.numel * (dtype_bytes + 1)
+        for name, parameter in parameters(spec).items()
+        if scheme.format_of(parameter.group, name).bits is not None
+    ]
+    if made:
+        if spec.tie_head and scheme.head.of("head.weight").bits is not None:
             made.append(spec.vocab_size * spec.hidden_size)
         return max(made)
     for name, parameter in parameters(spec).items():

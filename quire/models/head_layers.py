@@ -70,9 +70,7 @@ def head_of(
     Raises ModelLoadError if there is none.
     """
     if not shapes:
-        return (
-            HeadLayer(weight="score.weight", in_size=spec.hidden_size, out_size=wants_labels),
-        )
+        return (HeadLayer(weight="score.weight", in_size=spec.hidden_size, out_size=wants_labels),)
     for form in _FORMS:
         if all(f"{name}.weight" in shapes for name, _ in form):
             layers = [_layer(name, act, values, spec, shapes) for name, act in form]
@@ -104,10 +102,19 @@ def _layer(
         eps = values.get("norm_eps", spec.norm_eps)
         size = shape[0]
         return HeadLayer(
-            weight=f"{name}.weight", bias=bias, in_size=size, out_size=size, kind="norm", eps=float(eps)
+            weight=f"{name}.weight",
+            bias=bias,
+            in_size=size,
+            out_size=size,
+            kind="norm",
+            eps=float(eps),
         )
     return HeadLayer(
-        weight=f"{name}.weight", bias=bias, in_size=shape[1], out_size=shape[0], activation=activation
+        weight=f"{name}.weight",
+        bias=bias,
+        in_size=shape[1],
+        out_size=shape[0],
+        activation=activation,
     )
 
 

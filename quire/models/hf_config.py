@@ -168,6 +168,16 @@ class HfConfig:
             raise self._wrong(key, value, "a list of pairs")
         return [(first, second) for first, second in value]
 
+    def each_layer(self, key: str, default: int) -> int:
+        """A whole number from 0 up that every layer has: itself, or a list of it."""
+        value = self._read(key, default)
+        found = value if isinstance(value, list) and value else [value]
+        if any(isinstance(item, list | dict | str) or item != found[0] for item in found):
+            raise self._wrong(key, value, "one number, or a list of one number for all layers")
+        if found[0] is None or int(found[0]) != found[0] or found[0] < 0:
+            raise self._wrong(key, value, "a whole number from 0 up")
+        return int(found[0])
+
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of finite numbers above zero."""
         value = self._read(key, _MISSING)

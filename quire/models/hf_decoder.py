@@ -11,7 +11,15 @@ from typing import Any
 
 from quire.models.hf_config import HfConfig
 from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+from quire.models.spec import (
+    Activation,
+    Attention,
+    DecoderSpec,
+    Dense,
+    FeedForward,
+    LayerSpec,
+    Placement,
+)
 
 
 def attention(
@@ -49,9 +57,7 @@ def attention(
     return Attention(**{**values, **fields})
 
 
-def with_attention(
-    spec: DecoderSpec, change: Callable[[int, Attention], Attention]
-) -> DecoderSpec:
+def with_attention(spec: DecoderSpec, change: Callable[[int, Attention], Attention]) -> DecoderSpec:
     """The same decoder with `change(number of the layer, its mixer)` for each mixer."""
     layers = [
         replace(layer, mixer=change(index, layer.mixer))
@@ -61,23 +67,76 @@ def with_attention(
     return replace(spec, layers=tuple(layers))
 
 
-def shared_width(hf: HfConfig, width: int, heads: int, **fields: Any) -> Attention:
-    """Heads that share `width`; as many of k and v, or `num_kv_heads` of the fields."""
+def with_parts(spec: DecoderSpec, *parts: FeedForward) -> DecoderSpec:
+    """The same decoder with these feed-forward parts, one for each layer or one for all."""
+    chosen = parts * len(spec.layers) if len(parts) == 1 else parts
+    pairs = zip(spec.layers, chosen, strict=True)
+    return replace(spec, layers=tuple(replace(one, feed_forward=part) for one, part in pairs))
+
+
+def with_placement(spec: DecoderSpec, placement: Placement) -> DecoderSpec:
+    """The same decoder with the norms of all layers elsewhere."""
+    return replace(spec, layers=tuple(replace(one, placement=placement) for one in spec.layers))
+
+
+def plain(
+    hf: HfConfig,
+    mixers: Attention | Sequence[Attention],
+    part: Dense,
+    *,
+    eps: float = 1e-6,
+    placement: Placement = "pre",
+    **fields: Any,
+) -> DecoderSpec:
+    """A decoder with RMS norms and these mixers, one for each layer or one for all.
+
+    eps     default of `rms_norm_eps`.
+    fields  as in `decoder`.
+    """
+    eps = hf.positive("rms_norm_eps", eps)
+    count = 1
+    if isinstance(mixers, Attention):
+        mixers, count = (mixers,), hf.int_("num_hidden_layers")
+    layers = [
+        LayerSpec(mixer=mixer, feed_forward=part, placement=placement, norm_eps=eps)
+        for mixer in mixers
+    ]
+    return decoder(hf, layers * count, **fields)
+
+
+def shared_width(
+    hf: HfConfig,
+    width: int,
+    heads: int,
+    *,
+    keys: tuple[str, str] = ("hidden_size", "num_attention_heads"),
+    **fields: Any,
+) -> Attention:
+    """Heads that share `width`; as many of k and v, or `num_kv_heads` of the fields.
+
+    keys  where the width and the heads come from.
+    """
     kv_heads = fields.pop("num_kv_heads", heads)
-    if width % heads or heads % kv_heads:
-        raise hf.refuse(
-            "hidden_size", f"{width} must be a multiple of {heads} heads, and they of {kv_heads}"
-        )
+    if width % heads:
+        raise hf.refuse(keys[0], f"it must be a multiple of {keys[1]} {heads}")
+    if heads % kv_heads:
+        raise hf.refuse(keys[1], f"it must be a multiple of {kv_heads} heads of k and v")
     return Attention(num_heads=heads, num_kv_heads=kv_heads, head_size=width // heads, **fields)
 
 
-def dense(hf: HfConfig, *, activation: str = "silu", **fields: Any) -> Dense:
-    """A feed-forward part of `intermediate_size` with `hidden_act`, whose default is `activation`."""
+def activation(hf: HfConfig, default: str = "silu", *, key: str = "hidden_act") -> Activation:
+    """What `hidden_act` or another key says."""
+    chosen: Activation = hf.choice(key, ACTIVATIONS, default)
+    return chosen
+
+
+def dense(hf: HfConfig, *, default: str = "silu", **fields: Any) -> Dense:
+    """A feed-forward part of `intermediate_size` with `hidden_act`, and its default."""
     values: dict[str, Any] = {}
     if "width" not in fields:
         values["width"] = hf.int_("intermediate_size")
     if "activation" not in fields:
-        values["activation"] = hf.choice("hidden_act", ACTIVATIONS, activation)
+        values["activation"] = activation(hf, default)
     return Dense(**{**values, **fields})
 
 

@@ -46,6 +46,13 @@ def latent_attention(
     )
 
 
+def check_whole_heads(hf: HfConfig) -> None:
+    """Refuses a `partial_rotary_factor` other than 1, beside the positions or among them."""
+    for reader in (hf, hf.section("rope_scaling"), hf.section("rope_parameters")):
+        if reader is not None and reader.float_("partial_rotary_factor", 1.0) != 1.0:
+            raise reader.refuse("partial_rotary_factor", "this architecture turns all or none")
+
+
 def _score_growth(hf: HfConfig) -> float | None:
     section = hf.section("rope_scaling" if hf.has("rope_scaling") else "rope_parameters")
     if section is None or not section.has("mscale_all_dim"):
@@ -66,7 +73,7 @@ def sigmoid_experts(
 
     The arguments are the defaults of the config class.
     """
-    hf.choice("scoring_func", {"sigmoid": None}, "sigmoid")
+    hf.choice("scoring_func", {"sigmoid": None, "noaux_tc": None}, "sigmoid")
     hf.choice("topk_method", {"noaux_tc": None}, "noaux_tc")
     return replace(
         in_groups(hf, routed_experts(hf, top_k=top_k, scale=scale), groups, top_groups, best=2),

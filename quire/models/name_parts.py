@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from quire.models.names import Fold, Rule
+from quire.models.names import Fold, Rule, expert_rules, router_rules, shared_rules
 from quire.models.spec import Placement
 
 _LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
@@ -73,3 +73,31 @@ NORM_BIAS_RULES = (
     Rule("model.norm.bias", "final_norm.bias"),
 )
 """LayerNorms in Llama's names."""
+
+
+CHOICE_RULE = Rule(
+    f"{_LAYER}.mlp.gate.e_score_correction_bias", f"{_OURS}.feed_forward.choice.bias"
+)
+"""A bias of each expert in the choice, as DeepSeek names it."""
+
+LATENT_RULES = (
+    Rule(f"{_LAYER}.self_attn.q_proj.weight", f"{_OURS}.mixer.q.weight"),
+    *(
+        Rule(f"{_LAYER}.self_attn.{source}.{kind}", f"{_OURS}.mixer.{target}.{kind}")
+        for source, target in (("q_a_proj", "q_down"), ("kv_a_proj_with_mqa", "kv_down"))
+        for kind in ("weight", "bias")
+    ),
+    Rule(f"{_LAYER}.self_attn.q_a_layernorm.weight", f"{_OURS}.mixer.q_norm.weight"),
+    Rule(f"{_LAYER}.self_attn.q_b_proj.weight", f"{_OURS}.mixer.q_up.weight"),
+    Rule(f"{_LAYER}.self_attn.kv_a_layernorm.weight", f"{_OURS}.mixer.kv_norm.weight"),
+    Rule(f"{_LAYER}.self_attn.kv_b_proj.weight", f"{_OURS}.mixer.kv_up.weight"),
+)
+"""Latent attention."""
+
+DEEPSEEK_RULES = (
+    *expert_rules("mlp"),
+    *router_rules("mlp.gate"),
+    CHOICE_RULE,
+    *shared_rules("mlp.shared_experts"),
+)
+"""Experts beside ones that all tokens pass, as DeepSeek names them."""

@@ -32,6 +32,8 @@ class Rule:
                     and so on. "gather_quarters": a quarter of the heads of q, of v, of k, then the next
                     quarter. "split_turns": the rows of two parts take turns.
     skip            rows at the start of the checkpoint's tensor that are left out.
+    nested          the checkpoint's tensor has an axis of one before the others.
+    flat            the rows of one expert follow those of another: the experts have no axis of their own.
     placement       of the layers that it is for; None: of all.
     A rule whose target the description does not have is not used.
     """
@@ -43,6 +45,8 @@ class Rule:
     fold: Fold = "none"
     skip: int = 0
     placement: Placement | None = None
+    nested: bool = False
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class WeightMap:
     ignored_if_tied  further ones when the embedding is the head too.
     optional_prefix  the start of names that some checkpoints leave out of all of them.
     ones             parameters that checkpoints leave out, all ones; "{layer}" is any number.
-    drafts           the name of layers; those behind the last one draft further tokens and are left unread.
+    drafts           starts of names of what drafts further tokens and is left unread; with "{layer}" of the
+                     layers behind the last one.
     """
 
     rules: tuple[Rule, ...]
@@ -61,7 +66,7 @@ class WeightMap:
     ignored_if_tied: tuple[str, ...] = ()
     optional_prefix: str = ""
     ones: tuple[str, ...] = ()
-    drafts: str | None = None
+    drafts: tuple[str, ...] = ()
 
     def with_rules(self, *rules: Rule) -> WeightMap:
         """This map with further rules; a rule for a source already named replaces the old one."""
@@ -101,7 +106,7 @@ class Piece:
     """A rule with its numbers filled in: `shape` is what the checkpoint must hold.
 
     groups  heads of k, where the fold is about heads.
-    expert  which slice along the first axis is read; None is all of the tensor.
+    expert  which slice along the first axis is read, or, if `flat` is not 0, which of so many rows; None is all.
     """
 
     source: str
@@ -110,6 +115,8 @@ class Piece:
     transpose: bool
     fold: Fold
     skip: int = 0
+    nested: bool = False
+    flat: int = 0
     head_size: int = 0
     groups: int = 1
     expert: int | None = None
@@ -132,8 +139,7 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
                 if target in table:
                     piece = _piece(rule, table[target], spec.layers[number].mixer.head_size)
                     if "{expert}" in rule.target and "{expert}" not in rule.source:
-                        whole = (_num_experts(spec, number), *piece.shape)
-                        piece = replace(piece, shape=whole, expert=expert)
+                        piece = _slice(piece, expert, _num_experts(spec, number), flat=rule.flat)
                     source = rule.source.format(layer=number, expert=expert)
                     pieces[target].append(replace(piece, source=source))
     for name, parameter in table.items():
@@ -172,8 +178,7 @@ def match(
             )
     used = {piece.source for piece in pieces}
     ignored = weight_map.ignored + (weight_map.ignored_if_tied if spec.tie_head else ())
-    if weight_map.drafts is not None:
-        used |= _behind(weight_map.drafts, len(spec.layers), shapes)
+    used |= {name for name in shapes if _is_draft(name, weight_map.drafts, len(spec.layers))}
     left = [name for name in shapes if name not in used and not _matches(name, ignored)]
     if left:
         raise ModelLoadError(
@@ -188,6 +193,14 @@ def _num_experts(spec: DecoderSpec, layer: int) -> int:
     return part.num_experts if isinstance(part, Moe) else 0
 
 
+def _slice(piece: Piece, expert: int, num_experts: int, *, flat: bool) -> Piece:
+    """One expert's piece of a tensor that holds all of them."""
+    rows, *rest = piece.shape
+    if flat:
+        return replace(piece, shape=(num_experts * rows, *rest), expert=expert, flat=rows)
+    return replace(piece, shape=(num_experts, *piece.shape), expert=expert)
+
+
 def _piece(rule: Rule, parameter: Parameter, head_size: int) -> Piece:
     chosen = [parameter.parts[part] for part in rule.parts if part < len(parameter.parts)]
     if len(chosen) != len(rule.parts):
@@ -198,10 +211,11 @@ def _piece(rule: Rule, parameter: Parameter, head_size: int) -> Piece:
     return Piece(
         source=rule.source,
         parts=rule.parts,
-        shape=shape[::-1] if rule.transpose else shape,
+        shape=(1,) * rule.nested + (shape[::-1] if rule.transpose else shape),
         transpose=rule.transpose,
         fold=rule.fold,
         skip=rule.skip,
+        nested=rule.nested,
         head_size=head_size,
         groups=chosen[1][0] // head_size if rule.fold == "gather_heads" else 1,
     )
@@ -214,11 +228,12 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
     )
 
 
-def _behind(layer: str, num_layers: int, names: Iterable[str]) -> set[str]:
-    """The names of tensors in layers from number `num_layers` on."""
-    pattern = re.compile(re.escape(layer).replace(r"\{layer\}", r"(\d+)") + r"\.")
-    found = ((name, pattern.match(name)) for name in names)
-    return {name for name, match in found if match and int(match[1]) >= num_layers}
+def _is_draft(name: str, starts: Iterable[str], num_layers: int) -> bool:
+    for start in starts:
+        found = re.match(re.escape(start).replace(r"\{layer\}", r"(\d+)"), name)
+        if found and (not found.groups() or int(found[1]) >= num_layers):
+            return True
+    return False
 
 
 def _named(names: list[str]) -> str:
@@ -321,31 +336,3 @@ def shared_rules(block: str) -> tuple[Rule, ...]:
         Rule(f"{source}.up_proj.weight", f"{target}.gate_up.weight", parts=(1,)),
         Rule(f"{source}.down_proj.weight", f"{target}.down.weight"),
     )
-
-
-CHOICE_RULE = Rule(
-    f"{_LAYER}.mlp.gate.e_score_correction_bias", f"{_OURS}.feed_forward.choice.bias"
-)
-"""A bias of each expert in the choice, as DeepSeek names it."""
-
-LATENT_RULES = (
-    Rule(f"{_LAYER}.self_attn.q_proj.weight", f"{_OURS}.mixer.q.weight"),
-    *(
-        Rule(f"{_LAYER}.self_attn.{source}.{kind}", f"{_OURS}.mixer.{target}.{kind}")
-        for source, target in (("q_a_proj", "q_down"), ("kv_a_proj_with_mqa", "kv_down"))
-        for kind in ("weight", "bias")
-    ),
-    Rule(f"{_LAYER}.self_attn.q_a_layernorm.weight", f"{_OURS}.mixer.q_norm.weight"),
-    Rule(f"{_LAYER}.self_attn.q_b_proj.weight", f"{_OURS}.mixer.q_up.weight"),
-    Rule(f"{_LAYER}.self_attn.kv_a_layernorm.weight", f"{_OURS}.mixer.kv_norm.weight"),
-    Rule(f"{_LAYER}.self_attn.kv_b_proj.weight", f"{_OURS}.mixer.kv_up.weight"),
-)
-"""Latent attention."""
-
-DEEPSEEK_RULES = (
-    *expert_rules("mlp"),
-    *router_rules("mlp.gate"),
-    CHOICE_RULE,
-    *shared_rules("mlp.shared_experts"),
-)
-"""Experts beside ones that all tokens pass, as DeepSeek names them."""

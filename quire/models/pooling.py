@@ -103,7 +103,9 @@ def pools(role: Role, wish: PoolingWish, folder: Path) -> bool:
     if wish.runner == "generate" and wish.convert in ("embed", "classify"):
         raise SettingsError(f"convert {wish.convert} needs --runner pooling; runner is generate")
     if wish.runner == "pooling" and wish.convert == "none":
-        raise SettingsError("runner is pooling, but convert is none; use --convert embed or classify")
+        raise SettingsError(
+            "runner is pooling, but convert is none; use --convert embed or classify"
+        )
     return wish.runner == "pooling"
 
 
@@ -139,11 +141,14 @@ def describe_pooling(
 
 def _is_head(name: str) -> bool:
     """Whether a tensor stands above the decoder: what a model was trained by, and heads."""
-    return re.match(
-        r"((bert|roberta|xlm-roberta|model|nomic_bert)\.)?pooler\.|(cls|lm_head|vocab_\w+|head|classifier|decoder)\.|"
-        r"score\.|pre_classifier\.|linear\.|embeddings\.position_ids|\w+\.embeddings\.position_ids",
-        name,
-    ) is not None
+    return (
+        re.match(
+            r"((bert|roberta|xlm-roberta|model|nomic_bert)\.)?pooler\.|(cls|lm_head|vocab_\w+|head|classifier|decoder)\.|"
+            r"score\.|pre_classifier\.|linear\.|embeddings\.position_ids|\w+\.embeddings\.position_ids",
+            name,
+        )
+        is not None
+    )
 
 
 def _embedder(
@@ -246,7 +251,11 @@ def _activation(values: Mapping[str, Any], num_labels: int) -> ClassActivation:
     named = inner.get("activation_fn") if isinstance(inner, Mapping) else None
     named = named or values.get("sbert_ce_default_activation_function")
     if isinstance(named, str):
-        known: dict[str, ClassActivation] = {"Identity": "none", "Sigmoid": "sigmoid", "Softmax": "softmax"}
+        known: dict[str, ClassActivation] = {
+            "Identity": "none",
+            "Sigmoid": "sigmoid",
+            "Softmax": "softmax",
+        }
         short = named.rsplit(".", 1)[-1]
         if short not in known:
             raise ModelLoadError(
@@ -280,7 +289,9 @@ def with_config(pooler: Pooler, config: Mapping[str, Any]) -> Pooler:
             )
         fits = type(value) is kind or (kind is float and type(value) is int)
         if value is not None and not fits:
-            raise SettingsError(f"pooler_config.{key} is {value!r}; it must be of type {kind.__name__}")
+            raise SettingsError(
+                f"pooler_config.{key} is {value!r}; it must be of type {kind.__name__}"
+            )
     given = {key: value for key, value in config.items() if value is not None}
     changes: dict[str, Any] = {}
     for key in ("pooling_type", "seq_pooling_type"):
@@ -312,7 +323,9 @@ def _pooling_change(pooler: Pooler, key: str, name: str) -> dict[str, Any]:
     if name.upper() in ("ALL", "STEP"):
         tasks = tuple(task for task in pooler.tasks if task.startswith("token_"))
         if not tasks:
-            raise SettingsError(f"pooler_config.{key} is {name}; this model's head reads whole texts only")
+            raise SettingsError(
+                f"pooler_config.{key} is {name}; this model's head reads whole texts only"
+            )
         return {"tasks": tasks}
     if name.lower() == "auto":
         return {}

@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from quire.config.plugins import load as load_reference
 from quire.models.architectures import (
+    bert,
     bloom,
     cohere,
+    dbrx,
     deepseek,
     ernie,
     exaone,
@@ -32,19 +34,33 @@ from quire.models.architectures import (
     nemotron,
     olmo,
     phi,
+    phimoe,
     qwen,
     stablelm,
 )
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig, merge_overrides
-from quire.models.loading import headers
+from quire.models.loading.checkpoint import NOTHING, kept_formats, read_checkpoint
+from quire.models.loading.gguf.folder import folder_of, gguf_file
 from quire.models.names import match
+from quire.models.pooling import (
+    NOT_THE_DECODERS,
+    PoolingDescription,
+    PoolingWish,
+    Role,
+    base_names,
+    describe_pooling,
+    pools,
+)
+from quire.models.sentence_modules import read_modules
 from quire.models.spec import DecoderSpec, derived_max_len
 from quire.protocol.errors import ModelLoadError, SettingsError
+from quire.quant.formats import FormatTable
 
 logger = logging.getLogger(__name__)
 
 ARCHITECTURES: dict[str, Architecture] = {
+    **bert.ARCHITECTURES,
     **llama.ARCHITECTURES,
     **qwen.ARCHITECTURES,
     **gemma.ARCHITECTURES,
@@ -54,8 +70,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     **granite.ARCHITECTURES,
     **gpt_classic.ARCHITECTURES,
     **deepseek.ARCHITECTURES,
+    **dbrx.ARCHITECTURES,
     **glm_moe.ARCHITECTURES,
     **gpt_oss.ARCHITECTURES,
+    **phimoe.ARCHITECTURES,
     **bloom.ARCHITECTURES,
     **exaone.ARCHITECTURES,
     **ernie.ARCHITECTURES,
@@ -66,6 +84,14 @@ ARCHITECTURES: dict[str, Architecture] = {
     **nemotron.ARCHITECTURES,
     **stablelm.ARCHITECTURES,
 }
+
+ALIASES = {"MPTForCausalLM": "MptForCausalLM"}
+"""Other names under which published files know an architecture above."""
+
+
+def known_as(name: str) -> str:
+    """The name in ARCHITECTURES of an alias, else the same name."""
+    return ALIASES.get(name, name)
 
 
 class ModelRegistry:
@@ -91,7 +117,7 @@ class ModelRegistry:
     @staticmethod
     def get_supported_archs() -> list[str]:
         """The names that are known in this process, sorted."""
-        return sorted({*ARCHITECTURES, *_ADDED})
+        return sorted({*ARCHITECTURES, *ALIASES, *_ADDED})
 
 
 _ADDED: dict[str, Architecture | str] = {}
@@ -104,7 +130,7 @@ def known_architecture(name: Any) -> Architecture | None:
     """
     found = _ADDED.get(name) if isinstance(name, str) else None
     if found is None:
-        return ARCHITECTURES.get(name) if isinstance(name, str) else None
+        return ARCHITECTURES.get(known_as(name)) if isinstance(name, str) else None
     if isinstance(found, str) and ":" not in found:
         if found not in ARCHITECTURES:
             raise ModelLoadError(f"{name} was registered as {found}, which is not known")
@@ -133,6 +159,9 @@ class ModelDescription:
     eos_token_ids        of generation_config.json, else of config.json; empty when neither says.
     generation_defaults  values of GENERATION_KEYS that the checkpoint or the user sets.
     hf_config            config.json with the user's overrides.
+    pooling              how it pools; None for a model that generates.
+    quantization         how its weights come quantized, as the checkpoint says; None if they are plain.
+    formats              of the parameters that are kept as they come quantized.
     """
 
     path: str
@@ -144,12 +173,17 @@ class ModelDescription:
     bos_token_id: int | None = None
     generation_defaults: dict[str, Any] = field(default_factory=dict)
     hf_config: dict[str, Any] = field(default_factory=dict)
+    pooling: PoolingDescription | None = None
+    quantization: str | None = None
+    formats: FormatTable = field(default_factory=FormatTable)
 
 
 def architecture_of(description: ModelDescription) -> Architecture:
     """What `describe` has found."""
     architecture = known_architecture(description.architecture)
     assert architecture is not None, f"{description.architecture} was described and is not known"
+    if description.pooling is not None:
+        return replace(architecture, names=description.pooling.names(architecture.names))
     return architecture
 
 
@@ -160,6 +194,7 @@ def describe(
     generation_config: str = "auto",
     override_generation_config: Mapping[str, Any] | None = None,
     load_format: str = "auto",
+    pooling: PoolingWish | None = None,
 ) -> ModelDescription:
     """What the folder `model` holds.
 
@@ -167,29 +202,35 @@ def describe(
     generation_config           "auto" is the model's own, "vllm" none, else a folder with one.
     override_generation_config  over the defaults so found.
     load_format                 "dummy" asks for no weight files.
+    pooling                     what is asked of a model that may pool.
     Raises ModelLoadError with what is wrong and what to do.
     """
-    folder = Path(model)
+    file = gguf_file(model) if model else None
+    folder = Path(model) if file is None else folder_of(file)
     if not model or not folder.is_dir():
         raise ModelLoadError(
             f"there is no folder {model!r}; the model must be a local folder with config.json, "
             "tokenizer.json and safetensors files, or a hub name: org/name"
         )
     values = merge_overrides(_read_json(folder / "config.json", required=True), hf_overrides or {})
-    name, architecture = _architecture(values, folder)
-    if values.get("quantization_config"):
-        raise ModelLoadError(
-            f"{folder}: quantization_config asks for quantized weights, which are not supported; "
-            "take a checkpoint in bfloat16, float16 or float32"
-        )
-    spec = _spec(values, name, architecture, folder)
+    wish = pooling or PoolingWish()
+    name, architecture, role = _architecture(values, folder)
+    pooled = pools(role, wish, folder)
+    spec = _spec(values, name, architecture, folder, pooled)
+    if spec.sees_both_ways and not pooled:
+        raise ModelLoadError(f"{folder}: {name} generates nothing; use --runner pooling")
     dtype = _checkpoint_dtype(values, folder)
-    if load_format != "dummy":
-        tensors = headers.read_headers(folder)
-        match(
-            architecture.names, spec, {tensor: header.shape for tensor, header in tensors.items()}
-        )
-        dtype = dtype or headers.common_dtype(tensors)
+    checkpoint = NOTHING if load_format == "dummy" else read_checkpoint(folder, values)
+    shapes = checkpoint.shapes
+    names, how = architecture.names, None
+    if pooled:
+        how = describe_pooling(folder, values, spec, role, wish, names, shapes)
+        names = how.names(names)
+    formats = FormatTable()
+    if shapes:
+        plan = match(checkpoint.mapped(names), spec, shapes)
+        formats = kept_formats(plan, spec, checkpoint.tensors)
+        dtype = dtype or checkpoint.dtype
     generation = _generation_config(folder, generation_config)
     eos = generation.get("eos_token_id", values.get("eos_token_id"))
     defaults = {key: generation[key] for key in GENERATION_KEYS if generation.get(key) is not None}
@@ -198,12 +239,21 @@ def describe(
         architecture=name,
         spec=spec,
         checkpoint_dtype=dtype or "float32",
-        max_model_len=derived_max_len(spec),
+        max_model_len=_max_len(spec, folder, pooled),
         eos_token_ids=_token_ids(eos, folder),
         bos_token_id=next(iter(_token_ids(values.get("bos_token_id"), folder)), None),
         generation_defaults={**defaults, **(override_generation_config or {})},
         hf_config=values,
+        pooling=how,
+        quantization=checkpoint.method,
+        formats=formats,
     )
+
+
+def _max_len(spec: DecoderSpec, folder: Path, pooled: bool) -> int:
+    longest = derived_max_len(spec)
+    stated = read_modules(folder).max_length if pooled else None
+    return longest if stated is None else min(stated, longest)
 
 
 def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
@@ -226,7 +276,8 @@ def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
     return values
 
 
-def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Architecture]:
+def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Architecture, Role]:
+    """The known name, its architecture, and what the name in config.json says that it is for."""
     names = values.get("architectures")
     known = f"known are {', '.join(ModelRegistry.get_supported_archs())}"
     if not isinstance(names, list) or not names:
@@ -236,15 +287,27 @@ def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Archite
     for name in names:
         architecture = known_architecture(name)
         if architecture is not None:
-            return name, architecture
+            both_ways = base_names(name)[0] if name.endswith("Model") else "generate"
+            return known_as(name), architecture, both_ways
+    for name in names:
+        role, bases = base_names(str(name))
+        for base in bases:
+            architecture = known_architecture(base)
+            if architecture is not None:
+                return base, architecture, role
     raise ModelLoadError(f"{folder}: the architecture {names[0]!r} is not supported; {known}")
 
 
 def _spec(
-    values: Mapping[str, Any], name: str, architecture: Architecture, folder: Path
+    values: Mapping[str, Any], name: str, architecture: Architecture, folder: Path, pooled: bool
 ) -> DecoderSpec:
+    if pooled:
+        values = {key: value for key, value in values.items() if key not in NOT_THE_DECODERS}
     hf = HfConfig(values, where=f"{folder}/config.json")
     spec = architecture.describe(hf)
+    if pooled:
+        spec = replace(spec, tie_head=True, head_bias=False)  # no logits: no matrix of its own
+    hf.skip("quantization_config")  # read with the tensors, see `models.loading.checkpoint`
     unread = hf.unread()
     if unread:
         key = unread[0].split(".")[0]

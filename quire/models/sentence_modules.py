@@ -61,7 +61,9 @@ def read_modules(folder: Path) -> SentenceModules:
         kind = str(one.get("type", "")).rsplit(".", 1)[-1]
         inside = str(one.get("path", ""))
         if ".." in Path(inside).parts or Path(inside).is_absolute():
-            raise ModelLoadError(f"{path} names {inside!r}, which is not a folder of this checkpoint")
+            raise ModelLoadError(
+                f"{path} names {inside!r}, which is not a folder of this checkpoint"
+            )
         if kind == "Pooling":
             pooling = _pooling(folder / inside / "config.json")
         elif kind == "Dense":
@@ -118,19 +120,19 @@ def _dense(folder: Path, inside: str) -> HeadLayer:
     settings = _settings(path)
     named = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = _ACTIVATIONS.get(named.rsplit(".", 1)[-1])
-    sizes = settings.get("in_features"), settings.get("out_features")
+    size_in, size_out = settings.get("in_features"), settings.get("out_features")
     if activation is None:
         raise ModelLoadError(
             f"{path}: the activation {named!r} is not known; known are {', '.join(_ACTIVATIONS)}"
         )
-    if not all(type(size) is int and size > 0 for size in sizes):
+    if type(size_in) is not int or type(size_out) is not int or min(size_in, size_out) < 1:
         raise ModelLoadError(f"{path}: in_features and out_features must be whole numbers")
     return HeadLayer(
         weight="linear.weight",
         bias="linear.bias" if settings.get("bias", True) else None,
         folder=inside,
-        in_size=sizes[0],
-        out_size=sizes[1],
+        in_size=size_in,
+        out_size=size_out,
         activation=activation,
     )
 

@@ -7,14 +7,14 @@ SwiGLU.
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from quire.protocol.cache import CacheGroup, CacheKind
 
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "swiglu_clamped"]
 """The last one is of experts only: `ops.moe.ExpertSizes` says what it is."""
-Scoring = Literal["softmax", "sigmoid"]
+Scoring = Literal["softmax", "sigmoid", "sparse"]
 Placement = Literal[
     "pre", "post", "sandwich", "parallel", "parallel_shared", "after_sums", "pre_feed_forward"
 ]
@@ -106,6 +106,7 @@ class Attention:
     alibi    factor of the heads' slopes, by which scores fall with the distance; 0 is none.
     window   tokens looked back, counting the query itself; None is unlimited.
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
+    clip     what is beyond it of q, k and v becomes clip or -clip; 0 is off.
     """
 
     num_heads: int
@@ -122,6 +123,7 @@ class Attention:
     alibi: float = 0.0
     window: int | None = None
     softcap: float = 0.0
+    clip: float = 0.0
     bidirectional: bool = False
 
     @property
@@ -223,7 +225,7 @@ class Moe:
 
     limit    of "swiglu_clamped".
     bias     experts have biases.
-    scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups and group_best.
+    scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups, group_best, jitter.
     router_bias   the router has a bias.
     choice_bias   a bias of each expert counts in the choice, not in the weights.
     shared_width  of a gated part that all tokens pass; 0 is none.
@@ -242,6 +244,7 @@ class Moe:
     groups: int = 1
     top_groups: int = 1
     group_best: int = 1
+    jitter: float = 0.0
     router_bias: bool = False
     choice_bias: bool = False
     shared_width: int = 0
@@ -388,31 +391,3 @@ def cache_groups(
         )
         for (kind, window, num_bytes), layers in members.items()
     )
-
-
-def to_json(spec: DecoderSpec) -> dict[str, Any]:
-    """The description as plain JSON values, without what is as in the plain layer.
-
-    Equal layers are told once, with all their numbers; a part of several kinds says which it is.
-    """
-    kinds: dict[LayerSpec, list[int]] = {}
-    for index, layer in enumerate(spec.layers):
-        kinds.setdefault(layer, []).append(index)
-    data = _plain(replace(spec, layers=()))
-    data["layers"] = [
-        {"numbers": " ".join(map(str, numbers)), **_plain(layer)}
-        for layer, numbers in kinds.items()
-    ]
-    return data
-
-
-def _plain(part: Any) -> dict[str, Any]:
-    """The fields of a part that differ from their defaults; sizes have none and are always there."""
-    data: dict[str, Any] = {}
-    if isinstance(part, Moe | Mla | RopeScaling):
-        data["kind"] = type(part).__name__
-    for field in fields(part):
-        value = getattr(part, field.name)
-        if field.default is MISSING or value != field.default:
-            data[field.name] = _plain(value) if is_dataclass(value) else value
-    return data

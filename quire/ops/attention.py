@@ -382,9 +382,7 @@ def _start(q: torch.Tensor, values: torch.Tensor) -> State:
     return weight + LOWEST, weight, _zeros(q, q.shape[0], values.shape[-1])
 
 
-def _hidden(
-    q: torch.Tensor, position: int, tile: int, num_keys: int, rule: _Rule
-) -> torch.Tensor:
+def _hidden(q: torch.Tensor, position: int, tile: int, num_keys: int, rule: _Rule) -> torch.Tensor:
     """[R, 32] bool: the keys of a tile that a row may not see."""
     rows = torch.arange(position, position + q.shape[0], device=q.device).unsqueeze(1)
     keys = torch.arange(tile * TILE_TOKENS, (tile + 1) * TILE_TOKENS, device=q.device)

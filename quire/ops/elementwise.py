@@ -26,6 +26,7 @@ ACT_MUL = declare(
 )
 ACT = declare("act", "pure", "run(x of any shape, act) -> act(x), with the activations of act_mul")
 SOFT_CAP = declare("soft_cap", "pure", "run(x of any shape, cap) -> cap * tanh(x / cap)")
+CLAMP = declare("clamp", "pure", "run(x of any shape, limit) -> x, within -limit and limit")
 TO_FLOAT32 = declare("to_float32", "pure", "run(x of any shape) -> x in float32")
 TAKE_ROWS = declare("take_rows", "pure", "run(x [T,C], rows [B]) -> [B,C], x[rows]")
 
@@ -171,6 +172,18 @@ class SoftCapReference(Provider):
         """cap * tanh(x / cap), within (-cap, cap), in x's dtype. `out` may be x."""
         out = torch.empty_like(x) if out is None else out
         return out.copy_(torch.tanh(x.to(torch.float32) / cap).mul_(cap))
+
+
+@register
+class ClampReference(Provider):
+    op = "clamp"
+    name = "reference"
+
+    def run(
+        self, x: torch.Tensor, *, limit: float, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x, but what is beyond it becomes limit or -limit; NaN stays. `out` may be x."""
+        return torch.clamp(x, -limit, limit, out=torch.empty_like(x) if out is None else out)
 
 
 @register

@@ -25,7 +25,7 @@ _NAME = re.compile(
 class Format:
     """Stored bits of a weight [N, K].
 
-    kind   "plain": floats in the model's own dtype; "int8": -127 to 127; "int4": 0 to 15, less the zero
+    kind   "plain": floats in the model's own dtype; "int8": -128 to 127; "int4": 0 to 15, less the zero
            point; "fp8": e4m3 without infinity.
     group  inputs, neighbours in K, that share a column's scale; 0 is all of them.
     has_zeros  whether each scale comes with a zero point from 0 to 15; without, int4's is 8.

@@ -16,13 +16,18 @@ from quire.ops.linear import TILE_ROWS, PlainWeight, tile_product
 from quire.ops.quantized import QuantizedWeight, StoredWeight
 from quire.ops.registry import Provider, declare, register
 
-Scoring = Literal["softmax", "sigmoid"]
-"""What a logit becomes: its share of all experts, or its own sigmoid."""
+Scoring = Literal["softmax", "sigmoid", "sparse"]
+"""What a logit becomes: its share of all experts, or its own sigmoid; "sparse" is `route_sparse`'s."""
 
 ROUTE = declare(
     "route",
     "pure",
     "run(logits [T,E], rule, bias [E]) -> the k best experts of each token, their weights [T,k]",
+)
+ROUTE_SPARSE = declare(
+    "route_sparse",
+    "pure",
+    "run(logits [T,E], rule) -> the k best experts of each token, each weighed among those near it [T,k]",
 )
 EXPERTS = declare(
     "experts",
@@ -40,6 +45,7 @@ class RouteRule:
     scale       factor of the weights.
     groups      the experts stand in so many groups of one size, of which the `top_groups` best are kept.
     group_best  a group counts as the sum of so many of its best choices: 1 or 2.
+    jitter      of "sparse": an expert is near another if it falls short by at most twice this part.
     """
 
     top_k: int
@@ -49,6 +55,7 @@ class RouteRule:
     groups: int = 1
     top_groups: int = 1
     group_best: int = 1
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,38 @@ class RouteReference(Provider):
             found = found / (found.sum(-1, keepdim=True) + 1e-20)
         ids.copy_(order)
         weights.copy_(found * rule.scale)
+
+
+@register
+class RouteSparseReference(Provider):
+    op = "route_sparse"
+    name = "reference"
+
+    def run(
+        self,
+        logits: torch.Tensor,
+        rule: RouteRule,
+        *,
+        bias: torch.Tensor | None = None,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> None:
+        """Writes ids [T, k] int32 and weights [T, k] float32, the best expert first.
+
+        logits [T, E] in any dtype. An expert's weight is its softmax among those that are left and near it:
+        whose logit x is at most 2 * jitter * max(|x|, best) below the best. Equal logits go to the lower
+        expert. The rule's other fields and bias are not used. Source: arXiv 2409.12136.
+        """
+        x = logits.to(torch.float32)
+        order = torch.sort(x, dim=-1, descending=True, stable=True).indices[:, : rule.top_k]
+        left = x
+        for place in range(rule.top_k):
+            best = left.gather(-1, order[:, place : place + 1])
+            far = (best - x) / torch.maximum(x.abs(), best) > 2 * rule.jitter
+            powers = torch.exp(left - best).masked_fill(far, 0.0)
+            weights[:, place] = 1.0 / powers.sum(-1)
+            left = left.scatter(-1, order[:, place : place + 1], -math.inf)
+        ids.copy_(order)
 
 
 def _shares(x: torch.Tensor) -> torch.Tensor:

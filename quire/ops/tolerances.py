@@ -76,6 +76,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "act": _TRANSCENDENTAL,
     "act_mul": _TRANSCENDENTAL,
     "soft_cap": _TRANSCENDENTAL,
+    "clamp": _EXACT,
     "to_float32": _EXACT,
     "take_rows": _EXACT,
     "rope": _TRANSCENDENTAL,
@@ -84,6 +85,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "paged_attention, rounded weights": _ATTENTION_ROUNDED,
     "copy_blocks": _EXACT,
     "route": _ROUTE,
+    "route_sparse": _ROUTE,
     "experts": _EXPERTS,
 }
 """Float32 sums of a few thousand terms keep about 1e-6; one rounding to bfloat16 loses up to 2^-9 of

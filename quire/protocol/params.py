@@ -13,7 +13,16 @@ from typing import Any, Protocol
 
 import msgspec
 
-from quire.protocol.checks import integer, integers, limits, number, refuse, strings, truth
+from quire.protocol.checks import (
+    integer,
+    integers,
+    limits,
+    number,
+    refuse,
+    shown,
+    strings,
+    truth,
+)
 from quire.protocol.options import (
     RepetitionDetectionParams,
     RequestOutputKind,
@@ -123,6 +132,7 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
         self._check_logprobs()
         self._check_tokens()
         self._check_switches()
+        self._check_objects()
 
     @classmethod
     def from_optional(cls, **fields: Any) -> SamplingParams:
@@ -297,8 +307,28 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
             "skip_clone",
         ):
             truth(name, getattr(self, name))
+        if self.skip_reading_prefix_cache is not None:
+            truth("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         if not isinstance(self.output_kind, RequestOutputKind):
-            refuse("output_kind", f"output_kind is {self.output_kind!r}; use a RequestOutputKind.")
+            refuse("output_kind", f"output_kind is {shown(self.output_kind)}; use a RequestOutputKind.")
+
+    def _check_objects(self) -> None:
+        name = "routed_experts_prompt_start"
+        limits(name, integer(name, self.routed_experts_prompt_start), low=0)
+        args = self.extra_args
+        if args is not None and not (
+            isinstance(args, dict) and all(isinstance(key, str) for key in args)
+        ):
+            refuse(
+                "extra_args", f"extra_args is {shown(args)}; it must be a dict with strings as keys."
+            )
+        for name, kind in (
+            ("structured_outputs", StructuredOutputsParams),
+            ("repetition_detection", RepetitionDetectionParams),
+        ):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                refuse(name, f"{name} is {shown(value)}; use {kind.__name__}.")
 
 
 class BeamSearchParams(msgspec.Struct, kw_only=True, omit_defaults=True):

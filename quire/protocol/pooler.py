@@ -31,7 +31,6 @@ class Pooler:
     late_interaction  documents are compared with queries token by token.
     chunked         longer texts are embedded piece by piece; max_embed_len bounds them, in tokens.
     logit_mean, logit_sigma  classes become (logit - mean) / sigma first.
-    prompts         what to put before texts, by the name of a use.
     """
 
     tasks: tuple[str, ...]
@@ -49,7 +48,6 @@ class Pooler:
     max_embed_len: int | None = None
     logit_mean: float = 0.0
     logit_sigma: float = 1.0
-    prompts: tuple[tuple[str, str], ...] = ()
 
     @property
     def score_type(self) -> Literal["cross-encoder", "bi-encoder", "late-interaction"] | None:

@@ -5,7 +5,7 @@ Which checkpoint means what is for `quant.schemes`, reading for `quant.decoders`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,3 +42,17 @@ class StoredTensor:
 def plain(name: str, shape: tuple[int, ...]) -> StoredTensor:
     """A tensor of floats."""
     return StoredTensor(shape, {"weight": name})
+
+
+def joined_format(formats: Iterable[Format]) -> Format | None:
+    """The format that holds weights of all these formats exactly, None if there is none."""
+    found = set(formats)
+    if len(found) == 1:
+        return found.pop()
+    groups = {format.group for format in found}
+    kinds = {format.kind for format in found}
+    if len(groups) != 1 or not kinds <= {"int4", "int8"}:
+        return Format("fp8", groups.pop()) if kinds == {"fp8"} and len(groups) == 1 else None
+    if kinds == {"int4"}:
+        return Format("int4", groups.pop(), has_zeros=True)
+    return Format("int8", groups.pop())

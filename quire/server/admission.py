@@ -200,15 +200,18 @@ class Admitted:
 
     def take(self, place: int, output: RequestOutput) -> None:
         """Looks whether an output of a prompt is its first with a token, or its last."""
-        if place not in self._sizes:
-            return
-        if not output.finished and not any(choice.token_ids for choice in output.outputs):
-            return
+        if place in self._sizes and (
+            output.finished or any(choice.token_ids for choice in output.outputs)
+        ):
+            self.begin(place, output.prompt_token_ids)
+
+    def begin(self, place: int, prompt_token_ids: Sequence[int] | None) -> None:
+        """A prompt, which had so many tokens, has got its first token, or its only result."""
         self._admission.wait_ends(self._sizes.pop(place))
         self._admission.num_started += 1
         prompt = self._prompts[place]
-        if isinstance(prompt, str) and output.prompt_token_ids:
-            self._admission.learn(len(prompt), len(output.prompt_token_ids))
+        if isinstance(prompt, str) and prompt_token_ids:
+            self._admission.learn(len(prompt), len(prompt_token_ids))
 
     def close(self) -> None:
         """Nothing of it waits any more; may be called twice."""

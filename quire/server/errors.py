@@ -134,15 +134,13 @@ def problem_of(error: BaseException) -> Problem:
     """What a client is told of an error. One that nobody raised on purpose is logged and not shown."""
     message = clean(str(error))
     if isinstance(error, HttpError):
-        return Problem(
-            error.status, error.type, message, error.param, error.headers, error.details
-        )
+        return Problem(error.status, error.type, message, error.param, error.headers, error.details)
     if isinstance(error, InvalidRequestError):
         return Problem(400, "BadRequestError", message, error.param)
     if isinstance(error, OutOfCapacityError):
         wait = {
             "Retry-After": str(max(1, math.ceil(error.retry_after_s))),
-            "Retry-After-Ms": str(math.ceil(error.retry_after_s * 1000)),  # read by OpenAI's clients
+            "Retry-After-Ms": str(math.ceil(error.retry_after_s * 1000)),  # the clients' own
         }
         return Problem(429, "RateLimitError", message, headers=wait)
     if isinstance(error, ShuttingDownError):

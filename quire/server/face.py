@@ -11,7 +11,9 @@ from typing import Any, Protocol
 from quire.protocol.chat import ChatOptions, ChatPrompt
 from quire.protocol.message import CallFrame, MessageReader, ReadOptions
 from quire.protocol.outputs import EngineInfo, EngineStats
-from quire.protocol.params import SamplingParams
+from quire.protocol.params import PoolingParams, SamplingParams
+from quire.protocol.pooled_results import PoolingOutput, PoolingRequestOutput
+from quire.protocol.pooler import Pooler
 from quire.protocol.results import RequestOutput
 from quire.server.control_face import ControlFace
 
@@ -96,6 +98,25 @@ class Face(ControlFace, Protocol):
         Raises InvalidRequestError at its first step, before anything is queued. `strict` refuses a
         max_tokens that does not fit in the context, and sizes beyond a client's limits.
         """
+        ...
+
+    @property
+    def pooler(self) -> Pooler | None:
+        """What the model pools; None if it generates."""
+        ...
+
+    def encode(
+        self,
+        prompt: Any,
+        pooling_params: PoolingParams | None,
+        request_id: str,
+        *,
+        tokenization_kwargs: Mapping[str, Any] | None = None,
+        trace_headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+        cache_salt: str | None = None,
+    ) -> AsyncGenerator[PoolingRequestOutput[PoolingOutput], None]:
+        """What the model pools of a prompt: one output. Errors are as in `generate`."""
         ...
 
     async def render_chat(

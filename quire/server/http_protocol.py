@@ -65,6 +65,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is not None:
             super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so in JSON, as every other mistake."""
+        self._refuse(Problem(400, "BadRequestError", f"{msg} Send HTTP/1.1 with a known method."))
+
     def _arm(self) -> None:
         self._disarm()
         self._head_timer = self.loop.call_later(self.limits.header_timeout, self._refuse_slow)

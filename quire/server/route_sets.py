@@ -15,16 +15,19 @@ from quire.server.routes import (
     chat,
     completions,
     dev,
+    embeddings,
     files,
     inference,
     info,
     load,
     messages,
     offline_docs,
+    pooling,
     profile,
     render,
     responses,
     sagemaker,
+    score,
     tokenize,
     tokenizer_info,
 )
@@ -44,6 +47,7 @@ def routers_of(settings: Settings, config: ServerConfig) -> list[APIRouter]:
         found += [
             *(completions.router, chat.router, responses.router, messages.router),
             *(files.router, batches.router, render.router, sagemaker.router),
+            *(embeddings.router, pooling.router, score.router),
         ]
     if config.tokens_only or config.server_dev_mode:
         found.append(admin.aborts)

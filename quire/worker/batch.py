@@ -44,7 +44,12 @@ class BatchBuilder:
     """
 
     def __init__(
-        self, *, state: WorkerState, memory: CacheMemory, arena: Arena, device: torch.device,
+        self,
+        *,
+        state: WorkerState,
+        memory: CacheMemory,
+        arena: Arena,
+        device: torch.device,
         has_types: bool = False,
     ) -> None:
         self._state = state

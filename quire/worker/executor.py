@@ -63,11 +63,13 @@ class Executor(ABC):
     """Carries out steps in the order in which they were submitted.
 
     providers  (operation, signature, provider, refusals): the choices made when the model was built.
+    shares_cores  whether steps are computed by the cores that plan them.
     kernels    the ISA of the native library that was loaded, empty without one; None if none was asked for.
     """
 
     providers: list[tuple[str, str, str, str]] = []
     kernels: str | None = None
+    shares_cores: bool = True
 
     @abstractmethod
     def submit(self, plan: StepPlan) -> Ticket:
@@ -106,6 +108,7 @@ class LocalExecutor(Executor):
         self._error: BaseException | None = None
         self._era = 0
         self._void_era = -1
+        self.shares_cores = settings.parallel.device == "cpu"
         self.worker: Worker | None = None
 
         def load() -> Worker:

@@ -17,6 +17,7 @@ from quire.worker.encoder import Encoder
 from quire.worker.graphs import Graphs
 from quire.worker.memory import CacheMemory
 from quire.worker.output import Masks, Output
+from quire.worker.pooling import PooledOutput
 from quire.worker.speculative.plain import Drafter
 from quire.worker.state import WorkerState
 from quire.worker.transfer import Transfer
@@ -33,7 +34,7 @@ class ModelRunner:
         memory: CacheMemory,
         builder: BatchBuilder,
         graphs: Graphs,
-        output: Output,
+        output: Output | PooledOutput,
         adapters: Adapters,
         encoder: Encoder,
         transfer: Transfer,

@@ -6,6 +6,7 @@ Who calls it, and from which thread, is `worker.executor`'s business.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -14,6 +15,7 @@ from quire.hardware.threads import set_threads
 from quire.models.build import build_decoder
 from quire.models.decoder import Decoder
 from quire.models.footprint import arena_bytes, native_rooms, step_sizes
+from quire.models.heads import PoolingHead
 from quire.models.registry import ModelDescription
 from quire.ops.arena import Arena
 from quire.ops.cpu.memory import reserve
@@ -21,7 +23,7 @@ from quire.ops.registry import Table
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.protocol.step import StepPlan, StepResult
-from quire.quant.schemes.online import online_scheme
+from quire.quant.schemes.checkpoint import scheme_for
 from quire.sampling.processors import make_processors
 from quire.worker.adapters import NoAdapters
 from quire.worker.batch import BatchBuilder
@@ -29,6 +31,7 @@ from quire.worker.encoder import NoEncoder, PromptEmbeds
 from quire.worker.graphs import Graphs
 from quire.worker.memory import CacheMemory
 from quire.worker.output import Masks, Output
+from quire.worker.pooling import PooledOutput
 from quire.worker.runner import ModelRunner
 from quire.worker.speculative.plain import NoDrafter
 from quire.worker.state import WorkerState
@@ -69,7 +72,9 @@ class Worker:
             load_format=settings.load.load_format,
             progress=settings.load.use_tqdm_on_load,
             max_model_len=model.max_model_len,
-            scheme=online_scheme(model.quantization),
+            scheme=scheme_for(
+                model.quantization, description.quantization, description.formats, device.type
+            ),
             cache_format="plain" if cache_dtype == model.dtype else cache_dtype,
         )
         on_phase("allocating the KV cache", 100)
@@ -84,21 +89,49 @@ class Worker:
             state=state,
             memory=memory,
             builder=BatchBuilder(
-                state=state, memory=memory, arena=_arena(decoder, settings, device), device=device
+                state=state,
+                memory=memory,
+                arena=_arena(decoder, settings, device),
+                device=device,
+                has_types=decoder.spec.token_types > 1,
             ),
             graphs=Graphs(decoder, self.table),
-            output=Output(
+            output=self._output(settings, description, state, decoder, device),
+            adapters=NoAdapters(),
+            encoder=PromptEmbeds(state, device) if model.enable_prompt_embeds else NoEncoder(),
+            transfer=NoTransfer(),
+            drafter=NoDrafter(),
+        )
+
+    def _output(
+        self,
+        settings: Settings,
+        description: ModelDescription,
+        state: WorkerState,
+        decoder: Decoder,
+        device: torch.device,
+    ) -> Output | PooledOutput:
+        """What the step ends in: tokens, or what is pooled."""
+        model = settings.model
+        if description.pooling is None:
+            return Output(
                 state=state,
                 decoder=decoder,
                 table=self.table,
                 logprobs_mode=model.logprobs_mode,
                 dtype=model.dtype,
                 processors=make_processors(settings, device),
-            ),
-            adapters=NoAdapters(),
-            encoder=PromptEmbeds(state, device) if model.enable_prompt_embeds else NoEncoder(),
-            transfer=NoTransfer(),
-            drafter=NoDrafter(),
+            )
+        head = PoolingHead(self.table, description.pooling.head)
+        is_dummy = settings.load.load_format == "dummy"
+        head.load(Path(description.path), dummy=is_dummy, device=device)
+        return PooledOutput(
+            state=state,
+            decoder=decoder,
+            table=self.table,
+            pooler=description.pooling.pooler,
+            head=head,
+            dtype=model.dtype,
         )
 
     def step(self, plan: StepPlan, masks: Masks) -> StepResult:

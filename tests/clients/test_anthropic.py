@@ -128,7 +128,8 @@ def test_the_tool_runner(client: anthropic.Anthropic) -> None:
     )
     last = runner.until_done()
     assert asked == ["Paris"]
-    assert "sunny" in last.content[0].text and last.stop_reason == "end_turn"
+    assert last.content[0].text == "It is sunny and 20 degrees in Paris."
+    assert last.stop_reason == "end_turn"
 
 
 def test_answers_in_a_form(client: anthropic.Anthropic) -> None:

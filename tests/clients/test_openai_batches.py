@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
@@ -112,6 +113,47 @@ def test_a_batch_is_cancelled(client: openai.OpenAI) -> None:
         client.batches.cancel(batch.id)
     with pytest.raises(openai.NotFoundError):
         client.batches.retrieve("batch_none")
+
+
+def test_pages_of_batches(client: openai.OpenAI) -> None:
+    file = client.files.create(file=lines({"messages": QUESTION, "max_tokens": 1}), purpose="batch")
+    made = [
+        client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        ).id
+        for _ in range(3)
+    ]
+    first = client.batches.list(limit=2)
+    assert first.has_more and first.has_next_page() and len(first.data) == 2
+    assert {*made} <= {one.id for one in client.batches.list(limit=2)}
+    for one in made:
+        assert finished(client, one).status == "completed"
+
+
+def test_content_as_it_comes(client: openai.OpenAI, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 4000
+    kept = client.files.create(file=("b.bin", data), purpose="user_data")
+    with client.files.with_streaming_response.content(kept.id) as answer:
+        answer.stream_to_file(tmp_path / "b.bin")
+    assert (tmp_path / "b.bin").read_bytes() == data
+    raw = client.files.with_raw_response.retrieve(kept.id)
+    assert raw.parse().bytes == len(data) and raw.headers["content-type"] == "application/json"
+
+
+def test_from_asyncio(client: openai.OpenAI) -> None:
+    async def run() -> None:
+        async with openai.AsyncOpenAI(
+            base_url=client.base_url, api_key="secret", max_retries=0
+        ) as other:
+            made = [(await other.files.create(file=b"y", purpose="vision")).id for _ in range(3)]
+            found = [one.id async for one in other.files.list(purpose="vision", limit=1)]
+            assert found == made[::-1]
+            assert (await other.files.content(made[0])).content == b"y"
+            assert [one.object async for one in other.batches.list(limit=2)]
+            with pytest.raises(openai.NotFoundError):
+                await other.batches.cancel("batch_none")
+
+    asyncio.run(run())
 
 
 def test_batches_need_the_key(client: openai.OpenAI) -> None:

@@ -1,6 +1,6 @@
 """What a case of an architecture is, and the values that the cases have in common.
 
-The cases are in `families` and `families_dense`.
+The cases are in `families`, `families_dense` and `families_moe`.
 """
 
 from __future__ import annotations

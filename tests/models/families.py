@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.models.case import CLASSIC, COMMON, PROMPT_LEN, Case
 from tests.models.families_dense import DENSE_CASES
+from tests.models.families_moe import MOE_CASES
 
 
 def llama(**values: Any) -> dict[str, Any]:
@@ -76,46 +77,6 @@ def cohere(**values: Any) -> dict[str, Any]:
     own = {"layer_norm_eps": 0.3, "logit_scale": 0.4, "rope_theta": 600.0}
     return common | names | own | values
 
-
-LATENT = {
-    "num_key_value_heads": 4,
-    "kv_lora_rank": 48,
-    "q_lora_rank": 40,
-    "qk_nope_head_dim": 24,
-    "qk_rope_head_dim": 16,
-    "v_head_dim": 20,
-}
-
-
-ROUTED = {
-    "n_routed_experts": 8,
-    "num_experts_per_tok": 3,
-    "moe_intermediate_size": 40,
-    "n_shared_experts": 2,
-    "first_k_dense_replace": 1,
-    "routed_scaling_factor": 1.7,
-}
-IN_GROUPS = {"n_routed_experts": 12, "n_group": 3, "topk_group": 2}
-
-
-def routed(name: str, model_type: str, **values: Any) -> dict[str, Any]:
-    names = {"architectures": [name], "model_type": model_type, "rope_theta": 600.0}
-    return COMMON | names | ROUTED | values
-
-
-def deepseek(name: str, model_type: str, **values: Any) -> dict[str, Any]:
-    return routed(name, model_type, **LATENT | values)
-
-
-YARN_MLA = {
-    "type": "yarn",
-    "factor": 4.0,
-    "original_max_position_embeddings": 128,
-    "beta_fast": 6.0,
-    "beta_slow": 0.7,
-    "mscale": 0.9,
-    "mscale_all_dim": 1.4,
-}
 
 CASES: dict[str, Case] = {
     "llama": Case(
@@ -338,153 +299,6 @@ CASES: dict[str, Case] = {
             "logits_scaling": 0.7,
         }
     ),
-    "deepseek_v2": Case(
-        deepseek(
-            "DeepseekV2ForCausalLM",
-            "deepseek_v2",
-            topk_method="group_limited_greedy",
-            **IN_GROUPS,
-            attention_bias=True,
-            rope_scaling=YARN_MLA,
-        )
-    ),
-    "deepseek_v2_lite": Case(
-        deepseek(
-            "DeepseekV2ForCausalLM",
-            "deepseek_v2",
-            topk_method="greedy",
-            q_lora_rank=None,
-            hidden_act="gelu",
-        )
-    ),
-    "deepseek_v3": Case(
-        deepseek(
-            "DeepseekV3ForCausalLM",
-            "deepseek_v3",
-            **IN_GROUPS,
-            norm_topk_prob=False,
-            attention_bias=True,
-            rope_scaling=YARN_MLA,
-        )
-    ),
-    "deepseek_v3_flat": Case(
-        deepseek(
-            "DeepseekV3ForCausalLM",
-            "deepseek_v3",
-            n_group=1,
-            topk_group=1,
-            q_lora_rank=None,
-            rope_interleave=False,
-            tie_word_embeddings=True,
-        )
-    ),
-    "glm4_moe_lite": Case(
-        deepseek(
-            "Glm4MoeLiteForCausalLM",
-            "glm4_moe_lite",
-            mlp_layer_types=["sparse", "dense"],
-            hidden_act="gelu",
-        )
-    ),
-    "minicpm3": Case(
-        COMMON
-        | LATENT
-        | {
-            "architectures": ["MiniCPM3ForCausalLM"],
-            "model_type": "minicpm3",
-            "v_head_dim": None,
-            "rope_theta": 600.0,
-            "attention_bias": True,
-            "scale_emb": 3.0,
-            "scale_depth": 0.9,
-            "dim_model_base": 96,
-            "tie_word_embeddings": False,
-            "hidden_act": "gelu",
-        }
-    ),
-    "gpt_oss": Case(
-        COMMON
-        | {
-            "architectures": ["GptOssForCausalLM"],
-            "model_type": "gpt_oss",
-            "head_dim": 24,
-            "num_local_experts": 6,
-            "num_experts_per_tok": 3,
-            "swiglu_limit": 0.7,
-            "sliding_window": 40,
-            "rope_theta": 600.0,
-            "rope_scaling": YARN,
-        }
-    ),
-    "gpt_oss_unbiased": Case(
-        COMMON
-        | {
-            "architectures": ["GptOssForCausalLM"],
-            "model_type": "gpt_oss",
-            "head_dim": 16,
-            "num_local_experts": 5,
-            "num_experts_per_tok": 2,
-            "attention_bias": False,
-            "sliding_window": 40,
-            "layer_types": ["full_attention", "sliding_attention"],
-            "rope_parameters": {"rope_type": "default", "rope_theta": 600.0},
-            "tie_word_embeddings": True,
-        }
-    ),
-    "glm4_moe": Case(
-        routed(
-            "Glm4MoeForCausalLM",
-            "glm4_moe",
-            head_dim=24,
-            attention_bias=True,
-            use_qk_norm=True,
-            partial_rotary_factor=0.75,
-            **IN_GROUPS,
-        )
-    ),
-    "glm4_moe_plain": Case(
-        routed(
-            "Glm4MoeForCausalLM",
-            "glm4_moe",
-            head_dim=16,
-            norm_topk_prob=False,
-            hidden_act="gelu",
-            tie_word_embeddings=True,
-        )
-    ),
-    "dots1": Case(
-        routed(
-            "Dots1ForCausalLM",
-            "dots1",
-            head_dim=24,
-            attention_bias=True,
-            norm_topk_prob=True,
-            sliding_window=40,
-            max_window_layers=1,
-        )
-    ),
-    "solar_open": Case(
-        routed(
-            "SolarOpenForCausalLM",
-            "solar_open",
-            head_dim=24,
-            attention_bias=True,
-            **IN_GROUPS,
-        )
-    ),
-    "minimax_m2": Case(
-        COMMON
-        | {
-            "architectures": ["MiniMaxM2ForCausalLM"],
-            "model_type": "minimax_m2",
-            "head_dim": 24,
-            "rotary_dim": 16,
-            "num_local_experts": 6,
-            "num_experts_per_tok": 3,
-            "rope_theta": 600.0,
-            "hidden_act": "gelu",
-        }
-    ),
     "gpt2": Case(gpt2(scale_attn_weights=False, activation_function="relu")),
     "gpt2_by_layer": Case(
         gpt2(scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False, n_inner=None)
@@ -497,4 +311,4 @@ CASES: dict[str, Case] = {
         gpt_neox(use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast")
     ),
 }
-CASES |= DENSE_CASES
+CASES |= DENSE_CASES | MOE_CASES

@@ -11,6 +11,13 @@ from tests.models.case import CLASSIC, COMMON, Case
 
 NO_RMS = {key: value for key, value in COMMON.items() if key != "rms_norm_eps"}
 EPS = frozenset({"norm_eps", "layer.norm_eps"})
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 6.0,
+    "low_freq_factor": 1.5,
+    "high_freq_factor": 5.0,
+    "original_max_position_embeddings": 96,
+}
 YARN = {
     "rope_type": "yarn",
     "factor": 4.0,
@@ -68,7 +75,16 @@ DENSE_CASES: dict[str, Case] = {
             layer_types=["full_attention", "sliding_attention"],
         )
     ),
-    "cwm": Case(named("CwmForCausalLM", "cwm", sliding_window=40, head_dim=24, mlp_bias=True)),
+    "cwm": Case(
+        named(
+            "CwmForCausalLM",
+            "cwm",
+            sliding_window=40,
+            head_dim=24,
+            mlp_bias=True,
+            rope_scaling=LLAMA3,
+        )
+    ),
     "seed_oss": Case(
         named(
             "SeedOssForCausalLM",
@@ -99,7 +115,7 @@ DENSE_CASES: dict[str, Case] = {
     ),
     "olmo": Case(named("OlmoForCausalLM", "olmo") | {"rms_norm_eps": None}, unseen=EPS),
     "olmo_quiet": Case(
-        named("OlmoForCausalLM", "olmo", attention_bias=True, tie_word_embeddings=True)
+        named("OlmoForCausalLM", "olmo", attention_bias=True, clip_qkv=0.9)
         | {"rms_norm_eps": None},
         quiet=0.003,
     ),
@@ -110,8 +126,23 @@ DENSE_CASES: dict[str, Case] = {
             attention_bias=True,
             sliding_window=40,
             layer_types=["sliding_attention", "full_attention"],
-            rope_scaling=YARN,
+            rope_parameters={
+                "full_attention": YARN | {"rope_theta": 600.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
+            },
         )
+    ),
+    "olmo3_old": Case(
+        named(
+            "Olmo3ForCausalLM",
+            "olmo3",
+            sliding_window=40,
+            layer_types=["sliding_attention", "full_attention"],
+            rope_theta=500_000,
+            rope_scaling=YARN,
+            hidden_act="gelu",
+        ),
+        unseen=frozenset({"scaling.beta_fast"}),
     ),
     "exaone4": Case(
         named(
@@ -236,7 +267,13 @@ DENSE_CASES: dict[str, Case] = {
         )
     ),
     "hyperclovax_pre": Case(
-        named("HyperCLOVAXForCausalLM", "hyperclovax", use_post_norm=False, hidden_act="gelu")
+        named(
+            "HyperCLOVAXForCausalLM",
+            "hyperclovax",
+            use_post_norm=False,
+            hidden_act="gelu",
+            attention_multiplier=0.3,
+        )
     ),
     "bloom": Case(
         CLASSIC
@@ -271,7 +308,7 @@ DENSE_CASES: dict[str, Case] = {
             "n_heads": 4,
             "n_layers": 2,
             "layer_norm_epsilon": 0.3,
-            "attn_config": {"alibi": True, "softmax_scale": 0.4},
+            "attn_config": {"alibi": True, "softmax_scale": 0.4, "clip_qkv": 0.9},
         }
     ),
     "gptj": Case(classic("GPTJForCausalLM", "gptj", rotary_dim=8, n_inner=80)),

@@ -29,7 +29,16 @@ BLOCKS_PER_SLAB = 3
 TABLES = ("embed_tokens", "embed_positions", "embed_in", "embed_out", "lm_head", "wte", "wpe")
 TABLES += ("word_embeddings.",)
 """Parts of names of matrices that are read by rows, and of heads."""
-WRITERS = ("embed_tokens", "embed_positions", "out_proj", "fc2", "o_proj", "down_proj")
+WRITERS = (
+    "embed_tokens",
+    "embed_positions",
+    "out_proj",
+    "fc2",
+    "o_proj",
+    "down_proj",
+    "wte",
+    "mlp.w2",
+)
 
 
 class PagedRun:
@@ -172,10 +181,15 @@ def our_logits(
 def their_logits(
     folder: Path, ids: Sequence[int], *, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """[T, V] float32 from Transformers, read from the same folder."""
+    """[T, V] float32 from Transformers, read from the same folder.
+
+    Its plain attention adds Falcon's slopes twice, to the mask and to the scores; the other does not.
+    """
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    model_type = json.loads((Path(folder) / "config.json").read_text())["model_type"]
+    attention = "sdpa" if model_type == "falcon" else "eager"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
     with torch.inference_mode():
         return model.eval()(torch.tensor([list(ids)]), use_cache=False).logits[0].float()
 
@@ -200,7 +214,7 @@ def write_checkpoint(
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            if weight.dim() == 1 or "norm" in name:
+            if weight.dim() == 1 or "norm" in name.rpartition(".")[0].rpartition(".")[2]:
                 bias = name.endswith("bias") or config["model_type"].startswith("gemma")
                 weight.copy_(0.4 * noise if bias else 1.0 + 0.4 * noise)
             elif any(part in name for part in TABLES):
@@ -210,9 +224,9 @@ def write_checkpoint(
                 weight.copy_(1.5 * noise / in_size**0.5)
             if any(part in name for part in WRITERS):
                 weight.mul_(quiet)
-        for name, buffer in model.named_buffers():
-            if "correction_bias" in name:
-                buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
+        for name, bias in (*model.named_buffers(), *model.named_parameters()):
+            if "correction_bias" in name:  # a buffer in most families
+                bias.copy_(0.3 * torch.randn(bias.shape, generator=generator))
     model.save_pretrained(folder, **save)
     (folder / "config.json").write_text(text)
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -9,7 +9,8 @@ from typing import Any
 CONFIGS = Path(__file__).parent / "configs"
 PUBLISHED = sorted(path.stem for path in CONFIGS.glob("*.json"))
 """gemma-3-4b-text is the text part of a file for text and images, with the name of the text model and
-the outer eos_token_id."""
+the outer eos_token_id. Files of checkpoints in fewer bits stand here as their copies in bfloat16 have them,
+without quantization_config; kimi-k2-instruct, whose model_type kimi_k2 Transformers lacks, with deepseek_v3."""
 
 _SMALL = {
     "vocab_size": 97,
@@ -31,7 +32,54 @@ _SMALL = {
     "num_experts": 6,
     "num_local_experts": 6,
     "num_experts_per_tok": 2,
+    "kv_lora_rank": 48,
+    "q_lora_rank": 40,
+    "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 20,
+    "n_routed_experts": 24,
+    "first_k_dense_replace": 1,
+    "rotary_dim": 12,
+    "moe_num_experts": 6,
+    "moe_k": 2,
+    "moe_layer_start_index": 1,
+    "moe_layer_end_index": 2,
+    "moe_topk": 2,
+    "n_inner": 80,
+    "n_embed": 64,
+    "num_heads": 4,
+    "num_layers": 3,
+    "d_model": 64,
+    "n_heads": 4,
+    "n_layers": 3,
+    "ffn_hidden_size": 80,
+    "num_kv_heads": 2,
 }
+FEWER = {
+    "Dots1ForCausalLM": 2,
+    "Glm4MoeLiteForCausalLM": 1,
+    "GraniteMoeSharedForCausalLM": 0,
+    "HunYuanMoEV1ForCausalLM": 2,
+    "FlexOlmoForCausalLM": 2,
+    "MiniCPM3ForCausalLM": 1,
+    "DbrxForCausalLM": 2,
+    "DeepseekV32ForCausalLM": 2,
+    "GlmMoeDsaForCausalLM": 1,
+    "PhimoeForCausalLM": 0,
+    "PhiMoEForCausalLM": 0,
+    "SolarOpenForCausalLM": 1,
+    "HeliumForCausalLM": 1,
+    "HyperCLOVAXForCausalLM": 1,
+    "IQuestCoderForCausalLM": 1,
+    "InternLM3ForCausalLM": 1,
+    "Jais2ForCausalLM": 1,
+    "MinistralForCausalLM": 1,
+    "VaultGemmaForCausalLM": 1,
+    "Ernie4_5ForCausalLM": 2,
+    "PersimmonForCausalLM": 2,
+    "SmolLM3ForCausalLM": 2,
+}
+"""Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 SWITCH = 100  # tokens: where shrunken LongRoPE models change their factors
 
 
@@ -48,18 +96,45 @@ def shrunk(name: str) -> dict[str, Any]:
     """
     values = config(name)
     heads, kv_heads = values.get("num_attention_heads"), values.get("num_key_value_heads")
-    values |= {key: value for key, value in _SMALL.items() if key in values}
+    if values["model_type"] == "dbrx":
+        return _small_dbrx(values)
+    num_layers = values.get("num_hidden_layers")
+    for key, value in values.items():
+        if isinstance(value, list) and len(value) == num_layers:
+            few = _SMALL["num_hidden_layers"]
+            values[key] = max((value[:few], value[-few:]), key=lambda part: len(set(part)))
+    for key, small in _SMALL.items():
+        if values.get(key) not in (None, 0):
+            values[key] = small
     if kv_heads is not None:
         values["num_key_value_heads"] = 4 if heads == kv_heads else min(kv_heads, 2)
     if values.get("sliding_window"):
         values["sliding_window"] = 48
     if values["model_type"] == "gemma3_text":
         values |= {"num_hidden_layers": 7, "vocab_size": 97}
-        values |= {"layer_types": values["layer_types"][:7]} if "layer_types" in values else {}
+        values |= (
+            {"layer_types": config(name)["layer_types"][:7]} if "layer_types" in values else {}
+        )
+    if values["model_type"] == "cohere2":
+        values["sliding_window_pattern"] = 2
+    if values["model_type"] == "helium":
+        values["head_dim"] = 16  # its heads share the width
+    if "attention_types" in values:
+        values["attention_types"] = [[["global", "local", "global"], 1]]
+        values["attention_layers"] = ["global", "local", "global"]
     scaling = values.get("rope_scaling") or {}
     if scaling.get("type") == "longrope":
         pairs = int(8 * values.get("partial_rotary_factor", 1.0))
         for key in ("long_factor", "short_factor"):
-            scaling[key] = scaling[key][:: 48 // pairs][:pairs]
-        values["original_max_position_embeddings"] = SWITCH
+            scaling[key] = scaling[key][:: len(scaling[key]) // pairs][:pairs]
+        owner = scaling if "original_max_position_embeddings" in scaling else values
+        owner["original_max_position_embeddings"] = SWITCH
+    return values
+
+
+def _small_dbrx(values: dict[str, Any]) -> dict[str, Any]:
+    """With the base of positions that Transformers takes, who does not read attn_config for it."""
+    values |= {"d_model": 64, "n_heads": 4, "n_layers": 3, "vocab_size": 97}
+    values["attn_config"] |= {"kv_n_heads": 2, "rope_theta": 10_000.0}
+    values["ffn_config"] |= {"ffn_hidden_size": 48, "moe_num_experts": 6, "moe_top_k": 2}
     return values

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from quire.models.registry import ARCHITECTURES
-from quire.models.spec import cache_groups
+from quire.models.spec import Mla, cache_groups
 from tests.e2e import driver
 from tests.models import harness
 from tests.models.families import CASES
@@ -37,6 +37,9 @@ WINDOWED = {
     "starcoder2",
     "vaultgemma",
     "gpt_neo",
+    "gpt_oss",
+    "phimoe",
+    "dots1",
 }
 
 
@@ -64,6 +67,8 @@ def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> No
         assert {windows[layer] for layer in group.layers} == {group.window}
         mixer = spec.layers[group.layers[0]].mixer
         per_layer = 2 * mixer.num_kv_heads * mixer.head_size * 4
+        if isinstance(mixer, Mla):  # the latent, a key with a position, and the latent again
+            per_layer = (2 * mixer.kv_rank + mixer.rope.dim) * 4
         assert group.bytes_per_token == per_layer * len(group.layers)
 
 

@@ -12,17 +12,18 @@ import torch
 
 from quire.models.hf_config import HfConfig
 from quire.models.parameters import weight_counts
-from quire.models.registry import ARCHITECTURES, describe
-from quire.models.spec import DecoderSpec, derived_max_len, to_json
+from quire.models.registry import ARCHITECTURES, describe, known_as
+from quire.models.spec import DecoderSpec, Mla, derived_max_len
+from quire.models.spec_json import to_json
 from tests.models import harness
 from tests.models.families import CASES
-from tests.models.published import PUBLISHED, SWITCH, config, shrunk
+from tests.models.published import FEWER, PUBLISHED, SWITCH, config, shrunk
 
 SPECS = Path(__file__).parent / "specs"
 
 
 def described(values: dict[str, Any]) -> DecoderSpec:
-    return ARCHITECTURES[values["architectures"][0]].describe(HfConfig(values))
+    return ARCHITECTURES[known_as(values["architectures"][0])].describe(HfConfig(values))
 
 
 def rendered(name: str) -> str:
@@ -39,9 +40,10 @@ def write_specs() -> None:
 
 
 def test_every_architecture_has_three_stored_descriptions() -> None:
-    count = Counter(config(name)["architectures"][0] for name in PUBLISHED)
-    assert set(count) == set(ARCHITECTURES)
-    assert min(count.values()) >= 3, count
+    count = Counter(known_as(config(name)["architectures"][0]) for name in PUBLISHED)
+    assert set(count) <= set(ARCHITECTURES)
+    short = {name: count[name] for name in ARCHITECTURES if count[name] < 3}
+    assert short == FEWER
     assert {path.stem for path in SPECS.glob("*.json")} == set(PUBLISHED)
 
 
@@ -54,7 +56,7 @@ def test_description_is_the_stored_one(name: str) -> None:
 def test_no_key_is_left_unread(name: str) -> None:
     values = config(name)
     hf = HfConfig(values)
-    ARCHITECTURES[values["architectures"][0]].describe(hf)
+    ARCHITECTURES[known_as(values["architectures"][0])].describe(hf)
     assert hf.unread() == []
 
 
@@ -63,9 +65,15 @@ def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
     folder = harness.write_checkpoint(tmp_path, shrunk(name))
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(0, 97, (150,), generator=generator).tolist()
-    decoder = harness.load(describe(str(folder)), max_len=160)
+    description = describe(str(folder))
+    decoder = harness.load(description, max_len=160)
+    # With latent attention Transformers' own float32 is up to 1.9e-4 from its float64, and ours 1.2e-4.
+    # GPT-Neo does not divide scores: theirs is 0.7e-4 from their float64, and ours 0.6e-4.
+    mixer = description.spec.layers[0].mixer
+    loud = isinstance(mixer, Mla) or description.architecture == "GPTNeoForCausalLM"
     ours = harness.our_logits(decoder, ids, max_len=160)
-    torch.testing.assert_close(ours, harness.their_logits(folder, ids), rtol=0, atol=1e-4)
+    atol = 2e-4 if loud else 1e-4
+    torch.testing.assert_close(ours, harness.their_logits(folder, ids), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", ["phi-3.5-mini", "phi-4-mini"])
@@ -98,7 +106,8 @@ def test_what_transformers_writes_describes_the_same(name: str, tmp_path: Path) 
     before = describe(str(old), load_format="dummy")
     after = describe(str(new), load_format="dummy")
     assert after.spec == before.spec
-    assert after.eos_token_ids == before.eos_token_ids
+    if "eos_token_id" in values:  # else it has the default of the config class
+        assert after.eos_token_ids == before.eos_token_ids
     assert after.checkpoint_dtype == before.checkpoint_dtype
 
 
@@ -123,7 +132,34 @@ def test_weight_counts_are_those_of_the_real_models() -> None:
     assert totals["olmo-2-0425-1b"] == 1_484_916_736
     assert totals["olmo-2-1124-7b"] == 7_298_617_344
     assert totals["command-r-v01"] == 34_980_831_232
+    assert totals["phi-2"] == 2_779_683_840
+    assert totals["stablelm-2-1.6b"] == 1_644_515_328
+    assert totals["stablelm-3b-4e1t"] == 2_795_443_200
+    assert totals["starcoder2-3b"] == 3_030_371_328
+    assert totals["starcoder"] == 15_517_456_384
+    assert totals["starcoderbase-1b"] == 1_137_207_296
+    assert totals["gpt-j-6b"] == 6_050_882_784
+    assert totals["falcon-7b"] == 6_921_720_704
+    assert totals["falcon-rw-1b"] == 1_311_625_216
+    assert totals["bloom-560m"] == 559_214_592
+    assert totals["bloom-176b"] == 176_247_271_424
+    assert totals["gpt-neo-125m"] == 125_198_592
+    assert totals["olmo-1b-hf"] == 1_176_764_416 + 33 * 2048  # norms without weights are ones here
+    assert totals["olmo-7b-hf"] == 6_888_095_744 + 65 * 4096
+    assert totals["seed-oss-36b-instruct"] == 36_151_104_512
+    assert totals["smollm3-3b"] == 3_075_098_624
+    assert totals["mpt-7b"] == 6_649_286_656
+    assert totals["ministral-8b-instruct-2410"] == 8_019_808_256
     assert totals["granite-3.1-2b"] == 2_533_531_648
+    assert totals["deepseek-v2-lite"] == 15_706_484_224
+    assert totals["deepseek-v2.5"] == 235_741_434_880
+    assert totals["deepseek-v3"] == 671_026_419_200  # without the layer that drafts
+    assert totals["kimi-k2-instruct"] == 1_026_408_232_448
+    assert totals["moonlight-16b-a3b"] == 15_960_110_208
+    assert totals["gpt-oss-20b-bf16"] == 20_914_757_184
+    assert totals["gpt-oss-120b-bf16"] == 116_829_156_672
+    assert totals["dbrx-base"] == 131_596_523_520
+    assert totals["hunyuan-a13b-instruct"] == 80_393_183_232
 
 
 if __name__ == "__main__":

@@ -317,6 +317,14 @@ CASES: dict[str, list[Case]] = {
             lambda rows, fixed: torch.tanh(rows["x"] / 1.5) * 1.5,
         )
     ],
+    "clamp": [
+        Case(
+            "C=37",
+            rows_of(37),
+            lambda p, rows, fixed, out: p.run(rows["x"], limit=0.75, out=out),
+            lambda rows, fixed: rows["x"].clamp(-0.75, 0.75),
+        )
+    ],
     "to_float32": [
         Case(
             "C=37",

@@ -13,7 +13,7 @@ import torch
 
 from quire.ops.cpu.library import usable, using
 from quire.ops.formats import KNOWN, PLAIN, Format
-from quire.ops.moe import EXPERTS, ROUTE, ExpertSizes, RouteRule
+from quire.ops.moe import EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
 from quire.ops.quantized import QuantizedWeight
 from quire.ops.registry import Signature, load_all, providers
 from quire.ops.tolerances import TOLERANCES
@@ -33,6 +33,9 @@ RULES = {
     ),
 }
 ROUTERS = [p for p in providers(ROUTE).values() if p.accepts(Signature("float32")) is None]
+SPARSE_ROUTERS = [
+    p for p in providers(ROUTE_SPARSE).values() if p.accepts(Signature("float32")) is None
+]
 MAKERS = [p for p in providers(EXPERTS).values() if p.accepts(Signature("float32")) is None]
 SIZES = {
     "whole": (ExpertSizes(8, 64, 96, "silu"), 2, False),
@@ -82,6 +85,34 @@ def test_routes(provider: Any, dtype: str, name: str) -> None:
     torch.testing.assert_close(
         weights.double(), want * rule.scale, rtol=tolerance.relative, atol=tolerance.absolute
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("jitter", [0.01, 0.3])
+@pytest.mark.parametrize("provider", SPARSE_ROUTERS, ids=name_of)
+def test_routes_to_two_that_are_weighed_among_those_near_them(
+    provider: Any, jitter: float, dtype: str
+) -> None:
+    logits = (3 * noise(150, 8)).to(DTYPES[dtype])
+    logits[0] = torch.tensor([1.0, 2.0, 2.0, 0.0, -1.0, 1.99, 0.5, 2.0]).to(DTYPES[dtype])
+    logits[1] = -1.0 - torch.arange(8).to(DTYPES[dtype])  # all below zero
+    ids = torch.empty(150, 2, dtype=torch.int32)
+    weights = torch.empty(150, 2)
+    provider.run(logits, RouteRule(2, scoring="sparse", jitter=jitter), ids=ids, weights=weights)
+    tolerance = TOLERANCES["route_sparse"][dtype].relative
+    for row, x in enumerate(logits.to(torch.float32).tolist()):
+        left = set(range(8))
+        for place in range(2):
+            best = max(left, key=lambda expert: (x[expert], -expert))
+            near = [
+                expert
+                for expert in left
+                if (x[best] - x[expert]) / max(abs(x[expert]), x[best]) <= 2 * jitter
+            ]
+            want = 1.0 / sum(math.exp(x[expert] - x[best]) for expert in near)
+            assert int(ids[row, place]) == best
+            assert float(weights[row, place]) == pytest.approx(want, rel=max(tolerance, 1e-6))
+            left.remove(best)
 
 
 @pytest.mark.parametrize("provider", ROUTERS, ids=name_of)

@@ -138,6 +138,7 @@ def test_results_may_replace_inputs() -> None:
         ("add", (y,), {"scale": 0.5}),
         ("scale", (), {"factor": 3.0}),
         ("soft_cap", (), {"cap": 2.0}),
+        ("clamp", (), {"limit": 0.5}),
     ):
         provider = next(param.values[1] for param in WALK if param.values[0].name == op)  # type: ignore[union-attr]
         want = provider.run(x, *arguments, **numbers)  # type: ignore[union-attr]

@@ -48,10 +48,8 @@ def test_floats_have_the_bits_of_the_packages(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if BY_NAME[kind].is_exact])
 def test_types_that_fit_in_a_format_lose_nothing(kind: str) -> None:
     data = random_blocks(kind, 12, 512)
-    if kind == "Q8_0":
-        data[data == 0x80] = 0x81  # writers never make -128
     if kind == "Q3_K":
-        data.reshape(12, 2, -1)[..., 32:96] |= 0x55  # no code -4
+        data[0, :108] = 0  # all codes -4, all scales -32
     theirs = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[kind])
     format = BY_NAME[kind].format
     assert format is not None
@@ -62,22 +60,6 @@ def test_types_that_fit_in_a_format_lose_nothing(kind: str) -> None:
     torch.testing.assert_close(
         ours.dequantized(), torch.from_numpy(theirs), rtol=tolerance, atol=0.0
     )
-
-
-@pytest.mark.parametrize("kind", ["Q8_0", "Q3_K"])
-def test_a_code_beyond_eight_bits_is_read_as_floats(kind: str) -> None:
-    data = random_blocks(kind, 2, 256)
-    if kind == "Q8_0":
-        data[0, 2] = 0x80
-    else:
-        data[:, :96] = 0  # all codes -4
-        data[:, 96:108] = 0  # all scales -32
-    theirs = gguf.quants.dequantize(data, gguf.GGMLQuantizationType[kind])
-    format = BY_NAME[kind].format
-    assert format is not None
-    ours = decode(torch.from_numpy(data).flatten(), kind, (2, 256), format, torch.float32)
-    assert isinstance(ours, torch.Tensor)
-    assert np.array_equal(ours.numpy(), theirs)
 
 
 def test_types_agree_with_the_package_in_their_sizes() -> None:

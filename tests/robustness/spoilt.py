@@ -97,7 +97,7 @@ def _spoil(rng: Rng, body: Body) -> None:
         _put(rng, holder, key, value)
     elif how == 7:
         nested: Any = _at(holder, key)
-        for _ in range(rng.choice((1, 3, 70, 400))):
+        for _ in range(rng.choice((1, 3, 20, 100))):  # deeper ones are among the spoilt bytes
             nested = [nested] if rng.random() < 0.5 else {"a": nested}
         _put(rng, holder, key, nested)
     elif isinstance(holder, dict):

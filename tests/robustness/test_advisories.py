@@ -135,7 +135,7 @@ ROWS = [
     Row("CVE-2024-11040 beams", COMPLETIONS, {"use_beam_search": True, "best_of": 10}, param="use_beam_search"),
     Row("CVE-2026-34756", CHAT, {"n": 1_000_000}, param="n"),
     Row("CVE-2026-73559", COMPLETIONS, {"prompt": ["a"] * 100_000}, param="prompt"),
-    Row("CVE-2026-73559 times n", COMPLETIONS, {"prompt": ["a"] * 1024, "n": 128}, param="n"),
+    Row("CVE-2026-73559 times n", COMPLETIONS, {"prompt": ["a"] * 1024, "n": 128}, param="prompt"),
     Row("CVE-2026-44222", CHAT, _says(_PLACEHOLDERS), (200,)),
     Row("CVE-2026-44222 ids", COMPLETIONS, {"prompt": _PLACEHOLDERS}, (200,)),
     Row("CVE-2025-46560", CHAT, _says(_PLACEHOLDERS * 25_000), (200, 400)),
@@ -414,7 +414,7 @@ def test_no_spelling_of_a_path_goes_round_the_key(
     "headers",
     [
         {},
-        {"Authorization": "Bearer "},
+        {"Authorization": "Bearer"},
         {"Authorization": f"Basic {SECRET}"},
         {"Authorization": f"Bearer {SECRET}x"},
         {"Authorization": f"Bearer {SECRET[:-1]}"},

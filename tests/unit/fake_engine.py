@@ -38,7 +38,10 @@ class FakeClient(EngineClient):
     ) -> None:
         self.settings = settings
         self.description: Any = SimpleNamespace(
-            path=folder, eos_token_ids=(1,), generation_defaults={"temperature": 0.5}
+            path=folder,
+            eos_token_ids=(1,),
+            generation_defaults={"temperature": 0.5},
+            pooling=None,
         )
         self.phase = ("starting", -1)
         self._info = INFO

@@ -194,7 +194,7 @@ def test_a_broken_stream_and_an_empty_list_are_errors(capsys: Capture) -> None:
 # --- the list of commands
 
 
-COMMANDS = ["chat", "complete", "collect-env", "ops", "bench"]
+COMMANDS = ["chat", "complete", "collect-env", "ops", "bench", "models"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

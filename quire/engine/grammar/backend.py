@@ -5,7 +5,8 @@ The engines are `guidance` and `xgrammar`; which one is used is `compiler`'s cho
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,20 @@ class Matcher(Protocol):
         """
         ...
 
+    @staticmethod
+    def fill_all(
+        matchers: Sequence[Any], bits: NDArray[np.uint32], rows: Sequence[int], threads: int
+    ) -> None:
+        """`fill` for matchers of this kind, each into its row of `bits` [.., ceil(V / 32)], which is contiguous.
+
+        What would be an error of one is left to its next call, so that the others have their masks.
+        """
+        ...
+
+    def settle(self, mask: NDArray[np.uint32]) -> None:
+        """Makes of what `fill_all` wrote what `fill` promises. Raises as `fill` does."""
+        ...
+
     @property
     def may_end(self) -> bool:
         """Whether what was taken in so far is complete."""
@@ -57,3 +72,17 @@ class Backend(Protocol):
     def compile(self, spec: GrammarSpec) -> Compiled:
         """Raises GrammarError for a constraint that is wrong, not supported, or too complex."""
         ...
+
+
+def with_ids(num_words: int, ids: Iterable[int]) -> NDArray[np.uint32]:
+    """A mask [num_words] of these ids alone; those beyond it are left out."""
+    mask = np.zeros(num_words, dtype=np.uint32)
+    for one in ids:
+        if one // 32 < num_words:
+            mask[one // 32] |= np.uint32(1 << one % 32)
+    return mask
+
+
+def without_ids(num_words: int, ids: Iterable[int]) -> NDArray[np.uint32]:
+    """A mask [num_words] of all ids but these."""
+    return ~with_ids(num_words, ids)

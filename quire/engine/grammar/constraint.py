@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from quire.engine.grammar.backend import GrammarError, Matcher
+from quire.engine.grammar.backend import GrammarError, Matcher, with_ids
 from quire.engine.grammar.thinking import Thinking
 from quire.protocol.params import SamplingParams
 from quire.protocol.request import EngineRequest
@@ -33,20 +33,40 @@ class Constraint:
         self._waits = grammar is not None and bool(grammar.starts_after_ids)
         self._thinking = Thinking(request.start_of_thinking_ids, request.end_of_thinking_ids)
         self._taken = 0
+        self._end_bits: NDArray[np.uint32] | None = None
 
     def fill(self, output_ids: list[int], mask: NDArray[np.uint32]) -> None:
         """Writes the ids that may follow the output into `mask` [ceil(V / 32)].
 
         Raises GrammarError where nothing can follow, or a limit is hit.
         """
+        matcher = self.begin(output_ids, mask)
+        if matcher is not None:
+            matcher.fill(mask)
+            self.end(output_ids, mask)
+
+    def begin(self, output_ids: list[int], mask: NDArray[np.uint32]) -> Matcher | None:
+        """The matcher that fills `mask` before `end` is called; None if the mask is written already."""
         begin = self._thinking.over_at(output_ids) if self._waits or self._budget is not None else 0
         if begin is None and self._fill_thinking(output_ids, mask):
-            return
-        if self._matcher is None:
+            return None
+        matcher = self._matcher
+        if matcher is None:
             mask[:] = ALL
-            return
-        begin = begin if self._waits and begin is not None else 0
-        self._fill_answer(output_ids[begin:], mask)
+            return None
+        num_known = len(output_ids) - (begin if self._waits and begin is not None else 0)
+        if num_known < self._taken:
+            matcher.rollback(self._taken - num_known)
+        elif num_known > self._taken:
+            matcher.advance(output_ids[len(output_ids) - num_known + self._taken :])
+        self._taken = num_known
+        return matcher
+
+    def end(self, output_ids: list[int], mask: NDArray[np.uint32]) -> None:
+        """Completes a mask that the matcher has filled. Raises GrammarError where nothing can follow."""
+        assert self._matcher is not None
+        self._matcher.settle(mask)
+        self._finish_answer(mask, may_end=self._matcher.may_end)
         first = self._thinking.may_start(output_ids) if self._waits else None
         if first is not None:
             _set(mask, first)
@@ -69,26 +89,17 @@ class Constraint:
             return True
         return False
 
-    def _fill_answer(self, answer_ids: list[int], mask: NDArray[np.uint32]) -> None:
+    def _finish_answer(self, mask: NDArray[np.uint32], *, may_end: bool) -> None:
         """The grammar's mask, with end and stop tokens exactly where it may end."""
-        matcher = self._matcher
-        assert matcher is not None
-        if len(answer_ids) < self._taken:
-            matcher.rollback(self._taken - len(answer_ids))
-        elif len(answer_ids) > self._taken:
-            matcher.advance(answer_ids[self._taken :])
-        self._taken = len(answer_ids)
-        matcher.fill(mask)
-        may_end = matcher.may_end
-        stops = [one for one in self._stops if one not in self._ends]
-        spelled = [one for one in stops if not may_end and _clear(mask, one)]
-        for one in self._ends:
-            _clear(mask, one)
+        if self._end_bits is None:
+            self._end_bits = with_ids(len(mask), self._ends)
+            self._stops = [one for one in self._stops if one not in self._ends]
+        spelled = [one for one in self._stops if not may_end and _clear(mask, one)]
+        mask &= ~self._end_bits
         if may_end:
             if not self._keeps_on or not mask.any():
-                for one in self._ends:
-                    _set(mask, one)
-            for one in stops:
+                mask |= self._end_bits
+            for one in self._stops:
                 _set(mask, one)
         elif not mask.any():
             for one in spelled:  # nothing else can go on: better the stop token than nothing

@@ -5,8 +5,10 @@ Nothing is unfolded ahead, so that compiling is cheap and limits are on work per
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import llguidance
@@ -14,7 +16,7 @@ import numpy as np
 from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
-from quire.engine.grammar.backend import GrammarError
+from quire.engine.grammar.backend import GrammarError, without_ids
 from quire.engine.grammar.schema import closed, has_controls, read_schema, without_idle_keywords
 from quire.engine.grammar.syntax import check_nesting, check_regex, quoted
 from quire.engine.grammar.tags import Lark, tag_grammar
@@ -51,6 +53,7 @@ class GuidanceBackend:
             )
         except Exception as error:  # the library raises plain Exception
             raise GrammarError(f"llguidance cannot read this tokenizer: {error}") from error
+        self._goes_on = without_ids((vocab_size + 31) // 32, self._tokenizer.eos_tokens)
         added = json.loads(tokenizer_json).get("added_tokens") or []
         self._marks = tuple(
             one["content"] for one in added if re.fullmatch(r"<[^<>\s]+>", one["content"])
@@ -65,28 +68,32 @@ class GuidanceBackend:
         limits = llguidance.LLParserLimits(**_LIMITS)
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         _raise_if_wrong(matcher)
-        ends = np.array(self._tokenizer.eos_tokens, dtype=np.int64)
-        return GuidanceCompiled(matcher, ends, size_bytes=65_536 + 320 * len(spec.text))
+        return GuidanceCompiled(matcher, self._goes_on, size_bytes=65_536 + 320 * len(spec.text))
 
 
 class GuidanceCompiled:
-    """A matcher that is only copied. ends are the ids that llguidance takes for end tokens."""
+    """A matcher that is only copied. goes_on: a mask of all ids but those that llguidance takes for ends."""
 
-    def __init__(self, matcher: Any, ends: NDArray[np.int64], *, size_bytes: int) -> None:
+    def __init__(self, matcher: Any, goes_on: NDArray[np.uint32], *, size_bytes: int) -> None:
         self._matcher = matcher
-        self._ends = ends
+        self._goes_on = goes_on
         self.size_bytes = size_bytes
 
     def matcher(self) -> GuidanceMatcher:
-        return GuidanceMatcher(self._matcher.deep_copy(), self._ends)
+        return GuidanceMatcher(self._matcher.deep_copy(), self._goes_on)
+
+
+@functools.cache
+def _executor(threads: int) -> Any:
+    return llguidance.LLExecutor(threads)
 
 
 class GuidanceMatcher:
     """A `Matcher` around an LLMatcher."""
 
-    def __init__(self, matcher: Any, ends: NDArray[np.int64]) -> None:
+    def __init__(self, matcher: Any, goes_on: NDArray[np.uint32]) -> None:
         self._matcher = matcher
-        self._ends = ends
+        self._goes_on = goes_on
 
     def advance(self, token_ids: list[int]) -> None:
         if not self._matcher.consume_tokens(token_ids):
@@ -98,13 +105,24 @@ class GuidanceMatcher:
 
     def fill(self, mask: NDArray[np.uint32]) -> None:
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+        self.settle(mask)
+
+    @staticmethod
+    def fill_all(
+        matchers: Sequence[Any], bits: NDArray[np.uint32], rows: Sequence[int], threads: int
+    ) -> None:
+        inner = [(matcher._matcher, row) for matcher, row in zip(matchers, rows, strict=True)]
+        _executor(threads).unsafe_compute_mask_ptr(
+            inner, bits.ctypes.data, bits.strides[0], len(bits)
+        )
+
+    def settle(self, mask: NDArray[np.uint32]) -> None:
+        """Makes a mask of the library's own what `fill` promises."""
         # A constraint that nothing can follow any more counts as an error only where it is not complete.
         if not self._matcher.is_accepting():
             _raise_if_wrong(self._matcher)
         # It allows its end tokens also where it is at a loss; may_end is what counts.
-        np.bitwise_and.at(
-            mask, self._ends // 32, ~(np.uint32(1) << (self._ends % 32).astype(np.uint32))
-        )
+        mask &= self._goes_on
 
     @property
     def may_end(self) -> bool:

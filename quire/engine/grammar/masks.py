@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from quire.engine.grammar.backend import Compiled, GrammarError
+from quire.engine.grammar.backend import Compiled, GrammarError, Matcher
 from quire.engine.grammar.compiler import Compiler
 from quire.engine.grammar.constraint import ALL, Constraint
 from quire.engine.request import Sequence, needs_mask
@@ -53,10 +53,23 @@ class StepMasks(NamedTuple):
     errors: dict[int, str]
 
 
-class Masks:
-    """All constraints of one engine. vocab_size is the number of rows of the model's head."""
+class _Row(NamedTuple):
+    """A row of `bits` and of the plan, and what is to be written into it."""
 
-    def __init__(self, make_compiler: MakeCompiler, *, vocab_size: int) -> None:
+    number: int
+    place: int
+    constraint: Constraint
+    output_ids: list[int]
+
+
+class Masks:
+    """All constraints of one engine.
+
+    vocab_size  rows of the model's head. threads: that may compute masks at once.
+    """
+
+    def __init__(self, make_compiler: MakeCompiler, *, vocab_size: int, threads: int = 1) -> None:
+        self._threads = threads
         self._make_compiler = make_compiler
         self._num_words = (vocab_size + 31) // 32
         self._compiler: Compiler | None = None
@@ -133,48 +146,76 @@ class Masks:
         ]
         if not places:
             return None
-        bits = np.full((len(places), self._num_words), ALL, dtype=np.uint32)
+        bits = np.empty((len(places), self._num_words), dtype=np.uint32)
         errors: dict[int, str] = {}
-        for mask, place in zip(bits, places, strict=True):
+        rows: list[_Row] = []
+        for number, place in enumerate(places):
             end = plan.starts[place] + plan.counts[place]
-            error = self._fill(members[place], end, plan.step, mask)
-            if error is not None:
-                errors[place] = error
-                mask[:] = ALL
+            live = self._live.get(members[place].request_id)
+            sequence = members[place]
+            if live is None or sequence.valid_from > plan.step or len(sequence.token_ids) < end:
+                bits[number] = ALL  # the result of this row is not for it
+                continue
+            output_ids = sequence.token_ids[sequence.num_prompt : end]
+            rows.append(_Row(number, place, live.constraint(sequence.index), output_ids))
+        self._fill_all(rows, bits, errors)
         return StepMasks(bits, errors)
 
-    def _fill(
-        self, sequence: Sequence, end: int, step: int, mask: NDArray[np.uint32]
-    ) -> str | None:
-        """Writes the mask of the token at position `end`; what went wrong, if anything did."""
-        live = self._live.get(sequence.request_id)
-        if live is None or sequence.valid_from > step or len(sequence.token_ids) < end:
-            return None  # the result of this row is not for it
-        output_ids = sequence.token_ids[sequence.num_prompt : end]
-        constraint = live.constraint(sequence.index)
+    def _fill_all(self, rows: list[_Row], bits: NDArray[np.uint32], errors: dict[int, str]) -> None:
+        """Writes the masks of rows into their rows of `bits`; `errors` by place in the plan."""
         started = time.perf_counter()
-        try:
-            constraint.fill(output_ids, mask)
-            spent = time.perf_counter() - started
+        kinds: dict[type[Matcher], list[tuple[_Row, Matcher]]] = {}
+        for row in rows:
+            try:
+                matcher = row.constraint.begin(row.output_ids, bits[row.number])
+            except Exception as error:
+                _end_row(row, bits, errors, error)
+                continue
+            if matcher is not None:
+                kinds.setdefault(type(matcher), []).append((row, matcher))
+        for kind, pairs in kinds.items():
+            numbers = [row.number for row, _ in pairs]
+            kind.fill_all([matcher for _, matcher in pairs], bits, numbers, self._threads)
+            for row, _ in pairs:
+                try:
+                    row.constraint.end(row.output_ids, bits[row.number])
+                except Exception as error:
+                    _end_row(row, bits, errors, error)
+        if time.perf_counter() - started > MAX_MASK_S:
+            self._find_slow(rows, bits, errors)
+
+    def _find_slow(
+        self, rows: list[_Row], bits: NDArray[np.uint32], errors: dict[int, str]
+    ) -> None:
+        """Who took so long, if it was anybody: once more, each by the clock of this thread alone, which
+        is too dear to be read for every mask. The machine may have been busy with others."""
+        for row in rows:
+            if row.place in errors:
+                continue
+            started = time.thread_time()
+            try:
+                row.constraint.fill(row.output_ids, bits[row.number])
+            except Exception as error:
+                _end_row(row, bits, errors, error)
+            spent = time.thread_time() - started
             if spent > MAX_MASK_S:
-                # Perhaps the machine was busy with others: once more, by the clock of this thread alone,
-                # which is too dear to be read for every mask.
-                started = time.thread_time()
-                constraint.fill(output_ids, mask)
-                spent = time.thread_time() - started
-        except GrammarError as error:
-            return f"the output cannot follow its constraint: {error}"
-        except Exception as error:
-            logger.exception("a mask failed")
-            return f"the output cannot follow its constraint: {type(error).__name__}"
-        if spent > MAX_MASK_S:
-            return (
-                f"the constraint is too complex: a token took {spent * 1000:.0f} ms to check; the limit is "
-                f"{MAX_MASK_S * 1000:.0f} ms"
-            )
-        return None
+                bits[row.number] = ALL
+                errors[row.place] = (
+                    f"the constraint is too complex: a token took {spent * 1000:.0f} ms to check; the "
+                    f"limit is {MAX_MASK_S * 1000:.0f} ms"
+                )
 
     def shutdown(self) -> None:
         """Ends the thread that compiles; what it does now is not waited for."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _end_row(row: _Row, bits: NDArray[np.uint32], errors: dict[int, str], error: Exception) -> None:
+    """Ends a row with a sentence for what went wrong."""
+    text = str(error)
+    if not isinstance(error, GrammarError):
+        logger.error("a mask failed", exc_info=error)
+        text = type(error).__name__
+    errors[row.place] = f"the output cannot follow its constraint: {text}"
+    bits[row.number] = ALL

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,16 @@ class XGrammarMatcher:
     def fill(self, mask: NDArray[np.uint32]) -> None:
         mask[:] = np.uint32(0xFFFFFFFF)
         self._matcher.fill_next_token_bitmask(torch.from_numpy(mask.view(np.int32))[None, :], 0)
+
+    @staticmethod
+    def fill_all(
+        matchers: Sequence[Any], bits: NDArray[np.uint32], rows: Sequence[int], threads: int
+    ) -> None:
+        for matcher, row in zip(matchers, rows, strict=True):
+            matcher.fill(bits[row])
+
+    def settle(self, mask: NDArray[np.uint32]) -> None:
+        """Nothing is left to do."""
 
     @property
     def may_end(self) -> bool:

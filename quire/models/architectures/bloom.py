@@ -56,6 +56,8 @@ def falcon(hf: HfConfig) -> DecoderSpec:
     if hf.bool_("apply_residual_connection_post_layernorm", False):
         raise hf.refuse("apply_residual_connection_post_layernorm", "only sums before the norm")
     bias, alibi = hf.bool_("bias", False), hf.bool_("alibi", False)
+    if alibi:
+        hf.skip("rope_parameters", "rope_scaling", "rope_theta")
     mixer = shared_width(
         hf,
         width,
@@ -92,8 +94,6 @@ def mpt(hf: HfConfig) -> DecoderSpec:
     for key, wanted in (("alibi", True), ("qk_ln", False), ("prefix_lm", False)):
         if section.bool_(key, wanted) is not wanted:
             raise section.refuse(key, f"only {str(wanted).lower()} is supported")
-    if section.optional_positive("clip_qkv") is not None:
-        raise section.refuse("clip_qkv", "clipped q, k and v are not computed here")
     if section.int_("alibi_bias_max", 8) != 8:
         raise section.refuse("alibi_bias_max", "only slopes that begin at 2^(-8/heads)")
     section.skip("attn_impl", "attn_pdrop", "attn_type", "attn_uses_sequence_id")
@@ -108,9 +108,11 @@ def mpt(hf: HfConfig) -> DecoderSpec:
         hf,
         width,
         heads,
+        keys=("d_model", "n_heads"),
         rope=None,
         alibi=1.0,
         scale=section.optional_positive("softmax_scale"),
+        clip=section.optional_positive("clip_qkv") or 0.0,
     )
     part = _plain(hf.int_("expansion_ratio", 4) * width, "gelu", bias=False)
     layers = _layers(hf, mixer, part, "n_layers", 24, norm="layer_unbiased")

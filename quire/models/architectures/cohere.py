@@ -1,6 +1,6 @@
 """Cohere (Command R and A, Aya): both parts of a layer read one LayerNorm, neighbours turn in pairs.
 
-Spellings shared with other families are in `models.hf_parts`.
+Spellings shared with other families are in `models.hf_decoder`.
 """
 
 from __future__ import annotations
@@ -9,50 +9,38 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import with_attention
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope, sliding_layers
+from quire.models.hf_decoder import attention, decoder, dense, with_attention
+from quire.models.hf_parts import sliding_layers
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+from quire.models.spec import Attention, DecoderSpec, LayerSpec
 
 
 def cohere(hf: HfConfig) -> DecoderSpec:
     """`CohereForCausalLM`; defaults as in CohereConfig."""
-    heads, kv_heads = head_counts(hf)
-    head_size = hf.optional_int("head_dim") or default_head_size(hf)
     eps = hf.positive("layer_norm_eps", 1e-5)
-    bias = hf.bool_("attention_bias", False)
     has_qk_norm = hf.bool_("use_qk_norm", False)
-    turned = rope(hf, head_size=head_size, theta=("rope_theta", 500_000.0))
+    mixer = attention(
+        hf,
+        theta=("rope_theta", 500_000.0),
+        interleaved=True,
+        qk_norm="layer_per_head" if has_qk_norm else "none",
+        norm_eps=eps if has_qk_norm else Attention.norm_eps,
+    )
     layer = LayerSpec(
-        mixer=Attention(
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_size=head_size,
-            rope=replace(turned, interleaved=True),
-            qkv_bias=bias,
-            out_bias=bias,
-            qk_norm="layer_per_head" if has_qk_norm else "none",
-            norm_eps=eps if has_qk_norm else Attention.norm_eps,
-        ),
-        feed_forward=Dense(
-            width=hf.int_("intermediate_size"),
-            activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
-        ),
+        mixer=mixer,
+        feed_forward=dense(hf),
         placement="parallel_shared",
         norm="layer_unbiased",
         norm_eps=eps,
     )
     max_len = hf.int_("max_position_embeddings", 8192)
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=hf.int_("hidden_size"),
+    return decoder(
+        hf,
+        layer,
+        tie=True,
         # Command R states 8,192 positions and beside it the length that it was trained for.
         max_position_embeddings=hf.optional_int("model_max_length") or max_len,
-        layers=(layer,) * hf.int_("num_hidden_layers"),
-        norm="layer_unbiased",
-        norm_eps=eps,
         logit_scale=hf.positive("logit_scale", 0.0625),
-        tie_head=hf.bool_("tie_word_embeddings", True),
     )
 
 

@@ -1,4 +1,4 @@
-"""DeepSeek V2 and V3, and others whose layers attend over a latent: Kimi K2, GLM 4.7 Flash, MiniCPM 3.
+"""DeepSeek V2 to V3.2, and others that attend over a latent: Kimi K2, GLM 4.7 Flash and 5, MiniCPM 3.
 
 Spellings shared with other families are in `models.hf_deepseek` and `models.hf_decoder`.
 """
@@ -13,14 +13,16 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import decoder, dense
 from quire.models.hf_deepseek import (
+    check_whole_heads,
     dense_first,
     in_groups,
     latent_attention,
     routed_experts,
     sigmoid_experts,
 )
-from quire.models.names import DEEPSEEK_RULES, LATENT_RULES, LLAMA_NAMES
-from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mla
+from quire.models.name_parts import DEEPSEEK_RULES, LATENT_RULES
+from quire.models.names import LLAMA_NAMES
+from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mla, Moe
 
 _GROUPED = {"greedy": False, "group_limited_greedy": True}
 
@@ -50,15 +52,52 @@ def deepseek_v3(hf: HfConfig) -> DecoderSpec:
 def glm4_moe_lite(hf: HfConfig) -> DecoderSpec:
     """`Glm4MoeLiteForCausalLM` (GLM 4.7 Flash): `mlp_layer_types` says which layers have experts."""
     interleaved = hf.bool_("rope_interleave", True)
+    check_whole_heads(hf)
     mixer = latent_attention(hf, interleaved=interleaved, default_q_rank=768)
-    part = sigmoid_experts(hf, top_k=4, scale=1.8)
-    parts = dense_first(hf, part, 1)
-    names = hf.strings("mlp_layer_types")
-    if names is not None:
-        if len(names) != len(parts) or not set(names) <= {"dense", "sparse"}:
-            raise hf.refuse("mlp_layer_types", "it must say dense or sparse for each layer")
-        parts = [part if name == "sparse" else dense(hf) for name in names]
+    parts = _named_parts(hf, sigmoid_experts(hf, top_k=4, scale=1.8), 1)
     return _decoder(hf, mixer, parts, max_len=202_752, eps=1e-5)
+
+
+def deepseek_v32(hf: HfConfig) -> DecoderSpec:
+    """`DeepseekV32ForCausalLM`: V3 whose queries see the `index_topk` tokens that an indexer picks.
+
+    Served up to that length, where it picks all of them; its weights are left unread.
+    Source: arXiv 2512.02556.
+    """
+    mixer = latent_attention(hf, interleaved=True, default_q_rank=1536)
+    part = sigmoid_experts(hf, top_k=8, scale=2.5, groups=8, top_groups=4)
+    return _indexed(hf, _decoder(hf, mixer, _named_parts(hf, part, 3), max_len=163_840))
+
+
+def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
+    """`GlmMoeDsaForCausalLM` (GLM 5): as `deepseek_v32`, with other sizes."""
+    if not hf.bool_("rope_interleave", True):
+        raise hf.refuse("rope_interleave", "neighbours turn in pairs in this architecture")
+    mixer = latent_attention(hf, interleaved=True, default_q_rank=2048)
+    part = sigmoid_experts(hf, top_k=8, scale=2.5)
+    hf.skip("indexer_types", "indexer_rope_interleave", "index_topk_freq", "index_topk_pattern")
+    hf.skip("index_skip_topk_offset")
+    spec = _decoder(hf, mixer, _named_parts(hf, part, 3), max_len=202_752, eps=1e-5)
+    return _indexed(hf, spec)
+
+
+def _indexed(hf: HfConfig, spec: DecoderSpec) -> DecoderSpec:
+    """The decoder for lengths at which the indexer of sparse attention leaves nothing out."""
+    hf.skip("index_head_dim", "index_n_heads", "layer_types")
+    if hf.bool_("mlp_bias", False):
+        raise hf.refuse("mlp_bias", "no checkpoint of this architecture has it")
+    return replace(spec, max_len=min(hf.int_("index_topk", 2048), spec.max_position_embeddings))
+
+
+def _named_parts(hf: HfConfig, part: Moe, first: int) -> Sequence[FeedForward]:
+    """The feed-forward part of each layer as `mlp_layer_types` says, or with leading dense layers."""
+    parts = dense_first(hf, part, first)
+    names = hf.strings("mlp_layer_types")
+    if names is None:
+        return parts
+    if len(names) != len(parts) or not set(names) <= {"dense", "sparse"}:
+        raise hf.refuse("mlp_layer_types", "it must say dense or sparse for each layer")
+    return [part if name == "sparse" else dense(hf) for name in names]
 
 
 def minicpm3(hf: HfConfig) -> DecoderSpec:
@@ -75,7 +114,7 @@ def minicpm3(hf: HfConfig) -> DecoderSpec:
     base = hf.optional_int("dim_model_base", 256)
     layer = LayerSpec(
         mixer=mixer,
-        feed_forward=dense(hf),
+        feed_forward=dense(hf, bias=hf.bool_("mlp_bias", False)),
         norm_eps=hf.positive("rms_norm_eps", 1e-5),
         residual_scale=1.0 if depth is None else depth / sqrt(num_layers),
     )
@@ -98,11 +137,23 @@ def _decoder(
 
 
 _LATENT = LLAMA_NAMES.with_rules(*LATENT_RULES)
-_EXPERTS = replace(_LATENT.with_rules(*DEEPSEEK_RULES), drafts="model.layers.{layer}")
+_EXPERTS = replace(_LATENT.with_rules(*DEEPSEEK_RULES), drafts=("model.layers.{layer}.",))
+
+_INDEXER = "model.layers.{layer}.self_attn.indexer"
+_INDEXED = replace(
+    _EXPERTS,
+    ignored=(
+        *_EXPERTS.ignored,
+        *(f"{_INDEXER}.{name}.weight" for name in ("wq_b", "wk", "k_norm", "weights_proj")),
+        f"{_INDEXER}.k_norm.bias",
+    ),
+)
 
 ARCHITECTURES = {
     "DeepseekV2ForCausalLM": Architecture(deepseek_v2, _EXPERTS),
     "DeepseekV3ForCausalLM": Architecture(deepseek_v3, _EXPERTS),
+    "DeepseekV32ForCausalLM": Architecture(deepseek_v32, _INDEXED),
+    "GlmMoeDsaForCausalLM": Architecture(glm_moe_dsa, _INDEXED),
     "Glm4MoeLiteForCausalLM": Architecture(glm4_moe_lite, _EXPERTS),
     "MiniCPM3ForCausalLM": Architecture(minicpm3, _LATENT),
 }

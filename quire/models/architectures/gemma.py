@@ -6,149 +6,95 @@ Spellings shared with other families are in `models.hf_parts`.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_parts import ACTIVATIONS, head_counts, rope, sliding_layers
+from quire.models.hf_decoder import activation, attention, dense, plain, with_placement
+from quire.models.hf_parts import ACTIVATIONS, rope, sliding_layers
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, SANDWICH_RULES
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Rope
+from quire.models.spec import Activation, DecoderSpec, Rope
 
 
 def gemma(hf: HfConfig) -> DecoderSpec:
     """`GemmaForCausalLM`; defaults as in GemmaConfig. Source: arXiv 2403.08295."""
-    heads, kv_heads = head_counts(hf, default_kv_heads=16)
-    head_size = hf.int_("head_dim", 256)
-    eps = hf.positive("rms_norm_eps", 1e-6)
-    bias = hf.bool_("attention_bias", False)
     hf.skip("hidden_activation")  # Transformers reads hidden_act, whose "gelu" is a known slip here
-    layer = LayerSpec(
-        mixer=Attention(
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_size=head_size,
-            rope=rope(hf, head_size=head_size),
-            qkv_bias=bias,
-            out_bias=bias,
-        ),
-        feed_forward=Dense(
-            width=hf.int_("intermediate_size"),
-            activation=hf.choice(
-                "hidden_act", {**ACTIVATIONS, "gelu": "gelu_tanh"}, "gelu_pytorch_tanh"
-            ),
-        ),
-        norm_eps=eps,
-    )
-    width = hf.int_("hidden_size")
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=width,
-        max_position_embeddings=hf.int_("max_position_embeddings", 8192),
-        layers=(layer,) * hf.int_("num_hidden_layers"),
-        norm_eps=eps,
-        embedding_scale=width**0.5,
-        tie_head=hf.bool_("tie_word_embeddings", True),
-    )
+    act = hf.choice("hidden_act", {**ACTIVATIONS, "gelu": "gelu_tanh"}, "gelu_pytorch_tanh")
+    mixer = attention(hf, kv_heads=16, head_dim=256)
+    return plain(hf, mixer, dense(hf, activation=act), **_ends(hf))
 
 
 def gemma2(hf: HfConfig) -> DecoderSpec:
     """`Gemma2ForCausalLM`; defaults as in Gemma2Config. Source: arXiv 2408.00118."""
-    heads, kv_heads = head_counts(hf, default_kv_heads=4)
-    head_size = hf.int_("head_dim", 256)
-    eps = hf.positive("rms_norm_eps", 1e-6)
-    bias = hf.bool_("attention_bias", False)
-    scale = hf.positive("query_pre_attn_scalar", 256.0) ** -0.5
-    softcap = hf.optional_positive("attn_logit_softcapping", 50.0) or 0.0
     window = hf.optional_int("sliding_window", 4096)
-    hf.skip("sliding_window_size")  # published files repeat the window under this name
-    dense = Dense(
-        width=hf.int_("intermediate_size"),
-        activation=hf.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh"),
-    )
-    hf.skip(
-        "hidden_act"
-    )  # written beside hidden_activation by older tools; Transformers reads the latter
-    layers = tuple(
-        LayerSpec(
-            mixer=Attention(
-                num_heads=heads,
-                num_kv_heads=kv_heads,
-                head_size=head_size,
-                rope=rope(hf, head_size=head_size, sliding=slides),
-                scale=scale,
-                qkv_bias=bias,
-                out_bias=bias,
-                window=window if slides else None,
-                softcap=softcap,
-            ),
-            feed_forward=dense,
-            placement="sandwich",
-            norm_eps=eps,
+    # The window again; what older tools write beside hidden_activation, which Transformers reads.
+    hf.skip("sliding_window_size", "hidden_act")
+    mixers = [
+        attention(
+            hf,
+            kv_heads=4,
+            head_dim=256,
+            rope=rope(hf, head_size=hf.int_("head_dim", 256), sliding=slides),
+            scale=_scale(hf),
+            window=window if slides else None,
+            softcap=hf.optional_positive("attn_logit_softcapping", 50.0) or 0.0,
         )
         for slides in sliding_layers(hf, lambda index: index % 2 == 0)
-    )
-    width = hf.int_("hidden_size")
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=width,
-        max_position_embeddings=hf.int_("max_position_embeddings", 8192),
-        layers=layers,
-        norm_eps=eps,
-        embedding_scale=width**0.5,
-        logit_softcap=hf.optional_positive("final_logit_softcapping", 30.0) or 0.0,
-        tie_head=hf.bool_("tie_word_embeddings", True),
-    )
+    ]
+    cap = hf.optional_positive("final_logit_softcapping", 30.0) or 0.0
+    part = dense(hf, activation=_activation(hf))
+    return plain(hf, mixers, part, placement="sandwich", logit_softcap=cap, **_ends(hf))
 
 
 def gemma3(hf: HfConfig) -> DecoderSpec:
     """`Gemma3ForCausalLM`; defaults as in Gemma3TextConfig. Source: arXiv 2503.19786."""
-    heads, kv_heads = head_counts(hf, default_heads=8, default_kv_heads=4)
-    head_size = hf.int_("head_dim", 256)
-    eps = hf.positive("rms_norm_eps", 1e-6)
-    bias = hf.bool_("attention_bias", False)
-    window = hf.optional_int("sliding_window", 4096)
     if hf.optional_positive("attn_logit_softcapping") is not None:
         raise hf.refuse("attn_logit_softcapping", "Gemma 3 does not cap scores")
-    local, everywhere = _gemma3_ropes(hf, head_size)
-    scale = hf.positive("query_pre_attn_scalar", 256.0) ** -0.5
-    dense = Dense(
-        width=hf.int_("intermediate_size", 9216),
-        activation=hf.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh"),
-    )
+    window = hf.optional_int("sliding_window", 4096)
+    local, everywhere = _gemma3_ropes(hf, hf.int_("head_dim", 256))
     hf.skip("_sliding_window_pattern")  # a copy of the next that newer tools write
     pattern = hf.int_("sliding_window_pattern", 6)
-    layers = tuple(
-        LayerSpec(
-            mixer=Attention(
-                num_heads=heads,
-                num_kv_heads=kv_heads,
-                head_size=head_size,
-                rope=local if slides else everywhere,
-                scale=scale,
-                qkv_bias=bias,
-                out_bias=bias,
-                qk_norm="per_head",
-                norm_eps=eps,
-                window=window if slides else None,
-            ),
-            feed_forward=dense,
-            placement="sandwich",
-            norm_eps=eps,
+    mixers = [
+        attention(
+            hf,
+            heads=8,
+            kv_heads=4,
+            head_dim=256,
+            rope=local if slides else everywhere,
+            scale=_scale(hf),
+            qk_norm="per_head",
+            norm_eps=hf.positive("rms_norm_eps", 1e-6),
+            window=window if slides else None,
         )
         for slides in sliding_layers(hf, lambda index: (index + 1) % pattern != 0)
-    )
-    width = hf.int_("hidden_size", 2304)
+    ]
     max_len = hf.int_("max_position_embeddings", 131_072)
-    return DecoderSpec(
+    spec = plain(
+        hf,
+        mixers,
+        dense(hf, width=hf.int_("intermediate_size", 9216), activation=_activation(hf)),
+        placement="sandwich",
         vocab_size=hf.int_("vocab_size", 262_208),
-        hidden_size=width,
         max_position_embeddings=max_len,
-        max_len=max_len,  # already what linear scaling makes of it
-        layers=layers,
-        norm_eps=eps,
-        embedding_scale=width**0.5,
         logit_softcap=hf.optional_positive("final_logit_softcapping") or 0.0,
-        tie_head=hf.bool_("tie_word_embeddings", True),
+        **_ends(hf, 2304),
     )
+    return replace(spec, max_len=max_len)  # already what linear scaling makes of it
+
+
+def _ends(hf: HfConfig, width: int | None = None) -> dict[str, Any]:
+    """What all have around the layers; `width` is a default of `hidden_size`."""
+    size = hf.int_("hidden_size") if width is None else hf.int_("hidden_size", width)
+    return {"hidden_size": size, "embedding_scale": size**0.5, "tie": True, "max_len": 8192}
+
+
+def _scale(hf: HfConfig) -> float:
+    scale: float = hf.positive("query_pre_attn_scalar", 256.0) ** -0.5
+    return scale
+
+
+def _activation(hf: HfConfig) -> Activation:
+    return activation(hf, "gelu_pytorch_tanh", key="hidden_activation")
 
 
 def _gemma3_ropes(hf: HfConfig, head_size: int) -> tuple[Rope, Rope]:
@@ -166,8 +112,7 @@ def _gemma3_ropes(hf: HfConfig, head_size: int) -> tuple[Rope, Rope]:
 
 def vaultgemma(hf: HfConfig) -> DecoderSpec:
     """`VaultGemmaForCausalLM`: Gemma 2 without the norms after the parts. Source: arXiv 2510.15001."""
-    spec = gemma2(hf)
-    return replace(spec, layers=tuple(replace(layer, placement="pre") for layer in spec.layers))
+    return with_placement(gemma2(hf), "pre")
 
 
 _LAYER = "model.layers.{layer}"

@@ -5,14 +5,12 @@ Spellings shared with other families are in `models.hf_decoder`.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense
+from quire.models.hf_decoder import attention, dense, plain, with_placement
 from quire.models.name_parts import GATE_UP_RULE
 from quire.models.names import LLAMA_NAMES, Rule
-from quire.models.spec import DecoderSpec, LayerSpec
+from quire.models.spec import DecoderSpec
 
 
 def glm(hf: HfConfig) -> DecoderSpec:
@@ -26,18 +24,12 @@ def glm(hf: HfConfig) -> DecoderSpec:
         interleaved=True,
         qkv_bias=hf.bool_("attention_bias", True),
     )
-    eps = hf.positive("rms_norm_eps", 1.5625e-7)
-    return decoder(
-        hf, LayerSpec(mixer=mixer, feed_forward=dense(hf), norm_eps=eps), max_len=131_072
-    )
+    return plain(hf, mixer, dense(hf), eps=1.5625e-7, max_len=131_072)
 
 
 def glm4(hf: HfConfig) -> DecoderSpec:
     """`Glm4ForCausalLM`."""
-    spec = glm(hf)
-    return replace(
-        spec, layers=tuple(replace(layer, placement="sandwich") for layer in spec.layers)
-    )
+    return with_placement(glm(hf), "sandwich")
 
 
 _LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"

@@ -11,10 +11,10 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder
-from quire.models.hf_deepseek import dense_first, sigmoid_experts
+from quire.models.hf_deepseek import check_whole_heads, dense_first, sigmoid_experts
 from quire.models.hf_parts import ACTIVATIONS, sliding_layers
+from quire.models.name_parts import DEEPSEEK_RULES
 from quire.models.names import (
-    DEEPSEEK_RULES,
     LLAMA_NAMES,
     QK_NORM_RULES,
     Rule,
@@ -39,6 +39,7 @@ def dots1(hf: HfConfig) -> DecoderSpec:
     eps = hf.positive("rms_norm_eps", 1e-6)
     mixer = attention(hf, qk_norm="per_head", norm_eps=eps)
     part = sigmoid_experts(hf, top_k=6, scale=1.0, normalize=False)
+    hf.skip("use_sliding_window")  # Transformers looks at the window only
     window = hf.optional_int("sliding_window", 4096)
     first = hf.optional_int("max_window_layers", 62, minimum=0) or 0
     sliding = sliding_layers(hf, lambda index: window is not None and index >= first)
@@ -53,8 +54,7 @@ def dots1(hf: HfConfig) -> DecoderSpec:
 def solar_open(hf: HfConfig) -> DecoderSpec:
     """`SolarOpenForCausalLM`: experts in every layer; the output has no bias."""
     hf.skip("intermediate_size", "first_k_dense_replace", "use_qk_norm")
-    if hf.float_("partial_rotary_factor", 1.0) != 1.0:
-        raise hf.refuse("partial_rotary_factor", "whole heads turn in this architecture")
+    check_whole_heads(hf)
     theta = ("rope_theta", 1_000_000.0)
     mixer = attention(hf, kv_heads=8, head_dim=128, theta=theta, out_bias=False)
     part = sigmoid_experts(hf, top_k=8, scale=1.0)
@@ -77,7 +77,7 @@ def minimax_m2(hf: HfConfig) -> DecoderSpec:
         qk_norm="full",
         norm_eps=eps,
     )
-    hf.choice("scoring_func", {"sigmoid": None}, "sigmoid")
+    _check_minimax(hf)
     part = Moe(
         num_experts=hf.int_("num_local_experts", 256),
         top_k=hf.int_("num_experts_per_tok", 8),
@@ -89,6 +89,19 @@ def minimax_m2(hf: HfConfig) -> DecoderSpec:
     return _decoder(hf, mixer, [part] * hf.int_("num_hidden_layers"), eps=eps, max_len=196_608)
 
 
+def _check_minimax(hf: HfConfig) -> None:
+    """Keys that published files have beside those of the config class, and what they must say."""
+    hf.skip("mtp_transformer_layers", "num_mtp_modules", "use_mtp")  # modules that draft tokens
+    hf.choice("scoring_func", {"sigmoid": None}, "sigmoid")
+    hf.choice("qk_norm_type", {"per_layer": None}, "per_layer")
+    for key, only in (("attn_type_list", 1), ("shared_intermediate_size", 0)):
+        if hf.each_layer(key, only) != only:
+            raise hf.refuse(key, f"this architecture is described for {only} only")
+    for key in ("use_qk_norm", "use_routing_bias"):
+        if not hf.bool_(key, True):
+            raise hf.refuse(key, "this architecture has it")
+
+
 def _decoder(
     hf: HfConfig, mixer: Attention, parts: Sequence[FeedForward], *, eps: float, max_len: int
 ) -> DecoderSpec:
@@ -96,7 +109,7 @@ def _decoder(
     return decoder(hf, layers, max_len=max_len)
 
 
-_NAMES = replace(LLAMA_NAMES.with_rules(*DEEPSEEK_RULES), drafts="model.layers.{layer}")
+_NAMES = replace(LLAMA_NAMES.with_rules(*DEEPSEEK_RULES), drafts=("model.layers.{layer}.",))
 _MINIMAX = "block_sparse_moe"
 
 ARCHITECTURES = {
@@ -105,7 +118,7 @@ ARCHITECTURES = {
     "SolarOpenForCausalLM": Architecture(solar_open, _NAMES),
     "MiniMaxM2ForCausalLM": Architecture(
         minimax_m2,
-        LLAMA_NAMES.with_rules(
+        replace(LLAMA_NAMES, drafts=("model.layers.{layer}.",)).with_rules(
             *QK_NORM_RULES,
             *expert_rules(_MINIMAX, ("w1", "w3", "w2")),
             *router_rules(f"{_MINIMAX}.gate"),

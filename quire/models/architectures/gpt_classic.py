@@ -1,6 +1,6 @@
 """GPT-2, OPT and GPT-NeoX: LayerNorm with bias, a feed-forward part without gate, biases throughout.
 
-Spellings shared with other families are in `models.hf_parts`.
+Spellings shared with other families are in `models.hf_decoder`.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import with_attention
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.hf_decoder import attention, decoder, dense, shared_width, with_attention
+from quire.models.hf_parts import ACTIVATIONS, head_counts
 from quire.models.name_parts import ALL_HEADS, pair, separate_heads
 from quire.models.names import Rule, WeightMap
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+from quire.models.spec import DecoderSpec, Dense, LayerSpec
 
 
 def gpt2(hf: HfConfig, *, activation: str = "gelu_new") -> DecoderSpec:
     """`GPT2LMHeadModel`: learned positions; defaults as in GPT2Config."""
     width, heads = hf.int_("n_embd", 768), hf.int_("n_head", 12)
-    if width % heads:
-        raise hf.refuse("n_embd", f"it must be a multiple of n_head {heads}")
     eps = hf.positive("layer_norm_epsilon", 1e-5)
     scale = (width // heads) ** -0.5 if hf.bool_("scale_attn_weights", True) else 1.0
     by_layer = hf.bool_("scale_attn_by_inverse_layer_idx", False)
@@ -37,10 +35,11 @@ def gpt2(hf: HfConfig, *, activation: str = "gelu_new") -> DecoderSpec:
     )
     layers = tuple(
         LayerSpec(
-            mixer=Attention(
-                num_heads=heads,
-                num_kv_heads=heads,
-                head_size=width // heads,
+            mixer=shared_width(
+                hf,
+                width,
+                heads,
+                keys=("n_embd", "n_head"),
                 rope=None,
                 scale=scale / (index + 1 if by_layer else 1),
                 qkv_bias=True,
@@ -53,15 +52,14 @@ def gpt2(hf: HfConfig, *, activation: str = "gelu_new") -> DecoderSpec:
         for index in range(hf.int_("n_layer", 12))
     )
     max_len = hf.int_("n_positions", 1024)
-    return DecoderSpec(
+    return decoder(
+        hf,
+        layers,
+        tie=True,
         vocab_size=hf.int_("vocab_size", 50_257),
         hidden_size=width,
         max_position_embeddings=max_len,
-        layers=layers,
-        norm="layer",
-        norm_eps=eps,
         learned_positions=max_len,
-        tie_head=hf.bool_("tie_word_embeddings", True),
     )
 
 
@@ -73,7 +71,7 @@ def gpt_bigcode(hf: HfConfig) -> DecoderSpec:
     # Where the reference rounds, and what it plans with.
     hf.skip("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32", "inference_runner")
     hf.skip("max_batch_size", "max_sequence_length", "pad_key_length", "pre_allocate_kv_cache")
-    hf.skip("validate_runner_input")
+    hf.skip("validate_runner_input", "num_key_value_heads")
     spec = gpt2(hf, activation="gelu_pytorch_tanh")
     if not hf.bool_("multi_query", True):
         return spec
@@ -96,14 +94,7 @@ def opt(hf: HfConfig) -> DecoderSpec:
     # Training, and what a pipeline puts before a prompt.
     hf.skip("activation_dropout", "dropout", "init_std", "layerdrop", "prefix", "output_projection")
     layer = LayerSpec(
-        mixer=Attention(
-            num_heads=heads,
-            num_kv_heads=heads,
-            head_size=default_head_size(hf),
-            rope=None,
-            qkv_bias=bias,
-            out_bias=bias,
-        ),
+        mixer=shared_width(hf, width, heads, rope=None, qkv_bias=bias, out_bias=bias),
         feed_forward=Dense(
             width=hf.int_("ffn_dim", 3072),
             activation=hf.choice("activation_function", ACTIVATIONS, "relu"),
@@ -114,16 +105,8 @@ def opt(hf: HfConfig) -> DecoderSpec:
         norm_eps=1e-5,
     )
     max_len = hf.int_("max_position_embeddings", 2048)
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=width,
-        max_position_embeddings=max_len,
-        layers=(layer,) * hf.int_("num_hidden_layers", 12),
-        norm="layer",
-        norm_eps=1e-5,
-        learned_positions=max_len,
-        tie_head=hf.bool_("tie_word_embeddings", True),
-    )
+    layers = [layer] * hf.int_("num_hidden_layers", 12)
+    return decoder(hf, layers, tie=True, hidden_size=width, learned_positions=max_len)
 
 
 def gpt_neox(hf: HfConfig) -> DecoderSpec:
@@ -131,44 +114,17 @@ def gpt_neox(hf: HfConfig) -> DecoderSpec:
 
     Defaults as in GPTNeoXConfig. Source: arXiv 2204.06745.
     """
-    heads, _ = head_counts(hf)
-    head_size = default_head_size(hf)
-    eps = hf.positive("layer_norm_eps", 1e-5)
-    bias = hf.bool_("attention_bias", True)
     hf.skip("attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout")
     layer = LayerSpec(
-        mixer=Attention(
-            num_heads=heads,
-            num_kv_heads=heads,
-            head_size=head_size,
-            rope=rope(
-                hf,
-                head_size=head_size,
-                theta=("rotary_emb_base", 10_000.0),
-                part=("rotary_pct", 0.25),
-            ),
-            qkv_bias=bias,
-            out_bias=bias,
+        mixer=attention(
+            hf, bias=True, theta=("rotary_emb_base", 10_000.0), part=("rotary_pct", 0.25)
         ),
-        feed_forward=Dense(
-            width=hf.int_("intermediate_size"),
-            activation=hf.choice("hidden_act", ACTIVATIONS, "gelu"),
-            bias=True,
-            gated=False,
-        ),
+        feed_forward=dense(hf, default="gelu", bias=True, gated=False),
         placement="parallel" if hf.bool_("use_parallel_residual", True) else "pre",
         norm="layer",
-        norm_eps=eps,
+        norm_eps=hf.positive("layer_norm_eps", 1e-5),
     )
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=hf.int_("hidden_size"),
-        max_position_embeddings=hf.int_("max_position_embeddings", 2048),
-        layers=(layer,) * hf.int_("num_hidden_layers"),
-        norm="layer",
-        norm_eps=eps,
-        tie_head=hf.bool_("tie_word_embeddings", False),
-    )
+    return decoder(hf, layer)
 
 
 _OURS = "layers.{layer}"

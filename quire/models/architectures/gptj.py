@@ -38,7 +38,9 @@ def gptj(hf: HfConfig) -> DecoderSpec:
     width, heads = hf.int_("n_embd", 4096), hf.int_("n_head", 16)
     turned = hf.optional_int("rotary_dim", 64) or width // heads
     layer = LayerSpec(
-        mixer=shared_width(hf, width, heads, rope=Rope(dim=turned, interleaved=True)),
+        mixer=shared_width(
+            hf, width, heads, keys=("n_embd", "n_head"), rope=Rope(dim=turned, interleaved=True)
+        ),
         feed_forward=Dense(
             width=hf.optional_int("n_inner") or 4 * width,
             activation=hf.choice("activation_function", ACTIVATIONS, "gelu_new"),
@@ -64,7 +66,9 @@ def gpt_neo(hf: HfConfig) -> DecoderSpec:
     hf.skip(*_ELSEWHERE)
     hf.skip("resid_dropout", "embed_dropout", "classifier_dropout", "attention_layers")
     width, heads = hf.int_("hidden_size", 2048), hf.int_("num_heads", 16)
-    plain = shared_width(hf, width, heads, rope=None, scale=1.0, out_bias=True)
+    plain = shared_width(
+        hf, width, heads, keys=("hidden_size", "num_heads"), rope=None, scale=1.0, out_bias=True
+    )
     part = Dense(
         width=hf.optional_int("intermediate_size") or 4 * width,
         activation=hf.choice("activation_function", ACTIVATIONS, "gelu_new"),
@@ -112,14 +116,14 @@ def _slides(hf: HfConfig) -> list[bool]:
 _H = "transformer.h.{layer}"
 _ENDS = (
     Rule("transformer.wte.weight", "embedding.weight"),
-    Rule("transformer.wpe.weight", "positions.weight"),
     *pair("transformer.ln_f", "final_norm"),
-    *pair("lm_head", "head"),
+    Rule("lm_head.weight", "head.weight"),
 )
 
 GPTJ_NAMES = WeightMap(
     rules=(
         *_ENDS,
+        Rule("lm_head.bias", "head.bias"),
         *separate_heads(_H, "attn.q_proj", "attn.k_proj", "attn.v_proj"),
         *ours(
             _H,
@@ -141,6 +145,7 @@ CODEGEN_NAMES = GPTJ_NAMES.without("layers.{layer}.mixer.qkv").with_rules(
 GPT_NEO_NAMES = WeightMap(
     rules=(
         *_ENDS,
+        Rule("transformer.wpe.weight", "positions.weight"),
         *separate_heads(_H, *(f"attn.attention.{name}_proj" for name in "qkv")),
         *ours(
             _H,

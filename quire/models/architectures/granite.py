@@ -9,8 +9,14 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense
-from quire.models.hf_parts import ACTIVATIONS
+from quire.models.hf_decoder import (
+    activation,
+    attention,
+    decoder,
+    dense,
+    with_parts,
+    with_placement,
+)
 from quire.models.names import LLAMA_NAMES, Rule, router_rules
 from quire.models.spec import DecoderSpec, LayerSpec, Moe, Placement
 
@@ -33,26 +39,25 @@ def granite(hf: HfConfig, *, default_scale: float | None = 1.0) -> DecoderSpec:
 
 def hyperclovax(hf: HfConfig) -> DecoderSpec:
     """`HyperCLOVAXForCausalLM`: Granite with norms on both sides of each part, logits multiplied."""
+    hf.skip("end_token_id")
     spec = granite(hf, default_scale=None)
     placement: Placement = "sandwich" if hf.bool_("use_post_norm", True) else "pre"
-    return replace(
-        spec,
-        layers=tuple(replace(layer, placement=placement) for layer in spec.layers),
-        logit_scale=hf.positive("logits_scaling", 1.0),
-    )
+    return replace(with_placement(spec, placement), logit_scale=hf.positive("logits_scaling", 1.0))
 
 
 def granite_moe(hf: HfConfig) -> DecoderSpec:
-    """`GraniteMoeForCausalLM`: the weights of the chosen experts are their shares of each other."""
-    spec = granite(hf)
+    """`GraniteMoeForCausalLM`, and `GraniteMoeSharedForCausalLM` with a part that all tokens pass.
+
+    The weights of the chosen experts are their shares of each other.
+    """
     part = Moe(
         num_experts=hf.int_("num_local_experts", 8),
         top_k=hf.int_("num_experts_per_tok", 2),
         width=hf.int_("intermediate_size"),
-        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        activation=activation(hf),
+        shared_width=hf.int_("shared_intermediate_size", 0, minimum=0),
     )
-    layers = tuple(replace(layer, feed_forward=part) for layer in spec.layers)
-    return replace(spec, layers=layers)
+    return with_parts(granite(hf), part)
 
 
 _LAYER, _OURS = "model.layers.{layer}", "layers.{layer}.feed_forward"
@@ -62,6 +67,10 @@ MOE_NAMES = LLAMA_NAMES.with_rules(
     Rule(f"{_MOE}.input_linear.weight", f"{_OURS}.experts.{{expert}}.gate_up.weight", parts=(0, 1)),
     Rule(f"{_MOE}.output_linear.weight", f"{_OURS}.experts.{{expert}}.down.weight"),
     *router_rules("block_sparse_moe.router.layer"),
+    Rule(
+        f"{_LAYER}.shared_mlp.input_linear.weight", f"{_OURS}.shared.gate_up.weight", parts=(0, 1)
+    ),
+    Rule(f"{_LAYER}.shared_mlp.output_linear.weight", f"{_OURS}.shared.down.weight"),
 )
 
 HYPERCLOVAX_NAMES = LLAMA_NAMES.with_rules(
@@ -73,4 +82,5 @@ ARCHITECTURES = {
     "GraniteForCausalLM": Architecture(granite, LLAMA_NAMES),
     "HyperCLOVAXForCausalLM": Architecture(hyperclovax, HYPERCLOVAX_NAMES),
     "GraniteMoeForCausalLM": Architecture(granite_moe, MOE_NAMES),
+    "GraniteMoeSharedForCausalLM": Architecture(granite_moe, MOE_NAMES),
 }

@@ -5,12 +5,14 @@ Spellings shared with other families are in `models.hf_decoder`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense
-from quire.models.hf_parts import default_head_size, rope
-from quire.models.names import LLAMA_NAMES, Rule
-from quire.models.spec import Attention, DecoderSpec, LayerSpec, Rope
+from quire.models.hf_parts import ACTIVATIONS, default_head_size, rope
+from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules, shared_rules
+from quire.models.spec import Attention, DecoderSpec, LayerSpec, Moe, Rope
 
 
 def hunyuan_dense(hf: HfConfig) -> DecoderSpec:
@@ -30,6 +32,11 @@ def hunyuan_attention(hf: HfConfig) -> Attention:
     # Names of special tokens, and switches that published files carry for other code of theirs.
     hf.skip("eod_token_id", "sep_token_id", "text_start_id", "text_end_id", "im_start_id")
     hf.skip("im_end_id", "im_newline_id", "org_vocab_size", "mask_init_id", "attention_head_dim")
+    hf.skip("add_classification_head", "cla_share_factor", "class_num", "dense_list", "norm_type")
+    hf.skip("pad_id", "pool_type", "mlp_bias")
+    for key, wanted in (("use_cla", False), ("use_rotary_pos_emb", True)):
+        if hf.bool_(key, wanted) is not wanted:
+            raise hf.refuse(key, f"only {str(wanted).lower()} is supported")
     if not hf.bool_("use_qk_norm", True):
         raise hf.refuse("use_qk_norm", "this architecture has norms of q and k")
     return attention(
@@ -39,6 +46,32 @@ def hunyuan_attention(hf: HfConfig) -> Attention:
         norm_eps=hf.positive("rms_norm_eps", 1e-5),
         norm_after_rope=True,
     )
+
+
+def hunyuan_moe(hf: HfConfig) -> DecoderSpec:
+    """`HunYuanMoEV1ForCausalLM` (A13B): one shared expert as wide as the routed ones."""
+    hf.skip(
+        "moe_drop_tokens", "moe_random_routing_dropped_token", "moe_intermediate_size", "pad_id"
+    )
+    hf.skip("norm_topk_prob", "use_mixed_mlp_moe", "mlp_bias", "norm_type")
+    for key, only in (
+        ("use_cla", False),
+        ("moe_layer_num_skipped", 0),
+        ("routed_scaling_factor", 1),
+    ):
+        if hf.each_layer(key, only) != only:
+            raise hf.refuse(key, f"this architecture is described for {only} only")
+    if hf.each_layer("num_shared_expert", 1) != 1:
+        raise hf.refuse("num_shared_expert", "this architecture has one")
+    plain = hunyuan_dense(hf)
+    part = Moe(
+        num_experts=hf.each_layer("num_experts", 1),
+        top_k=hf.each_layer("moe_topk", 1),
+        width=hf.int_("intermediate_size", 11_008),
+        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        shared_width=hf.int_("intermediate_size", 11_008),
+    )
+    return replace(plain, layers=tuple(replace(layer, feed_forward=part) for layer in plain.layers))
 
 
 def _rope(hf: HfConfig) -> Rope:
@@ -61,4 +94,14 @@ HUNYUAN_NAMES = LLAMA_NAMES.with_rules(
     Rule(f"{_LAYER}.self_attn.key_layernorm.weight", f"{_OURS}.mixer.k_norm.weight"),
 )
 
-ARCHITECTURES = {"HunYuanDenseV1ForCausalLM": Architecture(hunyuan_dense, HUNYUAN_NAMES)}
+ARCHITECTURES = {
+    "HunYuanDenseV1ForCausalLM": Architecture(hunyuan_dense, HUNYUAN_NAMES),
+    "HunYuanMoEV1ForCausalLM": Architecture(
+        hunyuan_moe,
+        HUNYUAN_NAMES.with_rules(
+            *expert_rules("mlp"),
+            *router_rules("mlp.gate.wg"),
+            *shared_rules("mlp.shared_mlp"),
+        ),
+    ),
+}

@@ -58,7 +58,7 @@ def persimmon(hf: HfConfig) -> DecoderSpec:
 def _decoder(
     hf: HfConfig, mixer: Attention, *, bias: bool, eps: float, max_len: int
 ) -> DecoderSpec:
-    part = dense(hf, activation="relu2", gated=False, bias=bias)
+    part = dense(hf, default="relu2", gated=False, bias=bias)
     layer = LayerSpec(mixer=mixer, feed_forward=part, norm="layer", norm_eps=eps)
     return decoder(hf, layer, max_len=max_len)
 

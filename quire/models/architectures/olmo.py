@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense, with_attention
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope, sliding_layers
+from quire.models.hf_decoder import attention, decoder, dense, plain, with_attention
+from quire.models.hf_parts import ACTIVATIONS, default_head_size, rope, sliding_layers
 from quire.models.names import (
     LLAMA_NAMES,
     POST_NORM_RULES,
@@ -18,56 +18,40 @@ from quire.models.names import (
     expert_rules,
     router_rules,
 )
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe, Rope
+from quire.models.spec import DecoderSpec, LayerSpec, Moe, Placement, Rope
 
 
-def olmo2(hf: HfConfig) -> DecoderSpec:
+def olmo2(hf: HfConfig, *, theta: float = 10_000.0) -> DecoderSpec:
     """`Olmo2ForCausalLM`; defaults as in Olmo2Config. Source: arXiv 2501.00656."""
-    heads, kv_heads = head_counts(hf)
-    head_size = hf.optional_int("head_dim") or default_head_size(hf)
     eps = hf.positive("rms_norm_eps", 1e-5)
-    bias = hf.bool_("attention_bias", False)
-    layer = LayerSpec(
-        mixer=Attention(
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_size=head_size,
-            rope=rope(hf, head_size=head_size),
-            qkv_bias=bias,
-            out_bias=bias,
-            qk_norm="full",
-            norm_eps=eps,
-        ),
-        feed_forward=Dense(
-            width=hf.int_("intermediate_size"),
-            activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
-        ),
-        placement="post",
-        norm_eps=eps,
-    )
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=hf.int_("hidden_size"),
-        max_position_embeddings=hf.int_("max_position_embeddings", 2048),
-        layers=(layer,) * hf.int_("num_hidden_layers"),
-        norm_eps=eps,
-        tie_head=hf.bool_("tie_word_embeddings", False),
-    )
+    mixer = attention(hf, theta=("rope_theta", theta), qk_norm="full", norm_eps=eps)
+    return plain(hf, mixer, dense(hf), placement="post", eps=1e-5)
 
 
 def olmoe(hf: HfConfig) -> DecoderSpec:
     """`OlmoeForCausalLM`; defaults as in OlmoeConfig. Source: arXiv 2409.02060."""
     if hf.optional_positive("clip_qkv") is not None:
-        raise hf.refuse("clip_qkv", "clipped q, k and v are not computed here")
-    spec = olmo2(hf)
+        raise hf.refuse("clip_qkv", "q and k that are clipped behind their norms are not computed")
+    return _with_experts(hf, olmo2(hf), "pre", num_experts=64, top_k=8)
+
+
+def flex_olmo(hf: HfConfig) -> DecoderSpec:
+    """`FlexOlmoForCausalLM`: OLMo 2 with experts. Source: arXiv 2507.07024."""
+    return _with_experts(hf, olmo2(hf, theta=500_000.0), "post", num_experts=7, top_k=5)
+
+
+def _with_experts(
+    hf: HfConfig, spec: DecoderSpec, placement: Placement, *, num_experts: int, top_k: int
+) -> DecoderSpec:
+    """`spec` with experts in every layer; the numbers are defaults of their keys."""
     part = Moe(
-        num_experts=hf.int_("num_experts", 64),
-        top_k=hf.int_("num_experts_per_tok", 8),
+        num_experts=hf.int_("num_experts", num_experts),
+        top_k=hf.int_("num_experts_per_tok", top_k),
         width=hf.int_("intermediate_size"),
         activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
         normalize=hf.bool_("norm_topk_prob", False),
     )
-    layer = replace(spec.layers[0], feed_forward=part, placement="pre")
+    layer = replace(spec.layers[0], feed_forward=part, placement=placement)
     return replace(
         spec,
         max_position_embeddings=hf.int_("max_position_embeddings", 4096),
@@ -77,10 +61,11 @@ def olmoe(hf: HfConfig) -> DecoderSpec:
 
 def olmo(hf: HfConfig) -> DecoderSpec:
     """`OlmoForCausalLM`: LayerNorms without weights. Source: arXiv 2402.00838."""
-    if hf.optional_positive("clip_qkv") is not None:
-        raise hf.refuse("clip_qkv", "clipped q, k and v are not computed here")
     layer = LayerSpec(
-        mixer=attention(hf), feed_forward=dense(hf), norm="layer_unbiased", norm_eps=1e-5
+        mixer=attention(hf, clip=hf.optional_positive("clip_qkv") or 0.0),
+        feed_forward=dense(hf),
+        norm="layer_unbiased",
+        norm_eps=1e-5,
     )
     return decoder(hf, layer)
 
@@ -133,4 +118,8 @@ ARCHITECTURES = {
     "Olmo3ForCausalLM": Architecture(olmo3, OLMO2_NAMES),
     "Olmo2ForCausalLM": Architecture(olmo2, OLMO2_NAMES),
     "OlmoeForCausalLM": Architecture(olmoe, OLMOE_NAMES),
+    "FlexOlmoForCausalLM": Architecture(
+        flex_olmo,
+        OLMO2_NAMES.with_rules(*expert_rules("mlp"), *router_rules("mlp.gate")),
+    ),
 }

@@ -1,24 +1,20 @@
 """Phi: parts of heads turned; from 3 on q, k, v and gate, up as one tensor each, and LongRoPE.
 
-Spellings shared with other families are in `models.hf_decoder` and `models.hf_parts`.
+Spellings shared with other families are in `models.hf_decoder`.
 """
 
 from __future__ import annotations
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.hf_decoder import attention, decoder, dense, plain
 from quire.models.name_parts import GATE_UP_RULE, joined_heads, ours, pair, separate_heads
 from quire.models.names import LLAMA_NAMES, Rule, WeightMap
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
+from quire.models.spec import Attention, DecoderSpec, LayerSpec
 
 
 def phi3(hf: HfConfig) -> DecoderSpec:
     """`Phi3ForCausalLM`; defaults as in Phi3Config. Source: arXiv 2404.14219, 2503.01743."""
-    heads, kv_heads = head_counts(hf)
-    head_size = hf.optional_int("head_dim") or default_head_size(hf)
-    eps = hf.positive("rms_norm_eps", 1e-5)
     for key in ("attention_bias", "mlp_bias", "lm_head_bias"):
         if hf.bool_(key, False):
             raise hf.refuse(key, "this architecture has no biases")
@@ -26,28 +22,13 @@ def phi3(hf: HfConfig) -> DecoderSpec:
         if hf.int_(key, 1) != 1:
             raise hf.refuse(key, "only 1, which changes nothing, is supported")
     hf.skip("original_max_position_embeddings")  # read with LongRoPE; without it, it says nothing
-    layer = LayerSpec(
-        mixer=Attention(
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_size=head_size,
-            rope=rope(hf, head_size=head_size, part=("partial_rotary_factor", 1.0)),
-            window=hf.optional_int("sliding_window"),
-        ),
-        feed_forward=Dense(
-            width=hf.int_("intermediate_size"),
-            activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
-        ),
-        norm_eps=eps,
+    mixer = attention(
+        hf,
+        bias=None,
+        part=("partial_rotary_factor", 1.0),
+        window=hf.optional_int("sliding_window"),
     )
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=hf.int_("hidden_size"),
-        max_position_embeddings=hf.int_("max_position_embeddings", 4096),
-        layers=(layer,) * hf.int_("num_hidden_layers"),
-        norm_eps=eps,
-        tie_head=hf.bool_("tie_word_embeddings", False),
-    )
+    return plain(hf, mixer, dense(hf), eps=1e-5, max_len=4096)
 
 
 def phi(hf: HfConfig) -> DecoderSpec:
@@ -68,7 +49,7 @@ def phi(hf: HfConfig) -> DecoderSpec:
     )
     layer = LayerSpec(
         mixer=mixer,
-        feed_forward=dense(hf, activation="gelu_new", gated=False, bias=True),
+        feed_forward=dense(hf, default="gelu_new", gated=False, bias=True),
         placement="parallel_shared",
         norm="layer",
         norm_eps=eps,

@@ -10,14 +10,8 @@ from typing import Any
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_parts import (
-    ACTIVATIONS,
-    default_head_size,
-    head_counts,
-    moe_layers,
-    rope,
-    sliding_layers,
-)
+from quire.models.hf_decoder import activation, attention, dense, plain, with_parts
+from quire.models.hf_parts import moe_layers, sliding_layers
 from quire.models.names import (
     LLAMA_NAMES,
     QK_NORM_RULES,
@@ -26,43 +20,18 @@ from quire.models.names import (
     router_rules,
     shared_rules,
 )
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe
+from quire.models.spec import Attention, DecoderSpec, Moe
 
 
 def qwen2(hf: HfConfig, *, qkv_bias: bool = True) -> DecoderSpec:
     """`Qwen2ForCausalLM` (Qwen 2 and 2.5): q, k and v have biases, the output has none."""
-    head_size = hf.optional_int("head_dim") or default_head_size(hf)
-    heads, kv_heads = head_counts(hf)
-    return _decoder(
-        hf,
-        Attention(
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_size=head_size,
-            rope=rope(hf, head_size=head_size),
-            qkv_bias=qkv_bias,
-        ),
-    )
+    return _decoder(hf, attention(hf, bias=None, qkv_bias=qkv_bias))
 
 
 def qwen3(hf: HfConfig) -> DecoderSpec:
     """`Qwen3ForCausalLM`: an RMS norm over each head of q and k before RoPE."""
-    head_size = hf.int_("head_dim", 128)
-    heads, kv_heads = head_counts(hf)
-    bias = hf.bool_("attention_bias", False)
-    return _decoder(
-        hf,
-        Attention(
-            num_heads=heads,
-            num_kv_heads=kv_heads,
-            head_size=head_size,
-            rope=rope(hf, head_size=head_size),
-            qkv_bias=bias,
-            out_bias=bias,
-            qk_norm="per_head",
-            norm_eps=hf.positive("rms_norm_eps", 1e-6),
-        ),
-    )
+    eps = hf.positive("rms_norm_eps", 1e-6)
+    return _decoder(hf, attention(hf, head_dim=128, qk_norm="per_head", norm_eps=eps))
 
 
 def qwen2_moe(hf: HfConfig) -> DecoderSpec:
@@ -95,21 +64,11 @@ def _num_experts(hf: HfConfig, default: int) -> int:
 
 
 def _with_experts(hf: HfConfig, spec: DecoderSpec, **sizes: Any) -> DecoderSpec:
-    part = Moe(
-        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
-        normalize=hf.bool_("norm_topk_prob", False),
-        **sizes,
-    )
-    parts = moe_layers(hf, part, spec.layers[0].feed_forward)
-    pairs = zip(spec.layers, parts, strict=True)
-    return replace(spec, layers=tuple(replace(one, feed_forward=part) for one, part in pairs))
+    part = Moe(activation=activation(hf), normalize=hf.bool_("norm_topk_prob", False), **sizes)
+    return with_parts(spec, *moe_layers(hf, part, spec.layers[0].feed_forward))
 
 
-def _decoder(hf: HfConfig, attention: Attention) -> DecoderSpec:
-    eps = hf.positive("rms_norm_eps", 1e-6)
-    dense = Dense(
-        width=hf.int_("intermediate_size"), activation=hf.choice("hidden_act", ACTIVATIONS, "silu")
-    )
+def _decoder(hf: HfConfig, mixer: Attention) -> DecoderSpec:
     first_window = hf.int_("max_window_layers", 28, minimum=0)
     window = None
     if hf.bool_("use_sliding_window", False):
@@ -118,22 +77,8 @@ def _decoder(hf: HfConfig, attention: Attention) -> DecoderSpec:
     sliding = sliding_layers(hf, lambda index: window is not None and index >= first_window)
     if any(sliding) and window is None:
         raise hf.refuse("layer_types", "sliding layers need sliding_window and use_sliding_window")
-    layers = tuple(
-        LayerSpec(
-            mixer=replace(attention, window=window if slides else None),
-            feed_forward=dense,
-            norm_eps=eps,
-        )
-        for slides in sliding
-    )
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=hf.int_("hidden_size"),
-        max_position_embeddings=hf.int_("max_position_embeddings", 32_768),
-        layers=layers,
-        norm_eps=eps,
-        tie_head=hf.bool_("tie_word_embeddings", False),
-    )
+    mixers = [replace(mixer, window=window if slides else None) for slides in sliding]
+    return plain(hf, mixers, dense(hf), max_len=32_768)
 
 
 MOE_RULES = (*expert_rules("mlp"), *router_rules("mlp.gate"))

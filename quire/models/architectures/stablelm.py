@@ -36,6 +36,8 @@ def starcoder2(hf: HfConfig) -> DecoderSpec:
     bias = hf.bool_("use_bias", True)
     # Training, and the same thing again for other code.
     hf.skip("residual_dropout", "embedding_dropout", "mlp_type", "norm_type")
+    hf.skip("activation_function", "layer_norm_epsilon", "scale_attn_weights")
+    hf.skip("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32")
     mixer = attention(
         hf,
         bias=None,
@@ -46,7 +48,7 @@ def starcoder2(hf: HfConfig) -> DecoderSpec:
     )
     layer = LayerSpec(
         mixer=mixer,
-        feed_forward=dense(hf, activation="gelu_pytorch_tanh", gated=False, bias=bias),
+        feed_forward=dense(hf, default="gelu_pytorch_tanh", gated=False, bias=bias),
         norm="layer",
         norm_eps=hf.positive("norm_epsilon", 1e-5),
     )

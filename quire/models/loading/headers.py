@@ -19,16 +19,39 @@ _SINGLE = "model.safetensors"
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 ELEMENT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Element types that can be weights here, and their size."""
+STORED_BYTES = {
+    **ELEMENT_BYTES,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "F8_E8M0": 1,
+    "U32": 4,
+    "U16": 2,
+}
+"""Those that parts of quantized weights can have."""
+_COUNTING = "position_ids"  # numbers from 0 up, which old encoders kept beside their weights
 _DTYPE_NAMES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One stored tensor: its file, element type as the format names it, and shape."""
+    """One stored tensor: its file, element type as the format names it, shape, and bytes from `begin` on."""
 
     path: Path
     element: str
     shape: tuple[int, ...]
+    begin: int = 0
+
+    def read(self) -> bytes:
+        """All bytes, of a small one."""
+        with self.path.open("rb") as file:
+            file.seek(self.begin)
+            return file.read(prod(self.shape) * STORED_BYTES[self.element])
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -55,15 +78,19 @@ def weight_files(folder: Path) -> list[Path]:
     raise ModelLoadError(f"{folder} holds no safetensors files{hint}")
 
 
-def read_headers(folder: Path) -> dict[str, TensorHeader]:
+def read_headers(
+    folder: Path, elements: Mapping[str, int] = ELEMENT_BYTES
+) -> dict[str, TensorHeader]:
     """Every tensor of the checkpoint by name.
 
+    elements  the element types that may be there, and their sizes.
+
     Raises ModelLoadError for a damaged or truncated file, a name that two files hold, or an
-    element type that is no plain float.
+    element type that is not among these.
     """
     tensors: dict[str, TensorHeader] = {}
     for path in weight_files(folder):
-        for name, header in _file_headers(path).items():
+        for name, header in _file_headers(path, elements).items():
             if name in tensors:
                 raise ModelLoadError(
                     f"tensor {name!r} is in {tensors[name].path.name} and in {path.name}"
@@ -100,7 +127,7 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
     return paths
 
 
-def _file_headers(path: Path) -> dict[str, TensorHeader]:
+def _file_headers(path: Path, elements: Mapping[str, int]) -> dict[str, TensorHeader]:
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -111,7 +138,9 @@ def _file_headers(path: Path) -> dict[str, TensorHeader]:
         entries = json.loads(text)
         entries.pop("__metadata__", None)
         return {
-            name: _header(path, name, entry, size - 8 - length) for name, entry in entries.items()
+            name: _header(path, name, entry, 8 + length, size, elements)
+            for name, entry in entries.items()
+            if not name.endswith(_COUNTING)
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, ModelLoadError):
@@ -119,16 +148,34 @@ def _file_headers(path: Path) -> dict[str, TensorHeader]:
         raise ModelLoadError(f"{path} has a damaged header: {error!r}") from error
 
 
-def _header(path: Path, name: str, entry: Mapping[str, Any], data_bytes: int) -> TensorHeader:
+def check_float(name: str, header: TensorHeader) -> None:
+    """Raises ModelLoadError for a tensor that is stored as something else than floats."""
+    if header.element not in ELEMENT_BYTES:
+        raise _unknown_element(name, header.path, header.element, ELEMENT_BYTES)
+
+
+def _unknown_element(
+    name: str, path: Path, element: str, elements: Mapping[str, int]
+) -> ModelLoadError:
+    return ModelLoadError(
+        f"{path.name}: tensor {name!r} is stored as {element}; known are {', '.join(elements)}"
+    )
+
+
+def _header(
+    path: Path,
+    name: str,
+    entry: Mapping[str, Any],
+    start: int,
+    size: int,
+    elements: Mapping[str, int],
+) -> TensorHeader:
     element, shape = entry["dtype"], tuple(int(size) for size in entry["shape"])
     begin, end = entry["data_offsets"]
-    if element not in ELEMENT_BYTES:
-        raise ModelLoadError(
-            f"{path.name}: tensor {name!r} is stored as {element}; "
-            f"known are {', '.join(ELEMENT_BYTES)}"
-        )
-    if end - begin != prod(shape) * ELEMENT_BYTES[element] or not 0 <= begin <= end <= data_bytes:
+    if element not in elements:
+        raise _unknown_element(name, path, element, elements)
+    if end - begin != prod(shape) * elements[element] or not 0 <= begin <= end <= size - start:
         raise ModelLoadError(
             f"{path}: the numbers of {name!r} are cut short; download the file again"
         )
-    return TensorHeader(path, element, shape)
+    return TensorHeader(path, element, shape, start + begin)

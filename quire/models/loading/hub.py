@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from quire.config.schema import ModelConfig, Settings
+from quire.models.loading.gguf.folder import folder_of, gguf_file
 from quire.protocol.errors import ModelLoadError, SettingsError
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(?::([\w./-]+))?")
+_QUANT = re.compile(r"(?:UD-)?(?:I?Q\d\w*|TQ\d_\d|MXFP4\w*|F16|BF16|F32|FP16)", re.IGNORECASE)
+"""Names of kinds of GGUF files, as they stand at the end of the files' names."""
 _CONFIG_FILES = ("config.json", "generation_config.json")
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -30,18 +33,29 @@ _LEFT_OUT = ("*/*", "consolidated*")
 
 @dataclass(frozen=True)
 class HubName:
-    """A repository on the hub, and the branch, tag or commit that was written behind it."""
+    """A repository on the hub, and the branch, tag or commit that was written behind it.
+
+    quant  the kind of GGUF file that was written there instead.
+    """
 
     repo: str
     revision: str | None
+    quant: str | None = None
 
 
 def hub_name(text: str) -> HubName | None:
-    """`org/name` or `org/name:revision` as its parts; None for a folder that exists or any other text."""
-    if Path(text).is_dir():
+    """`org/name`, `org/name:revision` or `org/name:Q4_K_M` as its parts.
+
+    None for a folder or a GGUF file that exists, or any other text.
+    """
+    if Path(text).is_dir() or (text.endswith(".gguf") and Path(text).is_file()):
         return None
     match = _NAME.fullmatch(text)
-    return None if match is None else HubName(match[1], match[2])
+    if match is None:
+        return None
+    if match[2] is not None and _QUANT.fullmatch(match[2]):
+        return HubName(match[1], None, match[2].upper())
+    return HubName(match[1], match[2])
 
 
 def with_local_folders(settings: Settings) -> Settings:
@@ -54,7 +68,14 @@ def with_local_folders(settings: Settings) -> Settings:
     model = settings.model
     local = replace(model, hf_token=None)
     name = hub_name(model.model)
-    if name is not None:
+    file = gguf_file(model.model)
+    if name is not None and name.quant is not None:
+        file = _fetch_gguf(settings, name)
+    if file is not None:
+        folder = folder_of(file, with_tokenizer=model.tokenizer is None)
+        served = model.served_model_name or [model.model]
+        local = replace(local, model=str(folder), served_model_name=served)
+    elif name is not None:
         patterns: tuple[str, ...] = (
             _CONFIG_FILES if model.tokenizer else _CONFIG_FILES + _TOKENIZER_FILES
         )
@@ -114,6 +135,43 @@ def _fetch(
     return folder
 
 
+def _fetch_gguf(settings: Settings, name: HubName) -> Path:
+    """The GGUF file of a kind in a repository, its first part if it was split.
+
+    Raises ModelLoadError, with the kinds that there are, if there is none.
+    """
+    model, hub = settings.model, importlib.import_module("huggingface_hub")
+    token: str | bool | None = model.hf_token
+    if isinstance(token, str) and token.lower() == "true":
+        token = True
+    pattern = f"*{name.quant}*.gguf"
+    try:
+        folder = Path(
+            hub.snapshot_download(
+                name.repo,
+                revision=model.revision,
+                cache_dir=settings.load.download_dir,
+                token=token,
+                allow_patterns=[pattern, pattern.lower(), f"*{str(name.quant).lower()}*.gguf"],
+                ignore_patterns=["*mmproj*", "*imatrix*"],
+                library_name="quire",
+            )
+        )
+    except Exception as error:
+        raise ModelLoadError(_reason(error, name, model.revision)) from error
+    ending = re.compile(
+        rf"(?:.*[-._/])?{re.escape(str(name.quant))}(?:-00001-of-\d{{5}})?\.gguf", re.IGNORECASE
+    )
+    found = [path for path in sorted(folder.rglob("*.gguf")) if ending.fullmatch(path.name)]
+    if not found:
+        raise ModelLoadError(
+            f"{name.repo} has no GGUF file of the kind {name.quant}; the kinds are the ends of the names of "
+            "its files, such as Q4_K_M or Q8_0"
+        )
+    logger.info("%s is %s", model.model, found[0])
+    return found[0]
+
+
 def _reason(error: Exception, name: HubName, revision: str | None) -> str:
     """One sentence for what the hub, the network or the disk said."""
     errors: Any = importlib.import_module("huggingface_hub.errors")
@@ -159,7 +217,9 @@ def _first_line(error: Exception) -> str:
 def check_name(model: ModelConfig) -> None:
     """Raises SettingsError, without a look at the network, for text that is no folder and no hub name."""
     text = model.model
-    if not Path(text).is_dir() and hub_name(text) is None:
+    if text.endswith(".gguf") and not Path(text).is_file():
+        raise SettingsError(f"there is no file {text!r}; give the path of a GGUF file")
+    if not Path(text).is_dir() and not text.endswith(".gguf") and hub_name(text) is None:
         raise SettingsError(
             f"there is no folder {text!r}, and it is no name on the hub (org/name or org/name:revision); "
             "give the folder of a checkpoint (config.json, tokenizer.json, *.safetensors)"

@@ -1,4 +1,4 @@
-"""Weights by parameter name: read from safetensors piece by piece, or random for dry runs.
+"""Weights by parameter name: read from a checkpoint piece by piece, or random for dry runs.
 
 Which tensors make up a parameter is decided in `models.names`; packing is the layers' business.
 """
@@ -8,19 +8,28 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from quire.models.loading import headers
+from quire.models.loading.checkpoint import Checkpoint, read_checkpoint
+from quire.models.loading.files import OpenedFile, opened
 from quire.models.names import Piece, WeightMap, match
 from quire.models.parameters import Parameter, parameters
 from quire.models.spec import DecoderSpec
+from quire.ops.quantized import QuantizedWeight
 from quire.protocol.errors import ModelLoadError
+from quire.quant.decoders.pieces import as_format, empty, map_rows, put_rows
+from quire.quant.decoders.table import decode
+from quire.quant.formats import PLAIN, Format, Formats
+from quire.quant.rounding import quantize
+from quire.quant.stored import StoredTensor
 
 WeightSource = Callable[[str], torch.Tensor]
 """A parameter's numbers by its name, in the order of `parameters(spec)`; each is asked for once.
@@ -57,25 +66,29 @@ def checkpoint_source(
     dtype: torch.dtype,
     device: torch.device,
     progress: bool,
+    config: Mapping[str, Any] = MappingProxyType({}),
+    formats: Formats = PLAIN,
 ) -> Iterator[WeightSource]:
-    """A source that reads the folder's safetensors files; at most one parameter is held at a time.
+    """A source that reads the folder's files; at most one parameter is held at a time.
 
-    Matrices and biases come in `dtype`, norm weights in float32 (exact, and 1 + w is not rounded).
+    Matrices and biases come in `dtype`, norm weights in float32 (exact, and 1 + w is not rounded); those
+    that `formats` names come in their format.
+    config  the folder's config.json, for what it says of quantized weights.
     Raises ModelLoadError as `models.names.match` does, and if a file cannot be read.
     """
-    stored = headers.read_headers(folder)
-    plan = match(weight_map, spec, {name: header.shape for name, header in stored.items()})
+    checkpoint = read_checkpoint(folder, config)
+    plan = match(checkpoint.mapped(weight_map), spec, checkpoint.shapes)
     table = parameters(spec)
     num_tensors = sum(len(pieces) for pieces in plan.values())
     with ExitStack() as stack:
         bar = stack.enter_context(
             tqdm(total=num_tensors, desc="Loading weights", unit="tensor", disable=not progress)
         )
-        files: dict[Path, Any] = {}
-        for path in sorted({header.path for header in stored.values()}):
-            files[path] = stack.enter_context(_opened(path))
+        files: dict[Path, OpenedFile] = {}
+        for path in sorted({header.path for header in checkpoint.files.values()}):
+            files[path] = stack.enter_context(opened(path))
 
-        yield _Checkpoint(plan, table, stored, files, bar, dtype, device)
+        yield _Checkpoint(plan, table, checkpoint, files, bar, dtype, device, formats)
 
 
 class _Checkpoint:
@@ -85,15 +98,17 @@ class _Checkpoint:
         self,
         plan: Mapping[str, Sequence[Piece]],
         table: Mapping[str, Parameter],
-        stored: Mapping[str, headers.TensorHeader],
-        files: Mapping[Path, Any],
+        checkpoint: Checkpoint,
+        files: Mapping[Path, OpenedFile],
         bar: Any,
         dtype: torch.dtype,
         device: torch.device,
+        formats: Formats,
     ) -> None:
         self._plan = plan
         self._table = table
-        self._stored = stored
+        self._checkpoint = checkpoint
+        self._formats = formats
         self._files = files
         self._bar = bar
         self._dtype = dtype
@@ -101,39 +116,91 @@ class _Checkpoint:
         self._staging = Staging()
 
     def __call__(self, name: str) -> torch.Tensor:
-        """The parameter in memory of its own."""
+        """The parameter in memory of its own; as a QuantizedWeight if it has a format."""
+        format = self._formats.of(name)
+        if format.bits is not None:
+            return self._quantized(name, format)  # type: ignore[return-value]
         parameter = self._table[name]
         kind = torch.float32 if parameter.is_float32 else self._dtype
         return self._fill(name, torch.empty(parameter.shape, dtype=kind, device=self._device))
 
-    def _fill(self, name: str, result: torch.Tensor) -> torch.Tensor:
-        if not self._plan[name]:
-            return result.fill_(1.0)
-        for piece in self._plan[name]:
-            _rows(result, self._table[name], piece).copy_(folded(self._tensor(piece), piece))
-            self._bar.update()
-        return result
-
     def borrow(self, name: str) -> torch.Tensor:
         """A matrix or bias as it lies in the file, where one tensor is all of it; else in the buffer."""
         pieces, parameter = self._plan[name], self._table[name]
-        if self._device.type != "cpu" or parameter.is_float32:
+        if self._device.type != "cpu" or parameter.is_float32 or self._formats.of(name) != PLAIN:
             return self(name)
         if len(pieces) == 1:
-            tensor = folded(self._tensor(pieces[0]), pieces[0])
+            tensor = self._floats(pieces[0], self._dtype)
             if tensor.dtype == self._dtype and tuple(tensor.shape) == parameter.shape:
                 self._bar.update()
                 return tensor
+            return self._put(name, tensor, pieces[0])
         return self._fill(name, self._staging.take(parameter.shape, self._dtype))
 
-    def _tensor(self, piece: Piece) -> torch.Tensor:
-        file = self._files[self._stored[piece.source].path]
-        tensor: torch.Tensor = (
-            file.get_tensor(piece.source)
-            if piece.expert is None
-            else file.get_slice(piece.source)[piece.expert]
-        )
-        return tensor
+    def tied(self, embedding: torch.Tensor) -> torch.Tensor | QuantizedWeight:
+        """The weight of a head that shares the embedding: that, or in the head's format what it was read of."""
+        format = self._formats.of("head.weight")
+        return embedding if format.bits is None else self._quantized("embedding.weight", format)
+
+    def _fill(self, name: str, result: torch.Tensor) -> torch.Tensor:
+        if not self._plan[name]:  # a norm without weights
+            return result.fill_(1.0)
+        for piece in self._plan[name]:
+            _rows(result, self._table[name], piece).copy_(self._floats(piece, result.dtype))
+            self._bar.update()
+        return result
+
+    def _put(self, name: str, tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
+        """A piece that is all of a parameter, in the buffer."""
+        result = self._staging.take(self._table[name].shape, self._dtype)
+        _rows(result, self._table[name], piece).copy_(tensor)
+        self._bar.update()
+        return result
+
+    def _quantized(self, name: str, format: Format) -> QuantizedWeight:
+        """A matrix in a format, in memory of its own."""
+        parameter, room = self._table[name], None
+        for piece in self._plan[name]:
+            found = self._decoded(piece, self._checkpoint.tensors[piece.source], self._dtype)
+            self._bar.update()
+            if isinstance(found, QuantizedWeight):
+                weight = as_format(map_rows(found, partial(folded, piece=piece)), format)
+            else:
+                weight = quantize(folded(found, piece), format)
+            if len(self._plan[name]) == 1:
+                return weight
+            room = room or empty(format, (parameter.shape[0], parameter.shape[1]), self._dtype)
+            put_rows(room, sum(part[0] for part in parameter.parts[: piece.parts[0]]), weight)
+        assert room is not None, f"{name} is made of nothing"
+        return room
+
+    def _floats(self, piece: Piece, dtype: torch.dtype) -> torch.Tensor:
+        """A piece as floats, of `dtype` or wider."""
+        stored = self._checkpoint.tensors[piece.source]
+        if stored.decoder:
+            stored = replace(stored, format=PLAIN)
+        found = self._decoded(piece, stored, dtype)
+        return folded(found.dequantized() if isinstance(found, QuantizedWeight) else found, piece)
+
+    def _decoded(
+        self, piece: Piece, stored: StoredTensor, dtype: torch.dtype
+    ) -> torch.Tensor | QuantizedWeight:
+        """A tensor of the checkpoint, or the slice of it that is an expert's."""
+        files = self._checkpoint.files
+        expert = piece.expert if piece.expert is not None else stored.options.get("expert")
+        if piece.expert is not None and piece.flat:
+            expert = slice(piece.expert * piece.flat, (piece.expert + 1) * piece.flat)
+        members = {
+            role: self._files[files[member].path].read(member, files[member], expert)
+            for role, member in stored.members.items()
+        }
+        if piece.expert is not None:
+            one = (piece.flat,) if piece.flat else ()
+            stored = replace(stored, shape=(*one, *stored.shape[1:]))
+        try:
+            return decode(members, stored, dtype)
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise ModelLoadError(f"{piece.source!r} cannot be read: {error}") from error
 
 
 class DummySource:
@@ -168,7 +235,7 @@ class DummySource:
 
 def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     """A checkpoint tensor as the decoder wants it: cut, turned, constants folded in (in float32)."""
-    tensor = tensor[piece.skip :]
+    tensor = tensor[0] if piece.nested else tensor[piece.skip :]
     if piece.transpose:
         tensor = tensor.t()
     if piece.fold == "gather_heads":
@@ -190,13 +257,3 @@ def _rows(result: torch.Tensor, parameter: Parameter, piece: Piece) -> torch.Ten
     begin = sum(part[0] for part in parameter.parts[: piece.parts[0]])
     num_rows = sum(parameter.parts[part][0] for part in piece.parts)
     return result[begin : begin + num_rows]
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        file = safe_open(str(path), framework="pt")
-    except Exception as error:
-        raise ModelLoadError(f"{path} cannot be opened: {error}") from error
-    with file as opened:
-        yield opened

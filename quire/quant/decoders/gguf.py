@@ -7,16 +7,21 @@ in which ggml makes them, so that floats come out with its bits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 
 from quire.ops.quantized import QuantizedWeight
+from quire.quant.decoders.pieces import empty, put_rows
 from quire.quant.formats import Format
+from quire.quant.rounding import quantize
 
 Coded = tuple[torch.Tensor, torch.Tensor]
 """codes [blocks, n] int8 and scales [blocks, n / 32] float32."""
 
-_CHUNK = 1 << 22  # numbers that are decoded at a time: floats of them are many times the file's bytes
+_CHUNK = (
+    1 << 22
+)  # numbers that are decoded at a time: floats of them are many times the file's bytes
 _NONLINEAR = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _FOUR_BIT_FLOATS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # twice e2m1
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -27,53 +32,47 @@ def decode(
 ) -> torch.Tensor | QuantizedWeight:
     """The tensor [..., K] whose rows of blocks `data` [bytes] uint8 holds.
 
-    Of a type whose blocks fit in `format` a QuantizedWeight, else floats: float32 or as they are stored.
-    dtype  of the rows that a QuantizedWeight multiplies.
+    For a format of fewer bits a QuantizedWeight: exact if the blocks fit in it, else their floats rounded.
+    For the plain one floats in `dtype`, each rounded once, or floats as they are stored.
     """
     if kind in _FLOATS:
         return data.view(_FLOATS[kind]).view(shape)
-    depth, numbers = shape[-1], 1
-    for size in shape[:-1]:
-        numbers *= size
+    depth, numbers = shape[-1], prod(shape[:-1])
     rows = data.view(numbers, -1)
-    if kind == "Q4_0" and format.kind == "int4" and len(shape) == 2:
-        return _four_bits(rows, shape, format, dtype)
-    coded = kind in CODED and format == Format("int8", 32) and len(shape) == 2
-    codes = torch.empty(numbers, depth, dtype=torch.int8 if coded else torch.float32)
-    scales = torch.empty(numbers, depth // 32)
+    floats = torch.empty(numbers if format.bits is None else 0, depth, dtype=dtype)
+    room = None if format.bits is None else empty(format, (numbers, depth), dtype)
     step = max(_CHUNK // depth, 1)
     for start in range(0, numbers, step):
         piece = rows[start : start + step]
-        part = slice(start, start + len(piece))
         blocks = piece.reshape(-1, BLOCK_BYTES[kind])
-        if coded:
-            found, scale = CODED[kind](blocks)
-            if int(found.min()) < -127:
-                return decode(data, kind, shape, Format(), dtype)
-            codes[part] = found.view(len(piece), depth).to(torch.int8)
-            scales[part] = scale.reshape(len(piece), -1)
+        if room is None:
+            floats[start : start + step] = _floats(blocks, kind).view(len(piece), depth)
         else:
-            codes[part] = _floats(blocks, kind).view(len(piece), depth)
-    if coded:
-        return QuantizedWeight(format, codes, scales, dtype)
-    return codes.view(shape)
+            put_rows(room, start, _quantized(blocks, kind, (len(piece), depth), format, dtype))
+    return floats.view(shape) if room is None else room
+
+
+def _quantized(
+    blocks: torch.Tensor, kind: str, shape: tuple[int, int], format: Format, dtype: torch.dtype
+) -> QuantizedWeight:
+    """Some rows in a format of fewer bits."""
+    if kind == "Q4_0" and format == Format("int4", 32):
+        codes = _nibbles(blocks[:, 2:]).view(shape)
+        return QuantizedWeight(format, codes, _half(blocks, 0).view(shape[0], -1), dtype)
+    if kind in CODED and format == Format("int8", 32):
+        codes, scales = CODED[kind](blocks)
+        scales = scales.reshape(shape[0], -1)
+        return QuantizedWeight(format, codes.to(torch.int8).view(shape), scales, dtype)
+    return quantize(_floats(blocks, kind).view(shape), format)
 
 
 def _floats(blocks: torch.Tensor, kind: str) -> torch.Tensor:
+    """[blocks, n] float32."""
     if kind in FLOATING:
         return FLOATING[kind](blocks)
     codes, scales = CODED[kind](blocks)
     group = codes.shape[1] // scales.shape[1]
     return codes.to(torch.float32) * scales.repeat_interleave(group, dim=1)
-
-
-def _four_bits(
-    rows: torch.Tensor, shape: tuple[int, ...], format: Format, dtype: torch.dtype
-) -> QuantizedWeight:
-    """Q4_0 as it is: codes from 0 to 15, of which 8 is zero."""
-    blocks = rows.reshape(-1, 18)
-    codes = _nibbles(blocks[:, 2:]).view(shape)
-    return QuantizedWeight(format, codes, _half(blocks, 0).view(shape[0], -1), dtype)
 
 
 def _half(blocks: torch.Tensor, place: int) -> torch.Tensor:
@@ -142,10 +141,11 @@ def _q3_k_parts(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _q3_k(blocks: torch.Tensor) -> Coded:
     codes, scales = _q3_k_parts(blocks)
-    both = (codes * scales.unsqueeze(-1)).flatten(1)
-    # -4 at the scale -32 is 128, one more than 8 bits hold; -128 says so.
-    both = torch.where(both == 128, -128, both)
-    return both, _half(blocks, 108).repeat(1, 8)
+    both = (codes * scales.unsqueeze(-1)).view(-1, 8, 32)
+    # -4 at the scale -32 is 128, one more than 8 bits hold, but never -128: there both signs are turned.
+    signs = torch.where(both.amax(-1) == 128, -1, 1)
+    both = both * signs.unsqueeze(-1)
+    return both.flatten(1), _half(blocks, 108) * signs.to(torch.float32)
 
 
 def _q3_k_floats(blocks: torch.Tensor) -> torch.Tensor:
@@ -183,7 +183,9 @@ def _q5_k(blocks: torch.Tensor) -> torch.Tensor:
 
 
 def _q6_k(blocks: torch.Tensor) -> torch.Tensor:
-    low = blocks[:, :128].reshape(-1, 2, 1, 64) >> torch.tensor([0, 4], dtype=torch.uint8).view(-1, 1)
+    low = blocks[:, :128].reshape(-1, 2, 1, 64) >> torch.tensor([0, 4], dtype=torch.uint8).view(
+        -1, 1
+    )
     codes = (low & 15).view(-1, 256) | _two_bits(blocks[:, 128:192].contiguous()) << 4
     scales = blocks[:, 192:208].contiguous().view(torch.int8).to(torch.float32)
     step = _half(blocks, 208) * scales

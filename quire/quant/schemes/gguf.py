@@ -63,7 +63,7 @@ TYPES: dict[int, BlockType] = {
 }
 """By the number in the file. Those with a minimum beside the scale, and Q6_K with 6 bits times a scale of
 8 for 16 numbers, need more than the 8 bits that are multiplied here: they are rounded to them, with a
-scale for 32 numbers. Q3_K's codes times their scales fit in 8 bits but for one pair, see its decoder."""
+scale for 32 numbers. Q3_K's codes times their scales fit in 8 bits."""
 
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Torch's names of the types that are floats."""

@@ -22,8 +22,8 @@ class OnlineScheme:
     layers: Format = PLAIN
     head: Format = PLAIN
 
-    def format_of(self, group: str) -> Format:
-        """The format of the matrices in a group of `models.parameters`."""
+    def format_of(self, group: str, name: str = "") -> Format:
+        """The format of the matrices in a group of `models.parameters`, whatever their name."""
         if group in ("attention", "feed_forward"):
             return self.layers
         return self.head if group == "head" else PLAIN

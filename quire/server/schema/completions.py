@@ -59,7 +59,22 @@ def check(request: CompletionRequest, *, max_choices: int) -> None:
 
 
 def prompts_of(request: CompletionRequest, *, max_prompts: int) -> list[Prompt]:
-    """Prompts given as embeddings, then the others. Raises InvalidRequestError."""
+    """Prompts given as embeddings, then the others. Raises InvalidRequestError.
+
+    max_prompts  how many there may be; with several choices for each, how many answers in all.
+    """
+    found = _all_prompts(request, max_prompts)
+    choices = max(request.n, request.best_of or 1)
+    if len(found) > 1 and len(found) * choices > max_prompts:
+        refuse(
+            "prompt",
+            f"prompt has {len(found)} entries with {choices} choices each; the limit is {max_prompts} answers "
+            "of one request; send fewer at a time, or start with a larger --max-num-prompts",
+        )
+    return found
+
+
+def _all_prompts(request: CompletionRequest, max_prompts: int) -> list[Prompt]:
     embeds = request.prompt_embeds
     if embeds is None:
         return list(read_prompts(request.prompt, max_prompts=max_prompts))

@@ -51,7 +51,7 @@ class MessagesRequest(CountTokensRequest, kw_only=True):
 
 
 _NOT_SERVED = {
-    "mcp_servers": "servers of tools are not called from here; call them yourself and pass tools",
+    "mcp_servers": "servers of tools are not called from here; leave mcp_servers out and pass tools",
     "container": "there are no containers to run code in; leave container out",
     "kv_transfer_params": "moving cache blocks is not served; leave kv_transfer_params out",
     "ec_transfer_params": "moving encoder outputs is not served; leave ec_transfer_params out",

@@ -20,15 +20,17 @@ from quire.quant.schemes.gguf import FLOATS
 from quire.quant.stored import StoredTensor
 
 
-def read_gguf(folder: Path, config: Mapping[str, Any]) -> tuple[GgufHeader, dict[str, StoredTensor]]:
+def read_gguf(
+    folder: Path, config: Mapping[str, Any]
+) -> tuple[GgufHeader, dict[str, StoredTensor]]:
     """The header of the folder's file, and all of its tensors by their names elsewhere.
 
     Raises ModelLoadError for a damaged file or one that is not there any more.
     """
     link = folder / LINK
-    if not link.is_file():
+    if not link.is_symlink() or not link.is_file():
         raise ModelLoadError(f"{folder} has no {LINK}, or the file that it stood for is gone")
-    header = read_all(link.resolve())
+    header = read_all(link.readlink())
     heads = (config.get("num_attention_heads", 1), config.get("num_key_value_heads", 1))
     names = config.get("architectures") or [""]
     return header, stored_tensors(header, family_of(header), str(names[0]), heads)

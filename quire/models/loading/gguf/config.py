@@ -81,9 +81,7 @@ FAMILIES: dict[str, Family] = {
         },
     ),
     "qwen3": Family("Qwen3ForCausalLM"),
-    "qwen3moe": Family(
-        "Qwen3MoeForCausalLM", keys=_EXPERTS, constants={"norm_topk_prob": True}
-    ),
+    "qwen3moe": Family("Qwen3MoeForCausalLM", keys=_EXPERTS, constants={"norm_topk_prob": True}),
     "gemma": Family("GemmaForCausalLM", norms_whole=True),
     "gemma2": Family("Gemma2ForCausalLM", keys=_CAPS, norms_whole=True),
     "gemma3": Family("Gemma3ForCausalLM", keys=_CAPS, norms_whole=True),
@@ -175,7 +173,7 @@ def _of_family(header: GgufHeader, config: dict[str, Any], head_size: int) -> No
         config["original_max_position_embeddings"] = original
     if name == "llama" and "output.weight" not in header.tensors:
         config["tie_word_embeddings"] = True
-    if f"blk.0.attn_q.bias" in header.tensors and name == "llama":
+    if "blk.0.attn_q.bias" in header.tensors and name == "llama":
         config["attention_bias"] = True
 
 
@@ -193,12 +191,17 @@ def _scaling(
     if same in header.tensors:
         factors = floats(same)
         return {
-            **{"rope_type": "longrope", "short_factor": factors, "long_factor": factors},
-            **{"original_max_position_embeddings": context, "attention_factor": 1.0},
+            "rope_type": "longrope",
+            "short_factor": factors,
+            "long_factor": factors,
+            "original_max_position_embeddings": context,
+            "attention_factor": 1.0,
         }
     if short in header.tensors and long in header.tensors:
         return {
-            **{"rope_type": "longrope", "short_factor": floats(short), "long_factor": floats(long)},
+            "rope_type": "longrope",
+            "short_factor": floats(short),
+            "long_factor": floats(long),
             **_given("attention_factor", read.get("rope.scaling.attn_factor")),
         }
     if kind in (None, "none") and not factor:

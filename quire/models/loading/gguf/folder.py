@@ -61,7 +61,7 @@ def folder_of(path: Path, *, with_tokenizer: bool = True) -> Path:
     with_tokenizer  False leaves the tokenizer out: another one is given.
     Raises ModelLoadError for a file that is damaged or of a kind that is not read.
     """
-    path = path.resolve()
+    path = Path(os.path.abspath(path))  # links kept: the hub's cache has the names of parts in them
     status = path.stat()
     name = "\0".join(
         (_VERSION, str(path), str(status.st_size), str(status.st_mtime_ns), str(with_tokenizer))

@@ -71,7 +71,9 @@ def tokenizer_of(header: GgufHeader) -> dict[str, Any]:
     kind = header.values[f"{_PREFIX}model"]
     readers = {"gpt2": _byte_level, "llama": _with_scores}
     if kind not in readers:
-        raise _refuse(header, f"its tokenizer is of the kind {kind!r}; read are {', '.join(readers)}")
+        raise _refuse(
+            header, f"its tokenizer is of the kind {kind!r}; read are {', '.join(readers)}"
+        )
     tokens = _texts(header, "tokens")
     if len(set(tokens)) != len(tokens):
         raise _refuse(header, "its vocabulary holds a token twice")
@@ -223,8 +225,13 @@ def _added(tokens: list[str], kinds: list[int]) -> list[dict[str, Any]]:
     """Tokens that are found in text before it is cut."""
     return [
         {
-            **{"id": number, "content": token, "single_word": False, "lstrip": False},
-            **{"rstrip": False, "normalized": False, "special": kind != _USER},
+            "id": number,
+            "content": token,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": kind != _USER,
         }
         for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
         if kind in (_CONTROL, _USER) or (kind == _UNKNOWN and token)

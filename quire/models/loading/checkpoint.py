@@ -1,0 +1,131 @@
+"""What a checkpoint folder holds: every tensor under the name that it has among plain floats.
+
+Here GGUF files and the schemes of quantized checkpoints meet; reading numbers is `models.loading.reader`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quire.models.loading import headers
+from quire.models.loading.gguf.checkpoint import adapted, float_dtype, read_gguf
+from quire.models.loading.gguf.header import BlockTensor, GgufHeader
+from quire.models.names import Piece, WeightMap
+from quire.models.parameters import parameters
+from quire.models.spec import DecoderSpec
+from quire.protocol.errors import ModelLoadError
+from quire.quant.formats import PLAIN, Format, FormatTable
+from quire.quant.schemes.checkpoint import find_scheme
+from quire.quant.stored import StoredTensor, TensorInfo, joined_format, plain
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a folder.
+
+    tensors  by their names among plain floats. files  where the members of those are, by name.
+    method   how the weights are quantized, as the checkpoint calls it; None if they are plain.
+    dtype    torch's name of the type of the floats.
+    """
+
+    tensors: Mapping[str, StoredTensor]
+    files: Mapping[str, headers.TensorHeader | BlockTensor]
+    method: str | None
+    dtype: str
+    gguf: GgufHeader | None = None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    def mapped(self, weight_map: WeightMap) -> WeightMap:
+        """An architecture's weight map as it is for this folder."""
+        return weight_map if self.gguf is None else adapted(weight_map, self.gguf)
+
+
+NOTHING = Checkpoint({}, {}, None, "float32")
+"""Of a folder that is not looked into."""
+
+
+def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
+    """The tensors of a folder with this config.json.
+
+    Raises ModelLoadError for damaged files, and settings of quantization that are not known.
+    """
+    settings = config.get("quantization_config")
+    if not settings:
+        found = headers.read_headers(folder)
+        tensors = {name: plain(name, header.shape) for name, header in found.items()}
+        return Checkpoint(tensors, found, None, headers.common_dtype(found))
+    if not isinstance(settings, dict) or not isinstance(settings.get("quant_method"), str):
+        raise ModelLoadError(f"{folder}/config.json: quantization_config names no quant_method")
+    method = settings["quant_method"]
+    if method == "gguf":
+        header, tensors = read_gguf(folder, config)
+        kept = any(tensor.format.bits for tensor in tensors.values())
+        return Checkpoint(
+            tensors, header.tensors, "gguf" if kept else None, float_dtype(header), header
+        )
+    try:
+        scheme = find_scheme(method)
+        found = headers.read_headers(folder, headers.STORED_BYTES)
+        infos = {name: TensorInfo(one.element, one.shape) for name, one in found.items()}
+        tensors = scheme(settings, infos, lambda name: found[name].read())
+    except ValueError as error:
+        raise ModelLoadError(f"{folder}: {error}") from error
+    left = {
+        member: found[member]
+        for tensor in tensors.values()
+        if not tensor.decoder
+        for member in tensor.members.values()
+    }
+    for name, header in left.items():
+        headers.check_float(name, header)
+    return Checkpoint(tensors, found, method, headers.common_dtype(left))
+
+
+def kept_formats(
+    plan: Mapping[str, tuple[Piece, ...]],
+    spec: DecoderSpec,
+    tensors: Mapping[str, StoredTensor],
+) -> FormatTable:
+    """The format of every parameter that is not kept as floats, and of the experts of each layer.
+
+    A parameter made of several tensors has a format that holds them all, or is floats.
+    """
+    found: dict[str, Format] = {}
+    experts: dict[str, list[Format]] = {}
+    for name, parameter in parameters(spec).items():
+        if parameter.group not in ("attention", "feed_forward", "head"):
+            continue
+        if len(parameter.shape) != 2:
+            continue
+        format = _joined(plan[name], tensors)
+        if ".experts." in name:
+            experts.setdefault(name.partition(".experts.")[0], []).append(format)
+        elif format != PLAIN:
+            found[name] = format
+    for name, formats in experts.items():
+        format = joined_format(formats) or PLAIN
+        if format == PLAIN:
+            continue
+        found[f"{name}.experts"] = format
+        for parameter_name in plan:
+            if parameter_name.startswith(f"{name}.experts.") and parameter_name.endswith(".weight"):
+                found[parameter_name] = format
+    if spec.tie_head:
+        format = _joined(plan["embedding.weight"], tensors)
+        if format != PLAIN:
+            found["head.weight"] = format
+    return FormatTable(found)
+
+
+def _joined(pieces: tuple[Piece, ...], tensors: Mapping[str, StoredTensor]) -> Format:
+    if any(
+        piece.transpose or piece.fold == "add_one" or piece.expert is not None for piece in pieces
+    ):
+        return PLAIN
+    return joined_format(tensors[piece.source].format for piece in pieces) or PLAIN

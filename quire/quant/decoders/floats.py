@@ -1,0 +1,84 @@
+"""Floats of 8 and 4 bits, and numbers of a table, as codes with scales or as floats.
+
+What a scheme calls the parts is in `quant.schemes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from quire.ops.quantized import QuantizedWeight
+from quire.quant.decoders.gguf import half_power
+from quire.quant.stored import StoredTensor
+
+Members = Mapping[str, torch.Tensor]
+_FOUR_BIT = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+
+def float8(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """e4m3 codes [N, K] with one scale, one for each row, or one for each square."""
+    codes, scales = members["codes"], members["scales"].to(torch.float32)
+    (rows, depth), block = stored.shape, stored.options["block"]
+    if block is None:
+        scales = scales.reshape(-1, 1).expand(rows, 1)
+    else:
+        scales = scales.repeat_interleave(block[0], 0)[:rows]
+    if stored.format.bits is not None:
+        return QuantizedWeight(stored.format, codes, scales.contiguous(), dtype)
+    if block is not None:
+        scales = scales.repeat_interleave(block[1], 1)[:, :depth]
+    return codes.to(torch.float32) * scales
+
+
+def float4(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+    """NVFP4: e2m1 numbers times an e4m3 scale of 16 of them, times or by one factor."""
+    factor = members["factor"].to(torch.float32).reshape(())
+    scales = members["scales"].to(torch.float32)
+    scales = scales / factor if stored.options["inverse"] else scales * factor
+    return _named(members["codes"]) * scales.repeat_interleave(16, 1)
+
+
+def mxfp4(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """e2m1 numbers [N, K / 2], low half first, times a power of two for 32 of them."""
+    scales = half_power(members["scales"].view(torch.uint8))
+    numbers = _named(members["codes"]) * 2.0
+    if stored.format.bits is None:
+        return numbers * scales.repeat_interleave(32, 1)
+    return QuantizedWeight(stored.format, numbers.to(torch.int8), scales, dtype)
+
+
+def mxfp4_experts(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+    """Blocks [.., rows, blocks, 16] as floats [.., blocks * 32, rows]; the first axis may be cut off."""
+    codes, exponents = members["codes"], members["scales"]
+    numbers = _named(codes.flatten(-2)) * 2.0
+    scales = half_power(exponents).repeat_interleave(32, -1)
+    return (numbers * scales).transpose(-1, -2)
+
+
+def table_blocks(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers of a table of 16, the high half first, times the largest magnitude of their block.
+
+    Those magnitudes may be numbers of a table too, with magnitudes of their own and a mean.
+    """
+    options, scales = stored.options, members["scales"]
+    if options["inner_block"]:
+        inner = members["inner_scales"].repeat_interleave(options["inner_block"])[: len(scales)]
+        scales = members["inner_table"][scales.long()] * inner + options["offset"]
+    codes = members["codes"].flatten()
+    places = torch.stack((codes >> 4, codes & 15), dim=1).flatten().long()
+    count = stored.shape[0] * stored.shape[1]
+    spread = scales.to(torch.float32).repeat_interleave(options["block"])[:count]
+    return (members["table"][places[:count]] * spread).view(stored.shape)
+
+
+def _named(packed: torch.Tensor) -> torch.Tensor:
+    """[.., n] bytes as [.., 2n] float32 e2m1 numbers, the low half first."""
+    table = torch.tensor((*_FOUR_BIT, *(-value for value in _FOUR_BIT)))
+    halves = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
+    return table[halves.long()]

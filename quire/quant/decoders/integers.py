@@ -1,0 +1,140 @@
+"""Integers in packed words as codes with scales: GPTQ, AWQ, compressed-tensors and plain bytes.
+
+What a scheme calls the parts is in `quant.schemes`. A number is (code - zero) * scale in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from quire.ops.quantized import QuantizedWeight
+from quire.quant.stored import StoredTensor
+
+Members = Mapping[str, torch.Tensor]
+_AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where column c of eight stands in its word
+
+
+def gptq(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """Words along the inputs [K * bits / 32, N]; zero points along the columns, less `add`."""
+    bits, depth = stored.options["bits"], stored.shape[1]
+    codes = stream(members["codes"].t(), bits)[:, :depth]
+    zeros = stream(members["zeros"], bits)[:, : stored.shape[0]].t() + stored.options["add"]
+    return assemble(codes, members["scales"].t(), zeros, members.get("order"), stored, dtype)
+
+
+def awq(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """Words along the columns [K, N / 8], eight columns in an order of their own."""
+
+    def unpacked(words: torch.Tensor) -> torch.Tensor:
+        found = fields(words, 4).view(words.shape[0], -1, 8)
+        return found[..., list(_AWQ_ORDER)].flatten(1).t()
+
+    zeros = unpacked(members["zeros"]) if "zeros" in members else None
+    return assemble(unpacked(members["codes"]), members["scales"].t(), zeros, None, stored, dtype)
+
+
+def packed_rows(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """Words along the inputs [N, K / n]; zero points along the columns [N / n, groups]."""
+    bits, (rows, depth) = stored.options["bits"], stored.shape
+    zeros = None
+    if "zeros" in members:
+        zeros = fields(members["zeros"].t(), bits)[:, :rows].t()
+    codes = fields(members["codes"], bits)[:, :depth]
+    scales = _columns(members["scales"], rows)
+    return assemble(codes, scales, zeros, members.get("order"), stored, dtype)
+
+
+def signed_bytes(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """Codes [N, K] int8, and zero points as signed."""
+    rows = stored.shape[0]
+    codes = members["codes"].to(torch.int16)
+    zeros = _columns(members["zeros"], rows).to(torch.int16) if "zeros" in members else 0
+    if isinstance(zeros, int):
+        zeros = torch.zeros(1, 1, dtype=torch.int16)
+    return assemble(codes, _columns(members["scales"], rows), zeros, None, stored, dtype)
+
+
+def rows_of_127(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """Codes [N, K] int8; 127 stands for the largest magnitude of its row."""
+    scales = members["scales"].to(torch.float32).view(-1, 1) / 127.0
+    zeros = torch.zeros(1, 1, dtype=torch.int16)
+    return assemble(members["codes"].to(torch.int16), scales, zeros, None, stored, dtype)
+
+
+def fields(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """[R, W] int32 as [R, W * n] int16: n = 32 // bits numbers of each word, the lowest first."""
+    shifts = torch.arange(0, 32 // bits * bits, bits, dtype=torch.int32)
+    found = words.to(torch.int32).unsqueeze(-1) >> shifts & (1 << bits) - 1
+    return found.flatten(1).to(torch.int16)
+
+
+def stream(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """[R, W] int32 as [R, W * 32 / bits] int16: numbers one after the other, also across words."""
+    if 32 % bits == 0:
+        return fields(words, bits)
+    ones = words.to(torch.int32).unsqueeze(-1) >> torch.arange(32, dtype=torch.int32) & 1
+    values = ones.flatten(1).unflatten(1, (-1, bits)).to(torch.int16)
+    return (values << torch.arange(bits, dtype=torch.int16)).sum(-1, dtype=torch.int16)
+
+
+def assemble(
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor | None,
+    order: torch.Tensor | None,
+    stored: StoredTensor,
+    dtype: torch.dtype,
+) -> torch.Tensor | QuantizedWeight:
+    """codes [N, K], scales and zeros [N, groups], in the stored format, or as floats if they do not fit.
+
+    zeros  None is the middle. order  [K]: the group of each input; None: neighbours.
+    """
+    depth, num_groups = codes.shape[1], scales.shape[1]
+    scales = scales.to(torch.float32)
+    if zeros is None:
+        zeros = torch.full((1, 1), 1 << stored.options["bits"] - 1, dtype=torch.int16)
+    zeros = zeros.to(torch.int16).expand(scales.shape)
+    neighbours = torch.arange(depth) // -(-depth // num_groups)
+    groups = neighbours if order is None else order.long()
+    if int(groups.min()) < 0 or int(groups.max()) >= num_groups:
+        raise ValueError(f"the order of inputs names a group beyond the {num_groups} there are")
+    format = stored.format
+    fits = format.bits is not None and torch.equal(groups, neighbours)
+    if fits and format.has_zeros:
+        fits = int(zeros.min()) >= 0 and int(zeros.max()) <= 15
+    if not fits:
+        return (codes - zeros[:, groups]).to(torch.float32) * scales[:, groups]
+    times = format.num_groups(depth) // num_groups
+    scales = scales.repeat_interleave(times, 1).contiguous()
+    if format.has_zeros:
+        zeros = zeros.repeat_interleave(times, 1).to(torch.uint8)
+        return QuantizedWeight(format, codes.to(torch.uint8), scales, dtype, zeros)
+    numbers = codes - zeros[:, groups]
+    least, most = (-8, 7) if format.kind == "int4" else (-128, 127)
+    if int(numbers.min()) < least or int(numbers.max()) > most:
+        return (
+            numbers.to(torch.float32)
+            * scales.repeat_interleave(-(-depth // scales.shape[1]), 1)[:, :depth]
+        )
+    if format.kind == "int4":
+        return QuantizedWeight(format, (numbers + 8).to(torch.uint8), scales, dtype)
+    return QuantizedWeight(format, numbers.to(torch.int8), scales, dtype)
+
+
+def _columns(values: torch.Tensor, rows: int) -> torch.Tensor:
+    """One value, one for each row, or [N, groups], as [N, groups]."""
+    if values.numel() == 1:
+        return values.reshape(1, 1).expand(rows, 1)
+    return values.reshape(rows, -1)

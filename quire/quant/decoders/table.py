@@ -1,0 +1,61 @@
+"""Who makes numbers of the tensors that a checkpoint keeps a weight in.
+
+Which weight is kept how is told by `quant.schemes`; arithmetic is in the files beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from quire.ops.quantized import QuantizedWeight
+from quire.quant.decoders import floats, gguf, integers
+from quire.quant.decoders.pieces import map_rows
+from quire.quant.stored import StoredTensor
+
+Members = Mapping[str, torch.Tensor]
+Decoded = torch.Tensor | QuantizedWeight
+
+
+def decode(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded:
+    """The numbers of a weight of stored.shape: codes of stored.format, or floats where there is none.
+
+    members  tensors by role. dtype  of the rows that codes will multiply.
+    Raises ValueError for tensors that are not what the checkpoint's settings say.
+    """
+    if not stored.decoder:
+        return members["weight"]
+    return DECODERS[stored.decoder](members, stored, dtype)
+
+
+def _gguf(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded:
+    found = gguf.decode(
+        members["blocks"], stored.options["kind"], stored.shape, stored.format, dtype
+    )
+    pairs = stored.options.get("pairs")
+    if pairs is None:
+        return found
+
+    def halves(rows: torch.Tensor) -> torch.Tensor:
+        """Rows of each head from pairs that turn together to first halves, then second ones."""
+        heads = rows.view(pairs, -1, 2, *rows.shape[1:])
+        return heads.transpose(1, 2).reshape(rows.shape)
+
+    return map_rows(found, halves) if isinstance(found, QuantizedWeight) else halves(found)
+
+
+DECODERS: dict[str, Callable[[Members, StoredTensor, torch.dtype], Decoded]] = {
+    "gguf": _gguf,
+    "gptq": integers.gptq,
+    "awq": integers.awq,
+    "packed_rows": integers.packed_rows,
+    "bytes": integers.signed_bytes,
+    "rows_of_127": integers.rows_of_127,
+    "float8": floats.float8,
+    "float4": floats.float4,
+    "mxfp4": floats.mxfp4,
+    "mxfp4_experts": floats.mxfp4_experts,
+    "table_blocks": floats.table_blocks,
+}
+"""By the name that schemes use."""

@@ -1,0 +1,187 @@
+"""compressed-tensors: what LLM Compressor writes; each layer's numbers follow the group that names it.
+
+Inputs keep their bits here, whatever the settings make of them: W8A8 is computed as W8A16, W4A4 as W4A16.
+Unpacking is `quant.decoders`'. Source: the description of the library's formats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quire.quant.formats import PLAIN, Format
+from quire.quant.schemes.float8 import four_bits, scaled
+from quire.quant.schemes.parts import (
+    Infos,
+    Read,
+    collect,
+    group_of,
+    integer_format,
+    member,
+    names_layer,
+    whole,
+)
+from quire.quant.stored import StoredTensor
+
+_FLOATS = ("F16", "BF16", "F32")
+_LINEAR = ("Linear", "LinearBase", "MoEGMM", "FusedMoE")
+
+
+def compressed_tensors(
+    settings: Mapping[str, Any], infos: Infos, read: Read
+) -> dict[str, StoredTensor]:
+    """The weights of a checkpoint: integers packed or not, 8-bit floats, NVFP4 and MXFP4."""
+    if settings.get("transform_config"):
+        raise ValueError("quantization_config: transform_config (turned inputs) is not computed")
+    sparsity = settings.get("sparsity_config") or {}
+    if sparsity.get("format", "dense") not in ("dense", ""):
+        raise ValueError(
+            f"quantization_config: the sparse format {sparsity['format']!r} is not read; take a dense one"
+        )
+    groups = settings.get("config_groups") or {}
+    if not isinstance(groups, dict):
+        raise ValueError("quantization_config: config_groups must be an object")
+    found = {}
+    for name, info in infos.items():
+        stem, _, kind = name.rpartition(".")
+        if kind == "weight_packed":
+            weights, style = _settings_of(stem, groups, settings)
+            if info.element == "U8":
+                found[f"{stem}.weight"] = _floats4(infos, stem, weights, style)
+            else:
+                found[f"{stem}.weight"] = _packed(infos, stem, weights)
+        elif kind == "weight" and info.element == "I8":
+            weights, _ = _settings_of(stem, groups, settings)
+            found[name] = _integers(infos, stem, weights)
+        elif kind == "weight" and info.element == "F8_E4M3":
+            weights, _ = _settings_of(stem, groups, settings)
+            block = weights.get("block_structure")
+            blocks = weights.get("strategy") == "block" and isinstance(block, list)
+            found[name] = scaled(infos, name, tuple(block) if blocks else None)  # type: ignore[arg-type]
+    left = {name: info for name, info in infos.items() if not name.endswith(".weight_shape")}
+    return collect(left, found)
+
+
+def _settings_of(
+    stem: str, groups: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], str]:
+    """The weights' settings of the group that names a layer, and its format; by name before by class."""
+    for by_class in (False, True):
+        for group in groups.values():
+            targets = group.get("targets", []) if isinstance(group, dict) else []
+            for target in targets:
+                if target in _LINEAR if by_class else names_layer(str(target), stem):
+                    weights = group.get("weights")
+                    if not isinstance(weights, dict):
+                        break
+                    return weights, str(group.get("format") or settings.get("format", ""))
+    raise ValueError(
+        f"no group of quantization_config names the layer {stem!r}, whose weight is quantized"
+    )
+
+
+def _size(weights: Mapping[str, Any], depth: int) -> int:
+    """Inputs that share a scale."""
+    strategy = weights.get("strategy", "channel")
+    if strategy in ("channel", "tensor"):
+        return depth
+    if strategy not in ("group", "tensor_group"):
+        raise ValueError(f"quantization_config: the strategy {strategy!r} of weights is not read")
+    size = whole(weights, ("group_size",))
+    if size < 1 or depth % size:
+        raise ValueError(f"quantization_config: group_size {size} does not divide {depth} inputs")
+    return size
+
+
+def _scales(infos: Infos, stem: str, rows: int, groups: int) -> str:
+    """The scales [rows, groups], or a single one."""
+    name = f"{stem}.weight_scale"
+    given = infos[name].shape if name in infos else ()
+    if groups == 1 and given in ((), (1,), (rows,), (1, 1)):
+        return member(infos, name, given, _FLOATS)
+    return member(infos, name, (rows, groups), _FLOATS)
+
+
+def _packed(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor:
+    """Integers in words of 32 bits along the inputs."""
+    bits = whole(weights, ("num_bits",))
+    if bits not in (2, 3, 4, 8) or weights.get("type", "int") != "int":
+        raise ValueError(
+            f"{stem}: packed weights of {bits} bits, type {weights.get('type')!r}, are not read"
+        )
+    info = infos[f"{stem}.weight_packed"]
+    if len(info.shape) != 2 or info.element != "I32":
+        raise ValueError(
+            f"tensor {stem + '.weight_packed'!r} is {info.element} {list(info.shape)}; words are needed"
+        )
+    rows, words = info.shape
+    depth = words * (32 // bits)
+    size = _size(weights, depth)
+    groups = -(-depth // size)
+    symmetric = weights.get("symmetric", True) is not False
+    members = {
+        "codes": f"{stem}.weight_packed",
+        "scales": _scales(infos, stem, rows, groups),
+    }
+    zeros = f"{stem}.weight_zero_point"
+    if not symmetric:
+        packed_rows = -(-rows // (32 // bits))
+        members["zeros"] = member(infos, zeros, (packed_rows, groups), ("I32",))
+    ordered = f"{stem}.weight_g_idx" in infos
+    if ordered:
+        members["order"] = member(infos, f"{stem}.weight_g_idx", (depth,), ("I32", "I64"))
+    format = integer_format(bits, depth, size, has_zeros=not symmetric)
+    return StoredTensor(
+        (rows, depth),
+        members,
+        decoder="packed_rows",
+        options={"bits": bits},
+        format=PLAIN if ordered and groups > 1 else format,
+    )
+
+
+def _integers(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor:
+    """Integers of 8 bits, one to a byte."""
+    shape = infos[f"{stem}.weight"].shape
+    if len(shape) != 2:
+        raise ValueError(f"tensor {stem + '.weight'!r} has the shape {list(shape)}")
+    rows, depth = shape
+    size = _size(weights, depth)
+    members = {
+        "codes": f"{stem}.weight",
+        "scales": _scales(infos, stem, rows, depth // size),
+    }
+    zeros = f"{stem}.weight_zero_point"
+    has_zeros = zeros in infos and weights.get("symmetric", True) is False
+    if has_zeros:
+        members["zeros"] = member(infos, zeros, infos[members["scales"]].shape, ("I8",))
+    elif zeros in infos:
+        members["unused"] = zeros
+    group = group_of(depth, size)
+    plain_format = has_zeros or group is None
+    return StoredTensor(
+        (rows, depth),
+        members,
+        decoder="bytes",
+        options={"bits": whole(weights, ("num_bits",), 8)},
+        format=PLAIN if plain_format or group is None else Format("int8", group),
+    )
+
+
+def _floats4(infos: Infos, stem: str, weights: Mapping[str, Any], style: str) -> StoredTensor:
+    """NVFP4 and MXFP4: e2m1 numbers, two to a byte."""
+    factor = f"{stem}.weight_global_scale"
+    if factor in infos:
+        return four_bits(infos, f"{stem}.weight_packed", factor, inverse=True)
+    rows, half = infos[f"{stem}.weight_packed"].shape
+    if whole(weights, ("group_size",), 32) != 32:
+        raise ValueError(f"{stem}: {style} weights need groups of 32 without a global scale")
+    return StoredTensor(
+        (rows, 2 * half),
+        {
+            "codes": f"{stem}.weight_packed",
+            "scales": member(infos, f"{stem}.weight_scale", (rows, half // 16), ("U8", "F8_E8M0")),
+        },
+        decoder="mxfp4",
+        format=Format("int8", 32),
+    )

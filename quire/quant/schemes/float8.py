@@ -1,0 +1,93 @@
+"""Checkpoints of 8-bit floats, and of modelopt's 4-bit ones: a scale for all, a column or a square.
+
+Numbers are made in `quant.decoders.floats`. Scales of inputs are left out: inputs keep their bits here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quire.quant.formats import PLAIN, Format
+from quire.quant.schemes.parts import Infos, Read, collect, member
+from quire.quant.stored import StoredTensor
+
+_FLOATS = ("F32", "BF16", "F16")
+
+
+def float8(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
+    """The weights of `fp8`, `fbgemm_fp8`, `ptpc_fp8` and modelopt's FP8 and NVFP4 checkpoints."""
+    block = settings.get("weight_block_size")
+    if block is not None and (
+        not isinstance(block, list)
+        or len(block) != 2
+        or not all(isinstance(size, int) and size > 0 for size in block)
+    ):
+        raise ValueError(
+            f"quantization_config: weight_block_size is {block!r}; two whole numbers are needed"
+        )
+    found = {}
+    for name, info in infos.items():
+        if not name.endswith(".weight"):
+            continue
+        if info.element == "F8_E4M3":
+            found[name] = scaled(infos, name, tuple(block) if block else None)
+        elif info.element == "U8" and f"{name}_scale_2" in infos:
+            found[name] = four_bits(infos, name, f"{name}_scale_2", inverse=False)
+        elif info.element == "F8_E5M2":
+            raise ValueError(f"tensor {name!r} is F8_E5M2, which is not read; F8_E4M3 is")
+    return collect(infos, found)
+
+
+def scaled(infos: Infos, name: str, block: tuple[int, int] | None) -> StoredTensor:
+    """A weight of e4m3 numbers with the scales beside it. block  of squares, if that is how they are."""
+    shape = infos[name].shape
+    if len(shape) != 2:
+        raise ValueError(f"tensor {name!r} has the shape {list(shape)}; a matrix is needed")
+    scale = next(
+        (f"{name}{end}" for end in ("_scale", "_scale_inv") if f"{name}{end}" in infos), None
+    )
+    if scale is None:
+        raise ValueError(f"the checkpoint lacks the tensor {name + '_scale'!r}")
+    given = infos[scale].shape
+    rows, depth = shape
+    if block is not None:
+        wanted = (-(-rows // block[0]), -(-depth // block[1]))
+        member(infos, scale, wanted, _FLOATS)
+        format = Format("fp8", 128) if block == (128, 128) else PLAIN
+    else:
+        known = ((), (1,), (1, 1), (rows,), (rows, 1))
+        if given not in known:
+            raise ValueError(
+                f"tensor {scale!r} has the shape {list(given)}; one scale or one for each of {rows} rows is "
+                "needed, or weight_block_size in quantization_config"
+            )
+        member(infos, scale, given, _FLOATS)
+        format = Format("fp8")
+    return StoredTensor(
+        (rows, depth),
+        {"codes": name, "scales": scale},
+        decoder="float8",
+        options={"block": block},
+        format=format,
+    )
+
+
+def four_bits(infos: Infos, name: str, factor: str, *, inverse: bool) -> StoredTensor:
+    """A weight of e2m1 numbers, two to a byte, with e4m3 scales of 16 and one float32 for all.
+
+    inverse  whether numbers are divided by that one.
+    """
+    rows, half = infos[name].shape if len(infos[name].shape) == 2 else (0, 0)
+    scales = name.removesuffix("_packed") + "_scale"
+    member(infos, name, (rows, half), ("U8",))
+    return StoredTensor(
+        (rows, 2 * half),
+        {
+            "codes": name,
+            "scales": member(infos, scales, (rows, half // 8), ("F8_E4M3",)),
+            "factor": factor,
+        },
+        decoder="float4",
+        options={"inverse": inverse},
+    )

@@ -1,0 +1,199 @@
+"""From hidden states to what pooling requests ask for: embeddings, classes, or rows for each token.
+
+A prompt may come in pieces; what is kept between them does not depend on where it was cut.
+The head's layers are `models.heads`; what a request may ask is checked in `frontend.pooling_inputs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from quire.models.decoder import Decoder
+from quire.models.heads import PoolingHead
+from quire.ops.elementwise import TAKE_ROWS
+from quire.ops.norm import RMS_NORM
+from quire.ops.registry import Table
+from quire.protocol.params import PoolingParams
+from quire.protocol.pooler import Pooler
+from quire.protocol.request import TensorRef
+from quire.protocol.step import NewRow, RowResult
+from quire.worker.batch import Batch
+from quire.worker.output import Masks
+from quire.worker.state import WorkerState
+
+_TINY = 1e-24
+"""Under a square of a length that counts as zero."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is known of a prompt whose end has not come: a sum [C] float64, or rows [n, N] float32."""
+
+    new: NewRow
+    total: NDArray[np.float64] | None = None
+    rows: list[torch.Tensor] = field(default_factory=list)
+
+
+class PooledOutput:
+    """Collects the results of pooling rows. A row without PoolingParams asks for the first task."""
+
+    def __init__(
+        self,
+        *,
+        state: WorkerState,
+        decoder: Decoder,
+        table: Table,
+        pooler: Pooler,
+        head: PoolingHead,
+        dtype: str,
+    ) -> None:
+        self._state = state
+        self._decoder = decoder
+        self._table = table
+        self._pooler = pooler
+        self._head = head
+        self._default = PoolingParams(task=pooler.tasks[0])
+        self._open: dict[int, _Open] = {}
+        self._take = table.bind(TAKE_ROWS, dtype, C=decoder.spec.hidden_size)
+        self._unit: dict[int, torch.Tensor] = {}
+
+    def collect(self, batch: Batch, hidden: torch.Tensor, masks: Masks) -> list[RowResult]:
+        """A RowResult for each row of the plan, in its order. hidden [T, C]."""
+        plan = batch.plan
+        needed = [self._needed(batch, place) for place in range(len(plan.rows))]
+        states = self._normed(batch, hidden, np.concatenate(needed))
+        ends = np.cumsum([len(one) for one in needed])
+        whole: dict[int, torch.Tensor] = {}
+        found: dict[int, TensorRef | None] = {}
+        for place, end in enumerate(ends.tolist()):
+            rows = states[end - len(needed[place]) : end]
+            if self._params(plan.rows[place]).task in ("embed", "classify"):
+                vector = self._sequence(batch, place, rows)
+                if vector is not None:
+                    whole[place] = vector
+            else:
+                self._tokens(batch, place, rows, found)
+        if whole:
+            made = self._head(torch.stack(list(whole.values())))
+            for place, row in zip(whole, made, strict=True):
+                found[place] = self._finish(row, self._params(plan.rows[place]))
+        return [
+            RowResult(row=row, pooled=found.get(place), nonfinite=found.get(place, 0) is None)
+            for place, row in enumerate(plan.rows)
+        ]
+
+    def _params(self, row: int) -> PoolingParams:
+        params = self._state.row(row).new.params
+        return params if isinstance(params, PoolingParams) else self._default
+
+    def _needed(self, batch: Batch, place: int) -> NDArray[np.int64]:
+        """The packed tokens of a row whose states its task reads."""
+        begin, end = (int(one) for one in batch.query_start[place : place + 2])
+        if self._params(batch.plan.rows[place]).task in ("embed", "classify"):
+            if self._pooler.pooling == "last":
+                begin = end - 1 if batch.plan.samples[place] else end
+            elif self._pooler.pooling == "cls":
+                end = begin + 1 if batch.plan.starts[place] == 0 else begin
+        return np.arange(begin, end)
+
+    def _normed(
+        self, batch: Batch, hidden: torch.Tensor, needed: NDArray[np.int64]
+    ) -> torch.Tensor:
+        """[len(needed), C] float32, behind the final norm."""
+        if not len(needed):
+            return torch.empty((0, hidden.shape[1]), dtype=torch.float32)
+        arena = batch.context.arena
+        index = torch.from_numpy(needed).to(hidden.device)
+        taken = self._take(
+            hidden, index, out=arena.take((len(needed), hidden.shape[1]), hidden.dtype)
+        )
+        return self._decoder.normed(taken, batch.context).to(torch.float32)
+
+    def _kept(self, batch: Batch, place: int) -> _Open:
+        """What earlier pieces of the prompt left; nothing for a first piece."""
+        row = batch.plan.rows[place]
+        new = self._state.row(row).new
+        kept = self._open.get(row)
+        if kept is None or kept.new is not new or batch.plan.starts[place] == 0:
+            kept = self._open[row] = _Open(new)
+        return kept
+
+    def _sequence(self, batch: Batch, place: int, rows: torch.Tensor) -> torch.Tensor | None:
+        """The state [C] that stands for a sequence, once its last token was computed."""
+        is_last = batch.plan.samples[place]
+        if self._pooler.pooling == "last":
+            return rows[0] if is_last else None
+        kept = self._kept(batch, place)
+        if self._pooler.pooling == "cls":
+            kept.rows += [row.clone() for row in rows]
+            if is_last:
+                del self._open[batch.plan.rows[place]]
+            return kept.rows[0] if is_last else None
+        # One token after the other, so that it does not matter where the prompt was cut.
+        wide = rows.numpy(force=True).astype(np.float64)
+        if kept.total is not None:
+            wide = np.concatenate((kept.total[None], wide))
+        kept.total = np.add.reduce(wide, axis=0)
+        if not is_last:
+            return None
+        del self._open[batch.plan.rows[place]]
+        count = int(batch.starts[place] + batch.counts[place])
+        return torch.from_numpy((kept.total / count).astype(np.float32)).to(rows.device)
+
+    def _tokens(
+        self,
+        batch: Batch,
+        place: int,
+        rows: torch.Tensor,
+        found: dict[int, TensorRef | None],
+    ) -> None:
+        """Keeps the head's rows of this piece; with the last one, all of them are the result."""
+        kept = self._kept(batch, place)
+        kept.rows.append(self._head(rows.clone()))
+        if batch.plan.samples[place]:
+            row = batch.plan.rows[place]
+            del self._open[row]
+            params = self._params(row)
+            made = torch.cat(kept.rows)
+            tag = self._pooler.step_tag_id if params.step_tag_id is None else params.step_tag_id
+            if tag is not None and params.task == "token_classify":
+                ids = self._state.token_ids[row, : len(made)]
+                made = made[torch.from_numpy(np.flatnonzero(ids == tag))]
+            found[place] = self._finish(made, params)
+
+    def _finish(self, made: torch.Tensor, params: PoolingParams) -> TensorRef | None:
+        """A row [N], or rows [n, N], as they were asked for; None if they are not finite."""
+        pooler = self._pooler
+        active = pooler.use_activation if params.use_activation is None else params.use_activation
+        if params.task in ("embed", "token_embed"):
+            size = params.dimensions or pooler.dimensions
+            made = made if size is None else made[..., :size]
+            made = self._unit_length(made.contiguous()) if active else made
+        else:
+            columns = params.returned_token_ids or pooler.returned_token_ids
+            made = (made - pooler.logit_mean) / pooler.logit_sigma
+            if active and pooler.activation == "softmax":
+                made = torch.softmax(made.to(torch.float64), dim=-1).to(torch.float32)
+            elif active and pooler.activation == "sigmoid":
+                made = torch.sigmoid(made.to(torch.float64)).to(torch.float32)
+            made = made if columns is None else made[..., list(columns)]
+        numbers = made.numpy(force=True).astype("<f4", copy=False)
+        if not np.isfinite(numbers).all():
+            return None
+        return TensorRef(dtype="float32", shape=tuple(numbers.shape), data=numbers.tobytes())
+
+    def _unit_length(self, rows: torch.Tensor) -> torch.Tensor:
+        """x / |x| over the last axis: the root mean square without the mean."""
+        size = rows.shape[-1]
+        weight = self._unit.get(size)
+        if weight is None:
+            weight = self._unit[size] = torch.full((size,), size**-0.5, device=rows.device)
+        if not rows.numel():
+            return rows
+        norm = self._table.bind(RMS_NORM, "float32", C=size)
+        flat = rows.view(-1, size)
+        return torch.as_tensor(norm(flat, weight, eps=_TINY, out=flat)).view(rows.shape)

@@ -1,0 +1,167 @@
+"""Tokenizers in GGUF files: the same ids as the library that made them, and refusals by name."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from quire.frontend.tokenizer import Tokenizer
+from quire.models.loading.gguf.folder import folder_of
+from quire.protocol.errors import ModelLoadError
+from tests.models import harness
+from tests.models.case import COMMON
+
+gguf = pytest.importorskip("gguf")
+from tests.models.gguf_writer import Kind, write_gguf  # noqa: E402
+
+WORDS = (Path(__file__).parents[2] / "docs" / "design.md").read_text()[:20_000]
+TEXTS = (
+    "Hello, world! It's 12345 o'clock.",
+    "  two spaces\n\n  and\ttabs \r\n",
+    "naïve café — 東京 🙂 ½",
+    "def f(x):\n    return x**2  # square",
+    "We'll see; they've DONE it 3.14159 times",
+    "",
+    " ",
+)
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+SIZES = COMMON | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32}
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """`made(vocabulary size, more)`: the folder of a GGUF file with what `more` adds."""
+    monkeypatch.setenv("QUIRE_CACHE_DIR", str(tmp_path / "cache"))
+
+    def make(size: int, more: Callable[[Any], None]) -> Path:
+        config = SIZES | {"vocab_size": size, "intermediate_size": 64}
+        folder = harness.write_checkpoint(tmp_path / "plain", config)
+        return folder_of(write_gguf(folder, tmp_path / "m.gguf", lambda _: Kind.F32, more))
+
+    return make
+
+
+def byte_level(pattern: str | None) -> tokenizers.Tokenizer:
+    raw = tokenizers.Tokenizer(models.BPE(ignore_merges=pattern == LLAMA3))
+    raw.normalizer = normalizers.NFC() if pattern == QWEN2 else None
+    parts: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)]
+    if pattern is not None:
+        parts.insert(0, pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"))
+    raw.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=["<|end|>", "<|im_start|>"], initial_alphabet=alphabet
+    )
+    raw.train_from_iterator([WORDS], trainer)
+    return raw
+
+
+def add_bytes(raw: tokenizers.Tokenizer, name: str) -> Callable[[Any], None]:
+    model = json.loads(raw.to_str())["model"]
+
+    def more(writer: Any) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(name)
+        writer.add_token_list(sorted(model["vocab"], key=model["vocab"].get))
+        writer.add_token_types([3, 3] + [1] * (len(model["vocab"]) - 2))
+        writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+        writer.add_eos_token_id(0)
+        writer.add_bos_token_id(1)
+        writer.add_add_bos_token(name == "llama-bpe")
+        writer.add_chat_template("{{ messages[0].content }}")
+
+    return more
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("qwen2", QWEN2), ("llama-bpe", LLAMA3), ("gpt-2", None)]
+)
+def test_byte_level_vocabularies(name: str, pattern: str | None, made: Callable[..., Path]) -> None:
+    raw = byte_level(pattern)
+    folder = made(raw.get_vocab_size(), add_bytes(raw, name))
+    ours = Tokenizer.load(folder)
+    for text in (*TEXTS, "<|im_start|>user<|end|>"):
+        assert ours.encode(text, False) == raw.encode(text).ids
+        assert ours.decode(ours.encode(text, False), False) == raw.decode(
+            raw.encode(text).ids, False
+        )
+    assert ours.encode("a") == [1] * (name == "llama-bpe") + raw.encode("a").ids
+    assert (ours.eos_token, ours.bos_token) == ("<|end|>", "<|im_start|>")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["eos_token_id"] == [0]
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["chat_template"] == "{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_pieces_with_scores(prefix: bool, made: Callable[..., Path]) -> None:
+    library = pytest.importorskip("sentencepiece")
+    trained = io.BytesIO()
+    library.SentencePieceTrainer.train(
+        sentence_iterator=iter(WORDS.splitlines()), model_writer=trained, model_type="bpe",
+        vocab_size=900, byte_fallback=True, normalization_rule_name="identity", pad_id=-1,
+        add_dummy_prefix=prefix, remove_extra_whitespaces=False, user_defined_symbols=["<tool>"],
+        minloglevel=2,
+    )  # fmt: skip
+    theirs = library.SentencePieceProcessor(model_proto=trained.getvalue())
+    kinds = {"IsUnknown": 2, "IsControl": 3, "IsByte": 6, "IsUnused": 5}
+
+    def more(writer: Any) -> None:
+        numbers = range(theirs.vocab_size())
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list([theirs.IdToPiece(n) for n in numbers])
+        writer.add_token_scores([theirs.GetScore(n) for n in numbers])
+        found = [next((k for f, k in kinds.items() if getattr(theirs, f)(n)), 1) for n in numbers]
+        found[theirs.PieceToId("<tool>")] = 4
+        writer.add_token_types(found)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_unk_token_id(0)
+        writer.add_add_space_prefix(prefix)
+
+    ours = Tokenizer.load(made(theirs.vocab_size(), more))
+    for text in TEXTS:
+        assert ours.encode(text, False) == theirs.encode(text)
+        assert ours.decode(theirs.encode(text), True) == theirs.decode(theirs.encode(text))
+    assert ours.encode("a")[0] == 1
+    tool = ours.raw.token_to_id("<tool>")
+    assert tool in ours.encode("x<tool>y", False)
+
+
+def test_a_tokenizer_json_in_the_file_is_taken(made: Callable[..., Path]) -> None:
+    raw = byte_level(r"\S+|\s+")
+
+    def more(writer: Any) -> None:
+        add_bytes(raw, "made-up")(writer)
+        writer.add_string("tokenizer.huggingface.json", raw.to_str())
+
+    ours = Tokenizer.load(made(raw.get_vocab_size(), more))
+    assert ours.encode(TEXTS[0], False) == raw.encode(TEXTS[0]).ids
+
+
+def test_an_unknown_rule_or_kind_is_refused_and_can_be_left_out(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    raw = byte_level(None)
+    with pytest.raises(ModelLoadError, match="'made-up', is not known; give .* --tokenizer"):
+        made(raw.get_vocab_size(), add_bytes(raw, "made-up"))
+    folder = folder_of(tmp_path / "m.gguf", with_tokenizer=False)
+    assert not (folder / "tokenizer.json").exists()
+
+    def more(writer: Any) -> None:
+        writer.add_tokenizer_model("rwkv")
+
+    with pytest.raises(ModelLoadError, match="of the kind 'rwkv'; read are gpt2, llama"):
+        made(97, more)

@@ -1,0 +1,123 @@
+"""Latent attention through the engine: caching, company, chunks, fewer bits, and what the ledger counts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from quire.models import footprint
+from quire.models.registry import describe
+from quire.models.spec import Mla, cache_groups
+from quire.ops.arena import Arena
+from tests.e2e import driver
+from tests.models import harness
+from tests.models.families import CASES
+
+PROMPT = tuple((7 * index * index + 3) % 90 + 5 for index in range(70))
+PARAMS: dict[str, Any] = {
+    "max_tokens": 12,
+    "temperature": 0.8,
+    "logprobs": 3,
+    "ignore_eos": True,
+    "detokenize": False,
+}
+JOB = driver.Job(PROMPT, PARAMS, seed=11)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return harness.write_checkpoint(
+        tmp_path_factory.mktemp("latent"), CASES["deepseek_v3"].config | {"n_routed_experts": 12}
+    )
+
+
+def answer(folder: Path, *before: driver.Job, job: driver.Job = JOB, **flat: Any) -> Any:
+    """What the engine gives for `job` beside and after others."""
+    flat = {"max_model_len": 128, "kv_cache_memory_bytes": 4 << 20, **flat}
+    with driver.engine(folder, **flat) as client:
+        return driver.run(client, [*before, job])[-1][0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_company_chunks_and_block_size_change_no_bit(folder: Path, dtype: str) -> None:
+    alone = answer(folder, dtype=dtype)
+    assert len(alone.token_ids) == 12
+    others = [driver.Job(PROMPT[:size], PARAMS, seed=size) for size in (3, 40, 65)]
+    for flat in ({"max_num_batched_tokens": 24}, {"block_size": 64}, {"max_num_seqs": 2}):
+        assert answer(folder, *others, dtype=dtype, **flat).bits == alone.bits
+
+
+def test_a_cached_prefix_gives_the_same_bits(folder: Path) -> None:
+    fresh = answer(folder, enable_prefix_caching=False)
+    with driver.engine(folder, max_model_len=128, kv_cache_memory_bytes=4 << 20) as client:
+        first = driver.run(client, [JOB], tag="a")[0][0]
+        again = driver.run(client, [JOB], tag="b")[0][0]
+    assert first.num_cached_tokens == 0
+    assert again.num_cached_tokens >= 48
+    assert first.bits == again.bits == fresh.bits
+
+
+def test_a_replayed_step_gives_the_bits_of_an_eager_one(folder: Path) -> None:
+    with driver.recorded_steps() as count:
+        recorded = answer(folder)
+    with driver.recorded_steps(wanted=False):
+        eager = answer(folder)
+    assert count.num_replayed > 5
+    assert recorded.bits == eager.bits
+
+
+@pytest.mark.parametrize("flat", [{"quantization": "int8"}, {"kv_cache_dtype": "fp8"}])
+def test_fewer_bits_stay_near(folder: Path, flat: dict[str, Any]) -> None:
+    """Of the first token; later ones may differ."""
+    plain, near = answer(folder), answer(folder, **flat)
+    by_id = dict(zip(plain.logprobs[0].token_ids, plain.logprobs[0].logprobs, strict=True))
+    found = dict(zip(near.logprobs[0].token_ids, near.logprobs[0].logprobs, strict=True))
+    both = by_id.keys() & found.keys()
+    assert both
+    assert all(abs(by_id[key] - found[key]) < 0.5 for key in both)
+    assert any(by_id[key] != found[key] for key in both)
+
+
+def test_one_key_and_one_value_are_cached_for_all_heads(folder: Path) -> None:
+    spec = describe(str(folder)).spec
+    mixer = spec.layers[0].mixer
+    assert isinstance(mixer, Mla)
+    (group,) = cache_groups(spec, block_size=16, dtype_bytes=2)
+    assert group.kind == "mla"
+    assert group.bytes_per_token == len(spec.layers) * 2 * (48 + 16 + 48)
+    assert mixer.num_heads * 2 * 2 * (24 + 16) > 2 * (48 + 16 + 48), "no gain over keys of each head"
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2_lite"])
+def test_the_largest_step_stays_below_the_ledger(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 0
+    take: Callable[..., torch.Tensor] = Arena.take
+
+    def watched(self: Arena, shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
+        nonlocal most
+        found = take(self, shape, kind)
+        most = max(most, self._used)
+        return found
+
+    monkeypatch.setattr(Arena, "take", watched)
+    small = harness.write_checkpoint(tmp_path, CASES[name].config)
+    sizes = footprint.StepSizes(num_tokens=100, num_rows=4, max_model_len=128, dtype_bytes=4)
+    job = driver.Job(
+        tuple(PROMPT * 2)[:100], {"max_tokens": 2, "ignore_eos": True, "detokenize": False}, 1
+    )
+    with driver.engine(
+        small,
+        max_model_len=128,
+        max_num_seqs=4,
+        max_num_batched_tokens=100,
+        kv_cache_memory_bytes=4 << 20,
+    ) as client:
+        driver.run(client, [job])
+    counted = footprint.arena_bytes(describe(str(small)).spec, sizes)
+    assert 0.7 * counted <= most <= counted

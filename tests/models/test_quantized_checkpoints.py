@@ -1,0 +1,434 @@
+"""Checkpoints that come quantized, end to end: written by the formats' own libraries where they run here.
+
+compressed-tensors and bitsandbytes are the libraries; GPTQ, AWQ, FP8 and MXFP4 are written below from their
+public descriptions, which shares no code with the reader.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from quire.models.build import build_decoder
+from quire.models.registry import ModelDescription, describe
+from quire.ops.registry import Table
+from quire.protocol.errors import ModelLoadError
+from quire.quant.schemes.checkpoint import scheme_for
+from tests.models import harness
+from tests.models.case import COMMON
+
+IDS = torch.randint(0, 96, (40,), generator=torch.Generator().manual_seed(5)).tolist()
+CONFIG = COMMON | {
+    **{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32},
+    **{"vocab_size": 96, "hidden_size": 128, "intermediate_size": 256, "rms_norm_eps": 1e-5},
+}
+Tensors = dict[str, torch.Tensor]
+Written = tuple[Tensors, torch.Tensor]
+"""What is stored in place of a weight, by the end of its name, and the numbers that it stands for."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return harness.write_checkpoint(tmp_path_factory.mktemp("plain"), CONFIG)
+
+
+def is_quantized(name: str) -> bool:
+    return name.endswith("_proj.weight")
+
+
+def rewritten(
+    folder: Path, to: Path, settings: dict[str, Any], write: Callable[[str, torch.Tensor], Written]
+) -> tuple[Path, Path]:
+    """The folder quantized, and the folder of the numbers that it then stands for."""
+    stored: Tensors = {}
+    meant: Tensors = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        meant[name] = stored[name] = weight
+        if is_quantized(name):
+            del stored[name]
+            parts, meant[name] = write(name, weight)
+            stem = name.removesuffix(".weight")
+            stored |= {f"{stem}.{end}": part.contiguous() for end, part in parts.items()}
+    for where, tensors in ((to / "quantized", stored), (to / "meant", meant)):
+        where.mkdir(parents=True)
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        save_file(tensors, where / "model.safetensors", metadata={"format": "pt"})
+    (to / "meant" / "config.json").write_text(json.dumps(CONFIG))
+    config = CONFIG | {"quantization_config": settings}
+    (to / "quantized" / "config.json").write_text(json.dumps(config))
+    return to / "quantized", to / "meant"
+
+
+def logits(description: ModelDescription) -> torch.Tensor:
+    decoder = build_decoder(
+        description,
+        Table(),
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        max_model_len=64,
+        scheme=scheme_for(None, description.quantization, description.formats, "cpu"),
+    )
+    return harness.our_logits(decoder, IDS, max_len=64)
+
+
+def check(folders: tuple[Path, Path], formats: set[str], tolerance: float = 5e-3) -> None:
+    """Formats, and logits against Transformers with the numbers that are meant."""
+    ours = describe(str(folders[0]))
+    assert {format.name for format in ours.formats.by_name.values()} == formats
+    expected = harness.their_logits(folders[1], IDS)
+    found = logits(ours)
+    # Rows are rounded to 16 bits where weights are integers; nothing else differs.
+    assert (found - expected).abs().max() / expected.std() < tolerance
+
+
+def groups_of(weight: torch.Tensor, size: int) -> torch.Tensor:
+    return weight.view(weight.shape[0], -1, size if size > 0 else weight.shape[1])
+
+
+def rounded(
+    weight: torch.Tensor, bits: int, size: int, symmetric: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """codes [N, K], scales and zeros [N, groups], and what they stand for: plain rounding to nearest."""
+    parts, most = groups_of(weight, size), (1 << bits) - 1
+    if symmetric:
+        scales = (parts.abs().amax(-1) * 2 / most).half().float()
+        zeros = torch.full_like(scales, 1 << bits - 1)
+    else:
+        low, high = parts.amin(-1).clamp(max=0), parts.amax(-1).clamp(min=0)
+        scales = ((high - low) / most).half().float()
+        zeros = (-low / scales).round().clamp(0, most)
+    codes = (parts / scales[..., None] + zeros[..., None]).round().clamp(0, most)
+    meant = (codes - zeros[..., None]) * scales[..., None]
+    return codes.view_as(weight).long(), scales, zeros.long(), meant.view_as(weight)
+
+
+def bit_words(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """[.., n] whole numbers as [.., n * bits / 32] int32, one stream of bits, the lowest first."""
+    ones = values.unsqueeze(-1) >> torch.arange(bits) & 1
+    words = ones.flatten(-2).unflatten(-1, (-1, 32))
+    total = (words << torch.arange(32)).sum(-1)
+    return torch.where(total >= 1 << 31, total - (1 << 32), total).to(torch.int32)
+
+
+def write_gptq(bits: int, size: int, symmetric: bool, add: int, order: str = "") -> Any:
+    def write(name: str, weight: torch.Tensor) -> Written:
+        depth = weight.shape[1]
+        group = size if size > 0 else depth
+        index = torch.arange(depth) // group
+        permutation = torch.arange(depth)
+        if order:
+            generator = torch.Generator().manual_seed(len(name))
+            permutation = torch.randperm(depth, generator=generator)
+            index = index[torch.argsort(permutation)]
+        codes, scales, zeros, meant = rounded(weight[:, permutation], bits, group, symmetric)
+        back = torch.argsort(permutation)
+        parts = {
+            "qweight": bit_words(codes[:, back], bits).t(),
+            "scales": scales.t().half(),
+            "qzeros": bit_words((zeros - add).t() & (1 << bits) - 1, bits),
+            "g_idx": index.to(torch.int32),
+        }
+        return parts, meant[:, back]
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("bits", "size", "symmetric", "version", "formats"),
+    [
+        (4, 32, True, "gptq", {"int4_g32"}),
+        (4, 128, True, "gptq_v2", {"int4", "int4_g128"}),  # inputs of 128 are one group
+        (4, 64, False, "gptq_v2", {"int4_g64_zp"}),
+        (4, -1, True, "gptq", {"int4"}),
+        (8, 32, True, "gptq", {"int8_g32"}),
+        (8, 32, False, "gptq_v2", set()),
+        (3, 32, True, "gptq", {"int4_g32"}),
+        (2, 64, True, "gptq_v2", {"int4_g64"}),
+    ],
+)
+def test_gptq(
+    bits: int,
+    size: int,
+    symmetric: bool,
+    version: str,
+    formats: set[str],
+    folder: Path,
+    tmp_path: Path,
+) -> None:
+    settings = {"quant_method": "gptq", "bits": bits, "group_size": size, "sym": symmetric}
+    settings |= {"desc_act": False, "checkpoint_format": version}
+    write = write_gptq(bits, size, symmetric, int(version == "gptq"))
+    check(rewritten(folder, tmp_path, settings, write), formats)
+
+
+def test_gptq_with_an_order_of_columns_becomes_floats(folder: Path, tmp_path: Path) -> None:
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": True}
+    check(rewritten(folder, tmp_path, settings, write_gptq(4, 32, True, 1, "random")), set())
+
+
+def test_gptq_with_other_bits_in_some_layers(folder: Path, tmp_path: Path) -> None:
+    eight, four = write_gptq(8, 32, True, 1), write_gptq(4, 32, True, 1)
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True}
+
+    def write(name: str, weight: torch.Tensor) -> Written:
+        return (eight if "v_proj" in name or "layers.1.mlp" in name else four)(name, weight)
+
+    folders = rewritten(folder, tmp_path, settings, write)
+    formats = describe(str(folders[0])).formats.by_name
+    assert formats["layers.0.mixer.qkv.weight"].name == "int8_g32"
+    assert formats["layers.0.feed_forward.down.weight"].name == "int4_g32"
+    assert formats["layers.1.feed_forward.down.weight"].name == "int8_g32"
+    check(folders, {"int4_g32", "int8_g32"})
+
+
+def awq_words(values: torch.Tensor) -> torch.Tensor:
+    """[R, N] as [R, N / 8] int32: column 0, 2, 4, 6, 1, 3, 5, 7 of eight, from the lowest bits."""
+    ordered = values.unflatten(-1, (-1, 8))[..., [0, 2, 4, 6, 1, 3, 5, 7]]
+    return bit_words(ordered, 4).flatten(-2)
+
+
+def write_awq(name: str, weight: torch.Tensor) -> Written:
+    codes, scales, zeros, meant = rounded(weight, 4, 32, symmetric=False)
+    parts = {
+        "qweight": awq_words(codes.t()),
+        "qzeros": awq_words(zeros.t()),
+        "scales": scales.t().half(),
+    }
+    return parts, meant
+
+
+def test_awq(folder: Path, tmp_path: Path) -> None:
+    settings = {
+        "quant_method": "awq",
+        "bits": 4,
+        "group_size": 32,
+        "zero_point": True,
+        "version": "gemm",
+    }
+    check(rewritten(folder, tmp_path, settings, write_awq), {"int4_g32_zp"})
+
+
+def test_layers_left_as_floats(folder: Path, tmp_path: Path) -> None:
+    """Half of a model, and one part of a fused weight: that one is floats as a whole."""
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
+
+    def write(name: str, weight: torch.Tensor) -> Written:
+        if "layers.1" in name or "k_proj" in name:
+            return {"weight": weight}, weight
+        return write_awq(name, weight)
+
+    folders = rewritten(folder, tmp_path, settings, write)
+    assert set(describe(str(folders[0])).formats.by_name) == {
+        "layers.0.mixer.out.weight",
+        "layers.0.feed_forward.gate_up.weight",
+        "layers.0.feed_forward.down.weight",
+    }
+    check(folders, {"int4_g32_zp"})
+
+
+def write_fp8(style: str) -> Any:
+    def write(name: str, weight: torch.Tensor) -> Written:
+        if style == "block":
+            rows, columns = weight.shape
+            squares = weight.view(rows // 64, 64, columns // 128, 128)
+            if rows % 128 == 0:
+                squares = weight.view(rows // 128, 128, columns // 128, 128)
+            limit = squares.abs().amax((1, 3))
+            scales = limit / 448.0
+            codes = (squares / scales[:, None, :, None]).to(torch.float8_e4m3fn)
+            meant = codes.float() * scales[:, None, :, None]
+            parts = {"weight": codes.view(weight.shape), "weight_scale_inv": scales}
+            return parts, meant.view(weight.shape)
+        axis = {"tensor": None, "channel": 1}[style]
+        limit = weight.abs().amax() if axis is None else weight.abs().amax(1, keepdim=True)
+        scales = limit / 448.0
+        codes = (weight / scales).to(torch.float8_e4m3fn)
+        parts = {"weight": codes, "weight_scale": scales, "input_scale": torch.tensor(0.5)}
+        return parts, codes.float() * scales
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("style", "method", "formats"),
+    [
+        ("tensor", "fp8", {"fp8"}),
+        ("channel", "fbgemm_fp8", {"fp8"}),
+        ("tensor", "modelopt", {"fp8"}),
+    ],
+)
+def test_fp8(style: str, method: str, formats: set[str], folder: Path, tmp_path: Path) -> None:
+    settings = {"quant_method": method, "activation_scheme": "static"}
+    check(rewritten(folder, tmp_path, settings, write_fp8(style)), formats)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose matrices are whole squares of 128."""
+    config = CONFIG | {"num_key_value_heads": 4}
+    return harness.write_checkpoint(tmp_path_factory.mktemp("wide"), config)
+
+
+def test_fp8_in_squares(wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONFIG, "num_key_value_heads", 4)
+    settings = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    check(rewritten(wide, tmp_path, settings, write_fp8("block")), {"fp8_g128"})
+
+
+COMPRESSED: dict[str, tuple[dict[str, Any], str, set[str]]] = {
+    "w4a16": (
+        {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True},
+        "pack-quantized",
+        {"int4_g32"},
+    ),
+    "w4a16_asym": (
+        {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 64, "symmetric": False},
+        "pack-quantized",
+        {"int4_g64_zp"},
+    ),
+    "w8a16": (
+        {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True},
+        "pack-quantized",
+        {"int8"},
+    ),
+    "w8a8": (
+        {"num_bits": 8, "type": "int", "strategy": "channel", "symmetric": True},
+        "int-quantized",
+        {"int8"},
+    ),
+    "w8a8_fp8": (
+        {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True},
+        "float-quantized",
+        {"fp8"},
+    ),
+    "w8a8_fp8_tensor": (
+        {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True},
+        "float-quantized",
+        {"fp8"},
+    ),
+    "nvfp4": (
+        {
+            "num_bits": 4,
+            "type": "float",
+            "strategy": "tensor_group",
+            "group_size": 16,
+            "symmetric": True,
+        },
+        "nvfp4-pack-quantized",
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(COMPRESSED))
+def test_compressed_tensors(name: str, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    args, style, formats = COMPRESSED[name]
+    weights = QuantizationArgs(**args)
+    scheme = QuantizationScheme(targets=["Linear"], weights=weights, format=style)
+    compressor = BaseCompressor.load_from_registry(style)
+
+    def write(key: str, weight: torch.Tensor) -> Written:
+        size = {"group": args.get("group_size"), "tensor_group": 16}.get(args["strategy"])
+        parts = groups_of(weight, size or -1)
+        if args["strategy"] == "tensor":
+            low, high = weight.min().view(1), weight.max().view(1)
+        else:
+            low, high = parts.amin(-1), parts.amax(-1)
+        extra: Tensors = {}
+        if name == "nvfp4":
+            extra["weight_global_scale"] = (448.0 * 6.0 / weight.abs().max()).view(1)
+        scale, zero = calculate_qparams(
+            low, high, weights, global_scale=extra.get("weight_global_scale")
+        )
+        state = {"weight": weight, "weight_scale": scale, "weight_zero_point": zero} | extra
+        if args["symmetric"]:
+            del state["weight_zero_point"]
+        packed = compressor.compress(dict(state), scheme)
+        meant = compressor.decompress(dict(packed), scheme)["weight"]
+        return dict(packed), meant.float()
+
+    settings = {
+        "quant_method": "compressed-tensors",
+        "format": style,
+        "ignore": ["lm_head"],
+        "config_groups": {
+            "group_0": {"targets": ["Linear"], "weights": args, "input_activations": None}
+        },
+    }
+    # The library's NVFP4 comes out in bfloat16.
+    tolerance = 5e-2 if name == "nvfp4" else 5e-3
+    check(rewritten(folder, tmp_path, settings, write), formats, tolerance)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4", "nf4_nested", "int8"])
+def test_bitsandbytes(kind: str, folder: Path, tmp_path: Path) -> None:
+    library = pytest.importorskip("bitsandbytes")
+
+    def write(name: str, weight: torch.Tensor) -> Written:
+        if kind == "int8":
+            limit = weight.abs().amax(1)
+            codes = (weight / limit[:, None] * 127).round().to(torch.int8)
+            parts = {
+                "weight": codes,
+                "SCB": limit,
+                "weight_format": torch.tensor(0, dtype=torch.uint8),
+            }
+            return parts, codes.float() * limit[:, None] / 127
+        packed, state = library.functional.quantize_4bit(
+            weight, quant_type=kind[:3], compress_statistics="nested" in kind, blocksize=64
+        )
+        meant = library.functional.dequantize_4bit(packed, state)
+        parts = {"weight": packed}
+        parts |= {f"weight.{end}": value for end, value in state.as_dict(packed=True).items()}
+        return parts, meant.float()
+
+    settings = {"quant_method": "bitsandbytes", "load_in_4bit": kind != "int8"}
+    check(rewritten(folder, tmp_path, settings, write), {"int8"} if kind == "int8" else set())
+
+
+@pytest.mark.parametrize(
+    ("settings", "write", "message"),
+    [
+        (
+            {"quant_method": "strange"},
+            write_awq,
+            "method 'strange', which this version does not read",
+        ),
+        ({"bits": 4}, write_awq, "names no quant_method"),
+        ({"quant_method": "awq", "bits": 3}, write_awq, "AWQ of 3 bits is not read"),
+        ({"quant_method": "awq", "bits": 4, "version": "gemv"}, write_awq, "version 'gemv' of AWQ"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 7}, write_awq, r"must be .* \[37, "),
+        (
+            {"quant_method": "gptq", "bits": "4"},
+            write_awq,
+            "bits is '4'; it must be a whole number",
+        ),
+        (
+            {"quant_method": "compressed-tensors"},
+            write_fp8("tensor"),
+            "no group .* names the layer",
+        ),
+        (
+            {"quant_method": "fp8", "weight_block_size": [128]},
+            write_fp8("tensor"),
+            "two whole numbers",
+        ),
+        ({"quant_method": "bitsandbytes"}, write_fp8("tensor"), "stored as F8_E4M3"),
+    ],
+)
+def test_settings_that_are_wrong_are_named(
+    settings: dict[str, Any], write: Any, message: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelLoadError, match=message):
+        describe(str(rewritten(folder, tmp_path, settings, write)[0]))

@@ -1,0 +1,75 @@
+"""Writes docs/models.md from the registry and the tests' published files; `--check` only compares.
+
+The list of a terminal is `quire models`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from quire.models.catalogue import Row, rows
+from quire.models.registry import known_as
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "models.md"
+CONFIGS = ROOT / "tests" / "models" / "configs"
+
+_HEAD = """# Models
+
+Written by `tools/write_models_page.py`; `quire models` prints the list of an installation, and
+`quire models FOLDER` says how a checkpoint is described.
+
+An architecture is what `architectures` in config.json names. Each of them is a description that one decoder runs
+([how to add one](howto_model.md)), and for each the tests compare with Transformers: float32 logits at every
+position within 1e-4 on tiny models with odd values in every field, and on the published files below with their
+sizes shrunk; sixteen greedy tokens through the whole engine; the same bits in chunks as at once. Whatever a
+server does, it does for all of them: batches, prefix caching, structured outputs, quantization of weights while
+loading, fewer bits for the cache.
+
+{count} architectures in {families} families.
+
+| architecture | family | parts beyond the plain layer | published files in the tests |
+| --- | --- | --- | --- |
+"""
+
+
+def published() -> dict[str, list[str]]:
+    """Names of published files by architecture."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(CONFIGS.glob("*.json")):
+        values = json.loads(path.read_text())
+        found[known_as(values["architectures"][0])].append(path.stem)
+    return found
+
+
+def line(row: Row, files: list[str]) -> str:
+    """One row of the table."""
+    names = ", ".join(f"`{name}`" for name in (row.name, *row.also))
+    cells = (names, row.family, ", ".join(row.parts), ", ".join(files))
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+def page() -> str:
+    """The whole page."""
+    found, files = rows(), published()
+    head = _HEAD.format(count=len(found), families=len({row.family for row in found}))
+    return head + "\n".join(line(row, files[row.name]) for row in found) + "\n"
+
+
+def main() -> int:
+    """Writes the page, or with --check returns 1 if it is not as it would be written."""
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(text)
+        return 0
+    if PAGE.exists() and PAGE.read_text() == text:
+        return 0
+    print(f"{PAGE.relative_to(ROOT)} is out of date; run python tools/write_models_page.py")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
