@@ -163,7 +163,7 @@ _add("no effect", "there is one engine type and one implementation of each archi
 
 # --- refused: it asks for something that is not there -----------------------------------------------
 
-_add("refused", "quantised checkpoints are not read by this version; --quantization makes fewer bits of a plain one",
+_add("refused", "a checkpoint's own settings are read; --quantization makes fewer bits of plain weights",
      quantization_config=_JSON, allow_deprecated_quantization=False,
      quantization_param_path=None, calculate_kv_scales=False, kv_cache_dtype_skip_layers=[])  # fmt: skip
 _add("refused", "this version runs on one device; start one server for each device instead",
@@ -203,7 +203,7 @@ _add("refused", "prompts are text, token ids or prompt_embeds in this version",
 _add("refused", "code from outside is not loaded by this version",
      model_class_overrides=_JSON, logits_processor_pattern=None,
      io_processor_plugin=None, scheduler_cls=None, worker_cls="auto", worker_extension_cls="")  # fmt: skip
-_add("refused", "safetensors files are the only reader; name the kind with --load-format",
+_add("refused", "readers have no settings; they are found by the files themselves",
      model_loader_extra_config=_JSON)  # fmt: skip
 _add("refused", "attention computes in float32 always", override_attention_dtype=None)  # fmt: skip
 _add("refused", "the window belongs to the model; lower --max-model-len to the window instead",

@@ -40,10 +40,13 @@ class ModelConfig:
     )
     quantization: str | None = setting(
         None,
-        "fewer bits made of the weights at load; default: the checkpoint's own numbers",
+        "fewer bits made of plain weights at load, or the checkpoint's method, which is found by itself",
         choices=(
             *("int8", "int8_g128", "int4", "int4_g32", "int4_g64", "int4_g128", "int4_zp"),
             *("fp8", "fp8_per_channel", "fp8_per_tensor", "fp8_per_block"),
+            *("gguf", "compressed-tensors", "gptq", "gptq_marlin", "auto_gptq"),
+            *("awq", "awq_marlin", "cpu_awq", "bitsandbytes", "mxfp4"),
+            *("fbgemm_fp8", "ptpc_fp8", "modelopt", "modelopt_fp4"),
         ),
         short="-q",
     )
@@ -105,8 +108,8 @@ class ModelConfig:
 class LoadConfig:
     """How weights come from disk."""
 
-    load_format: Literal["auto", "safetensors", "dummy"] = setting(
-        "auto", "weight reader; dummy fills random weights"
+    load_format: Literal["auto", "safetensors", "gguf", "bitsandbytes", "dummy"] = setting(
+        "auto", "weight reader, found by the files themselves; dummy fills random weights"
     )
     download_dir: str | None = setting(
         None, "folder that hub downloads are kept in; default: the hub library's cache"

@@ -6,6 +6,7 @@ What follows from its end is `engine.client`'s business; inside the process is `
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +21,8 @@ from quire.config.schema import Settings
 from quire.engine.record import Memory, RecordReader, new_memory
 from quire.engine.supervision import Death
 from quire.protocol import wire
+
+logger = logging.getLogger(__name__)
 
 _LOOK_MS = 200
 _LAST_WORDS_MS = 100  # from the end of a process until what it sent is surely here
@@ -97,6 +100,9 @@ class Link:
             message: wire.FromEngine = wire.decode_from_engine(self._outbox.recv(zmq.NOBLOCK))
         except zmq.Again:
             self._is_silent = has_ended
+            return None
+        except msgspec.DecodeError as error:
+            logger.error("a message that no engine of ours sends was passed over: %s", error)
             return None
         if isinstance(message, wire.Died):
             self._said = message

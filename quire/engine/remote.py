@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import zmq
 
 from quire.config.schema import Settings, SupervisionConfig
@@ -27,6 +28,7 @@ from quire.hardware.cpu import read_machine
 from quire.protocol import wire
 from quire.protocol.errors import (
     EngineDeadError,
+    InvalidRequestError,
     ModelLoadError,
     QuireError,
     RequestFailedError,
@@ -270,9 +272,10 @@ class ProcessClient(EngineClient):
     def add(self, request: EngineRequest) -> None:
         """As declared; while there is no engine the request waits for the next one.
 
-        Raises EngineDeadError if there will be none, and RequestFailedError for the like of a request
-        that killed one.
+        Raises EngineDeadError if there will be none, RequestFailedError for the like of a request that
+        killed one, and InvalidRequestError for what an engine could not read.
         """
+        _check_readable(request)
         with self._lock:
             self._check_alive()
             live = self._roster.add(request)
@@ -367,3 +370,11 @@ class ProcessClient(EngineClient):
             self._link.close()
         self._context.term()
         self._folder.cleanup()
+
+
+def _check_readable(request: EngineRequest) -> None:
+    """Refuses a request that cannot be sent, or that would end the engine that reads it."""
+    try:
+        wire.decode_to_engine(wire.encode(wire.Add(request)))
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidRequestError(f"the request holds what no engine can read: {error}") from None

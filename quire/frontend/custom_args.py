@@ -64,6 +64,11 @@ def _check_sizes(args: dict[str, Any]) -> None:
                     "vllm_xargs",
                     f"vllm_xargs[{key!r}] holds a value {shown(one)}; send texts, numbers and lists of them",
                 )
+            if isinstance(one, int) and one.bit_length() > 63:
+                refuse(
+                    "vllm_xargs",
+                    f"vllm_xargs[{key!r}] holds a number of {one.bit_length()} bits; the limit is 63",
+                )
             if isinstance(one, str) and len(one) > _MAX_CHARS:
                 refuse(
                     "vllm_xargs",

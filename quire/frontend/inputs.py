@@ -48,8 +48,7 @@ class RequestOptions:
 
     arrival_time         Unix seconds; None is now.
     tokenization_kwargs  add_special_tokens, truncate_prompt_tokens, truncation_side.
-    strict               a client asks: sizes are limited by `Limits`, and a prompt whose max_tokens
-                         do not fit in the context is refused; otherwise the output is capped.
+    strict               a client asks: sizes are limited by `Limits`.
     """
 
     priority: int = 0
@@ -313,25 +312,16 @@ class InputProcessor:
                 )
 
     def _fit_context(self, params: SamplingParams, prompt_len: int, strict: bool) -> None:
-        """Gives max_tokens a number that fits behind the prompt, or refuses one that does not."""
+        """Gives max_tokens a number that fits behind the prompt; refuses min_tokens that cannot be had."""
         room = self.max_model_len - prompt_len
-        if params.max_tokens is None:
-            if params.min_tokens > room:
-                refuse(
-                    "min_tokens",
-                    f"min_tokens is {params.min_tokens}, but after {prompt_len} prompt tokens only {room} of "
-                    f"{self.max_model_len} are free; lower it",
-                )
-            params.max_tokens = room
-        elif params.max_tokens > room:
-            if strict:
-                refuse(
-                    "max_tokens",
-                    f"{prompt_len} prompt tokens and max_tokens {shown(params.max_tokens)} would exceed the "
-                    f"context of {self.max_model_len} tokens; lower max_tokens to {room} or shorten the prompt",
-                )
-            params.max_tokens = room
-            params.min_tokens = min(params.min_tokens, room)
+        if params.min_tokens > room and (strict or params.max_tokens is None):
+            refuse(
+                "min_tokens",
+                f"min_tokens is {params.min_tokens}, but after {prompt_len} prompt tokens only {room} of "
+                f"{self.max_model_len} are free; lower it",
+            )
+        params.min_tokens = min(params.min_tokens, room)
+        params.max_tokens = room if params.max_tokens is None else min(params.max_tokens, room)
 
     def _check_params(self, params: SamplingParams, strict: bool) -> None:
         most = self.vocab_size if self.max_logprobs == -1 else self.max_logprobs

@@ -13,14 +13,17 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear, read_to_pack, stored_as
 from quire.layers.mlp import GatedMlp
 from quire.ops.arena import Arena
-from quire.ops.elementwise import ADD, ADD_GATED
+from quire.ops.elementwise import ADD, ADD_GATED, TO_FLOAT32
 from quire.ops.moe import EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
-from quire.ops.registry import Table
+from quire.ops.registry import Bound, Table
 from quire.quant.formats import PLAIN, Formats
 
 
 class Router:
-    """x [T, C] to the ids [T, k] and weights [T, k] of each token's experts."""
+    """x [T, C] of `dtype` to the ids [T, k] and weights [T, k] of each token's experts.
+
+    router_dtype  of its weight and logits: that of x, or float32.
+    """
 
     def __init__(
         self,
@@ -33,17 +36,27 @@ class Router:
         bias: bool,
         choice_bias: bool,
         dtype: torch.dtype,
+        router_dtype: torch.dtype,
     ) -> None:
         self._name = name
         self._num_experts = num_experts
         self._rule = rule
         self._has_choice_bias = choice_bias
         self._choice_bias: torch.Tensor | None = None
+        self._dtype = router_dtype
+        self._widen: Bound | None = None
+        if router_dtype is not dtype:
+            self._widen = table.bind(TO_FLOAT32, dtype_name(dtype), C=size)
         self._product = Linear(
-            table, f"{name}.router", in_size=size, out_size=num_experts, bias=bias, dtype=dtype
+            table,
+            f"{name}.router",
+            in_size=size,
+            out_size=num_experts,
+            bias=bias,
+            dtype=router_dtype,
         )
         choose = ROUTE_SPARSE if rule.scoring == "sparse" else ROUTE
-        self._route = table.bind(choose, dtype_name(dtype), E=num_experts, K=rule.top_k)
+        self._route = table.bind(choose, dtype_name(router_dtype), E=num_experts, K=rule.top_k)
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -54,7 +67,9 @@ class Router:
     def __call__(self, x: torch.Tensor, arena: Arena) -> tuple[torch.Tensor, torch.Tensor]:
         """ids [T, k] int32 and weights [T, k] float32, from the arena."""
         num_tokens = x.shape[0]
-        logits = self._product(x, out=arena.take((num_tokens, self._num_experts), x.dtype))
+        if self._widen is not None:
+            x = self._widen(x, out=arena.take(tuple(x.shape), self._dtype))
+        logits = self._product(x, out=arena.take((num_tokens, self._num_experts), self._dtype))
         ids = arena.take((num_tokens, self._rule.top_k), torch.int32)
         weights = arena.take((num_tokens, self._rule.top_k), torch.float32)
         self._route(logits, self._rule, bias=self._choice_bias, ids=ids, weights=weights)
@@ -135,6 +150,7 @@ class MoeMlp:
         *,
         bias: bool,
         router_bias: bool,
+        router_dtype: torch.dtype,
         choice_bias: bool,
         shared_width: int,
         shared_gate: bool,
@@ -150,6 +166,7 @@ class MoeMlp:
             bias=router_bias,
             choice_bias=choice_bias,
             dtype=dtype,
+            router_dtype=router_dtype,
         )
         self._experts = Experts(table, name, sizes, bias=bias, dtype=dtype, format=format)
         self._shared: SharedPart | None = None

@@ -60,7 +60,7 @@ def build_decoder(
 ) -> Decoder:
     """The model of a description with its weights.
 
-    load_format    "auto" and "safetensors" read the folder; "dummy" makes random weights.
+    load_format    "dummy" makes random weights; all others read the folder, as its files are.
     progress       a bar on the terminal while reading.
     max_model_len  longest sequence in tokens; position tables and dynamic scaling follow it.
     scheme         what is made of the weights as they are read, one at a time.
@@ -289,6 +289,7 @@ def _moe(
         ),
         bias=spec.bias,
         router_bias=spec.router_bias,
+        router_dtype=torch.float32 if spec.router_float32 else dtype,
         choice_bias=spec.choice_bias,
         shared_width=spec.shared_width,
         shared_gate=spec.shared_gate,

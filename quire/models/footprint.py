@@ -214,6 +214,8 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     if isinstance(part, Moe):
         # logits, ids and weights are at most four bytes, of two a number; what the experts made
         routed = 2 * (part.num_experts + 2 * part.top_k) + spec.hidden_size
+        if part.router_float32:
+            routed += 2 * spec.hidden_size
         return inputs * spec.hidden_size + heads + routed + 3 * part.shared_width + 1
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
 

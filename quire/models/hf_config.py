@@ -22,6 +22,7 @@ HARMLESS_KEYS = frozenset(
         "dtype",
         "transformers_version",
         "tokenizer_class",
+        "max_tokenizer_truncation",
         "initializer_range",
         "attention_dropout",
         "hidden_dropout",

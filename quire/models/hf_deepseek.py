@@ -116,6 +116,7 @@ def routed_experts(hf: HfConfig, *, top_k: int, scale: float) -> Moe:
         activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
         scale=hf.positive("routed_scaling_factor", scale),
         shared_width=shared * width,
+        router_float32=True,
     )
 
 

@@ -54,6 +54,12 @@ def joined_heads(source: str, *, fold: Fold = "none") -> tuple[Rule, Rule]:
     return pair(source, f"{_OURS}.mixer.qkv", parts=ALL_HEADS, fold=fold)
 
 
+def gate_and_up(block: str, gate: str, up: str) -> tuple[Rule, Rule]:
+    """Rules for gate and up with a tensor each below `block`."""
+    target = f"{_OURS}.feed_forward.gate_up.weight"
+    return Rule(f"{block}.{gate}.weight", target, (0,)), Rule(f"{block}.{up}.weight", target, (1,))
+
+
 def for_placement(placement: Placement, rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """The rules for layers of one placement of norms only."""
     return tuple(replace(rule, placement=placement) for rule in rules)

@@ -15,7 +15,7 @@ from quire.models.parameters import Parameter, parameters
 from quire.models.spec import DecoderSpec, Moe, Placement
 from quire.protocol.errors import ModelLoadError
 
-Fold = Literal["none", "add_one", "gather_heads", "gather_quarters", "split_turns"]
+Fold = Literal["none", "add_one", "gather_heads", "gather_quarters", "split_turns", "unit_rows"]
 _SHOWN = 3  # tensor names told in an error; the rest is counted
 
 
@@ -30,7 +30,8 @@ class Rule:
     fold            "add_one": the layer computes with 1 + w. "gather_heads": the checkpoint holds
                     the q heads that share the first k and v, that k and that v, then those of the second,
                     and so on. "gather_quarters": a quarter of the heads of q, of v, of k, then the next
-                    quarter. "split_turns": the rows of two parts take turns.
+                    quarter. "split_turns": the rows of two parts take turns. "unit_rows": each row is
+                    divided by its length.
     skip            rows at the start of the checkpoint's tensor that are left out.
     nested          the checkpoint's tensor has an axis of one before the others.
     flat            the rows of one expert follow those of another: the experts have no axis of their own.

@@ -12,7 +12,15 @@ from typing import Literal
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Mla, Moe, NormKind
 
 ParameterGroup = Literal[
-    "embedding", "attention", "latent", "feed_forward", "router", "choice", "norm", "head"
+    "embedding",
+    "attention",
+    "latent",
+    "feed_forward",
+    "router",
+    "router_float32",
+    "choice",
+    "norm",
+    "head",
 ]
 
 NORM_PLACES = {
@@ -45,7 +53,7 @@ class Parameter:
     @property
     def is_float32(self) -> bool:
         """Whether it is kept in float32 whatever the model's dtype."""
-        return self.group in ("norm", "choice")
+        return self.group in ("norm", "choice", "router_float32")
 
     @property
     def numel(self) -> int:
@@ -162,9 +170,10 @@ def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) ->
 
 
 def _moe(table: dict[str, Parameter], prefix: str, spec: Moe, width: int) -> None:
-    table[f"{prefix}.router.weight"] = Parameter(((spec.num_experts, width),), "router")
+    router: ParameterGroup = "router_float32" if spec.router_float32 else "router"
+    table[f"{prefix}.router.weight"] = Parameter(((spec.num_experts, width),), router)
     if spec.router_bias:
-        table[f"{prefix}.router.bias"] = Parameter(((spec.num_experts,),), "router")
+        table[f"{prefix}.router.bias"] = Parameter(((spec.num_experts,),), router)
     if spec.choice_bias:
         table[f"{prefix}.choice.bias"] = Parameter(((spec.num_experts,),), "choice")
     expert = Dense(width=spec.width, bias=spec.bias)

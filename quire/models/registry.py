@@ -29,6 +29,7 @@ from quire.models.architectures import (
     gptj,
     granite,
     hunyuan,
+    internlm,
     llama,
     llama_kin,
     nemotron,
@@ -40,7 +41,7 @@ from quire.models.architectures import (
 )
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig, merge_overrides
-from quire.models.loading.checkpoint import NOTHING, kept_formats, read_checkpoint
+from quire.models.loading.checkpoint import NOTHING, kept_formats, method_of, read_checkpoint
 from quire.models.loading.gguf.folder import folder_of, gguf_file
 from quire.models.names import match
 from quire.models.pooling import (
@@ -80,12 +81,20 @@ ARCHITECTURES: dict[str, Architecture] = {
     **glm.ARCHITECTURES,
     **gptj.ARCHITECTURES,
     **hunyuan.ARCHITECTURES,
+    **internlm.ARCHITECTURES,
     **llama_kin.ARCHITECTURES,
     **nemotron.ARCHITECTURES,
     **stablelm.ARCHITECTURES,
 }
 
-ALIASES = {"MPTForCausalLM": "MptForCausalLM"}
+ALIASES = {
+    "MPTForCausalLM": "MptForCausalLM",
+    "ChatGLMModel": "ChatGLMForConditionalGeneration",
+    "AquilaModel": "LlamaForCausalLM",
+    "AquilaForCausalLM": "LlamaForCausalLM",
+    "LLaMAForCausalLM": "LlamaForCausalLM",
+    "XverseForCausalLM": "LlamaForCausalLM",
+}
 """Other names under which published files know an architecture above."""
 
 
@@ -220,9 +229,9 @@ def describe(
     if spec.sees_both_ways and not pooled:
         raise ModelLoadError(f"{folder}: {name} generates nothing; use --runner pooling")
     dtype = _checkpoint_dtype(values, folder)
+    method_of(folder, values)
     checkpoint = NOTHING if load_format == "dummy" else read_checkpoint(folder, values)
-    shapes = checkpoint.shapes
-    names, how = architecture.names, None
+    shapes, names, how = checkpoint.shapes, architecture.names, None
     if pooled:
         how = describe_pooling(folder, values, spec, role, wish, names, shapes)
         names = how.names(names)
@@ -287,8 +296,10 @@ def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Archite
     for name in names:
         architecture = known_architecture(name)
         if architecture is not None:
-            both_ways = base_names(name)[0] if name.endswith("Model") else "generate"
-            return known_as(name), architecture, both_ways
+            name = known_as(name)
+            bare = name.endswith("Model") and not name.endswith("LMHeadModel")
+            both_ways = base_names(name)[0] if bare else "generate"
+            return name, architecture, both_ways
     for name in names:
         role, bases = base_names(str(name))
         for base in bases:

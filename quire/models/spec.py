@@ -227,6 +227,7 @@ class Moe:
     bias     experts have biases.
     scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups, group_best, jitter.
     router_bias   the router has a bias.
+    router_float32  the router computes in float32, whatever the model's dtype: choices are near ties.
     choice_bias   a bias of each expert counts in the choice, not in the weights.
     shared_width  of a gated part that all tokens pass; 0 is none.
     shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
@@ -246,6 +247,7 @@ class Moe:
     group_best: int = 1
     jitter: float = 0.0
     router_bias: bool = False
+    router_float32: bool = False
     choice_bias: bool = False
     shared_width: int = 0
     shared_gate: bool = False

@@ -293,7 +293,9 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
                     "allowed_token_ids",
                     "allowed_token_ids is empty; give at least one id or leave it out.",
                 )
-        self.bad_words_ids = [integers("bad_words_ids", ids) for ids in self.bad_words_ids or []]
+        if not isinstance(self.bad_words_ids, list):
+            refuse("bad_words_ids", "bad_words_ids must be a list of lists of token ids.")
+        self.bad_words_ids = [integers("bad_words_ids", ids) for ids in self.bad_words_ids]
 
     def _check_switches(self) -> None:
         for name in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,9 +13,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import torch
+import transformers
 
+from quire.config.demo import FOLDER
 from tests.clients import pages
-from tests.e2e.served import ROOT, Served
+from tests.e2e.served import ROOT, Served, served
 
 SHOWN = pages.all_shown()
 OWN = [one for one in SHOWN if one.printed is not None and one.name not in pages.OTHERS]
@@ -82,6 +86,33 @@ def test_lm_eval(servers: Servers) -> None:
     table = pages.run("lm_eval.sh", servers[()].url)
     assert re.search(r"quire_capitals *\|.*acc *\|↑ *\| *1\|", table), table
     assert re.search(r"quire_capitals_chat *\|.*exact_match *\|↑ *\| *1\|", table), table
+
+
+@pytest.mark.slow
+def test_the_scores_of_lm_eval_are_those_of_transformers(tmp_path: Path) -> None:
+    python = need("lm_eval")
+    with served(tmp_path, *pages.WORDS, *pages.FLAGS["lm_eval.sh"], "--dtype", "float32") as server:
+        model = f"model=quire-demo,base_url={server.url}/v1/completions,tokenizer_backend=remote"
+        words = [python.parent / "lm_eval", "--model", "local-completions", "--model_args", model]
+        words += ["--tasks", "quire_capitals", "--include_path", pages.PROGRAMS / "lm_eval_tasks"]
+        words += ["--log_samples", "--output_path", tmp_path]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+    tokenizer = transformers.AutoTokenizer.from_pretrained(FOLDER)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    (samples,) = tmp_path.rglob("samples_*.jsonl")
+    compared = 0
+    for sample in map(json.loads, samples.read_text().splitlines()):
+        for asked, (found,) in zip(sample["arguments"].values(), sample["resps"]):
+            start = tokenizer.encode(asked["arg_0"], add_special_tokens=False)
+            ids = tokenizer.encode(asked["arg_0"] + asked["arg_1"], add_special_tokens=False)
+            with torch.no_grad():
+                logprobs = reference(torch.tensor([ids])).logits[0].log_softmax(-1)
+            places = range(len(start), len(ids))
+            expected = sum(float(logprobs[place - 1, ids[place]]) for place in places)
+            assert float(found[0]) == pytest.approx(expected, abs=1e-3)
+            compared += 1
+    assert compared == 32
 
 
 def test_curl(servers: Servers) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from quire.layers import rope
 from quire.layers.context import ForwardContext
-from quire.layers.embedding import Embedding, Head, LearnedPositions
+from quire.layers.embedding import Embedding, Head, AddedRows
 from quire.layers.linear import Linear
 from quire.layers.mlp import GatedMlp, PlainMlp
 from quire.layers.norm import AddRmsNorm, AddThenNorm, LayerNorm, Norms, RmsNorm
@@ -145,7 +145,7 @@ def test_embedding_scales_by_the_rounded_factor(table: Table, arena: Arena) -> N
 
 
 def test_learned_positions_are_added_in_place(table: Table, arena: Arena) -> None:
-    layer, rows = LearnedPositions(table, "p", rows=5, size=4, dtype=F32), rand(5, 4)
+    layer, rows = AddedRows(table, "p", rows=5, size=4, dtype=F32), rand(5, 4)
     layer.load({"p.weight": rows}.__getitem__)
     ctx = ForwardContext(
         ids=torch.zeros(3, dtype=torch.int64),

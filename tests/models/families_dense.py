@@ -53,6 +53,39 @@ def falcon(**values: Any) -> dict[str, Any]:
     return CLASSIC | names | sizes | {"layer_norm_epsilon": 0.3} | values
 
 
+CHATGLM = {
+    "architectures": ["ChatGLMForConditionalGeneration"],
+    "model_type": "chatglm",
+    "hidden_size": 64,
+    "num_layers": 2,
+    "num_attention_heads": 4,
+    "kv_channels": 24,
+    "multi_query_attention": True,
+    "multi_query_group_num": 2,
+    "padded_vocab_size": 97,
+    "vocab_size": 97,
+    "ffn_hidden_size": 80,
+    "layernorm_epsilon": 0.03,
+    "seq_length": 512,
+    "rmsnorm": True,
+    "post_layer_norm": True,
+    "add_bias_linear": False,
+    "torch_dtype": "float32",
+}
+QWEN = {
+    "architectures": ["QWenLMHeadModel"],
+    "model_type": "qwen",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 160,
+    "layer_norm_epsilon": 0.03,
+    "seq_length": 512,
+    "rotary_emb_base": 600.0,
+    "no_bias": True,
+    "vocab_size": 97,
+    "torch_dtype": "float32",
+}
 BIASES = {"attention_bias": True, "mlp_bias": True}
 
 DENSE_CASES: dict[str, Case] = {
@@ -330,6 +363,50 @@ DENSE_CASES: dict[str, Case] = {
             "layer_norm_epsilon": 0.3,
         }
     ),
+    "internlm": Case(
+        COMMON
+        | {
+            "architectures": ["InternLMForCausalLM"],
+            "model_type": "internlm",
+            "num_key_value_heads": 4,
+            "bias": True,
+            "rotary": {"base": 600, "type": "origin"},
+        }
+    ),
+    "internlm2": Case(named("InternLM2ForCausalLM", "internlm2", bias=True, hidden_act="gelu")),
+    "baichuan": Case(named("BaiChuanForCausalLM", "baichuan", num_key_value_heads=4)),
+    "baichuan2": Case(
+        named("BaichuanForCausalLM", "baichuan", num_key_value_heads=4, rms_norm_eps=0.3)
+    ),
+    "exaone": Case(
+        {key: it for key, it in NO_RMS.items() if key != "num_hidden_layers"}
+        | {
+            "architectures": ["ExaoneForCausalLM"],
+            "model_type": "exaone",
+            "num_layers": 2,
+            "head_dim": 24,
+            "activation_function": "gelu",
+            "layer_norm_epsilon": 0.03,
+            "rope_theta": 600.0,
+            "rope_scaling": LLAMA3,
+            "tie_word_embeddings": True,
+        }
+    ),
+    "qwen": Case(QWEN),
+    "mimo": Case(named("MiMoForCausalLM", "mimo", attention_bias=True, use_sliding_window=False)),
+    "minicpm": Case(
+        named(
+            "MiniCPMForCausalLM",
+            "minicpm",
+            scale_emb=3.0,
+            scale_depth=0.7,
+            dim_model_base=48,
+            attention_bias=True,
+            hidden_act="gelu",
+        )
+    ),
+    "orion": Case(named("OrionForCausalLM", "orion", rms_norm_eps=0.3)),
+    "chatglm": Case(CHATGLM | {"add_qkv_bias": True, "rope_ratio": 0.06}),
     "gpt_bigcode": Case(
         classic("GPTBigCodeForCausalLM", "gpt_bigcode", n_inner=80, scale_attn_weights=False)
     ),

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from quire.layers.context import ForwardContext
 from quire.models.build import build_from_spec
@@ -23,6 +24,7 @@ from quire.ops.arena import Arena
 from quire.ops.attention import AttentionStep, CachePlace
 from quire.ops.registry import Table
 from quire.protocol.cache import CacheGroup
+from tests.models.stand_ins import STAND_INS
 
 CPU = torch.device("cpu")
 BLOCKS_PER_SLAB = 3
@@ -39,6 +41,10 @@ WRITERS = (
     "wte",
     "mlp.w2",
 )
+
+
+REFERENCE = "reference"
+"""Where the stand-in of an architecture that Transformers lacks is, below the checkpoint's folder."""
 
 
 class PagedRun:
@@ -178,6 +184,12 @@ def our_logits(
         return torch.cat([run.logits(ids[at : at + size]) for at in range(0, len(ids), size)])
 
 
+def reference_of(folder: Path | str) -> Path:
+    """The folder that Transformers reads: the same, or that of the stand-in."""
+    beside = Path(folder) / REFERENCE
+    return beside if beside.is_dir() else Path(folder)
+
+
 def their_logits(
     folder: Path, ids: Sequence[int], *, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
@@ -187,7 +199,8 @@ def their_logits(
     """
     from transformers import AutoModelForCausalLM
 
-    model_type = json.loads((Path(folder) / "config.json").read_text())["model_type"]
+    folder = reference_of(folder)
+    model_type = json.loads((folder / "config.json").read_text())["model_type"]
     attention = "sdpa" if model_type == "falcon" else "eager"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
     with torch.inference_mode():
@@ -204,8 +217,20 @@ def write_checkpoint(
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    text, stand_in = json.dumps(config), STAND_INS.get(config["architectures"][0])
+    if stand_in is not None:
+        theirs = stand_in.config(config)
+        home = write_checkpoint(folder / REFERENCE, theirs, seed=seed, quiet=quiet)
+        written = load_file(home / "model.safetensors")
+        if stand_in.reference is not None:
+            save_file(stand_in.reference(written), home / "model.safetensors", {"format": "pt"})
+        tensors = stand_in.tensors(written, theirs)
+        save_file(
+            {key: it.contiguous() for key, it in tensors.items()}, folder / "model.safetensors"
+        )
+        (folder / "config.json").write_text(text)
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config)
     (folder / "config.json").write_text(text)
     model = AutoModelForCausalLM.from_config(
         AutoConfig.from_pretrained(folder), dtype=torch.float32

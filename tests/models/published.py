@@ -54,6 +54,9 @@ _SMALL = {
     "n_layers": 3,
     "ffn_hidden_size": 80,
     "num_kv_heads": 2,
+    "kv_channels": 24,
+    "multi_query_group_num": 2,
+    "padded_vocab_size": 97,
 }
 FEWER = {
     "Dots1ForCausalLM": 2,
@@ -68,6 +71,9 @@ FEWER = {
     "PhimoeForCausalLM": 0,
     "PhiMoEForCausalLM": 0,
     "SolarOpenForCausalLM": 1,
+    "BaiChuanForCausalLM": 1,
+    "BaichuanForCausalLM": 2,
+    "OrionForCausalLM": 2,
     "HeliumForCausalLM": 1,
     "HyperCLOVAXForCausalLM": 1,
     "IQuestCoderForCausalLM": 1,

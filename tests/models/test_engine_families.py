@@ -77,7 +77,7 @@ def their_tokens(folder: Path) -> list[int]:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
+        harness.reference_of(folder), dtype=torch.float32, attn_implementation="eager"
     ).eval()
     ids = list(PROMPT)
     with torch.inference_mode():

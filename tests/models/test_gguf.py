@@ -272,7 +272,7 @@ def test_an_unknown_architecture_and_setting_are_named(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(ModelLoadError, match="architecture 'mamba' is not read.*known are llama"):
+    with pytest.raises(ModelLoadError, match=r"architecture 'mamba' is not read.*known are llama"):
         describe(str(tmp_path / "x.gguf"))
 
     def more(writer: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 import time
@@ -122,10 +123,8 @@ def test_changed_bytes_never_escape(tmp_path: Path) -> None:
         for _ in range(generator.randint(1, 4)):
             data[generator.randrange(len(data))] = generator.choice((0, 1, 8, 9, 127, 255))
         path.write_bytes(data[: generator.randint(len(data) // 2, len(data))])
-        try:
+        with contextlib.suppress(ModelLoadError):
             read_header(path)
-        except ModelLoadError:
-            pass
 
 
 def test_parts_of_a_split_model(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_an_unknown_rule_or_kind_is_refused_and_can_be_left_out(
     made: Callable[..., Path], tmp_path: Path
 ) -> None:
     raw = byte_level(None)
-    with pytest.raises(ModelLoadError, match="'made-up', is not known; give .* --tokenizer"):
+    with pytest.raises(ModelLoadError, match=r"'made-up', is not known; give .* --tokenizer"):
         made(raw.get_vocab_size(), add_bytes(raw, "made-up"))
     folder = folder_of(tmp_path / "m.gguf", with_tokenizer=False)
     assert not (folder / "tokenizer.json").exists()

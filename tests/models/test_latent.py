@@ -89,7 +89,9 @@ def test_one_key_and_one_value_are_cached_for_all_heads(folder: Path) -> None:
     (group,) = cache_groups(spec, block_size=16, dtype_bytes=2)
     assert group.kind == "mla"
     assert group.bytes_per_token == len(spec.layers) * 2 * (48 + 16 + 48)
-    assert mixer.num_heads * 2 * 2 * (24 + 16) > 2 * (48 + 16 + 48), "no gain over keys of each head"
+    assert mixer.num_heads * 2 * 2 * (24 + 16) > 2 * (48 + 16 + 48), (
+        "no gain over keys of each head"
+    )
 
 
 @pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2_lite"])

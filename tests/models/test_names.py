@@ -37,7 +37,8 @@ def test_every_part_is_filled_once_and_every_tensor_used(
     sources = [piece.source for found in plan.values() for piece in found]
     slices = [(piece.source, piece.expert) for found in plan.values() for piece in found]
     assert len(slices) == len(set(slices))
-    assert set(stored_shapes(it)) - set(sources) <= {"lm_head.weight"}
+    unread = {name for name in stored_shapes(it) if ".self_attn.indexer." not in name}  # on purpose
+    assert unread - set(sources) <= {"lm_head.weight"}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -131,6 +131,7 @@ SHAPES |= {
     "out_size",
     "width",
     "gated",
+    "router_float32",
     "dim",
     "max_len",
     "layers",

@@ -25,8 +25,13 @@ from tests.models.case import COMMON
 
 IDS = torch.randint(0, 96, (40,), generator=torch.Generator().manual_seed(5)).tolist()
 CONFIG = COMMON | {
-    **{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32},
-    **{"vocab_size": 96, "hidden_size": 128, "intermediate_size": 256, "rms_norm_eps": 1e-5},
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "head_dim": 32,
+    "vocab_size": 96,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "rms_norm_eps": 1e-5,
 }
 Tensors = dict[str, torch.Tensor]
 Written = tuple[Tensors, torch.Tensor]
@@ -395,6 +400,43 @@ def test_bitsandbytes(kind: str, folder: Path, tmp_path: Path) -> None:
 
     settings = {"quant_method": "bitsandbytes", "load_in_4bit": kind != "int8"}
     check(rewritten(folder, tmp_path, settings, write), {"int8"} if kind == "int8" else set())
+
+
+def test_mxfp4_experts(tmp_path: Path) -> None:
+    config = COMMON | {
+        "architectures": ["GptOssForCausalLM"],
+        "model_type": "gpt_oss",
+        "intermediate_size": 96,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "tie_word_embeddings": True,
+        "sliding_window": 32,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 600.0},
+    }
+    folder = harness.write_checkpoint(tmp_path / "plain", config)
+    table = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    stored: Tensors = {}
+    meant: Tensors = {}
+    for name, weight in load_file(folder / "model.safetensors").items():
+        stored[name] = meant[name] = weight
+        if weight.dim() == 3:
+            del stored[name]
+            blocks = weight.transpose(1, 2).unflatten(-1, (-1, 32))  # [E, out, blocks, 32]
+            powers = (blocks.abs().amax(-1) / 6.0).log2().ceil()
+            codes = (blocks[..., None] / powers.exp2()[..., None, None] - table).abs().argmin(-1)
+            stored[f"{name}_blocks"] = (codes[..., ::2] | codes[..., 1::2] << 4).to(torch.uint8)
+            stored[f"{name}_scales"] = (powers + 127).to(torch.uint8)
+            numbers = table[codes] * powers.exp2()[..., None]
+            meant[name] = numbers.flatten(-2).transpose(1, 2).contiguous()
+    for where, tensors in (("quantized", stored), ("meant", meant)):
+        (tmp_path / where).mkdir()
+        save_file(tensors, tmp_path / where / "model.safetensors", metadata={"format": "pt"})
+    settings = {"quantization_config": {"quant_method": "mxfp4"}}
+    (tmp_path / "quantized" / "config.json").write_text(json.dumps(config | settings))
+    (tmp_path / "meant" / "config.json").write_text(json.dumps(config))
+    ours = describe(str(tmp_path / "quantized"))
+    assert ours.formats.of("layers.1.feed_forward.experts").name == "int8_g32"
+    check((tmp_path / "quantized", tmp_path / "meant"), {"int8_g32"})
 
 
 @pytest.mark.parametrize(

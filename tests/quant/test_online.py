@@ -15,6 +15,7 @@ from quire.models import footprint
 from quire.ops.cpu.library import library
 from quire.protocol.errors import SettingsError
 from quire.quant.formats import PLAIN
+from quire.quant.schemes.checkpoint import METHODS
 from quire.quant.schemes.online import CHECKPOINT_METHODS, SCHEMES, UNQUANTIZED, online_scheme
 
 DEMO = "quire/models/demo"
@@ -26,20 +27,20 @@ def resolved(name: str | None) -> ResolvedSettings:
 
 
 def test_the_setting_offers_every_scheme() -> None:
-    assert options(server=False)["quantization"].choices == tuple(SCHEMES)
+    assert set(options(server=False)["quantization"].choices or ()) == {*SCHEMES, *METHODS}
     assert get_type_hints(ModelConfig)["quantization"] == str | None
     assert EngineArgs(DEMO, quantization=None).quantization is None
-    with pytest.raises(SettingsError, match=r"quantization is 'awq'; it must be one of: int8, "):
-        EngineArgs(DEMO, quantization="awq")
+    with pytest.raises(SettingsError, match=r"quantization is 'aqlm'; it must be one of: int8, "):
+        EngineArgs(DEMO, quantization="aqlm")
 
 
 def test_names_that_are_not_schemes_are_refused_with_those_that_are() -> None:
     assert not CHECKPOINT_METHODS & set(SCHEMES)
-    with pytest.raises(ValueError, match=r"'awq' is not served by this version; .* int8, .*int4"):
-        online_scheme("awq")
+    with pytest.raises(ValueError, match=r"'aqlm' is not served by this version; .* int8, .*int4"):
+        online_scheme("aqlm")
     with pytest.raises(ValueError, match="'int3' is unknown"):
         online_scheme("int3")
-    with pytest.raises(SettingsError, match="'gptq' is not served"):
+    with pytest.raises(SettingsError, match="'gptq' is asked for, but the checkpoint holds plain floats"):
         resolved("gptq")
 
 

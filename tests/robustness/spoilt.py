@@ -11,6 +11,12 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from quire.protocol.options import StructuredOutputsParams
+from quire.protocol.params import SamplingParams
+from quire.server.schema.chat import ChatRequest, TokenizeRequest
+from quire.server.schema.completions import CompletionRequest
+from quire.server.schema.messages import MessagesRequest
+from quire.server.schema.responses import ResponsesRequest
 from tests.robustness.valid import GENERATING, ROUTES, Body, Rng
 
 _PATHS = list(ROUTES)
@@ -26,6 +32,11 @@ ODD: tuple[Any, ...] = (
     {"$ref": "#"}, {"type": "object", "properties": {"a": {"$ref": "#"}}}, {"role": "user"},
     {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}, {"__class__": 1},
 )  # fmt: skip
+_FORMS = (SamplingParams, StructuredOutputsParams, ChatRequest, TokenizeRequest, CompletionRequest)
+_FORMS += (MessagesRequest, ResponsesRequest)
+_NAMES = sorted({name for form in _FORMS for name in form.__struct_fields__})
+"""Every field that any body may have."""
+_OTHERS = ("", "max_token", "constructor", "__class__", "x" * 300, "é", "type", "$ref")
 _LITERALS = (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"9" * 500, b"'x'", b"undefined", b"01")
 _TYPES = (
     "application/json",
@@ -82,7 +93,7 @@ def request_of(seed: int, number: int) -> Sent:
 def _spoil(rng: Rng, body: Body) -> None:
     """One change somewhere in the body."""
     holder, key = _place(rng, body)
-    how = rng.randrange(9)
+    how = rng.randrange(10)
     if how <= 2 or (holder is body and key is None):
         _put(rng, holder, key, copy.deepcopy(rng.choice(ODD)))
     elif how == 3:
@@ -101,7 +112,7 @@ def _spoil(rng: Rng, body: Body) -> None:
             nested = [nested] if rng.random() < 0.5 else {"a": nested}
         _put(rng, holder, key, nested)
     elif isinstance(holder, dict):
-        name = rng.choice(("", "max_token", "constructor", "x" * 300, "é", "prompt", "tools", "n"))
+        name = rng.choice(_NAMES if rng.random() < 0.8 else _OTHERS)
         holder[name] = copy.deepcopy(rng.choice(ODD))
 
 

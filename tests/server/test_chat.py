@@ -263,7 +263,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"documents": ["a"]}, "documents"),
     ({"max_tokens": 4, "max_completion_tokens": 5}, "max_tokens"),
     ({"max_tokens": 0}, "max_tokens"),
-    ({"max_tokens": None, "max_completion_tokens": 1000}, "max_completion_tokens"),
+    ({"max_tokens": None, "max_completion_tokens": 0}, "max_completion_tokens"),
     ({"top_logprobs": 2}, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),

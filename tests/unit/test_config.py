@@ -131,9 +131,9 @@ def test_a_refusal_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         read_serve(["m", "--quantization-config", '{"linear": "fp8"}'])
     assert ended.value.code == 2
-    assert "cannot be used: quantised checkpoints are not read" in capsys.readouterr().err
+    assert "cannot be used: a checkpoint's own settings are read" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        read_serve(["m", "-q", "awq"])
+        read_serve(["m", "-q", "aqlm"])
     assert "int8" in capsys.readouterr().err
     assert read_serve(["m", "-q", "int4"]).settings.model.quantization == "int4"
     with pytest.raises(SettingsError, match="one device"):

@@ -12,7 +12,7 @@ import pytest
 from quire.engine.request import NEVER, Request
 from quire.engine.scheduler.policy import chunk_len
 from quire.engine.scheduler.queue import OrderedSequences
-from quire.protocol.errors import InvalidRequestError, NotServedError, SettingsError
+from quire.protocol.errors import InvalidRequestError, SettingsError
 from quire.protocol.outputs import SequenceUpdate
 from quire.protocol.params import PoolingParams, SamplingParams
 from quire.protocol.request import EngineRequest
@@ -215,8 +215,8 @@ def test_requests_that_can_never_run_are_refused(depth: int) -> None:
             driver.add("b", ids)
     with pytest.raises(InvalidRequestError, match="max_tokens"):
         driver.add("b", prompt(8), max_tokens=2, resume_ids=[[1, 2]])
-    pooling = EngineRequest(request_id="c", prompt_token_ids=[1], params=PoolingParams())
-    with pytest.raises(NotServedError):
+    pooling = EngineRequest(request_id="c", prompt_token_ids=[1] * 33, params=PoolingParams())
+    with pytest.raises(InvalidRequestError, match="33 tokens"):
         driver.scheduler.add(pooling)
     driver.run(depth)
     driver.assert_right("a")

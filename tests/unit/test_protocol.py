@@ -51,6 +51,7 @@ REQUEST = EngineRequest(
     embeds=TENSOR,
     embed_rows=(0, 2),
     spans=((1, 2),),
+    type_from=3,
     encoder=EncoderInput(token_ids=[7], tensors={"mel": TENSOR}),
     grammar=GrammarSpec(kind="json", text="{}", options={"strict": True}, starts_after_ids=(8, 9)),
     end_of_thinking_ids=(8,),
@@ -76,6 +77,7 @@ NEW_ROW = NewRow(
     embeds=TENSOR,
     embed_rows=(0,),
     spans=((0, 1),),
+    type_from=2,
     encoder=EncoderInput(token_ids=[1]),
     needs_mask=True,
 )
@@ -135,6 +137,7 @@ OUTPUTS = EngineOutputs(
             num_cached_tokens=0,
             queued_s=0.5,
             scheduled_s=0.75,
+            pooled=TENSOR,
             error="e",
         )
     ],

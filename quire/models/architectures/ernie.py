@@ -50,6 +50,7 @@ def ernie4_5_moe(hf: HfConfig) -> DecoderSpec:
         width=width,
         activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
         choice_bias=hf.bool_("moe_use_aux_free", True),
+        router_float32=True,
         shared_width=hf.int_("moe_num_shared_experts", 2, minimum=0) * width,
     )
     first, step = hf.int_("moe_layer_start_index", 1, minimum=0), hf.int_("moe_layer_interval", 1)

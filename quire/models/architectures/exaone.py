@@ -1,4 +1,4 @@
-"""EXAONE 4: norms after each part and over each head of q and k; layers without a window have no positions.
+"""EXAONE: from 4 on norms after each part and over each head of q and k, positions where a window is.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense
+from quire.models.hf_decoder import activation, attention, decoder, dense
 from quire.models.hf_parts import sliding_layers
-from quire.models.names import LLAMA_NAMES, POST_NORM_RULES, QK_NORM_RULES
+from quire.models.name_parts import gate_and_up, ours, pair, separate_heads
+from quire.models.names import LLAMA_NAMES, POST_NORM_RULES, QK_NORM_RULES, Rule, WeightMap
 from quire.models.spec import DecoderSpec, LayerSpec
 
 
@@ -41,8 +42,41 @@ def exaone4(hf: HfConfig) -> DecoderSpec:
     return decoder(hf, layers)
 
 
+def exaone(hf: HfConfig) -> DecoderSpec:
+    """`ExaoneForCausalLM` (3.0 and 3.5): Llama under other names. Source: arXiv 2412.04862."""
+    hf.skip("embed_dropout", "num_hidden_layers")
+    layer = LayerSpec(
+        mixer=attention(hf, bias=None),
+        feed_forward=dense(hf, activation=activation(hf, key="activation_function")),
+        norm_eps=hf.positive("layer_norm_epsilon", 1e-5),
+    )
+    return decoder(hf, [layer] * hf.int_("num_layers", 32))
+
+
+_H = "transformer.h.{layer}"
+
+EXAONE_NAMES = WeightMap(
+    rules=(
+        Rule("transformer.wte.weight", "embedding.weight"),
+        *separate_heads(_H, *(f"attn.attention.{name}_proj" for name in "qkv")),
+        *ours(
+            _H,
+            ("ln_1", "norm_before_mixer"),
+            ("attn.attention.out_proj", "mixer.out"),
+            ("ln_2", "norm_before_feed_forward"),
+            ("mlp.c_proj", "feed_forward.down"),
+        ),
+        *gate_and_up(f"{_H}.mlp", "c_fc_0", "c_fc_1"),
+        *pair("transformer.ln_f", "final_norm"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    ignored=(f"{_H}.attn.attention.rotary.inv_freq",),
+    ignored_if_tied=("lm_head.weight",),
+)
+
 ARCHITECTURES = {
+    "ExaoneForCausalLM": Architecture(exaone, EXAONE_NAMES),
     "Exaone4ForCausalLM": Architecture(
         exaone4, LLAMA_NAMES.with_rules(*POST_NORM_RULES, *QK_NORM_RULES)
-    )
+    ),
 }

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, dense, plain, with_placement
-from quire.models.name_parts import GATE_UP_RULE
-from quire.models.names import LLAMA_NAMES, Rule
-from quire.models.spec import DecoderSpec
+from quire.models.hf_decoder import attention, decoder, dense, plain, with_placement
+from quire.models.name_parts import GATE_UP_RULE, joined_heads, ours, pair
+from quire.models.names import LLAMA_NAMES, Rule, WeightMap
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Rope
 
 
 def glm(hf: HfConfig) -> DecoderSpec:
@@ -32,6 +32,45 @@ def glm4(hf: HfConfig) -> DecoderSpec:
     return with_placement(glm(hf), "sandwich")
 
 
+def chatglm(hf: HfConfig) -> DecoderSpec:
+    """`ChatGLMModel` (ChatGLM 2 and 3, GLM-4 in its first form). Source: arXiv 2406.12793."""
+    for key, wanted in (
+        ("rmsnorm", True),
+        ("post_layer_norm", True),
+        ("add_bias_linear", False),
+        ("apply_residual_connection_post_layernorm", False),
+    ):
+        if hf.bool_(key, wanted) is not wanted:
+            raise hf.refuse(key, f"only {str(wanted).lower()} is supported")
+    # Where the reference rounds, what it fuses, and prefixes that are not of the model.
+    hf.skip("apply_query_key_layer_scaling", "attention_softmax_in_fp32", "bias_dropout_fusion")
+    hf.skip(
+        "fp32_residual_connection", "attn_implementation", "classifier_dropout", "original_rope"
+    )
+    hf.skip("pre_seq_len", "prefix_projection", "quantization_bit", "interleaved_qkv", "vocab_size")
+    width, heads = hf.int_("hidden_size"), hf.int_("num_attention_heads")
+    size = hf.int_("kv_channels", width // heads)
+    groups = hf.int_("multi_query_group_num", 1)
+    mixer = Attention(
+        num_heads=heads,
+        num_kv_heads=groups if hf.bool_("multi_query_attention", False) else heads,
+        head_size=size,
+        rope=Rope(dim=size // 2, theta=10_000.0 * hf.positive("rope_ratio", 1.0), interleaved=True),
+        qkv_bias=hf.bool_("add_qkv_bias", False),
+    )
+    layer = LayerSpec(
+        mixer=mixer,
+        feed_forward=Dense(width=hf.int_("ffn_hidden_size")),
+        norm_eps=hf.positive("layernorm_epsilon", 1e-5),
+    )
+    return decoder(
+        hf,
+        [layer] * hf.int_("num_layers", 28),
+        vocab_size=hf.int_("padded_vocab_size"),
+        max_position_embeddings=hf.int_("seq_length", 2048),
+    )
+
+
 _LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
 
 GLM_NAMES = LLAMA_NAMES.without(f"{_OURS}.feed_forward.gate_up").with_rules(GATE_UP_RULE)
@@ -40,7 +79,29 @@ GLM4_NAMES = GLM_NAMES.with_rules(
     Rule(f"{_LAYER}.post_mlp_layernorm.weight", f"{_OURS}.norm_after_feed_forward.weight"),
 )
 
+_BLOCK = "transformer.encoder.layers.{layer}"
+
+CHATGLM_NAMES = WeightMap(
+    rules=(
+        Rule("transformer.embedding.word_embeddings.weight", "embedding.weight"),
+        *joined_heads(f"{_BLOCK}.self_attention.query_key_value"),
+        *ours(
+            _BLOCK,
+            ("input_layernorm", "norm_before_mixer"),
+            ("self_attention.dense", "mixer.out"),
+            ("post_attention_layernorm", "norm_before_feed_forward"),
+            ("mlp.dense_4h_to_h", "feed_forward.down"),
+        ),
+        Rule(f"{_BLOCK}.mlp.dense_h_to_4h.weight", f"{_OURS}.feed_forward.gate_up.weight", (0, 1)),
+        *pair("transformer.encoder.final_layernorm", "final_norm"),
+        Rule("transformer.output_layer.weight", "head.weight"),
+    ),
+    ignored=("transformer.rotary_pos_emb.inv_freq",),
+    ignored_if_tied=("transformer.output_layer.weight",),
+)
+
 ARCHITECTURES = {
+    "ChatGLMForConditionalGeneration": Architecture(chatglm, CHATGLM_NAMES),
     "GlmForCausalLM": Architecture(glm, GLM_NAMES),
     "Glm4ForCausalLM": Architecture(glm4, GLM4_NAMES),
 }

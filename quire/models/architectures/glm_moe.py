@@ -85,6 +85,7 @@ def minimax_m2(hf: HfConfig) -> DecoderSpec:
         activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
         scoring="sigmoid",
         choice_bias=True,
+        router_float32=True,
     )
     return _decoder(hf, mixer, [part] * hf.int_("num_hidden_layers"), eps=eps, max_len=196_608)
 

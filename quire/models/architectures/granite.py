@@ -1,4 +1,4 @@
-"""Granite: the plain layer with factors for the embedding, attention scores, residuals and logits.
+"""Granite, HyperCLOVA X, MiniCPM: the plain layer with factors of embedding, scores, residuals and logits.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
@@ -45,6 +45,26 @@ def hyperclovax(hf: HfConfig) -> DecoderSpec:
     return replace(with_placement(spec, placement), logit_scale=hf.positive("logits_scaling", 1.0))
 
 
+def minicpm(hf: HfConfig) -> DecoderSpec:
+    """`MiniCPMForCausalLM`: the same factors, told by width and depth. Source: arXiv 2404.06395."""
+    if hf.int_("num_experts", 0, minimum=0):
+        raise hf.refuse("num_experts", "experts are not described for this architecture")
+    width, depth = hf.int_("hidden_size"), hf.int_("num_hidden_layers")
+    layer = LayerSpec(
+        mixer=attention(hf),
+        feed_forward=dense(hf),
+        norm_eps=hf.positive("rms_norm_eps", 1e-6),
+        residual_scale=hf.positive("scale_depth", 1.0) / depth**0.5,
+    )
+    return decoder(
+        hf,
+        layer,
+        tie=True,
+        embedding_scale=hf.positive("scale_emb", 1.0),
+        logit_scale=hf.positive("dim_model_base", 1.0) / width,
+    )
+
+
 def granite_moe(hf: HfConfig) -> DecoderSpec:
     """`GraniteMoeForCausalLM`, and `GraniteMoeSharedForCausalLM` with a part that all tokens pass.
 
@@ -80,6 +100,7 @@ HYPERCLOVAX_NAMES = LLAMA_NAMES.with_rules(
 
 ARCHITECTURES = {
     "GraniteForCausalLM": Architecture(granite, LLAMA_NAMES),
+    "MiniCPMForCausalLM": Architecture(minicpm, LLAMA_NAMES),
     "HyperCLOVAXForCausalLM": Architecture(hyperclovax, HYPERCLOVAX_NAMES),
     "GraniteMoeForCausalLM": Architecture(granite_moe, MOE_NAMES),
     "GraniteMoeSharedForCausalLM": Architecture(granite_moe, MOE_NAMES),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, dense, plain
-from quire.models.name_parts import joined_heads, ours
+from quire.models.name_parts import gate_and_up, joined_heads, ours
 from quire.models.names import LLAMA_NAMES, Rule, WeightMap
 from quire.models.spec import DecoderSpec, Rope
 
@@ -38,7 +38,8 @@ def baichuan(hf: HfConfig) -> DecoderSpec:
     """`BaiChuanForCausalLM` and `BaichuanForCausalLM` with positions that turn, which are those of 7B."""
     if not hf.has("max_position_embeddings"):
         raise hf.refuse(
-            "max_position_embeddings", "models of 13B, whose scores fall with the distance, are not known"
+            "max_position_embeddings",
+            "models of 13B, whose scores fall with the distance, are not known",
         )
     # What training asks for; a length again.
     hf.skip("z_loss_weight", "model_max_length", "_from_model_config")
@@ -58,8 +59,7 @@ INTERNLM2_NAMES = WeightMap(
             ("ffn_norm", "norm_before_feed_forward"),
             ("feed_forward.w2", "feed_forward.down"),
         ),
-        Rule(f"{_LAYER}.feed_forward.w1.weight", "layers.{layer}.feed_forward.gate_up.weight", (0,)),
-        Rule(f"{_LAYER}.feed_forward.w3.weight", "layers.{layer}.feed_forward.gate_up.weight", (1,)),
+        *gate_and_up(f"{_LAYER}.feed_forward", "w1", "w3"),
         Rule("model.norm.weight", "final_norm.weight"),
         Rule("output.weight", "head.weight"),
     ),

@@ -10,17 +10,19 @@ from typing import Any
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, dense, plain, with_parts
+from quire.models.hf_decoder import activation, attention, decoder, dense, plain, with_parts
 from quire.models.hf_parts import moe_layers, sliding_layers
+from quire.models.name_parts import gate_and_up, joined_heads, ours, pair
 from quire.models.names import (
     LLAMA_NAMES,
     QK_NORM_RULES,
     Rule,
+    WeightMap,
     expert_rules,
     router_rules,
     shared_rules,
 )
-from quire.models.spec import Attention, DecoderSpec, Moe
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Moe
 
 
 def qwen2(hf: HfConfig, *, qkv_bias: bool = True) -> DecoderSpec:
@@ -32,6 +34,39 @@ def qwen3(hf: HfConfig) -> DecoderSpec:
     """`Qwen3ForCausalLM`: an RMS norm over each head of q and k before RoPE."""
     eps = hf.positive("rms_norm_eps", 1e-6)
     return _decoder(hf, attention(hf, head_dim=128, qk_norm="per_head", norm_eps=eps))
+
+
+def qwen(hf: HfConfig) -> DecoderSpec:
+    """`QWenLMHeadModel`, up to the trained length: what it changes beyond that is not computed here.
+
+    `intermediate_size` is that of gate and up together. Source: arXiv 2309.16609.
+    """
+    hf.skip("use_dynamic_ntk", "use_logn_attn", "max_position_embeddings")
+    # Numbers and kernels of other code; sizes that are told twice.
+    hf.skip("bf16", "fp16", "fp32", "softmax_in_fp32", "onnx_safe", "use_flash_attn")
+    hf.skip("use_cache_quantization", "use_cache_kernel", "tokenizer_type", "scale_attn_weights")
+    hf.skip("attn_dropout_prob", "emb_dropout_prob", "kv_channels")
+    if not hf.bool_("no_bias", True):
+        raise hf.refuse("no_bias", "only q, k and v have biases in this architecture")
+    one = attention(
+        hf,
+        bias=None,
+        theta=("rotary_emb_base", 10_000.0),
+        part=("rotary_pct", 1.0),
+        qkv_bias=True,
+    )
+    layer = LayerSpec(
+        mixer=one,
+        feed_forward=Dense(width=hf.int_("intermediate_size") // 2),
+        norm_eps=hf.positive("layer_norm_epsilon", 1e-6),
+    )
+    return decoder(hf, layer, max_position_embeddings=hf.int_("seq_length", 2048))
+
+
+def mimo(hf: HfConfig) -> DecoderSpec:
+    """`MiMoForCausalLM`: Qwen 2 beside layers that draft further tokens. Source: arXiv 2505.07608."""
+    hf.skip("num_nextn_predict_layers")
+    return qwen2(hf, qkv_bias=hf.bool_("attention_bias", True))
 
 
 def qwen2_moe(hf: HfConfig) -> DecoderSpec:
@@ -83,7 +118,30 @@ def _decoder(hf: HfConfig, mixer: Attention) -> DecoderSpec:
 
 MOE_RULES = (*expert_rules("mlp"), *router_rules("mlp.gate"))
 
+_H = "transformer.h.{layer}"
+
+QWEN_NAMES = WeightMap(
+    rules=(
+        Rule("transformer.wte.weight", "embedding.weight"),
+        *joined_heads(f"{_H}.attn.c_attn"),
+        *ours(
+            _H,
+            ("ln_1", "norm_before_mixer"),
+            ("attn.c_proj", "mixer.out"),
+            ("ln_2", "norm_before_feed_forward"),
+            ("mlp.c_proj", "feed_forward.down"),
+        ),
+        *gate_and_up(f"{_H}.mlp", "w2", "w1"),
+        *pair("transformer.ln_f", "final_norm"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    ignored=("transformer.rotary_emb.inv_freq",),
+    ignored_if_tied=("lm_head.weight",),
+)
+
 ARCHITECTURES = {
+    "QWenLMHeadModel": Architecture(qwen, QWEN_NAMES),
+    "MiMoForCausalLM": Architecture(mimo, replace(LLAMA_NAMES, drafts=("model.mtp_layers.",))),
     "Qwen2ForCausalLM": Architecture(qwen2, LLAMA_NAMES),
     "Qwen3ForCausalLM": Architecture(qwen3, LLAMA_NAMES.with_rules(*QK_NORM_RULES)),
     "Qwen2MoeForCausalLM": Architecture(

@@ -1,4 +1,4 @@
-"""StableLM and StarCoder 2: LayerNorm with bias in Llama's names, with a gate or without.
+"""StableLM, Orion and StarCoder 2: LayerNorm with bias in Llama's names, with a gate or without.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
@@ -27,6 +27,18 @@ def stablelm(hf: HfConfig) -> DecoderSpec:
         placement="parallel_shared" if hf.bool_("use_parallel_residual", False) else "pre",
         norm="layer",
         norm_eps=hf.positive("layer_norm_eps", 1e-5),
+    )
+    return decoder(hf, layer, max_len=4096)
+
+
+def orion(hf: HfConfig) -> DecoderSpec:
+    """`OrionForCausalLM`: Llama with LayerNorm. Source: arXiv 2401.12246."""
+    hf.skip("max_sequence_length")
+    layer = LayerSpec(
+        mixer=attention(hf),
+        feed_forward=dense(hf),
+        norm="layer",
+        norm_eps=hf.positive("rms_norm_eps", 1e-5),
     )
     return decoder(hf, layer, max_len=4096)
 
@@ -73,5 +85,6 @@ STARCODER2_NAMES = LLAMA_NAMES.without("layers.{layer}.feed_forward.down").with_
 
 ARCHITECTURES = {
     "StableLmForCausalLM": Architecture(stablelm, STABLELM_NAMES),
+    "OrionForCausalLM": Architecture(orion, LLAMA_NAMES.with_rules(*NORM_BIAS_RULES)),
     "Starcoder2ForCausalLM": Architecture(starcoder2, STARCODER2_NAMES),
 }

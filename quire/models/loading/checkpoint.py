@@ -50,19 +50,35 @@ NOTHING = Checkpoint({}, {}, None, "float32")
 """Of a folder that is not looked into."""
 
 
+def method_of(folder: Path, config: Mapping[str, Any]) -> str | None:
+    """How the folder's weights are quantized, as it calls it; None if they are plain.
+
+    Raises ModelLoadError for a method that is not read.
+    """
+    settings = config.get("quantization_config")
+    if not settings:
+        return None
+    if not isinstance(settings, dict) or not isinstance(settings.get("quant_method"), str):
+        raise ModelLoadError(f"{folder}/config.json: quantization_config names no quant_method")
+    method: str = settings["quant_method"]
+    try:
+        if method != "gguf":
+            find_scheme(method)
+    except ValueError as error:
+        raise ModelLoadError(f"{folder}/config.json: {error}") from None
+    return method
+
+
 def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
     """The tensors of a folder with this config.json.
 
     Raises ModelLoadError for damaged files, and settings of quantization that are not known.
     """
-    settings = config.get("quantization_config")
-    if not settings:
+    method = method_of(folder, config)
+    if method is None:
         found = headers.read_headers(folder)
         tensors = {name: plain(name, header.shape) for name, header in found.items()}
         return Checkpoint(tensors, found, None, headers.common_dtype(found))
-    if not isinstance(settings, dict) or not isinstance(settings.get("quant_method"), str):
-        raise ModelLoadError(f"{folder}/config.json: quantization_config names no quant_method")
-    method = settings["quant_method"]
     if method == "gguf":
         header, tensors = read_gguf(folder, config)
         kept = any(tensor.format.bits for tensor in tensors.values())
@@ -70,10 +86,9 @@ def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
             tensors, header.tensors, "gguf" if kept else None, float_dtype(header), header
         )
     try:
-        scheme = find_scheme(method)
         found = headers.read_headers(folder, headers.STORED_BYTES)
         infos = {name: TensorInfo(one.element, one.shape) for name, one in found.items()}
-        tensors = scheme(settings, infos, lambda name: found[name].read())
+        tensors = find_scheme(method)(config["quantization_config"], infos, lambda name: found[name].read())
     except ValueError as error:
         raise ModelLoadError(f"{folder}: {error}") from error
     left = {
@@ -82,8 +97,8 @@ def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         if not tensor.decoder
         for member in tensor.members.values()
     }
-    for name, header in left.items():
-        headers.check_float(name, header)
+    for name, one in left.items():
+        headers.check_float(name, one)
     return Checkpoint(tensors, found, method, headers.common_dtype(left))
 
 
@@ -124,8 +139,14 @@ def kept_formats(
 
 
 def _joined(pieces: tuple[Piece, ...], tensors: Mapping[str, StoredTensor]) -> Format:
-    if any(
-        piece.transpose or piece.fold == "add_one" or piece.expert is not None for piece in pieces
-    ):
+    if not all(_is_kept(piece, tensors[piece.source]) for piece in pieces):
         return PLAIN
     return joined_format(tensors[piece.source].format for piece in pieces) or PLAIN
+
+
+def _is_kept(piece: Piece, stored: StoredTensor) -> bool:
+    """Whether a piece takes rows of what is stored, and no more."""
+    is_turned = bool(stored.options.get("is_turned"))
+    if piece.expert is not None and not is_turned:
+        return False
+    return piece.fold != "add_one" and piece.transpose == is_turned

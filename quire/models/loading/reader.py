@@ -161,8 +161,11 @@ class _Checkpoint:
         """A matrix in a format, in memory of its own."""
         parameter, room = self._table[name], None
         for piece in self._plan[name]:
-            found = self._decoded(piece, self._checkpoint.tensors[piece.source], self._dtype)
+            stored = self._checkpoint.tensors[piece.source]
+            found = self._decoded(piece, stored, self._dtype)
             self._bar.update()
+            if stored.options.get("is_turned"):  # codes are [out, in] whatever the name says
+                piece = replace(piece, transpose=False)
             if isinstance(found, QuantizedWeight):
                 weight = as_format(map_rows(found, partial(folded, piece=piece)), format)
             else:
@@ -215,10 +218,11 @@ class DummySource:
     def __call__(self, name: str) -> torch.Tensor:
         """The parameter in memory of its own."""
         parameter = self._table[name]
-        if parameter.is_float32:
+        if parameter.is_float32 and parameter.group != "router_float32":
             fill = torch.zeros if name.endswith(".bias") else torch.ones
             return fill(parameter.shape, dtype=torch.float32, device=self._device)
-        result = torch.empty(parameter.shape, dtype=self._dtype, device=self._device)
+        dtype = torch.float32 if parameter.is_float32 else self._dtype
+        result = torch.empty(parameter.shape, dtype=dtype, device=self._device)
         return self._draw(name, result)
 
     def borrow(self, name: str) -> torch.Tensor:
@@ -245,6 +249,8 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     if piece.fold == "gather_quarters":
         quarters = tensor.reshape(4, 3, -1, *tensor.shape[1:])
         tensor = quarters[:, [0, 2, 1]].transpose(0, 1).flatten(0, 2)
+    if piece.fold == "unit_rows":
+        tensor = torch.nn.functional.normalize(tensor.float())
     if piece.fold == "split_turns":
         tensor = torch.cat((tensor[0::2], tensor[1::2]))
     if piece.fold == "add_one":

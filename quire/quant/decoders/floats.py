@@ -53,12 +53,15 @@ def mxfp4(
     return QuantizedWeight(stored.format, numbers.to(torch.int8), scales, dtype)
 
 
-def mxfp4_experts(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
-    """Blocks [.., rows, blocks, 16] as floats [.., blocks * 32, rows]; the first axis may be cut off."""
-    codes, exponents = members["codes"], members["scales"]
-    numbers = _named(codes.flatten(-2)) * 2.0
-    scales = half_power(exponents).repeat_interleave(32, -1)
-    return (numbers * scales).transpose(-1, -2)
+def mxfp4_experts(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """Blocks [rows, blocks, 16] of one expert as codes [rows, K], or as floats [K, rows]."""
+    numbers = _named(members["codes"].flatten(-2)) * 2.0
+    scales = half_power(members["scales"])
+    if stored.format.bits is not None:
+        return QuantizedWeight(stored.format, numbers.to(torch.int8), scales, dtype)
+    return (numbers * scales.repeat_interleave(32, -1)).transpose(-1, -2)
 
 
 def table_blocks(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:

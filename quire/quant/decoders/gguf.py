@@ -15,6 +15,7 @@ from quire.ops.quantized import QuantizedWeight
 from quire.quant.decoders.pieces import empty, put_rows
 from quire.quant.formats import Format
 from quire.quant.rounding import quantize
+from quire.quant.schemes.gguf import TYPES
 
 Coded = tuple[torch.Tensor, torch.Tensor]
 """codes [blocks, n] int8 and scales [blocks, n / 32] float32."""
@@ -24,6 +25,7 @@ _CHUNK = (
 )  # numbers that are decoded at a time: floats of them are many times the file's bytes
 _NONLINEAR = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _FOUR_BIT_FLOATS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # twice e2m1
+_BLOCK_BYTES = {kind.name: kind.num_bytes for kind in TYPES.values()}
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -44,7 +46,7 @@ def decode(
     step = max(_CHUNK // depth, 1)
     for start in range(0, numbers, step):
         piece = rows[start : start + step]
-        blocks = piece.reshape(-1, BLOCK_BYTES[kind])
+        blocks = piece.reshape(-1, _BLOCK_BYTES[kind])
         if room is None:
             floats[start : start + step] = _floats(blocks, kind).view(len(piece), depth)
         else:
@@ -261,9 +263,3 @@ FLOATING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Q6_K": _q6_k,
 }
 """Types whose blocks are made floats [blocks, n]."""
-
-BLOCK_BYTES = {
-    **{"Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24, "Q8_0": 34, "IQ4_NL": 18, "MXFP4": 17},
-    **{"Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210, "IQ4_XS": 136},
-    **{"TQ1_0": 54, "TQ2_0": 66},
-}

@@ -85,7 +85,7 @@ def stream(words: torch.Tensor, bits: int) -> torch.Tensor:
     if 32 % bits == 0:
         return fields(words, bits)
     ones = words.to(torch.int32).unsqueeze(-1) >> torch.arange(32, dtype=torch.int32) & 1
-    values = ones.flatten(1).unflatten(1, (-1, bits)).to(torch.int16)
+    values = ones.reshape(words.shape[0], -1, bits).to(torch.int16)
     return (values << torch.arange(bits, dtype=torch.int16)).sum(-1, dtype=torch.int16)
 
 

@@ -23,7 +23,7 @@ def bitsandbytes(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[
     found: dict[str, StoredTensor] = {}
     left: dict[str, TensorInfo] = {}
     for name, info in infos.items():
-        stem, dot, kind = name.rpartition(".")
+        stem, _, kind = name.rpartition(".")
         if info.element == "I8" and kind == "weight" and len(info.shape) == 2:
             rows = info.shape[0]
             found[name] = StoredTensor(

@@ -100,7 +100,7 @@ def scheme_for(wanted: str | None, method: str | None, formats: FormatTable, dev
     Raises ValueError if both are there and differ.
     """
     if method is None:
-        if wanted in METHODS:
+        if wanted in METHODS and wanted not in SCHEMES:
             raise ValueError(
                 f"quantization {wanted!r} is asked for, but the checkpoint holds plain floats; leave it out, "
                 f"or make fewer bits of them with one of: {', '.join(SCHEMES)}"

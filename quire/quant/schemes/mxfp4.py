@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from quire.quant.formats import Format
 from quire.quant.schemes.parts import Infos, Read, collect, member
 from quire.quant.stored import StoredTensor
 
 
 def mxfp4(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
-    """The weights of a checkpoint whose experts are in blocks; they become floats [E, in, out]."""
+    """The weights of a checkpoint whose experts are in blocks; codes are [E, out, in], floats turned."""
     found = {}
     for name, info in infos.items():
         if not name.endswith("_blocks") or info.element != "U8" or len(info.shape) != 4:
@@ -29,5 +30,7 @@ def mxfp4(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, St
                 "scales": member(infos, f"{stem}_scales", (experts, rows, blocks), ("U8",)),
             },
             decoder="mxfp4_experts",
+            options={"is_turned": True},
+            format=Format("int8", 32),
         )
     return collect(infos, found)

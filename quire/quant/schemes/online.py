@@ -51,10 +51,9 @@ SCHEMES: dict[str, OnlineScheme] = {
 and the vocabulary is a small part of what a large model reads. fp8 leaves it as it is, as elsewhere."""
 
 _METHODS = """
-aqlm auto-round auto_gptq awq awq_marlin bitblas bitsandbytes compressed-tensors cpu_awq
-deepspeedfp experts_int8 fbgemm_fp8 gguf gptq gptq_bitblas gptq_marlin gptq_marlin_24 hqq
-inc ipex marlin modelopt modelopt_fp4 moe_wna16 mxfp4 mxfp8 neuron_quant petit_nvfp4
-ptpc_fp8 qqq quark rtn squeezellm torchao tpu_int8 int8_per_channel_weight_only
+aqlm auto-round bitblas deepspeedfp experts_int8 gptq_bitblas gptq_marlin_24 hqq
+inc ipex marlin moe_wna16 mxfp8 neuron_quant petit_nvfp4
+qqq quark rtn squeezellm torchao tpu_int8 int8_per_channel_weight_only
 """
 
 CHECKPOINT_METHODS = frozenset(_METHODS.split())

@@ -171,8 +171,6 @@ def _of_family(header: GgufHeader, config: dict[str, Any], head_size: int) -> No
     if name == "phi3" and "rope_scaling" in config:
         original = header.values.get("phi3.rope.scaling.original_context_length")
         config["original_max_position_embeddings"] = original
-    if name == "llama" and "output.weight" not in header.tensors:
-        config["tie_word_embeddings"] = True
     if "blk.0.attn_q.bias" in header.tensors and name == "llama":
         config["attention_bias"] = True
 

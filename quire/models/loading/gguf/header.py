@@ -173,7 +173,7 @@ class _Reader:
 
     def _count(self, what: str, width: int) -> int:
         """How many things follow, each of at least `width` bytes."""
-        count = self._number("Q", what)
+        count = int(self._number("Q", what))
         if count * width > self._end - self._place:
             raise self._bad(
                 f"{what} is {count}, more than the {self._end - self._place} bytes that follow can hold"
