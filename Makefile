@@ -41,6 +41,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, sizes, documents
 	$(BIN)/python tools/check_docs.py
 	$(BIN)/python tools/check_ops.py
 	$(BIN)/python tools/write_models_page.py --check
+	$(BIN)/python tools/repetition.py
 
 format: $(STAMP)  ## rewrite files to the project's format
 	$(BIN)/ruff check --fix .

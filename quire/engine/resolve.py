@@ -6,7 +6,6 @@ A pure function of the settings, the model's description and the machine; nothin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +15,7 @@ from quire.config.constraints import read_constraint_options
 from quire.config.plugins import LOGITS_PROCESSORS, entry_points, load_general
 from quire.config.profiling import read_profiler
 from quire.config.schema import Settings
+from quire.engine.choices import Note, block_size_of, budget_of, device_of, longest_of, reason_of
 from quire.engine.kvcache.limits import plan_layout, slabs_needed, useful_bytes, with_blocks
 from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
 from quire.hardware.cpu import Machine
@@ -36,9 +36,6 @@ _KERNELS = {
     True: "the native library that fits this processor best; QUIRE_CPU_ISA forces one",
     False: "another provider computes; the number of threads may fix bits",
 }
-_DEFAULT_TOKEN_BUDGET = 2048
-
-Note = Callable[[str, object, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +118,7 @@ def resolve(
         return _resolve(settings, description, machine, with_front)
     except NotEnoughMemoryError as error:
         dtype = _dtype(settings.model.dtype, description, _silent)
-        longest = _max_model_len(settings.model.max_model_len, description, _silent)
+        longest = longest_of(settings.model.max_model_len, description, _silent)
 
         def attempt(tried: Settings) -> int:
             layout = _resolve(tried, description, machine, with_front).layout
@@ -208,23 +205,23 @@ def _choose(
 ) -> _Choices:
     cache, scheduler, parallel = settings.cache, settings.scheduler, settings.parallel
     dtype = _dtype(settings.model.dtype, description, note)
-    device = _device(parallel.device, machine, note)
-    max_model_len = _max_model_len(settings.model.max_model_len, description, note)
-    block_size = _block_size(cache.block_size, device, note)
+    device = device_of(parallel.device, machine, note)
+    max_model_len = longest_of(settings.model.max_model_len, description, note)
+    block_size = block_size_of(cache.block_size, device, note)
     cache_dtype = cache_storage(cache.kv_cache_dtype, dtype=dtype, device=device)
     note("kv_cache_dtype", cache_dtype, "the model's" if cache_dtype == dtype else "given")
     max_num_seqs = _positive("max_num_seqs", scheduler.max_num_seqs) or _DEFAULT_MAX_NUM_SEQS
-    note("max_num_seqs", max_num_seqs, _why(scheduler.max_num_seqs))
+    note("max_num_seqs", max_num_seqs, reason_of(scheduler.max_num_seqs))
     given = _positive("max_num_batched_tokens", scheduler.max_num_batched_tokens)
-    budget = _budget(given, max_model_len, description, note)
+    budget = budget_of(given, max_model_len, description, note)
     threads = _positive("threads", parallel.threads) or machine.physical_cores
-    note("threads", threads, _why(parallel.threads, "physical cores this process may use"))
+    note("threads", threads, reason_of(parallel.threads, "physical cores this process may use"))
     wanted = scheduler.async_scheduling
     overlap = wanted if wanted is not None else device == "cuda"
-    note("async_scheduling", overlap, _why(wanted, "pays where the device is not the CPU"))
+    note("async_scheduling", overlap, reason_of(wanted, "pays where the device is not the CPU"))
     whole = description.spec.sees_both_ways
     caching = cache.enable_prefix_caching is not False and not whole
-    why = "tokens see those behind them" if whole else _why(cache.enable_prefix_caching)
+    why = "tokens see those behind them" if whole else reason_of(cache.enable_prefix_caching)
     note("enable_prefix_caching", caching, why)
     return _Choices(
         dtype=dtype,
@@ -239,23 +236,6 @@ def _choose(
         caching=caching,
         scheme=_scheme(settings.model.quantization, description, device, note),
     )
-
-
-def _budget(
-    given: int | None, max_model_len: int, description: ModelDescription, note: Note
-) -> int:
-    """Tokens of a step. Raises SettingsError if a prompt that must run whole does not fit."""
-    budget, why = given or _DEFAULT_TOKEN_BUDGET, "default; follows the measured rate"
-    if description.spec.sees_both_ways:
-        why = "prompts run whole"
-        if given is not None and given < max_model_len:
-            raise SettingsError(
-                f"max_num_batched_tokens is {given}, but prompts of this model run whole and have up to "
-                f"{max_model_len} tokens; raise it, or lower --max-model-len"
-            )
-        budget = max(budget, max_model_len)
-    note("max_num_batched_tokens", budget, _why(given, why))
-    return budget
 
 
 def _settle(settings: Settings, made: _Choices) -> Settings:
@@ -275,10 +255,6 @@ def _settle(settings: Settings, made: _Choices) -> Settings:
         observability=settings.observability,
         parsers=settings.parsers,
     )
-
-
-def _why(value: object, otherwise: str = "default") -> str:
-    return "given" if value is not None else otherwise
 
 
 def _positive(name: str, value: int | None) -> int | None:
@@ -310,18 +286,6 @@ def _dtype(wanted: str, description: ModelDescription, note: Note) -> str:
     return name
 
 
-def _device(wanted: str, machine: Machine, note: Note) -> Literal["cpu", "cuda"]:
-    if wanted == "cuda" and machine.num_gpus == 0:
-        raise SettingsError(
-            "device is 'cuda', but this machine shows no NVIDIA GPU; use --device cpu"
-        )
-    name: Literal["cpu", "cuda"] = (
-        "cuda" if wanted == "cuda" or (wanted == "auto" and machine.num_gpus) else "cpu"
-    )
-    note("device", name, "given" if wanted != "auto" else "the fastest this machine has")
-    return name
-
-
 def _scheme(wanted: str | None, description: ModelDescription, device: str, note: Note) -> Scheme:
     """Raises SettingsError for a name that is not known or a device that does not multiply it."""
     try:
@@ -336,25 +300,6 @@ def _scheme(wanted: str | None, description: ModelDescription, device: str, note
         raise SettingsError(f"quantization {wanted!r} works on cpu only: give --device cpu")
     note("quantization", wanted, f"given: {scheme}" if wanted else "the checkpoint's own numbers")
     return scheme
-
-
-def _max_model_len(wanted: int | None, description: ModelDescription, note: Note) -> int:
-    limit = description.max_model_len
-    if wanted is None or wanted == -1:
-        note("max_model_len", limit, "what the model was made for")
-        return limit
-    if not 1 <= wanted <= limit:
-        raise SettingsError(f"max_model_len is {wanted}; this model allows 1 to {limit}")
-    note("max_model_len", wanted, "given")
-    return wanted
-
-
-def _block_size(wanted: int | None, device: str, note: Note) -> int:
-    size = wanted if wanted is not None else (32 if device == "cpu" else 16)
-    if not 8 <= size <= 256 or size & (size - 1):
-        raise SettingsError(f"block_size is {size}; it must be a power of two from 8 to 256")
-    note("block_size", size, _why(wanted, f"default of {device}"))
-    return size
 
 
 def _layout(
@@ -423,6 +368,7 @@ def _fingerprint(settings: Settings, machine: Machine, cache_dtype: str) -> str:
         parallel.tensor_parallel_size,
         machine.isa,
         *settings.model.logits_processors,
+        *map(repr, sorted(settings.model.pooler_config.items())),
         *(name for name, _ in entry_points(LOGITS_PROCESSORS)),
     )
     return "fp_" + hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -27,7 +27,7 @@ from quire.frontend.request_limits import Limits, check_sizes, check_vocabulary
 from quire.frontend.tokenizer import Tokenizer
 from quire.models.registry import ModelDescription
 from quire.protocol.chat import ChatOptions, ChatPrompt
-from quire.protocol.checks import refuse, shown
+from quire.protocol.checks import refuse
 from quire.protocol.errors import InvalidRequestError, NotServedError
 from quire.protocol.logits_processors import LogitsProcessor
 from quire.protocol.outputs import EngineInfo

@@ -53,8 +53,8 @@ class PoolingInputs:
         """A checked copy with its task filled in. Raises InvalidRequestError."""
         if self.pooler is None:
             raise NotServedError(
-                "this model generates text and pools nothing; start with --runner pooling, and --convert embed "
-                "or classify",
+                "this model generates text, and no pooling is served; start with --runner pooling, and "
+                "--convert embed or classify",
                 param="task",
             )
         pooler = self.pooler

@@ -14,6 +14,7 @@ from quire.models.hf_parts import ACTIVATIONS, rope, yarn_magnitude
 from quire.models.spec import Dense, FeedForward, Mla, Moe
 
 _TRAINING = ("aux_loss_alpha", "ep_size", "seq_aux", "num_nextn_predict_layers", "num_mtp_layers")
+COUNTS = ("n_routed_experts", "n_shared_experts")
 
 
 def latent_attention(
@@ -68,15 +69,22 @@ def sigmoid_experts(
     groups: int = 1,
     top_groups: int = 1,
     normalize: bool = True,
+    counts: tuple[str, str] = COUNTS,
 ) -> Moe:
     """Experts weighed by sigmoids, chosen with a bias among the best groups. Source: arXiv 2412.19437.
 
-    The arguments are the defaults of the config class.
+    The arguments are the defaults of the config class; counts are keys, as in `routed_experts`.
     """
     hf.choice("scoring_func", {"sigmoid": None, "noaux_tc": None}, "sigmoid")
     hf.choice("topk_method", {"noaux_tc": None}, "noaux_tc")
     return replace(
-        in_groups(hf, routed_experts(hf, top_k=top_k, scale=scale), groups, top_groups, best=2),
+        in_groups(
+            hf,
+            routed_experts(hf, top_k=top_k, scale=scale, counts=counts),
+            groups,
+            top_groups,
+            best=2,
+        ),
         scoring="sigmoid",
         normalize=hf.bool_("norm_topk_prob", normalize),
         choice_bias=True,
@@ -102,15 +110,21 @@ def in_groups(hf: HfConfig, part: Moe, groups: int, top_groups: int, *, best: in
     return replace(part, groups=groups, top_groups=top_groups, group_best=best)
 
 
-def routed_experts(hf: HfConfig, *, top_k: int, scale: float) -> Moe:
-    """What both kinds of routing share; shared experts are one part of their common width."""
+def routed_experts(
+    hf: HfConfig, *, top_k: int, scale: float, counts: tuple[str, str] = COUNTS
+) -> Moe:
+    """What both kinds of routing share; shared experts are one part of their common width.
+
+    counts  the keys of the numbers of routed and of shared experts.
+    """
     hf.skip(*_TRAINING)
     if hf.int_("moe_layer_freq", 1) != 1:
         raise hf.refuse("moe_layer_freq", "only experts in every layer behind the dense ones")
     width = hf.int_("moe_intermediate_size")
-    shared = hf.optional_int("n_shared_experts", 1, minimum=0) or 0
+    routed, common = counts
+    shared = hf.optional_int(common, 1, minimum=0) or 0
     return Moe(
-        num_experts=hf.int_("n_routed_experts", hf.optional_int("num_local_experts") or 64),
+        num_experts=hf.int_(routed, hf.optional_int("num_local_experts") or 64),
         top_k=hf.int_("num_experts_per_tok", top_k),
         width=width,
         activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
@@ -122,8 +136,24 @@ def routed_experts(hf: HfConfig, *, top_k: int, scale: float) -> Moe:
 
 def dense_first(hf: HfConfig, part: Moe, default: int) -> Sequence[FeedForward]:
     """The feed-forward part of each layer: the first `first_k_dense_replace` have no experts."""
-    dense = Dense(
-        width=hf.int_("intermediate_size"), activation=hf.choice("hidden_act", ACTIVATIONS, "silu")
-    )
+    dense = _dense(hf)
     first = hf.int_("first_k_dense_replace", default, minimum=0)
     return [dense if index < first else part for index in range(hf.int_("num_hidden_layers"))]
+
+
+def _dense(hf: HfConfig) -> Dense:
+    return Dense(
+        width=hf.int_("intermediate_size"), activation=hf.choice("hidden_act", ACTIVATIONS, "silu")
+    )
+
+
+def named_parts(hf: HfConfig, part: Moe, first: int) -> Sequence[FeedForward]:
+    """The feed-forward part of each layer as `mlp_layer_types` says, or with leading dense layers."""
+    parts = dense_first(hf, part, first)
+    names = hf.strings("mlp_layer_types")
+    if names is None:
+        return parts
+    if len(names) != len(parts) or not set(names) <= {"dense", "sparse"}:
+        raise hf.refuse("mlp_layer_types", "it must say dense or sparse for each layer")
+    dense = _dense(hf)
+    return [part if name == "sparse" else dense for name in names]

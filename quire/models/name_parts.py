@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from quire.models.names import Fold, Rule, expert_rules, router_rules, shared_rules
+from quire.models.names import Fold, Rule, WeightMap, expert_rules, router_rules, shared_rules
 from quire.models.spec import Placement
 
-_LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
+LAYER, GPT_LAYER, OURS = "model.layers.{layer}", "transformer.h.{layer}", "layers.{layer}"
+"""Where a layer stands in Llama's names, in GPT-2's, and in ours."""
 ALL_HEADS = (0, 1, 2)
 """q, k and v in one tensor."""
 
@@ -36,7 +37,7 @@ def ours(layer: str, *names: tuple[str, str], transpose: bool = False) -> tuple[
     return tuple(
         rule
         for source, target in names
-        for rule in pair(f"{layer}.{source}", f"{_OURS}.{target}", transpose=transpose)
+        for rule in pair(f"{layer}.{source}", f"{OURS}.{target}", transpose=transpose)
     )
 
 
@@ -45,19 +46,51 @@ def separate_heads(layer: str, *names: str) -> tuple[Rule, ...]:
     return tuple(
         rule
         for part, name in enumerate(names)
-        for rule in pair(f"{layer}.{name}", f"{_OURS}.mixer.qkv", parts=(part,))
+        for rule in pair(f"{layer}.{name}", f"{OURS}.mixer.qkv", parts=(part,))
     )
 
 
 def joined_heads(source: str, *, fold: Fold = "none") -> tuple[Rule, Rule]:
     """A pair of rules for q, k and v in one tensor, in order or as `fold` says."""
-    return pair(source, f"{_OURS}.mixer.qkv", parts=ALL_HEADS, fold=fold)
+    return pair(source, f"{OURS}.mixer.qkv", parts=ALL_HEADS, fold=fold)
 
 
 def gate_and_up(block: str, gate: str, up: str) -> tuple[Rule, Rule]:
     """Rules for gate and up with a tensor each below `block`."""
-    target = f"{_OURS}.feed_forward.gate_up.weight"
+    target = f"{OURS}.feed_forward.gate_up.weight"
     return Rule(f"{block}.{gate}.weight", target, (0,)), Rule(f"{block}.{up}.weight", target, (1,))
+
+
+GPT_PARTS = (
+    ("ln_1", "norm_before_mixer"),
+    ("ln_2", "norm_before_feed_forward"),
+    ("mlp.c_proj", "feed_forward.down"),
+)
+"""What layers in GPT-2's names mostly have in common, for `ours`."""
+
+MEGATRON_PARTS = (
+    ("input_layernorm", "norm_before_mixer"),
+    ("post_attention_layernorm", "norm_before_feed_forward"),
+    ("mlp.dense_4h_to_h", "feed_forward.down"),
+)
+"""The same in Megatron's names."""
+
+
+def transformer_map(
+    *rules: Rule, ignored: tuple[str, ...] = (), optional_prefix: str = ""
+) -> WeightMap:
+    """The map of files in GPT-2's names: `transformer.wte`, `transformer.ln_f`, `lm_head`, and these rules."""
+    return WeightMap(
+        rules=(
+            Rule("transformer.wte.weight", "embedding.weight"),
+            *rules,
+            *pair("transformer.ln_f", "final_norm"),
+            Rule("lm_head.weight", "head.weight"),
+        ),
+        ignored=ignored,
+        ignored_if_tied=("lm_head.weight",),
+        optional_prefix=optional_prefix,
+    )
 
 
 def for_placement(placement: Placement, rules: Iterable[Rule]) -> tuple[Rule, ...]:
@@ -66,37 +99,35 @@ def for_placement(placement: Placement, rules: Iterable[Rule]) -> tuple[Rule, ..
 
 
 GATE_UP_RULE = Rule(
-    f"{_LAYER}.mlp.gate_up_proj.weight", f"{_OURS}.feed_forward.gate_up.weight", parts=(0, 1)
+    f"{LAYER}.mlp.gate_up_proj.weight", f"{OURS}.feed_forward.gate_up.weight", parts=(0, 1)
 )
 """Gate and up in one tensor."""
 
-PLAIN_MLP_RULES = pair(f"{_LAYER}.mlp.up_proj", f"{_OURS}.feed_forward.up")
+PLAIN_MLP_RULES = pair(f"{LAYER}.mlp.up_proj", f"{OURS}.feed_forward.up")
 """A feed-forward part without gate in Llama's names."""
 
 NORM_BIAS_RULES = (
-    Rule(f"{_LAYER}.input_layernorm.bias", f"{_OURS}.norm_before_mixer.bias"),
-    Rule(f"{_LAYER}.post_attention_layernorm.bias", f"{_OURS}.norm_before_feed_forward.bias"),
+    Rule(f"{LAYER}.input_layernorm.bias", f"{OURS}.norm_before_mixer.bias"),
+    Rule(f"{LAYER}.post_attention_layernorm.bias", f"{OURS}.norm_before_feed_forward.bias"),
     Rule("model.norm.bias", "final_norm.bias"),
 )
 """LayerNorms in Llama's names."""
 
 
-CHOICE_RULE = Rule(
-    f"{_LAYER}.mlp.gate.e_score_correction_bias", f"{_OURS}.feed_forward.choice.bias"
-)
+CHOICE_RULE = Rule(f"{LAYER}.mlp.gate.e_score_correction_bias", f"{OURS}.feed_forward.choice.bias")
 """A bias of each expert in the choice, as DeepSeek names it."""
 
 LATENT_RULES = (
-    Rule(f"{_LAYER}.self_attn.q_proj.weight", f"{_OURS}.mixer.q.weight"),
+    Rule(f"{LAYER}.self_attn.q_proj.weight", f"{OURS}.mixer.q.weight"),
     *(
-        Rule(f"{_LAYER}.self_attn.{source}.{kind}", f"{_OURS}.mixer.{target}.{kind}")
+        Rule(f"{LAYER}.self_attn.{source}.{kind}", f"{OURS}.mixer.{target}.{kind}")
         for source, target in (("q_a_proj", "q_down"), ("kv_a_proj_with_mqa", "kv_down"))
         for kind in ("weight", "bias")
     ),
-    Rule(f"{_LAYER}.self_attn.q_a_layernorm.weight", f"{_OURS}.mixer.q_norm.weight"),
-    Rule(f"{_LAYER}.self_attn.q_b_proj.weight", f"{_OURS}.mixer.q_up.weight"),
-    Rule(f"{_LAYER}.self_attn.kv_a_layernorm.weight", f"{_OURS}.mixer.kv_norm.weight"),
-    Rule(f"{_LAYER}.self_attn.kv_b_proj.weight", f"{_OURS}.mixer.kv_up.weight"),
+    Rule(f"{LAYER}.self_attn.q_a_layernorm.weight", f"{OURS}.mixer.q_norm.weight"),
+    Rule(f"{LAYER}.self_attn.q_b_proj.weight", f"{OURS}.mixer.q_up.weight"),
+    Rule(f"{LAYER}.self_attn.kv_a_layernorm.weight", f"{OURS}.mixer.kv_norm.weight"),
+    Rule(f"{LAYER}.self_attn.kv_b_proj.weight", f"{OURS}.mixer.kv_up.weight"),
 )
 """Latent attention."""
 

@@ -226,8 +226,6 @@ def describe(
     name, architecture, role = _architecture(values, folder)
     pooled = pools(role, wish, folder)
     spec = _spec(values, name, architecture, folder, pooled)
-    if spec.sees_both_ways and not pooled:
-        raise ModelLoadError(f"{folder}: {name} generates nothing; use --runner pooling")
     dtype = _checkpoint_dtype(values, folder)
     method_of(folder, values)
     checkpoint = NOTHING if load_format == "dummy" else read_checkpoint(folder, values)
@@ -316,6 +314,8 @@ def _spec(
         values = {key: value for key, value in values.items() if key not in NOT_THE_DECODERS}
     hf = HfConfig(values, where=f"{folder}/config.json")
     spec = architecture.describe(hf)
+    if spec.sees_both_ways and not pooled:
+        raise ModelLoadError(f"{folder}: {name} generates nothing; use --runner pooling")
     if pooled:
         spec = replace(spec, tie_head=True, head_bias=False)  # no logits: no matrix of its own
     hf.skip("quantization_config")  # read with the tensors, see `models.loading.checkpoint`

@@ -312,7 +312,9 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
         if self.skip_reading_prefix_cache is not None:
             truth("skip_reading_prefix_cache", self.skip_reading_prefix_cache)
         if not isinstance(self.output_kind, RequestOutputKind):
-            refuse("output_kind", f"output_kind is {shown(self.output_kind)}; use a RequestOutputKind.")
+            refuse(
+                "output_kind", f"output_kind is {shown(self.output_kind)}; use a RequestOutputKind."
+            )
 
     def _check_objects(self) -> None:
         name = "routed_experts_prompt_start"
@@ -322,7 +324,8 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
             isinstance(args, dict) and all(isinstance(key, str) for key in args)
         ):
             refuse(
-                "extra_args", f"extra_args is {shown(args)}; it must be a dict with strings as keys."
+                "extra_args",
+                f"extra_args is {shown(args)}; it must be a dict with strings as keys.",
             )
         for name, kind in (
             ("structured_outputs", StructuredOutputsParams),

@@ -5,6 +5,7 @@ Numbers come as `PoolingOutput.data`; making it out of the engine's messages is 
 
 from __future__ import annotations
 
+import importlib
 import sys
 from array import array
 from dataclasses import dataclass
@@ -51,8 +52,7 @@ class PoolingOutput:
     @property
     def data(self) -> Any:
         """The numbers as a float32 tensor of torch, which is imported for it."""
-        import torch
-
+        torch = importlib.import_module("torch")
         flat = torch.frombuffer(bytearray(self.numbers.raw), dtype=torch.float32)
         return (
             flat.view(self.numbers.shape) if self.numbers.raw else torch.empty(self.numbers.shape)

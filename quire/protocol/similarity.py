@@ -5,6 +5,7 @@ In float64 and in a fixed order, so that a score depends on its two texts alone.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 
@@ -25,8 +26,7 @@ def late_interaction(query: Numbers, document: Numbers) -> float:
 
     Source: arXiv 2004.12832.
     """
-    import numpy as np  # the front needs it for nothing else
-
+    np = importlib.import_module("numpy")  # the front needs it for nothing else
     sides = [
         np.frombuffer(one.raw, dtype="<f4").reshape(one.shape).astype(np.float64)
         for one in (query, document)

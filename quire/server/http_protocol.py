@@ -53,6 +53,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > self.limits.max_header_bytes:
             self._refuse_large()
             return
+        if self.parser.get_http_version() not in ("1.0", "1.1"):
+            self.send_400_response("This is an HTTP version that is not spoken.")
+            return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -329,6 +329,34 @@ MOE_CASES: dict[str, Case] = {
             "hidden_act": "gelu",
         }
     ),
+    "exaone_moe": Case(
+        routed(
+            "ExaoneMoeForCausalLM",
+            "exaone_moe",
+            head_dim=24,
+            num_experts=12,
+            n_group=3,
+            topk_group=2,
+            num_shared_experts=2,
+            sliding_window=40,
+            layer_types=["sliding_attention", "full_attention"],
+        )
+        | {"n_routed_experts": None, "n_shared_experts": None}
+    ),
+    "exaone_moe_own_name": Case(
+        routed(
+            "ExaoneMoEForCausalLM",
+            "exaone_moe",
+            head_dim=16,
+            num_experts=6,
+            num_shared_experts=1,
+            sliding_window=40,
+            sliding_window_pattern=2,
+            mlp_layer_types=["sparse", "dense"],
+            hidden_act="gelu",
+        )
+        | {"n_routed_experts": None, "n_shared_experts": None}
+    ),
     "minimax_m2": Case(
         COMMON
         | {

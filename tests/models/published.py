@@ -66,6 +66,8 @@ FEWER = {
     "FlexOlmoForCausalLM": 2,
     "MiniCPM3ForCausalLM": 1,
     "DbrxForCausalLM": 2,
+    "ExaoneMoeForCausalLM": 0,
+    "ExaoneMoEForCausalLM": 1,
     "DeepseekV32ForCausalLM": 2,
     "GlmMoeDsaForCausalLM": 1,
     "PhimoeForCausalLM": 0,

@@ -39,6 +39,8 @@ WINDOWED = {
     "gpt_neo",
     "gpt_oss",
     "phimoe",
+    "exaone_moe",
+    "exaone_moe_own_name",
     "dots1",
 }
 

@@ -135,6 +135,21 @@ def test_pieces_of_a_prompt_and_company_do_not_change_a_bit(pooling: str, tmp_pa
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("pooling", ["LAST", "MEAN"])
+def test_giving_way_for_want_of_blocks_changes_no_bit(pooling: str, tmp_path: Path) -> None:
+    write_model(tmp_path, "Llama", "ForCausalLM", max_position_embeddings=256)
+    prompts = [prompt_ids(length, length) for length in (200, 180, 220, 150)]
+    settings = {"runner": "pooling", "pooler_config": {"pooling_type": pooling}}
+    settings["max_num_batched_tokens"] = 100
+    found = []
+    for blocks in (9, 100):
+        with start(tmp_path, block_size=32, num_gpu_blocks_override=blocks, **settings) as llm:
+            outputs = llm.embed(prompts, use_tqdm=False)
+            assert llm.llm_engine.client.call("blocks_in_use") == 0
+        found.append([one.outputs.embedding for one in outputs])
+    assert found[0] == found[1]
+
+
 def test_the_prefix_cache_serves_the_last_token(tmp_path: Path) -> None:
     write_model(tmp_path, "Llama", "ForCausalLM", max_position_embeddings=512)
     prompt = prompt_ids(200, 3)

@@ -108,7 +108,9 @@ class Alive:
         assert counts["quire:engine_restarts_total"] == 0
         grown = now.num_bytes - self.before.num_bytes
         assert grown < most_growth, f"grew by {grown >> 20} MiB"
-        ended = sum(counts[f"quire:requests_{how}_total"] for how in ("finished", "aborted", "failed"))
+        ended = sum(
+            counts[f"quire:requests_{how}_total"] for how in ("finished", "aborted", "failed")
+        )
         assert ended == counts["quire:requests_accepted_total"]
         self.before = now
 

@@ -167,7 +167,9 @@ def _spoil_bytes(rng: Rng, data: bytes) -> bytes:
     if how == 1:
         return data[:place] + bytes([rng.randrange(256)]) + data[place + 1 :]
     if how == 2:
-        return data[:place] + rng.choice((b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00")) + data[place:]
+        return (
+            data[:place] + rng.choice((b"\xff", b"\xc3", b"\xed\xa0\x80", b"\x00")) + data[place:]
+        )
     if how == 3:
         return b'{"temperature": ' + rng.choice(_LITERALS) + b", " + data[1:]
     if how == 4:

@@ -75,8 +75,19 @@ def server(
 ) -> Iterator[Server]:
     """With prompt embeddings on; one of the two runs under `python -OO`."""
     folder = tmp_path_factory.mktemp("batches")
-    flags = ("--disable-uvicorn-access-log", "--engine-restarts", "0", "--responses-store", "memory")
-    flags += ("--batch-dir", str(folder), "--enable-prompt-embeds", "--enable-prompt-tokens-details")
+    flags = (
+        "--disable-uvicorn-access-log",
+        "--engine-restarts",
+        "0",
+        "--responses-store",
+        "memory",
+    )
+    flags += (
+        "--batch-dir",
+        str(folder),
+        "--enable-prompt-embeds",
+        "--enable-prompt-tokens-details",
+    )
     variables = {"PYTHONOPTIMIZE": request.param} if request.param else {}
     with serving(*flags, **variables) as running:
         yield running
@@ -105,7 +116,7 @@ def _tool(parameters: Any) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": function}]}
 
 
-def _says(text: str) -> dict[str, Any]:
+def _says(text: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]}
 
 
@@ -128,6 +139,12 @@ class Bomb:
 
 _PLACEHOLDERS = "<|vision_start|><|image_pad|><|vision_end|>"
 _PARENTHESES = "(" * 30_000 + '"a"' + ")" * 30_000
+_FORM, _KWARGS, _EMBEDS = "structured_outputs", "chat_template_kwargs", "prompt_embeds"
+_PICKLED = base64.b64encode(b"\x80\x02cos\nsystem\n").decode()
+_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+_BLOCK = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+_DERENDER = {"generate_response": {"choices": [{"token_ids": [10**9]}]}}
+_LONG_IDS = {"token_ids": [5] * 9000, "sampling_params": {"max_tokens": 1}}
 ROWS = [
     Row("CVE-2024-8768 empty", COMPLETIONS, {"prompt": ""}, param="prompt"),
     Row("CVE-2024-8768 list", COMPLETIONS, {"prompt": [[]]}, param="prompt"),
@@ -146,21 +163,21 @@ ROWS = [
     Row("CVE-2026-116173 logprobs", CHAT, {"logprob_token_ids": [1] * 129}, param="logprob_token_ids"),
     Row("CVE-2026-116173 many", CHAT, {"allowed_token_ids": list(range(10**6))}, param="allowed_token_ids"),
     Row("PYSEC-2026-4000 empty", CHAT, {"bad_words": [""]}, param="bad_words"),
-    Row("CVE-2025-48942 schema", COMPLETIONS, _constraint(json='{"type": 5}'), param="structured_outputs"),
-    Row("CVE-2025-48943 regex", COMPLETIONS, _constraint(regex="(("), param="structured_outputs"),
+    Row("CVE-2025-48942 schema", COMPLETIONS, _constraint(json='{"type": 5}'), param=_FORM),
+    Row("CVE-2025-48943 regex", COMPLETIONS, _constraint(regex="(("), param=_FORM),
     Row("CVE-2025-48944 type", CHAT, _tool({"type": "something"}), param="tools"),
     Row("CVE-2025-48944 pattern", CHAT, _tool({"properties": {"a": {"pattern": "(("}}}), param="tools"),
     Row("CVE-2025-48944 braces", CHAT, _tool("{{}}"), param="tools"),
-    Row("CVE-2026-105757 empty grammar", COMPLETIONS, _constraint(grammar=""), param="structured_outputs"),
+    Row("CVE-2026-105757 empty grammar", COMPLETIONS, _constraint(grammar=""), param=_FORM),
     Row("CVE-2026-55574", COMPLETIONS, _constraint(regex="(a+)+$"), (200, 400)),
     Row("CVE-2026-73556", COMPLETIONS, _constraint(regex="(a{1,100000}){1,100000}"), (200, 400)),
-    Row("CVE-2026-25048 itself", COMPLETIONS, _constraint(grammar="root ::= root"), param="structured_outputs"),
+    Row("CVE-2026-25048 itself", COMPLETIONS, _constraint(grammar="root ::= root"), param=_FORM),
     Row("CVE-2025-58446 large", COMPLETIONS, _constraint(grammar="root ::= " + '"a" ' * 70_000), (200, 400)),
-    Row("CVE-2025-32381 parentheses", COMPLETIONS, _constraint(grammar="root ::= " + _PARENTHESES), param="structured_outputs"),
+    Row("CVE-2025-32381 parentheses", COMPLETIONS, _constraint(grammar="root ::= " + _PARENTHESES), param=_FORM),
     Row("CVE-2025-61620", CHAT, {"chat_template": "{% for i in range(10**9) %}{% endfor %}"}, param="chat_template"),
-    Row("CVE-2025-62426 tokenize", CHAT, {"chat_template_kwargs": {"tokenize": True}}, param="chat_template_kwargs"),
-    Row("CVE-2026-115911 messages", CHAT, {"chat_template_kwargs": {"messages": []}}, param="chat_template_kwargs"),
-    Row("PYSEC-2026-4349", "/tokenize", GOOD[CHAT] | {"chat_template_kwargs": {"chat_template": "x"}}, param="chat_template_kwargs"),
+    Row("CVE-2025-62426 tokenize", CHAT, {"chat_template_kwargs": {"tokenize": True}}, param=_KWARGS),
+    Row("CVE-2026-115911 messages", CHAT, {"chat_template_kwargs": {"messages": []}}, param=_KWARGS),
+    Row("PYSEC-2026-4349", "/tokenize", GOOD[CHAT] | {"chat_template_kwargs": {"chat_template": "x"}}, param=_KWARGS),
     Row("CVE-2026-100647 129", CHAT, {"cache_salt": "x" * 129}, param="cache_salt"),
     Row("CVE-2026-105756 slashes", CHAT, {"cache_salt": "../" * 20}, (200,)),
     Row("GHSA-h3rc", CHAT, {"mm_processor_kwargs": {"code_revision": "evil"}}, param="mm_processor_kwargs"),
@@ -168,22 +185,22 @@ ROWS = [
     Row("GHSA-3mqx chat", CHAT, _says("word " * 90_000), param="messages"),
     Row("GHSA-3mqx responses", RESPONSES, {"input": "word " * 90_000}, param="input"),
     Row("GHSA-3mqx messages", MESSAGES, _says("word " * 90_000)),
-    Row("GHSA-3mqx generate", "/inference/v1/generate", {"token_ids": [5] * 9000, "sampling_params": {"max_tokens": 1}}),
-    Row("CVE-2026-71486", "/v1/completions/derender", {"generate_response": {"choices": [{"token_ids": [10**9]}]}}),
+    Row("GHSA-3mqx generate", "/inference/v1/generate", _LONG_IDS),
+    Row("CVE-2026-71486", "/v1/completions/derender", _DERENDER),
     Row("CVE-2026-21869 negative", COMPLETIONS, {"truncate_prompt_tokens": -5}, param="truncate_prompt_tokens"),
     Row("CVE-2026-21869 budget", CHAT, {"thinking_token_budget": -5}, param="thinking_token_budget"),
     Row("integers of more than 64 bits", MESSAGES, {"top_k": 10**30}),
     Row("integers of more than 64 bits, budget", CHAT, {"thinking_token_budget": 10**30}, param="thinking_token_budget"),
     Row("integers of 64 bits", MESSAGES, {"top_k": 2**63}, (200,)),
     Row("TGI CVE-2026-0599", CHAT, _says("![](http://127.0.0.1:1/x.png)"), (200,)),
-    Row("CVE-2026-22778 chat", CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]}, param="messages"),
-    Row("CVE-2026-22778 messages", MESSAGES, {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}]}]}),
-    Row("CVE-2025-62164 pickle", COMPLETIONS, {"prompt_embeds": base64.b64encode(b"\x80\x02cos\nsystem\n").decode()}, param="prompt_embeds"),
-    Row("CVE-2025-62164 objects", COMPLETIONS, {"prompt_embeds": _npy("|O", (1, 192), b"\x80\x04N.")}, param="prompt_embeds"),
-    Row("CVE-2025-62164 width", COMPLETIONS, {"prompt_embeds": _npy("<f4", (1, 3), b"\0" * 12)}, param="prompt_embeds"),
-    Row("CVE-2025-62164 shape", COMPLETIONS, {"prompt_embeds": _npy("<f4", (2**40, 2**40), b"")}, param="prompt_embeds"),
-    Row("CVE-2025-62164 complex", COMPLETIONS, {"prompt_embeds": _npy("<c8", (1, 192), b"\0" * 1536)}, param="prompt_embeds"),
-    Row("CVE-2025-62164 no rows", COMPLETIONS, {"prompt_embeds": _npy("<f4", (0, 192), b"")}, param="prompt_embeds"),
+    Row("CVE-2026-22778 chat", CHAT, _says([_IMAGE]), param="messages"),
+    Row("CVE-2026-22778 messages", MESSAGES, _says([_BLOCK])),
+    Row("CVE-2025-62164 pickle", COMPLETIONS, {_EMBEDS: _PICKLED}, param=_EMBEDS),
+    Row("CVE-2025-62164 objects", COMPLETIONS, {_EMBEDS: _npy("|O", (1, 192), b"\x80\x04N.")}, param=_EMBEDS),
+    Row("CVE-2025-62164 width", COMPLETIONS, {_EMBEDS: _npy("<f4", (1, 3), b"\0" * 12)}, param=_EMBEDS),
+    Row("CVE-2025-62164 shape", COMPLETIONS, {_EMBEDS: _npy("<f4", (2**40, 2**40), b"")}, param=_EMBEDS),
+    Row("CVE-2025-62164 complex", COMPLETIONS, {_EMBEDS: _npy("<c8", (1, 192), b"\0" * 1536)}, param=_EMBEDS),
+    Row("CVE-2025-62164 no rows", COMPLETIONS, {_EMBEDS: _npy("<f4", (0, 192), b"")}, param=_EMBEDS),
     Row("CVE-2026-7304 processors", CHAT, {"vllm_xargs": {"logits_processor": "gASVEAAAAAAAAACM"}}, param="vllm_xargs"),
 ]  # fmt: skip
 
@@ -216,28 +233,31 @@ def test_bytes_for_a_reader_of_pickles_do_nothing(
         places += [path.laddr for path in one.net_connections("unix") if path.laddr]
     ports = {place for place in places if isinstance(place, tuple)}
     assert ports == {("127.0.0.1", int(server.url.rpartition(":")[2]))}
-    for path in {place for place in places if isinstance(place, str) and place.startswith("/")}:
+    # A stranger cannot reach the other sockets: their folder is closed, and has a name of its own.
+    for path in {place for place in places if isinstance(place, str)}:
         assert Path(path).parent.stat().st_mode & 0o077 == 0, path
-    for place in places:
-        if isinstance(place, str) and not place.startswith("/"):
-            continue
-        kind = socket.AF_INET if isinstance(place, tuple) else socket.AF_UNIX
-        with socket.socket(kind) as one:
-            one.settimeout(2)
+    for port in ports:
+        with socket.create_connection(port, timeout=5) as one:
             try:
-                one.connect(place)
                 one.sendall(bomb)
-                one.recv(100)
-            except OSError:
-                continue
+                assert one.recv(100).startswith(b"HTTP/1.1 400")
+            except ConnectionResetError:
+                pass
     assert not (tmp_path / "marker").exists()
     alive.check()
 
 
-def test_the_client_of_no_route_sends_pickles(client: httpx.Client, alive: Alive, tmp_path: Path) -> None:
+def test_the_client_of_no_route_sends_pickles(
+    client: httpx.Client, alive: Alive, tmp_path: Path
+) -> None:
     """CVE-2025-10164, CVE-2026-86793: routes that take weights or code are not there."""
     bomb = pickle.dumps(Bomb(tmp_path / "marker"))
-    for path in ("/update_weights_from_tensor", "/update_weights", "/collective_rpc", "/v1/load_lora_adapter"):
+    for path in (
+        "/update_weights_from_tensor",
+        "/update_weights",
+        "/collective_rpc",
+        "/v1/load_lora_adapter",
+    ):
         assert client.post(path, content=bomb).status_code == 404
     for path in (CHAT, COMPLETIONS, RESPONSES, MESSAGES, "/tokenize", "/v1/batches"):
         assert client.post(path, content=bomb).status_code in (400, 415)
@@ -247,7 +267,9 @@ def test_the_client_of_no_route_sends_pickles(client: httpx.Client, alive: Alive
 
 def test_good_embeddings_beside_bad_ones(client: httpx.Client, alive: Alive) -> None:
     """GHSA-pr7f: at the same time, all the bad are refused and all the good are right."""
-    width = next(size for size in (64, 96, 128, 160, 192, 224, 256, 320, 384, 512) if _fits(client, size))
+    width = next(
+        size for size in (64, 96, 128, 160, 192, 224, 256, 320, 384, 512) if _fits(client, size)
+    )
     good = {"prompt_embeds": _npy("<f4", (3, width), struct.pack("<f", 0.01) * 3 * width)}
     bad = {"prompt_embeds": _npy("<f4", (3, width), struct.pack("<f", float("nan")) * 3 * width)}
     ask = {"max_tokens": 3, "temperature": 0, "prompt": None}
@@ -294,7 +316,12 @@ def test_a_row_that_was_constrained_is_free_again(client: httpx.Client, alive: A
 
 def test_prompt_logprobs_over_a_cached_prefix(client: httpx.Client, alive: Alive) -> None:
     """CVE-2026-116180: warm and cold give the same numbers."""
-    body = {"prompt": "warm and cold " * 40, "max_tokens": 1, "prompt_logprobs": 2, "temperature": 0}
+    body = {
+        "prompt": "warm and cold " * 40,
+        "max_tokens": 1,
+        "prompt_logprobs": 2,
+        "temperature": 0,
+    }
     cold = client.post(COMPLETIONS, json=body | {"cache_salt": "cold"}).json()["choices"][0]
     assert client.post(COMPLETIONS, json=body | {"prompt_logprobs": None}).status_code == 200
     warm = client.post(COMPLETIONS, json=body).json()["choices"][0]
@@ -326,7 +353,9 @@ def test_the_same_name_twice_at_once(client: httpx.Client, alive: Alive) -> None
     bodies = [{"prompt": f"{one} {one}", "max_tokens": 20, "temperature": 0} for one in range(8)]
     alone = [client.post(COMPLETIONS, json=body).json()["choices"] for body in bodies]
     with ThreadPoolExecutor(8) as pool:
-        both = list(pool.map(lambda body: client.post(COMPLETIONS, json=body, headers=heads), bodies))
+        both = list(
+            pool.map(lambda body: client.post(COMPLETIONS, json=body, headers=heads), bodies)
+        )
     assert [answer.json()["choices"] for answer in both] == alone
     alive.check()
 
@@ -425,7 +454,12 @@ def test_no_spelling_of_a_path_goes_round_the_key(
 )
 def test_wrong_keys(locked: Server, headers: dict[str, str]) -> None:
     """Row E13 and CVE-2025-59425: no answer to any of them, nor to a key in the address."""
-    for method, path in (("GET", "/v1/models"), ("POST", CHAT), ("POST", MESSAGES), ("GET", "/docs")):
+    for method, path in (
+        ("GET", "/v1/models"),
+        ("POST", CHAT),
+        ("POST", MESSAGES),
+        ("GET", "/docs"),
+    ):
         answer = httpx.request(method, f"{locked.url}{path}?key={SECRET}", headers=headers)
         assert_refused(answer, 401)
         assert answer.headers["www-authenticate"] == "Bearer"

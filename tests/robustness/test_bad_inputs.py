@@ -111,7 +111,15 @@ def _tool(**function: Any) -> dict[str, Any]:
 
 
 def _schema(schema: Any) -> dict[str, Any]:
-    return {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}}
+    return {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    }
+
+
+def _called(call: Any) -> dict[str, Any]:
+    said = {"role": "assistant", "tool_calls": [call]}
+    answer = {"role": "tool", "content": "x", "tool_call_id": "c"}
+    return {"messages": [*_ASK, said, answer]}
 
 
 def _said(content: Any, **more: Any) -> dict[str, Any]:
@@ -120,6 +128,10 @@ def _said(content: Any, **more: Any) -> dict[str, Any]:
 
 _IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 _CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "no json"}}
+_LARGE_CALL = _CALL | {"function": {"name": "f", "arguments": "x" * 10**7}}
+_NOBODY = {"type": "function", "function": {"name": "g"}}
+_ENDLESS = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+_PARENTHESES = "root ::= " + "(" * 30_000 + '"a"' + ")" * 30_000
 _MANY = {f"k{one}": 1 for one in range(10**5)}
 
 ROWS: list[Row] = [
@@ -233,10 +245,10 @@ ROWS: list[Row] = [
     Row(49, "distant reference", CHAT, _tool(parameters={"$ref": "http://127.0.0.1:1/"}), 400, "tools"),
     Row(50, "required alone", CHAT, {"tool_choice": "required"}, 400, "tool_choice"),
     Row(50, "empty object", CHAT, _tool() | {"tool_choice": {}}, 400, "tool_choice"),
-    Row(50, "unknown name", CHAT, _tool() | {"tool_choice": {"type": "function", "function": {"name": "g"}}}, 400, "tool_choice"),
+    Row(50, "unknown name", CHAT, _tool() | {"tool_choice": _NOBODY}, 400, "tool_choice"),
     Row(50, "parallel x", CHAT, _tool() | {"parallel_tool_calls": "x"}, 400, "parallel_tool_calls"),
-    Row(51, "arguments no JSON", CHAT, {"messages": [*_ASK, {"role": "assistant", "tool_calls": [_CALL]}, {"role": "tool", "content": "x", "tool_call_id": "c"}]}, 200),
-    Row(51, "10 MB arguments", CHAT, {"messages": [*_ASK, {"role": "assistant", "tool_calls": [_CALL | {"function": {"name": "f", "arguments": "x" * 10**7}}]}]}, 400, "messages"),
+    Row(51, "arguments no JSON", CHAT, _called(_CALL), 200),
+    Row(51, "10 MB arguments", CHAT, _called(_LARGE_CALL), 400, "messages"),
     Row(52, "empty", CHAT, {"response_format": {}}, 400, "response_format"),
     Row(52, "unknown", CHAT, {"response_format": {"type": "yaml"}}, 400, "response_format"),
     Row(52, "no schema", CHAT, {"response_format": {"type": "json_schema"}}, 400, "response_format"),
@@ -244,7 +256,7 @@ ROWS: list[Row] = [
     Row(52, "false", CHAT, _schema(False), 400, "response_format"),
     Row(52, "no choice", CHAT, _schema({"enum": []})),
     Row(52, "minLength 10**9", CHAT, _schema({"type": "string", "minLength": 10**9})),
-    Row(52, "endless", CHAT, _schema({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})),
+    Row(52, "endless", CHAT, _schema(_ENDLESS)),
     Row(52, "depth 64 and more", CHAT, _schema(_nested(200))),
     Row(52, "5 MB", CHAT, _schema({"enum": ["x" * 5_000_000]})),
     Row(52, "pattern", CHAT, _schema({"type": "string", "pattern": "((("})),
@@ -252,7 +264,7 @@ ROWS: list[Row] = [
     Row(53, "syntax", COMPLETIONS, {"structured_outputs": {"grammar": "root ::= ("}}, 400, "structured_outputs"),
     Row(53, "unknown rule", COMPLETIONS, {"structured_outputs": {"grammar": "root ::= nobody"}}, 400, "structured_outputs"),
     Row(53, "itself", COMPLETIONS, {"structured_outputs": {"grammar": "root ::= root"}}, 400, "structured_outputs"),
-    Row(53, "30000 parentheses", COMPLETIONS, {"structured_outputs": {"grammar": "root ::= " + "(" * 30_000 + '"a"' + ")" * 30_000}}, 400, "structured_outputs"),
+    Row(53, "30000 parentheses", COMPLETIONS, {"structured_outputs": {"grammar": _PARENTHESES}}, 400, "structured_outputs"),
     Row(53, "no choice", COMPLETIONS, {"structured_outputs": {"choice": []}}, 400, "structured_outputs"),
     Row(53, "two at once", COMPLETIONS, {"structured_outputs": {"regex": "a", "choice": ["b"]}}, 400, "structured_outputs"),
     Row(54, "one token", CHAT, _schema({"type": "object"}) | {"max_tokens": 1}, 200),
@@ -290,7 +302,9 @@ def test_a_wrong_body_is_answered_in_words_and_soon(
     if row.status == 200:
         assert answer.status_code == 200, answer.text[:1000]
     else:
-        message = assert_refused(answer, row.status, row.param, sent=data[:10_000].decode("latin-1"))
+        message = assert_refused(
+            answer, row.status, row.param, sent=data[:10_000].decode("latin-1")
+        )
         assert len(message) <= 2000 and "Recursion" not in message
     assert took_s < 5, took_s
     alive.check()
@@ -381,7 +395,9 @@ def test_methods_are_no_label(server: Server) -> None:
         return len(re.findall(r"^\w", httpx.get(f"{server.url}/metrics").text, re.M))
 
     def made_up(number: int) -> None:
-        httpx.request(f"M{number}", f"{server.url}/v1/x{number}", headers={"X-Request-Id": str(number)})
+        httpx.request(
+            f"M{number}", f"{server.url}/v1/x{number}", headers={"X-Request-Id": str(number)}
+        )
         httpx.post(server.url + CHAT, json=GOOD[CHAT] | {"model": f"m{number}"})
 
     made_up(0)
@@ -396,14 +412,21 @@ def test_a_thousand_wrong_requests_beside_good_streams(server: Server, alive: Al
     body = {"prompt": "Once", "max_tokens": 200, "ignore_eos": True, "stream": True}
 
     def stream(seed: int) -> bytes:
-        with httpx.stream("POST", server.url + COMPLETIONS, json=body | {"seed": seed}, timeout=120) as answer:
+        with httpx.stream(
+            "POST", server.url + COMPLETIONS, json=body | {"seed": seed}, timeout=120
+        ) as answer:
             lines = [line for line in answer.iter_lines() if line.startswith("data: {")]
         return "".join(json.loads(line[6:])["choices"][0]["text"] for line in lines).encode()
 
     alone = [stream(seed) for seed in range(8)]
     wrong = [row for row in ROWS if row.status >= 400]
     small = [
-        (row.path, row.body if isinstance(row.body, bytes) else json.dumps(GOOD[row.path] | row.body).encode())
+        (
+            row.path,
+            row.body
+            if isinstance(row.body, bytes)
+            else json.dumps(GOOD[row.path] | row.body).encode(),
+        )
         for row in wrong
     ]
     small = [(path, data) for path, data in small if len(data) < 100_000]

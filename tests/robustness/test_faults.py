@@ -6,6 +6,7 @@ number one of the table of inputs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -164,10 +165,8 @@ def test_as_many_connections_as_it_has_files() -> None:
         for _ in range(200):
             one = socket.socket()
             one.settimeout(0.2)
-            try:
+            with contextlib.suppress(OSError):
                 one.connect((host, int(port)))
-            except OSError:
-                pass
             held.append(one)
         time.sleep(1)
         front = psutil.Process(server.process.pid)
@@ -267,7 +266,9 @@ def test_odd_surroundings(variables: dict[str, str], usual: object) -> None:
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
     """F19: a disk that takes no more: answers go on, and what could not be kept is told or left out."""
     store = tmp_path / "responses.db"
-    with serving(*FLAGS[:3], "--responses-store", str(store), "--batch-dir", str(tmp_path)) as server:
+    with serving(
+        *FLAGS[:3], "--responses-store", str(store), "--batch-dir", str(tmp_path)
+    ) as server:
         ask = {"input": "Hello", "max_output_tokens": 2}
         first = httpx.post(f"{server.url}/v1/responses", json=ask, timeout=60)
         assert first.status_code == 200
@@ -276,7 +277,9 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         limit = (size // 4096) * 4096
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
         statuses = [
-            httpx.post(f"{server.url}/v1/responses", json=ask | {"input": "x" * 3000}, timeout=60).status_code
+            httpx.post(
+                f"{server.url}/v1/responses", json=ask | {"input": "x" * 3000}, timeout=60
+            ).status_code
             for _ in range(30)
         ]
         assert set(statuses) <= {200, 500, 503}, statuses
@@ -295,7 +298,10 @@ def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_every_fault_is_tested_somewhere() -> None:
     here = {int(one) for one in re.findall(r"\bF(\d+)\b", Path(__file__).read_text())}
-    here |= {int(one) for one in re.findall(r"\bF(\d+)\b", (TESTS / "robustness/test_starts.py").read_text())}
+    here |= {
+        int(one)
+        for one in re.findall(r"\bF(\d+)\b", (TESTS / "robustness/test_starts.py").read_text())
+    }
     assert sorted(set(range(1, 35)) - here - ELSEWHERE.keys() - NOT_SERVED.keys()) == []
     for place in ELSEWHERE.values():
         path, _, name = place.partition("::")

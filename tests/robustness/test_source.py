@@ -126,7 +126,25 @@ def _patterns() -> set[tuple[str, bool]]:
     return found
 
 
-HOSTILE = ("a", "0", "9.", " ", "\t,", "/a", "../", "x-", "\\", '"', "=", "[A(A=", "{{", "0x1", "é", "<a", "://")
+HOSTILE = (
+    "a",
+    "0",
+    "9.",
+    " ",
+    "\t,",
+    "/a",
+    "../",
+    "x-",
+    "\\",
+    '"',
+    "=",
+    "[A(A=",
+    "{{",
+    "0x1",
+    "é",
+    "<a",
+    "://",
+)
 
 
 def test_no_pattern_backtracks() -> None:
@@ -154,7 +172,9 @@ def test_keys_are_compared_in_constant_time() -> None:
     calls = [_called(node)[1] for node in ast.walk(tree) if isinstance(node, ast.Call)]
     assert "compare_digest" in calls and "sha256" in calls
     for node in ast.walk(tree):
-        if isinstance(node, ast.Compare) and any(isinstance(one, (ast.Eq, ast.In)) for one in node.ops):
+        if isinstance(node, ast.Compare) and any(
+            isinstance(one, (ast.Eq, ast.In)) for one in node.ops
+        ):
             names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
             assert not names & {"key", "keys", "digest", "digests"}, ast.unparse(node)
 
@@ -174,7 +194,13 @@ class Cfg: pass
 class Model: pass
 class Tok: pass
 """
-PLACES = ("config.json", "inner", "tokenizer_config.json", "processor_config.json", "generation_config.json")
+PLACES = (
+    "config.json",
+    "inner",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "generation_config.json",
+)
 
 
 @pytest.mark.parametrize("optimize", ["", "2"], ids=["plain", "OO"])
@@ -188,7 +214,11 @@ def test_code_in_a_checkpoint_never_runs(
         shutil.copytree(checkpoint("llama"), folder)
         marker = folder / "marker"
         (folder / "evil.py").write_text(EVIL.format(marker=str(marker)))
-        names = {"AutoConfig": "evil.Cfg", "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.Tok", None]}
+        names = {
+            "AutoConfig": "evil.Cfg",
+            "AutoModelForCausalLM": "evil.Model",
+            "AutoTokenizer": ["evil.Tok", None],
+        }
         path = folder / ("config.json" if place == "inner" else place)
         config = json.loads(path.read_text()) if path.exists() else {}
         if place == "inner":

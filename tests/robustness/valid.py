@@ -13,9 +13,10 @@ Rng = random.Random
 Body = dict[str, Any]
 
 WORDS = (
-    "The capital of France is Paris river three dogs red and then weather number what who 12 é 東京 🙂 "
-    "<|im_start|> <|im_end|> <think> </s> {\"a\": 1} \\n \t ' \" % {{ x }}"
-).split(" ")
+    "The", "capital", "of", "France", "is", "Paris", "river", "three", "dogs", "red", "and", "then", "weather",
+    "number", "what", "who", "12", "é", "東京", "🙂", "<|im_start|>", "<|im_end|>", "<think>", "</s>", '{"a":',
+    "1}", "\\n", "\t", "'", '"', "%", "{{", "x", "}}",
+)  # fmt: skip
 NUM_TOKENS = 4
 """Most tokens that a valid body asks for."""
 

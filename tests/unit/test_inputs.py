@@ -174,7 +174,11 @@ def test_max_tokens_beyond_the_context_are_what_fits(inputs: InputProcessor) -> 
     params = SamplingParams(max_tokens=CONTEXT, min_tokens=CONTEXT)
     capped = own(process(inputs, [5] * 4, params))
     assert (capped.max_tokens, capped.min_tokens) == (CONTEXT - 4, CONTEXT - 4)
-    refusal("min_tokens", "after 4 prompt tokens", of=lambda: process(inputs, [5] * 4, params, strict=True))
+    refusal(
+        "min_tokens",
+        "after 4 prompt tokens",
+        of=lambda: process(inputs, [5] * 4, params, strict=True),
+    )
     over = SamplingParams(max_tokens=CONTEXT - 3)
     assert own(process(inputs, [5] * 4, over, strict=True)).max_tokens == CONTEXT - 4
 
@@ -380,7 +384,7 @@ def test_cache_salts(inputs: InputProcessor) -> None:
          "repetition_detection"),
         ([5], SamplingParams(flat_logprobs=True), {}, "flat_logprobs"),
         ([5], SamplingParams(extra_args={"kv_transfer_params": {"a": 1}}), {}, "kv_transfer_params"),
-        ([5], PoolingParams(), {}, None),
+        ([5], PoolingParams(), {}, "task"),
     ],
 )  # fmt: skip
 def test_features_that_are_not_served_are_refused_with_a_sentence(

@@ -1,4 +1,4 @@
-"""What vLLM's programs expect of a class beyond what ours has: refusals with a reason, and empty settings.
+"""Classes of vLLM's that programs name and ours do without: settings as dictionaries, and pieces of answers.
 
 The classes themselves are `quire.llm` and others.
 """
@@ -7,41 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
-
-import quire.llm
-from quire.protocol.errors import NotServedError
-
-
-class LLM(quire.llm.LLM):
-    """`quire.LLM`, with vLLM's pooling methods, which say that they are not served."""
-
-    def encode(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises NotServedError."""
-        _refuse_pooling("encode")
-
-    def embed(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises NotServedError."""
-        _refuse_pooling("embed")
-
-    def classify(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises NotServedError."""
-        _refuse_pooling("classify")
-
-    def score(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises NotServedError."""
-        _refuse_pooling("score")
-
-    def reward(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises NotServedError."""
-        _refuse_pooling("reward")
-
-
-def _refuse_pooling(method: str) -> NoReturn:
-    raise NotServedError(
-        f"LLM.{method} needs a pooling model, and Quire serves none: it generates text; use generate or chat",
-        param="task",
-    )
+from typing import Any
 
 
 class CompilationConfig(dict[str, Any]):
@@ -50,6 +16,10 @@ class CompilationConfig(dict[str, Any]):
 
 class AttentionConfig(dict[str, Any]):
     """Settings of attention kernels. Each operation chooses its own here; see `quire ops`."""
+
+
+class PoolerConfig(dict[str, Any]):
+    """How a model pools: the dictionary that `pooler_config` takes."""
 
 
 @dataclass

@@ -8,19 +8,21 @@ from __future__ import annotations
 _HERE = "quire.compat.vllm."
 _PARAMS = "quire.protocol.params"
 _RESULTS = "quire.protocol.results"
+_POOLED = "quire.protocol.pooled_results"
 _PROMPTS = "quire.protocol.prompts"
 _PROCESSORS = "quire.protocol.logits_processors"
 _PARSERS = "quire.frontend.parsers."
 _ERRORS = "quire.protocol.errors"
 
 SOURCES: dict[str, str] = {
-    "LLM": _HERE + "classes",
+    "LLM": "quire.llm",
     "ModelRegistry": "quire.models.registry",
     "EngineArgs": _HERE + "arguments",
     "AsyncEngineArgs": _HERE + "arguments",
     "FlexibleArgumentParser": _HERE + "arguments",
     "make_arg_parser": _HERE + "arguments",
     "CompilationConfig": _HERE + "classes",
+    "PoolerConfig": _HERE + "classes",
     "UsageContext": _HERE + "classes",
     "AttentionConfig": _HERE + "classes",
     "cleanup_dist_env_and_memory": _HERE + "helpers",
@@ -44,6 +46,14 @@ SOURCES: dict[str, str] = {
     "RequestOutputKind": _PARAMS,
     "SamplingType": _PARAMS,
     "StructuredOutputsParams": _PARAMS,
+    "PoolingOutput": _POOLED,
+    "PoolingRequestOutput": _POOLED,
+    "EmbeddingOutput": _POOLED,
+    "EmbeddingRequestOutput": _POOLED,
+    "ClassificationOutput": _POOLED,
+    "ClassificationRequestOutput": _POOLED,
+    "ScoringOutput": _POOLED,
+    "ScoringRequestOutput": _POOLED,
     "RequestOutput": _RESULTS,
     "CompletionOutput": _RESULTS,
     "Logprob": _RESULTS,
@@ -91,7 +101,11 @@ SOURCES: dict[str, str] = {
 
 _LLM_NAMES = "LLM LLMEngine AsyncLLMEngine EngineArgs AsyncEngineArgs ModelRegistry "
 _PROMPT_NAMES = "PromptType TextPrompt TokensPrompt "
-_OUTPUT_NAMES = "RequestOutput CompletionOutput "
+_OUTPUT_NAMES = (
+    "RequestOutput CompletionOutput PoolingOutput PoolingRequestOutput EmbeddingOutput "
+    "EmbeddingRequestOutput ClassificationOutput ClassificationRequestOutput ScoringOutput "
+    "ScoringRequestOutput "
+)
 _PROCESSOR_NAMES = (
     "LogitsProcessor AdapterLogitsProcessor BatchUpdate MoveDirectionality RequestLogitsProcessor"
 )
@@ -110,7 +124,7 @@ MODULES: dict[str, str] = {
     + "SamplingParams PoolingParams __version__ __version_tuple__",
     "vllm.beam_search": "BeamSearchOutput BeamSearchSequence",
     "vllm.config": "VllmConfig ModelConfig CacheConfig LoadConfig ParallelConfig SchedulerConfig "
-    "CompilationConfig AttentionConfig",
+    "CompilationConfig AttentionConfig PoolerConfig",
     "vllm.distributed": _CLEANUP,
     "vllm.distributed.parallel_state": _CLEANUP,
     "vllm.engine": "",
@@ -184,7 +198,6 @@ PROGRAMS: dict[str, str] = {
 }
 """Modules that are run with `python -m`, and their function in `compat.vllm.commands`."""
 
-_POOLING = "embeddings, classes and scores are not served; Quire generates text"
 _MEDIA = "images, audio and video are not served"
 _ADAPTERS = "LoRA adapters are not served; merge the adapter into the weights"
 _OLD = "it is an old name: use SamplingParams(structured_outputs=StructuredOutputsParams(...))"
@@ -193,15 +206,6 @@ _INSIDE = (
 )
 
 REASONS: dict[str, str] = {
-    "PoolingOutput": _POOLING,
-    "PoolingRequestOutput": _POOLING,
-    "EmbeddingOutput": _POOLING,
-    "EmbeddingRequestOutput": _POOLING,
-    "ClassificationOutput": _POOLING,
-    "ClassificationRequestOutput": _POOLING,
-    "ScoringOutput": _POOLING,
-    "ScoringRequestOutput": _POOLING,
-    "PoolerConfig": _POOLING,
     "GuidedDecodingParams": _OLD,
     "FlatLogprobs": "log-probabilities are lists of dictionaries here",
     "initialize_ray_cluster": "one engine runs on one device here",

@@ -11,6 +11,7 @@ from itertools import pairwise
 from quire.engine.kvcache.manager import CacheManager
 from quire.engine.request import NEVER, Request, Sequence
 from quire.engine.scheduler.queue import OrderedSequences
+from quire.protocol.outputs import EngineStats
 
 
 class Places:
@@ -36,6 +37,15 @@ class Places:
         self.freed_rows: list[int] = []
         self.num_preemptions = 0
         self._num_rows = max_num_seqs
+
+    def gauges(self, stats: EngineStats) -> EngineStats:
+        """The stats with what is so now."""
+        stats.num_running = len(self.running)
+        stats.num_waiting = len(self.waiting) + sum(one.row < 0 for one in self.alone)
+        stats.num_preemptions = self.num_preemptions
+        stats.cache_usage = self.cache.pool.usage
+        stats.blocks_in_use = self.cache.pool.blocks_in_use
+        return stats
 
     # Taking and leaving a row.
 

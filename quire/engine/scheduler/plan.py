@@ -5,6 +5,8 @@ Who gets into it is decided in `scheduler.scheduler`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from quire.engine.request import Sequence
@@ -98,6 +100,18 @@ class Draft:
             samples=samples,
         )
         return Flight(plan, self.members, self.prompt_tokens)
+
+
+def extents(flights: Iterable[Flight]) -> tuple[dict[Sequence, int], dict[Sequence, int]]:
+    """Where each sequence of some plans begins in them, and where it ends, in tokens."""
+    first: dict[Sequence, int] = {}
+    reached: dict[Sequence, int] = {}
+    for flight in flights:
+        plan = flight.plan
+        for sequence, start, count in zip(flight.members, plan.starts, plan.counts, strict=True):
+            first[sequence] = min(start, first.get(sequence, start))
+            reached[sequence] = max(start + count, reached.get(sequence, 0))
+    return first, reached
 
 
 class Flight:

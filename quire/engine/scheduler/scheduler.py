@@ -13,7 +13,7 @@ from quire.engine.kvcache.manager import CacheManager
 from quire.engine.request import NEVER, Request, Sequence
 from quire.engine.scheduler.intake import accept
 from quire.engine.scheduler.places import Places
-from quire.engine.scheduler.plan import Draft, Flight
+from quire.engine.scheduler.plan import Draft, Flight, extents
 from quire.engine.scheduler.policy import check_settings, chunk_len
 from quire.engine.scheduler.results import (
     late_logprobs,
@@ -123,14 +123,7 @@ class Scheduler:
     def stats(self) -> EngineStats:
         """Counters since start and gauges of now, as an object of its own. Blocks of sequences that
         ended since the last plan went out may still count as in use."""
-        stats = copy(self._stats)
-        pool, places = self._cache.pool, self._places
-        stats.num_running = len(places.running)
-        stats.num_waiting = len(places.waiting) + sum(s.row < 0 for s in places.alone)
-        stats.num_preemptions = places.num_preemptions
-        stats.cache_usage = pool.usage
-        stats.blocks_in_use = pool.blocks_in_use
-        return stats
+        return self._places.gauges(copy(self._stats))
 
     def reset_prefix_cache(self) -> bool:
         """Forgets every cached block; False, with nothing changed, while blocks are in use."""
@@ -398,8 +391,9 @@ class Scheduler:
         if error is not None or row.nonfinite:
             return self._take_trouble(sequence, start, error)
         request = sequence.request
-        if request.pools:
-            return self._take_pooled(sequence, row)
+        if request.pools and row.pooled is not None:
+            self._places.finish(sequence)
+            return [pooled_update(sequence, row.pooled)]
         prompt_logprobs = None
         if request.logprobs_at < sequence.num_prompt:
             prompt_logprobs = unsent_logprobs(request, start, row.prompt_logprobs)
@@ -420,12 +414,6 @@ class Scheduler:
         elif not prompt_logprobs:
             return []
         return [make_update(sequence, row.token_ids, row.logprobs, prompt_logprobs, stop)]
-
-    def _take_pooled(self, sequence: Sequence, row: RowResult) -> list[SequenceUpdate]:
-        if row.pooled is None:
-            return []
-        self._places.finish(sequence)
-        return [pooled_update(sequence, row.pooled)]
 
     def _take_trouble(
         self, sequence: Sequence, start: int, error: str | None
@@ -485,15 +473,7 @@ class Scheduler:
             raise ValueError("the plans that failed are not those in flight")
         self._flights.clear()
         places = self._places
-        first: dict[Sequence, int] = {}
-        reached: dict[Sequence, int] = {}
-        for flight in flights:
-            plan = flight.plan
-            for sequence, start, count in zip(
-                flight.members, plan.starts, plan.counts, strict=True
-            ):
-                first[sequence] = min(start, first.get(sequence, start))
-                reached[sequence] = max(start + count, reached.get(sequence, 0))
+        first, reached = extents(flights)
         for sequence, start in first.items():
             self._cache.withdraw(sequence, start)
             places.strip(sequence.request)

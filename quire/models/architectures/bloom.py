@@ -11,7 +11,14 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import decoder, shared_width
 from quire.models.hf_parts import ACTIVATIONS, rope
-from quire.models.name_parts import for_placement, joined_heads, ours, pair
+from quire.models.name_parts import (
+    GPT_LAYER,
+    MEGATRON_PARTS,
+    for_placement,
+    joined_heads,
+    ours,
+    pair,
+)
 from quire.models.names import Rule, WeightMap
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Placement
 
@@ -143,35 +150,35 @@ def _layers(
     return [layer] * hf.int_(key, default)
 
 
-_H, _BLOCK = "transformer.h.{layer}", "transformer.blocks.{layer}"
+_BLOCK = "transformer.blocks.{layer}"
 
 BLOOM_NAMES = WeightMap(
     rules=(
         Rule("transformer.word_embeddings.weight", "embedding.weight"),
         *pair("transformer.word_embeddings_layernorm", "embedding_norm"),
-        *joined_heads(f"{_H}.self_attention.query_key_value", fold="gather_heads"),
+        *joined_heads(f"{GPT_LAYER}.self_attention.query_key_value", fold="gather_heads"),
         *ours(
-            _H,
-            ("input_layernorm", "norm_before_mixer"),
+            GPT_LAYER,
+            *MEGATRON_PARTS,
             ("self_attention.dense", "mixer.out"),
-            ("post_attention_layernorm", "norm_before_feed_forward"),
             ("mlp.dense_h_to_4h", "feed_forward.up"),
-            ("mlp.dense_4h_to_h", "feed_forward.down"),
         ),
         *pair("transformer.ln_f", "final_norm"),
         Rule("lm_head.weight", "head.weight"),
     ),
-    ignored=(f"{_H}.self_attention.rotary_emb.inv_freq",),
+    ignored=(f"{GPT_LAYER}.self_attention.rotary_emb.inv_freq",),
     ignored_if_tied=("lm_head.weight",),
     optional_prefix="transformer.",
 )
 
 FALCON_NAMES = BLOOM_NAMES.with_rules(
-    *for_placement("pre", ours(_H, ("input_layernorm", "norm_before_mixer"))),
-    *for_placement("pre", ours(_H, ("post_attention_layernorm", "norm_before_feed_forward"))),
-    *ours(_H, ("input_layernorm", "norm_before_parts")),
-    *for_placement("parallel", ours(_H, ("ln_attn", "norm_before_mixer"))),
-    *for_placement("parallel", ours(_H, ("ln_mlp", "norm_before_feed_forward"))),
+    *for_placement("pre", ours(GPT_LAYER, ("input_layernorm", "norm_before_mixer"))),
+    *for_placement(
+        "pre", ours(GPT_LAYER, ("post_attention_layernorm", "norm_before_feed_forward"))
+    ),
+    *ours(GPT_LAYER, ("input_layernorm", "norm_before_parts")),
+    *for_placement("parallel", ours(GPT_LAYER, ("ln_attn", "norm_before_mixer"))),
+    *for_placement("parallel", ours(GPT_LAYER, ("ln_mlp", "norm_before_feed_forward"))),
 )
 
 MPT_NAMES = WeightMap(

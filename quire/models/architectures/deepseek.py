@@ -17,12 +17,13 @@ from quire.models.hf_deepseek import (
     dense_first,
     in_groups,
     latent_attention,
+    named_parts,
     routed_experts,
     sigmoid_experts,
 )
 from quire.models.name_parts import DEEPSEEK_RULES, LATENT_RULES
 from quire.models.names import LLAMA_NAMES
-from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mla, Moe
+from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mla
 
 _GROUPED = {"greedy": False, "group_limited_greedy": True}
 
@@ -54,7 +55,7 @@ def glm4_moe_lite(hf: HfConfig) -> DecoderSpec:
     interleaved = hf.bool_("rope_interleave", True)
     check_whole_heads(hf)
     mixer = latent_attention(hf, interleaved=interleaved, default_q_rank=768)
-    parts = _named_parts(hf, sigmoid_experts(hf, top_k=4, scale=1.8), 1)
+    parts = named_parts(hf, sigmoid_experts(hf, top_k=4, scale=1.8), 1)
     return _decoder(hf, mixer, parts, max_len=202_752, eps=1e-5)
 
 
@@ -66,7 +67,7 @@ def deepseek_v32(hf: HfConfig) -> DecoderSpec:
     """
     mixer = latent_attention(hf, interleaved=True, default_q_rank=1536)
     part = sigmoid_experts(hf, top_k=8, scale=2.5, groups=8, top_groups=4)
-    return _indexed(hf, _decoder(hf, mixer, _named_parts(hf, part, 3), max_len=163_840))
+    return _indexed(hf, _decoder(hf, mixer, named_parts(hf, part, 3), max_len=163_840))
 
 
 def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
@@ -77,7 +78,7 @@ def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
     part = sigmoid_experts(hf, top_k=8, scale=2.5)
     hf.skip("indexer_types", "indexer_rope_interleave", "index_topk_freq", "index_topk_pattern")
     hf.skip("index_skip_topk_offset")
-    spec = _decoder(hf, mixer, _named_parts(hf, part, 3), max_len=202_752, eps=1e-5)
+    spec = _decoder(hf, mixer, named_parts(hf, part, 3), max_len=202_752, eps=1e-5)
     return _indexed(hf, spec)
 
 
@@ -87,17 +88,6 @@ def _indexed(hf: HfConfig, spec: DecoderSpec) -> DecoderSpec:
     if hf.bool_("mlp_bias", False):
         raise hf.refuse("mlp_bias", "no checkpoint of this architecture has it")
     return replace(spec, max_len=min(hf.int_("index_topk", 2048), spec.max_position_embeddings))
-
-
-def _named_parts(hf: HfConfig, part: Moe, first: int) -> Sequence[FeedForward]:
-    """The feed-forward part of each layer as `mlp_layer_types` says, or with leading dense layers."""
-    parts = dense_first(hf, part, first)
-    names = hf.strings("mlp_layer_types")
-    if names is None:
-        return parts
-    if len(names) != len(parts) or not set(names) <= {"dense", "sparse"}:
-        raise hf.refuse("mlp_layer_types", "it must say dense or sparse for each layer")
-    return [part if name == "sparse" else dense(hf) for name in names]
 
 
 def minicpm3(hf: HfConfig) -> DecoderSpec:

@@ -9,10 +9,9 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense
-from quire.models.hf_parts import ACTIVATIONS
+from quire.models.hf_decoder import activation, attention, dense, plain
 from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules, shared_rules
-from quire.models.spec import DecoderSpec, LayerSpec, Moe
+from quire.models.spec import DecoderSpec, Moe
 
 
 def ernie4_5(hf: HfConfig, *, head_dim: int | None = 128) -> DecoderSpec:
@@ -27,12 +26,7 @@ def ernie4_5(hf: HfConfig, *, head_dim: int | None = 128) -> DecoderSpec:
         qkv_bias=bias,
         out_bias=bias,
     )
-    layer = LayerSpec(
-        mixer=mixer,
-        feed_forward=dense(hf, bias=bias),
-        norm_eps=hf.positive("rms_norm_eps", 1e-5),
-    )
-    return decoder(hf, layer, max_len=131_072, tie=True)
+    return plain(hf, mixer, dense(hf, bias=bias), eps=1e-5, max_len=131_072, tie=True)
 
 
 def ernie4_5_moe(hf: HfConfig) -> DecoderSpec:
@@ -48,7 +42,7 @@ def ernie4_5_moe(hf: HfConfig) -> DecoderSpec:
         num_experts=hf.int_("moe_num_experts", 64),
         top_k=hf.int_("moe_k", 6),
         width=width,
-        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        activation=activation(hf),
         choice_bias=hf.bool_("moe_use_aux_free", True),
         router_float32=True,
         shared_width=hf.int_("moe_num_shared_experts", 2, minimum=0) * width,

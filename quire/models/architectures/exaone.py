@@ -10,13 +10,29 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import activation, attention, decoder, dense
+from quire.models.hf_deepseek import named_parts, sigmoid_experts
 from quire.models.hf_parts import sliding_layers
-from quire.models.name_parts import gate_and_up, ours, pair, separate_heads
-from quire.models.names import LLAMA_NAMES, POST_NORM_RULES, QK_NORM_RULES, Rule, WeightMap
-from quire.models.spec import DecoderSpec, LayerSpec
+from quire.models.name_parts import (
+    GPT_LAYER,
+    GPT_PARTS,
+    gate_and_up,
+    ours,
+    separate_heads,
+    transformer_map,
+)
+from quire.models.names import (
+    LLAMA_NAMES,
+    POST_NORM_RULES,
+    QK_NORM_RULES,
+    Rule,
+    expert_rules,
+    router_rules,
+    shared_rules,
+)
+from quire.models.spec import DecoderSpec, LayerSpec, Placement
 
 
-def exaone4(hf: HfConfig) -> DecoderSpec:
+def exaone4(hf: HfConfig, *, placement: Placement = "post") -> DecoderSpec:
     """`Exaone4ForCausalLM`: without `sliding_window` all layers have positions. Source: arXiv 2507.11407."""
     eps = hf.positive("rms_norm_eps", 1e-5)
     window = hf.optional_int("sliding_window", 4096)
@@ -34,12 +50,20 @@ def exaone4(hf: HfConfig) -> DecoderSpec:
                 rope=plain.rope if slides or window is None else None,
             ),
             feed_forward=dense(hf),
-            placement="post",
+            placement=placement,
             norm_eps=eps,
         )
         for slides in sliding_layers(hf, lambda index: every > 0 and (index + 1) % every != 0)
     ]
     return decoder(hf, layers)
+
+
+def exaone_moe(hf: HfConfig) -> DecoderSpec:
+    """`ExaoneMoeForCausalLM` (K-EXAONE): norms before each part, experts as in DeepSeek V3."""
+    plain = exaone4(hf, placement="pre")
+    part = sigmoid_experts(hf, top_k=8, scale=2.5, counts=("num_experts", "num_shared_experts"))
+    parts = zip(plain.layers, named_parts(hf, part, 1), strict=True)
+    return replace(plain, layers=tuple(replace(one, feed_forward=part) for one, part in parts))
 
 
 def exaone(hf: HfConfig) -> DecoderSpec:
@@ -53,28 +77,37 @@ def exaone(hf: HfConfig) -> DecoderSpec:
     return decoder(hf, [layer] * hf.int_("num_layers", 32))
 
 
-_H = "transformer.h.{layer}"
-
-EXAONE_NAMES = WeightMap(
-    rules=(
-        Rule("transformer.wte.weight", "embedding.weight"),
-        *separate_heads(_H, *(f"attn.attention.{name}_proj" for name in "qkv")),
-        *ours(
-            _H,
-            ("ln_1", "norm_before_mixer"),
-            ("attn.attention.out_proj", "mixer.out"),
-            ("ln_2", "norm_before_feed_forward"),
-            ("mlp.c_proj", "feed_forward.down"),
-        ),
-        *gate_and_up(f"{_H}.mlp", "c_fc_0", "c_fc_1"),
-        *pair("transformer.ln_f", "final_norm"),
-        Rule("lm_head.weight", "head.weight"),
+EXAONE_NAMES = transformer_map(
+    *separate_heads(GPT_LAYER, *(f"attn.attention.{name}_proj" for name in "qkv")),
+    *ours(
+        GPT_LAYER,
+        *GPT_PARTS,
+        ("attn.attention.out_proj", "mixer.out"),
     ),
-    ignored=(f"{_H}.attn.attention.rotary.inv_freq",),
-    ignored_if_tied=("lm_head.weight",),
+    *gate_and_up(f"{GPT_LAYER}.mlp", "c_fc_0", "c_fc_1"),
+    ignored=(f"{GPT_LAYER}.attn.attention.rotary.inv_freq",),
+)
+
+_EXAONE_MOE = Architecture(
+    exaone_moe,
+    replace(
+        LLAMA_NAMES.with_rules(
+            *QK_NORM_RULES,
+            *expert_rules("mlp"),
+            *router_rules("mlp.gate"),
+            *shared_rules("mlp.shared_experts"),
+            Rule(
+                "model.layers.{layer}.mlp.e_score_correction_bias",
+                "layers.{layer}.feed_forward.choice.bias",
+            ),
+        ),
+        drafts=("mtp.",),
+    ),
 )
 
 ARCHITECTURES = {
+    "ExaoneMoeForCausalLM": _EXAONE_MOE,
+    "ExaoneMoEForCausalLM": _EXAONE_MOE,
     "ExaoneForCausalLM": Architecture(exaone, EXAONE_NAMES),
     "Exaone4ForCausalLM": Architecture(
         exaone4, LLAMA_NAMES.with_rules(*POST_NORM_RULES, *QK_NORM_RULES)

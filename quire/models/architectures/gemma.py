@@ -12,6 +12,7 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import activation, attention, dense, plain, with_placement
 from quire.models.hf_parts import ACTIVATIONS, rope, sliding_layers
+from quire.models.name_parts import LAYER
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, SANDWICH_RULES
 from quire.models.spec import Activation, DecoderSpec, Rope
 
@@ -115,21 +116,20 @@ def vaultgemma(hf: HfConfig) -> DecoderSpec:
     return with_placement(gemma2(hf), "pre")
 
 
-_LAYER = "model.layers.{layer}"
 GEMMA2_NAMES = LLAMA_NAMES.with_rules(*SANDWICH_RULES).folded(
     "add_one",
-    f"{_LAYER}.input_layernorm.weight",
-    f"{_LAYER}.post_attention_layernorm.weight",
-    f"{_LAYER}.pre_feedforward_layernorm.weight",
-    f"{_LAYER}.post_feedforward_layernorm.weight",
+    f"{LAYER}.input_layernorm.weight",
+    f"{LAYER}.post_attention_layernorm.weight",
+    f"{LAYER}.pre_feedforward_layernorm.weight",
+    f"{LAYER}.post_feedforward_layernorm.weight",
     "model.norm.weight",
 )
 """Gemma's norms multiply by 1 + w."""
 
 GEMMA_NAMES = LLAMA_NAMES.folded(
     "add_one",
-    f"{_LAYER}.input_layernorm.weight",
-    f"{_LAYER}.post_attention_layernorm.weight",
+    f"{LAYER}.input_layernorm.weight",
+    f"{LAYER}.post_attention_layernorm.weight",
     "model.norm.weight",
 )
 
@@ -138,7 +138,7 @@ VAULT_NAMES = GEMMA2_NAMES.without(
 )
 
 GEMMA3_NAMES = GEMMA2_NAMES.with_rules(*QK_NORM_RULES).folded(
-    "add_one", f"{_LAYER}.self_attn.q_norm.weight", f"{_LAYER}.self_attn.k_norm.weight"
+    "add_one", f"{LAYER}.self_attn.q_norm.weight", f"{LAYER}.self_attn.k_norm.weight"
 )
 
 ARCHITECTURES = {

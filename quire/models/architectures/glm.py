@@ -8,7 +8,15 @@ from __future__ import annotations
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, plain, with_placement
-from quire.models.name_parts import GATE_UP_RULE, joined_heads, ours, pair
+from quire.models.name_parts import (
+    GATE_UP_RULE,
+    LAYER,
+    MEGATRON_PARTS,
+    OURS,
+    joined_heads,
+    ours,
+    pair,
+)
 from quire.models.names import LLAMA_NAMES, Rule, WeightMap
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Rope
 
@@ -71,12 +79,10 @@ def chatglm(hf: HfConfig) -> DecoderSpec:
     )
 
 
-_LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
-
-GLM_NAMES = LLAMA_NAMES.without(f"{_OURS}.feed_forward.gate_up").with_rules(GATE_UP_RULE)
+GLM_NAMES = LLAMA_NAMES.without(f"{OURS}.feed_forward.gate_up").with_rules(GATE_UP_RULE)
 GLM4_NAMES = GLM_NAMES.with_rules(
-    Rule(f"{_LAYER}.post_self_attn_layernorm.weight", f"{_OURS}.norm_after_mixer.weight"),
-    Rule(f"{_LAYER}.post_mlp_layernorm.weight", f"{_OURS}.norm_after_feed_forward.weight"),
+    Rule(f"{LAYER}.post_self_attn_layernorm.weight", f"{OURS}.norm_after_mixer.weight"),
+    Rule(f"{LAYER}.post_mlp_layernorm.weight", f"{OURS}.norm_after_feed_forward.weight"),
 )
 
 _BLOCK = "transformer.encoder.layers.{layer}"
@@ -87,12 +93,10 @@ CHATGLM_NAMES = WeightMap(
         *joined_heads(f"{_BLOCK}.self_attention.query_key_value"),
         *ours(
             _BLOCK,
-            ("input_layernorm", "norm_before_mixer"),
+            *MEGATRON_PARTS,
             ("self_attention.dense", "mixer.out"),
-            ("post_attention_layernorm", "norm_before_feed_forward"),
-            ("mlp.dense_4h_to_h", "feed_forward.down"),
         ),
-        Rule(f"{_BLOCK}.mlp.dense_h_to_4h.weight", f"{_OURS}.feed_forward.gate_up.weight", (0, 1)),
+        Rule(f"{_BLOCK}.mlp.dense_h_to_4h.weight", f"{OURS}.feed_forward.gate_up.weight", (0, 1)),
         *pair("transformer.encoder.final_layernorm", "final_norm"),
         Rule("transformer.output_layer.weight", "head.weight"),
     ),

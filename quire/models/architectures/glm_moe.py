@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder
+from quire.models.hf_decoder import activation, attention, decoder
 from quire.models.hf_deepseek import check_whole_heads, dense_first, sigmoid_experts
-from quire.models.hf_parts import ACTIVATIONS, sliding_layers
+from quire.models.hf_parts import sliding_layers
 from quire.models.name_parts import DEEPSEEK_RULES
 from quire.models.names import (
     LLAMA_NAMES,
@@ -82,7 +82,7 @@ def minimax_m2(hf: HfConfig) -> DecoderSpec:
         num_experts=hf.int_("num_local_experts", 256),
         top_k=hf.int_("num_experts_per_tok", 8),
         width=hf.int_("intermediate_size", 1536),
-        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        activation=activation(hf),
         scoring="sigmoid",
         choice_bias=True,
         router_float32=True,

@@ -11,7 +11,7 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, shared_width, with_attention
 from quire.models.hf_parts import ACTIVATIONS, head_counts
-from quire.models.name_parts import ALL_HEADS, pair, separate_heads
+from quire.models.name_parts import ALL_HEADS, pair, separate_heads, transformer_map
 from quire.models.names import Rule, WeightMap
 from quire.models.spec import DecoderSpec, Dense, LayerSpec
 
@@ -130,21 +130,15 @@ def gpt_neox(hf: HfConfig) -> DecoderSpec:
 _OURS = "layers.{layer}"
 _GPT2 = "transformer.h.{layer}"
 
-GPT2_NAMES = WeightMap(
-    rules=(
-        Rule("transformer.wte.weight", "embedding.weight"),
-        Rule("transformer.wpe.weight", "positions.weight"),
-        *pair(f"{_GPT2}.ln_1", f"{_OURS}.norm_before_mixer"),
-        *pair(f"{_GPT2}.attn.c_attn", f"{_OURS}.mixer.qkv", parts=ALL_HEADS, transpose=True),
-        *pair(f"{_GPT2}.attn.c_proj", f"{_OURS}.mixer.out", transpose=True),
-        *pair(f"{_GPT2}.ln_2", f"{_OURS}.norm_before_feed_forward"),
-        *pair(f"{_GPT2}.mlp.c_fc", f"{_OURS}.feed_forward.up", transpose=True),
-        *pair(f"{_GPT2}.mlp.c_proj", f"{_OURS}.feed_forward.down", transpose=True),
-        *pair("transformer.ln_f", "final_norm"),
-        Rule("lm_head.weight", "head.weight"),
-    ),
+GPT2_NAMES = transformer_map(
+    Rule("transformer.wpe.weight", "positions.weight"),
+    *pair(f"{_GPT2}.ln_1", f"{_OURS}.norm_before_mixer"),
+    *pair(f"{_GPT2}.attn.c_attn", f"{_OURS}.mixer.qkv", parts=ALL_HEADS, transpose=True),
+    *pair(f"{_GPT2}.attn.c_proj", f"{_OURS}.mixer.out", transpose=True),
+    *pair(f"{_GPT2}.ln_2", f"{_OURS}.norm_before_feed_forward"),
+    *pair(f"{_GPT2}.mlp.c_fc", f"{_OURS}.feed_forward.up", transpose=True),
+    *pair(f"{_GPT2}.mlp.c_proj", f"{_OURS}.feed_forward.down", transpose=True),
     ignored=(f"{_GPT2}.attn.bias", f"{_GPT2}.attn.masked_bias"),
-    ignored_if_tied=("lm_head.weight",),
     optional_prefix="transformer.",
 )
 """Matrices stand as [in, out]; the masks of old files are left unread."""

@@ -11,8 +11,15 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import decoder, shared_width
 from quire.models.hf_parts import ACTIVATIONS
-from quire.models.name_parts import joined_heads, ours, pair, separate_heads
-from quire.models.names import Rule, WeightMap
+from quire.models.name_parts import (
+    GPT_LAYER,
+    GPT_PARTS,
+    joined_heads,
+    ours,
+    separate_heads,
+    transformer_map,
+)
+from quire.models.names import Rule
 from quire.models.spec import DecoderSpec, Dense, LayerSpec, Rope
 
 _ELSEWHERE = (
@@ -113,51 +120,38 @@ def _slides(hf: HfConfig) -> list[bool]:
     return found
 
 
-_H = "transformer.h.{layer}"
-_ENDS = (
-    Rule("transformer.wte.weight", "embedding.weight"),
-    *pair("transformer.ln_f", "final_norm"),
-    Rule("lm_head.weight", "head.weight"),
-)
-
-GPTJ_NAMES = WeightMap(
-    rules=(
-        *_ENDS,
-        Rule("lm_head.bias", "head.bias"),
-        *separate_heads(_H, "attn.q_proj", "attn.k_proj", "attn.v_proj"),
-        *ours(
-            _H,
-            ("ln_1", "norm_before_parts"),
-            ("attn.out_proj", "mixer.out"),
-            ("mlp.fc_in", "feed_forward.up"),
-            ("mlp.fc_out", "feed_forward.down"),
-        ),
+GPTJ_NAMES = transformer_map(
+    Rule("lm_head.bias", "head.bias"),
+    *separate_heads(GPT_LAYER, "attn.q_proj", "attn.k_proj", "attn.v_proj"),
+    *ours(
+        GPT_LAYER,
+        ("ln_1", "norm_before_parts"),
+        ("attn.out_proj", "mixer.out"),
+        ("mlp.fc_in", "feed_forward.up"),
+        ("mlp.fc_out", "feed_forward.down"),
     ),
-    ignored=(f"{_H}.attn.bias", f"{_H}.attn.masked_bias", f"{_H}.attn.causal_mask"),
-    ignored_if_tied=("lm_head.weight", "lm_head.bias"),
+    ignored=(
+        f"{GPT_LAYER}.attn.bias",
+        f"{GPT_LAYER}.attn.masked_bias",
+        f"{GPT_LAYER}.attn.causal_mask",
+    ),
 )
 """The masks of old files are left unread."""
 
 CODEGEN_NAMES = GPTJ_NAMES.without("layers.{layer}.mixer.qkv").with_rules(
-    *joined_heads(f"{_H}.attn.qkv_proj", fold="gather_quarters")
+    *joined_heads(f"{GPT_LAYER}.attn.qkv_proj", fold="gather_quarters")
 )
 
-GPT_NEO_NAMES = WeightMap(
-    rules=(
-        *_ENDS,
-        Rule("transformer.wpe.weight", "positions.weight"),
-        *separate_heads(_H, *(f"attn.attention.{name}_proj" for name in "qkv")),
-        *ours(
-            _H,
-            ("ln_1", "norm_before_mixer"),
-            ("attn.attention.out_proj", "mixer.out"),
-            ("ln_2", "norm_before_feed_forward"),
-            ("mlp.c_fc", "feed_forward.up"),
-            ("mlp.c_proj", "feed_forward.down"),
-        ),
+GPT_NEO_NAMES = transformer_map(
+    Rule("transformer.wpe.weight", "positions.weight"),
+    *separate_heads(GPT_LAYER, *(f"attn.attention.{name}_proj" for name in "qkv")),
+    *ours(
+        GPT_LAYER,
+        *GPT_PARTS,
+        ("attn.attention.out_proj", "mixer.out"),
+        ("mlp.c_fc", "feed_forward.up"),
     ),
-    ignored=(f"{_H}.attn.attention.bias", f"{_H}.attn.attention.masked_bias"),
-    ignored_if_tied=("lm_head.weight",),
+    ignored=(f"{GPT_LAYER}.attn.attention.bias", f"{GPT_LAYER}.attn.attention.masked_bias"),
 )
 
 ARCHITECTURES = {

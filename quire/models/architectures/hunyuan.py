@@ -9,22 +9,16 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, rope
+from quire.models.hf_decoder import activation, attention, dense, plain
+from quire.models.hf_parts import default_head_size, rope
+from quire.models.name_parts import LAYER, OURS
 from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules, shared_rules
-from quire.models.spec import Attention, DecoderSpec, LayerSpec, Moe, Rope
+from quire.models.spec import Attention, DecoderSpec, Moe, Rope
 
 
 def hunyuan_dense(hf: HfConfig) -> DecoderSpec:
     """`HunYuanDenseV1ForCausalLM`; defaults as in HunYuanDenseV1Config."""
-    return decoder(
-        hf,
-        LayerSpec(
-            mixer=hunyuan_attention(hf),
-            feed_forward=dense(hf),
-            norm_eps=hf.positive("rms_norm_eps", 1e-5),
-        ),
-    )
+    return plain(hf, hunyuan_attention(hf), dense(hf), eps=1e-5)
 
 
 def hunyuan_attention(hf: HfConfig) -> Attention:
@@ -68,7 +62,7 @@ def hunyuan_moe(hf: HfConfig) -> DecoderSpec:
         num_experts=hf.each_layer("num_experts", 1),
         top_k=hf.each_layer("moe_topk", 1),
         width=hf.int_("intermediate_size", 11_008),
-        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        activation=activation(hf),
         shared_width=hf.int_("intermediate_size", 11_008),
     )
     return replace(plain, layers=tuple(replace(layer, feed_forward=part) for layer in plain.layers))
@@ -87,11 +81,9 @@ def _rope(hf: HfConfig) -> Rope:
     return Rope(dim=head_size, theta=base * growth)
 
 
-_LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
-
 HUNYUAN_NAMES = LLAMA_NAMES.with_rules(
-    Rule(f"{_LAYER}.self_attn.query_layernorm.weight", f"{_OURS}.mixer.q_norm.weight"),
-    Rule(f"{_LAYER}.self_attn.key_layernorm.weight", f"{_OURS}.mixer.k_norm.weight"),
+    Rule(f"{LAYER}.self_attn.query_layernorm.weight", f"{OURS}.mixer.q_norm.weight"),
+    Rule(f"{LAYER}.self_attn.key_layernorm.weight", f"{OURS}.mixer.k_norm.weight"),
 )
 
 ARCHITECTURES = {

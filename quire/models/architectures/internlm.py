@@ -10,7 +10,7 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, dense, plain
-from quire.models.name_parts import gate_and_up, joined_heads, ours
+from quire.models.name_parts import LAYER, gate_and_up, joined_heads, ours
 from quire.models.names import LLAMA_NAMES, Rule, WeightMap
 from quire.models.spec import DecoderSpec, Rope
 
@@ -46,29 +46,27 @@ def baichuan(hf: HfConfig) -> DecoderSpec:
     return plain(hf, attention(hf, bias=None), dense(hf), max_len=4096)
 
 
-_LAYER = "model.layers.{layer}"
-
 INTERNLM2_NAMES = WeightMap(
     rules=(
         Rule("model.tok_embeddings.weight", "embedding.weight"),
-        *joined_heads(f"{_LAYER}.attention.wqkv", fold="gather_heads"),
+        *joined_heads(f"{LAYER}.attention.wqkv", fold="gather_heads"),
         *ours(
-            _LAYER,
+            LAYER,
             ("attention_norm", "norm_before_mixer"),
             ("attention.wo", "mixer.out"),
             ("ffn_norm", "norm_before_feed_forward"),
             ("feed_forward.w2", "feed_forward.down"),
         ),
-        *gate_and_up(f"{_LAYER}.feed_forward", "w1", "w3"),
+        *gate_and_up(f"{LAYER}.feed_forward", "w1", "w3"),
         Rule("model.norm.weight", "final_norm.weight"),
         Rule("output.weight", "head.weight"),
     ),
-    ignored=(f"{_LAYER}.attention.rotary_emb.inv_freq",),
+    ignored=(f"{LAYER}.attention.rotary_emb.inv_freq",),
     ignored_if_tied=("output.weight",),
 )
 
 BAICHUAN_NAMES = LLAMA_NAMES.without("layers.{layer}.mixer.qkv").with_rules(
-    *joined_heads(f"{_LAYER}.self_attn.W_pack")
+    *joined_heads(f"{LAYER}.self_attn.W_pack")
 )
 
 ARCHITECTURES = {

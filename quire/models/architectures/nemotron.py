@@ -8,7 +8,15 @@ from __future__ import annotations
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense
-from quire.models.name_parts import NORM_BIAS_RULES, PLAIN_MLP_RULES, joined_heads, ours, pair
+from quire.models.name_parts import (
+    LAYER,
+    MEGATRON_PARTS,
+    NORM_BIAS_RULES,
+    PLAIN_MLP_RULES,
+    joined_heads,
+    ours,
+    pair,
+)
 from quire.models.names import LLAMA_NAMES, Rule, WeightMap
 from quire.models.spec import Attention, DecoderSpec, LayerSpec
 
@@ -65,33 +73,30 @@ def _decoder(
 
 JAIS2_NAMES = LLAMA_NAMES.with_rules(*PLAIN_MLP_RULES, *NORM_BIAS_RULES)
 
-_LAYER = "model.layers.{layer}"
 
 NEMOTRON_NAMES = JAIS2_NAMES.folded(
     "add_one",
-    f"{_LAYER}.input_layernorm.weight",
-    f"{_LAYER}.post_attention_layernorm.weight",
+    f"{LAYER}.input_layernorm.weight",
+    f"{LAYER}.post_attention_layernorm.weight",
     "model.norm.weight",
 )
 
 PERSIMMON_NAMES = WeightMap(
     rules=(
         Rule("model.embed_tokens.weight", "embedding.weight"),
-        *joined_heads(f"{_LAYER}.self_attn.query_key_value", fold="gather_heads"),
+        *joined_heads(f"{LAYER}.self_attn.query_key_value", fold="gather_heads"),
         *ours(
-            _LAYER,
-            ("input_layernorm", "norm_before_mixer"),
+            LAYER,
+            *MEGATRON_PARTS,
             ("self_attn.q_layernorm", "mixer.q_norm"),
             ("self_attn.k_layernorm", "mixer.k_norm"),
             ("self_attn.dense", "mixer.out"),
-            ("post_attention_layernorm", "norm_before_feed_forward"),
             ("mlp.dense_h_to_4h", "feed_forward.up"),
-            ("mlp.dense_4h_to_h", "feed_forward.down"),
         ),
         *pair("model.final_layernorm", "final_norm"),
         Rule("lm_head.weight", "head.weight"),
     ),
-    ignored=(f"{_LAYER}.self_attn.rotary_emb.inv_freq",),
+    ignored=(f"{LAYER}.self_attn.rotary_emb.inv_freq",),
     ignored_if_tied=("lm_head.weight",),
 )
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense, plain, with_attention
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, rope, sliding_layers
+from quire.models.hf_decoder import activation, attention, decoder, dense, plain, with_attention
+from quire.models.hf_parts import default_head_size, rope, sliding_layers
 from quire.models.names import (
     LLAMA_NAMES,
     POST_NORM_RULES,
@@ -48,7 +48,7 @@ def _with_experts(
         num_experts=hf.int_("num_experts", num_experts),
         top_k=hf.int_("num_experts_per_tok", top_k),
         width=hf.int_("intermediate_size"),
-        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        activation=activation(hf),
         normalize=hf.bool_("norm_topk_prob", False),
     )
     layer = replace(spec.layers[0], feed_forward=part, placement=placement)

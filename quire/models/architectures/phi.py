@@ -8,7 +8,15 @@ from __future__ import annotations
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, plain
-from quire.models.name_parts import GATE_UP_RULE, joined_heads, ours, pair, separate_heads
+from quire.models.name_parts import (
+    GATE_UP_RULE,
+    LAYER,
+    OURS,
+    joined_heads,
+    ours,
+    pair,
+    separate_heads,
+)
 from quire.models.names import LLAMA_NAMES, Rule, WeightMap
 from quire.models.spec import Attention, DecoderSpec, LayerSpec
 
@@ -57,18 +65,16 @@ def phi(hf: HfConfig) -> DecoderSpec:
     return decoder(hf, layer, head_bias=True)
 
 
-_LAYER, _OURS = "model.layers.{layer}", "layers.{layer}"
-
-PHI3_NAMES = LLAMA_NAMES.without(f"{_OURS}.mixer.qkv", f"{_OURS}.feed_forward.gate_up").with_rules(
-    *joined_heads(f"{_LAYER}.self_attn.qkv_proj"), GATE_UP_RULE
+PHI3_NAMES = LLAMA_NAMES.without(f"{OURS}.mixer.qkv", f"{OURS}.feed_forward.gate_up").with_rules(
+    *joined_heads(f"{LAYER}.self_attn.qkv_proj"), GATE_UP_RULE
 )
 
 PHI_NAMES = WeightMap(
     rules=(
         Rule("model.embed_tokens.weight", "embedding.weight"),
-        *separate_heads(_LAYER, *(f"self_attn.{name}_proj" for name in "qkv")),
+        *separate_heads(LAYER, *(f"self_attn.{name}_proj" for name in "qkv")),
         *ours(
-            _LAYER,
+            LAYER,
             ("input_layernorm", "norm_before_parts"),
             ("self_attn.q_layernorm", "mixer.q_norm"),
             ("self_attn.k_layernorm", "mixer.k_norm"),

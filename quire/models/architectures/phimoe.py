@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder
-from quire.models.hf_parts import ACTIVATIONS
+from quire.models.hf_decoder import activation, attention, decoder
 from quire.models.name_parts import NORM_BIAS_RULES
 from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules
 from quire.models.spec import Attention, DecoderSpec, LayerSpec, LongRopeScaling, Moe
@@ -25,7 +24,7 @@ def phimoe(hf: HfConfig) -> DecoderSpec:
         num_experts=hf.int_("num_local_experts", 16),
         top_k=2,
         width=hf.int_("intermediate_size", 6400),
-        activation=hf.choice("hidden_act", ACTIVATIONS, "silu"),
+        activation=activation(hf),
         scoring="sparse",
         jitter=hf.positive("router_jitter_noise", 0.01),
     )

@@ -12,12 +12,18 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import activation, attention, decoder, dense, plain, with_parts
 from quire.models.hf_parts import moe_layers, sliding_layers
-from quire.models.name_parts import gate_and_up, joined_heads, ours, pair
+from quire.models.name_parts import (
+    GPT_LAYER,
+    GPT_PARTS,
+    gate_and_up,
+    joined_heads,
+    ours,
+    transformer_map,
+)
 from quire.models.names import (
     LLAMA_NAMES,
     QK_NORM_RULES,
     Rule,
-    WeightMap,
     expert_rules,
     router_rules,
     shared_rules,
@@ -118,25 +124,16 @@ def _decoder(hf: HfConfig, mixer: Attention) -> DecoderSpec:
 
 MOE_RULES = (*expert_rules("mlp"), *router_rules("mlp.gate"))
 
-_H = "transformer.h.{layer}"
 
-QWEN_NAMES = WeightMap(
-    rules=(
-        Rule("transformer.wte.weight", "embedding.weight"),
-        *joined_heads(f"{_H}.attn.c_attn"),
-        *ours(
-            _H,
-            ("ln_1", "norm_before_mixer"),
-            ("attn.c_proj", "mixer.out"),
-            ("ln_2", "norm_before_feed_forward"),
-            ("mlp.c_proj", "feed_forward.down"),
-        ),
-        *gate_and_up(f"{_H}.mlp", "w2", "w1"),
-        *pair("transformer.ln_f", "final_norm"),
-        Rule("lm_head.weight", "head.weight"),
+QWEN_NAMES = transformer_map(
+    *joined_heads(f"{GPT_LAYER}.attn.c_attn"),
+    *ours(
+        GPT_LAYER,
+        *GPT_PARTS,
+        ("attn.c_proj", "mixer.out"),
     ),
+    *gate_and_up(f"{GPT_LAYER}.mlp", "w2", "w1"),
     ignored=("transformer.rotary_emb.inv_freq",),
-    ignored_if_tied=("lm_head.weight",),
 )
 
 ARCHITECTURES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense
-from quire.models.name_parts import NORM_BIAS_RULES, ours
+from quire.models.name_parts import LAYER, NORM_BIAS_RULES, ours
 from quire.models.names import LLAMA_NAMES, Rule
 from quire.models.spec import DecoderSpec, LayerSpec
 
@@ -67,12 +67,10 @@ def starcoder2(hf: HfConfig) -> DecoderSpec:
     return decoder(hf, layer, max_len=4096, tie=True)
 
 
-_LAYER = "model.layers.{layer}"
-
 STABLELM_NAMES = LLAMA_NAMES.with_rules(
     *NORM_BIAS_RULES[1:],
     *(
-        Rule(f"{_LAYER}.input_layernorm.{kind}", f"layers.{{layer}}.{norm}.{kind}")
+        Rule(f"{LAYER}.input_layernorm.{kind}", f"layers.{{layer}}.{norm}.{kind}")
         for norm in ("norm_before_mixer", "norm_before_parts")
         for kind in ("weight", "bias")
     ),
@@ -80,7 +78,7 @@ STABLELM_NAMES = LLAMA_NAMES.with_rules(
 
 STARCODER2_NAMES = LLAMA_NAMES.without("layers.{layer}.feed_forward.down").with_rules(
     *NORM_BIAS_RULES,
-    *ours(_LAYER, ("mlp.c_fc", "feed_forward.up"), ("mlp.c_proj", "feed_forward.down")),
+    *ours(LAYER, ("mlp.c_fc", "feed_forward.up"), ("mlp.c_proj", "feed_forward.down")),
 )
 
 ARCHITECTURES = {

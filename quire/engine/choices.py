@@ -1,0 +1,74 @@
+"""Single choices that were left open: the device, lengths, the token budget of a step.
+
+Which of them are made when, and what follows from them, is `engine.resolve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from quire.hardware.cpu import Machine
+from quire.models.registry import ModelDescription
+from quire.protocol.errors import SettingsError
+
+DEFAULT_TOKEN_BUDGET = 2048
+
+Note = Callable[[str, object, str], None]
+"""Writes (setting, value, reason) into the start table."""
+
+
+def reason_of(value: object, otherwise: str = "default") -> str:
+    """What the start table says of a choice that may have been given."""
+    return "given" if value is not None else otherwise
+
+
+def device_of(wanted: str, machine: Machine, note: Note) -> Literal["cpu", "cuda"]:
+    """Where the model runs. Raises SettingsError for a GPU that is not there."""
+    if wanted == "cuda" and machine.num_gpus == 0:
+        raise SettingsError(
+            "device is 'cuda', but this machine shows no NVIDIA GPU; use --device cpu"
+        )
+    name: Literal["cpu", "cuda"] = (
+        "cuda" if wanted == "cuda" or (wanted == "auto" and machine.num_gpus) else "cpu"
+    )
+    note("device", name, "given" if wanted != "auto" else "the fastest this machine has")
+    return name
+
+
+def longest_of(wanted: int | None, description: ModelDescription, note: Note) -> int:
+    """The longest sequence. Raises SettingsError for one that the model does not allow."""
+    limit = description.max_model_len
+    if wanted is None or wanted == -1:
+        note("max_model_len", limit, "what the model was made for")
+        return limit
+    if not 1 <= wanted <= limit:
+        raise SettingsError(f"max_model_len is {wanted}; this model allows 1 to {limit}")
+    note("max_model_len", wanted, "given")
+    return wanted
+
+
+def block_size_of(wanted: int | None, device: str, note: Note) -> int:
+    """Tokens of a block. Raises SettingsError for a size that is no power of two from 8 to 256."""
+    size = wanted if wanted is not None else (32 if device == "cpu" else 16)
+    if not 8 <= size <= 256 or size & (size - 1):
+        raise SettingsError(f"block_size is {size}; it must be a power of two from 8 to 256")
+    note("block_size", size, reason_of(wanted, f"default of {device}"))
+    return size
+
+
+def budget_of(
+    given: int | None, max_model_len: int, description: ModelDescription, note: Note
+) -> int:
+    """Tokens of a step. Raises SettingsError if a prompt that must run whole does not fit."""
+    budget, why = given or DEFAULT_TOKEN_BUDGET, "default; follows the measured rate"
+    if description.spec.sees_both_ways:
+        why = "prompts run whole"
+        if given is not None and given < max_model_len:
+            raise SettingsError(
+                f"max_num_batched_tokens is {given}, but prompts of this model run whole and have up to "
+                f"{max_model_len} tokens; raise it, or lower --max-model-len"
+            )
+        budget = max(budget, max_model_len)
+    note("max_num_batched_tokens", budget, reason_of(given, why))
+    return budget
