@@ -15,11 +15,9 @@ from dataclasses import dataclass
 
 from tests.e2e.killing import Server, serving
 from tests.robustness.alive import Alive
-from tests.robustness.fuzzing import Connection, Tally, send_round
+from tests.robustness.fuzzing import FLAGS, Connection, Tally, send_round
 from tests.robustness.spoilt import request_of
 
-FLAGS = ("--max-model-len", "512", "--max-queue-wait", "0", "--responses-store", "memory")
-FLAGS += ("--disable-uvicorn-access-log", "--engine-restarts", "0")
 WARM = 20_000
 """Bodies after which caches are full; memory is compared with what it was then."""
 

@@ -1,7 +1,8 @@
 """The demo model's held-out questions, answered with every scheme of `--quantization`.
 
 Run as `python -m benchmarks.quantization [NAME ...]`: prints how many of the answers are right and how
-many are those of the plain checkpoint; with `--checkpoints PATH ...` of the same model quantized before. The questions are `tools.demo_model.evaluate`'s.
+many are those of the plain checkpoint; with `--checkpoints PATH ...` of the same model quantized before.
+The questions are `tools.demo_model.evaluate`'s.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ MOST_LOST = {"int8": 1, "int8_g128": 1}
 OTHERS_MAY_LOSE = 10
 
 
-def answers(
-    prompts: list[str], dtype: str, scheme: str | None, model: str = MODEL
-) -> list[str]:
+def answers(prompts: list[str], dtype: str, scheme: str | None, model: str = MODEL) -> list[str]:
     """Greedy answers of the demo model without their end marks."""
-    llm = LLM(model=model, tokenizer=MODEL, dtype=dtype, quantization=scheme, use_tqdm_on_load=False)
+    llm = LLM(
+        model=model, tokenizer=MODEL, dtype=dtype, quantization=scheme, use_tqdm_on_load=False
+    )
     params = SamplingParams(max_tokens=96, temperature=0.0, skip_special_tokens=False)
     outputs = llm.generate(prompts, params, use_tqdm=False)
     texts = [output.outputs[0].text for output in outputs]

@@ -227,7 +227,9 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
         if self._settings.observability.enable_log_requests:
             logger.info("request %s: %d prompt tokens", request_id, len(request.prompt_token_ids))
         joins = request.params.output_kind is RequestOutputKind.DELTA
-        stream: RequestStream[Any] = RequestStream(request.request_id, joins=joins, on_close=self._close_stream)
+        stream: RequestStream[Any] = RequestStream(
+            request.request_id, joins=joins, on_close=self._close_stream
+        )
         self._outputs.add(request, request_id, prompt_text or text)
         self._streams[request.request_id] = stream
         try:

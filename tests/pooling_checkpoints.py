@@ -41,6 +41,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "NomicBert": SIZES,
     "Qwen3": SIZES | IDS | {"num_key_value_heads": 2, "head_dim": 16},
     "Llama": SIZES | IDS | {"num_key_value_heads": 2},
+    "Gemma3Text": SIZES
+    | IDS
+    | {"num_key_value_heads": 2, "head_dim": 16, "use_bidirectional_attention": True}
+    | {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    | {"num_hidden_layers": 4, "query_pre_attn_scalar": 16},
     "Qwen2": SIZES | IDS | {"num_key_value_heads": 2},
 }
 """Fields of each family's config."""

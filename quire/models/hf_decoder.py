@@ -104,6 +104,18 @@ def plain(
     return decoder(hf, layers * count, **fields)
 
 
+def head_share(
+    hf: HfConfig,
+    width: int,
+    heads: int,
+    keys: tuple[str, str] = ("hidden_size", "num_attention_heads"),
+) -> int:
+    """The size of each of `heads` heads that share `width`; `keys` is where the two come from."""
+    if width % heads:
+        raise hf.refuse(keys[0], f"it must be a multiple of {keys[1]} {heads}")
+    return width // heads
+
+
 def shared_width(
     hf: HfConfig,
     width: int,
@@ -114,14 +126,12 @@ def shared_width(
 ) -> Attention:
     """Heads that share `width`; as many of k and v, or `num_kv_heads` of the fields.
 
-    keys  where the width and the heads come from.
+    keys  as in `head_share`.
     """
-    kv_heads = fields.pop("num_kv_heads", heads)
-    if width % heads:
-        raise hf.refuse(keys[0], f"it must be a multiple of {keys[1]} {heads}")
+    size, kv_heads = head_share(hf, width, heads, keys), fields.pop("num_kv_heads", heads)
     if heads % kv_heads:
         raise hf.refuse(keys[1], f"it must be a multiple of {kv_heads} heads of k and v")
-    return Attention(num_heads=heads, num_kv_heads=kv_heads, head_size=width // heads, **fields)
+    return Attention(num_heads=heads, num_kv_heads=kv_heads, head_size=size, **fields)
 
 
 def activation(hf: HfConfig, default: str = "silu", *, key: str = "hidden_act") -> Activation:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from quire.models.head_layers import HeadLayer, head_of, label_rows
 from quire.models.names import WeightMap
 from quire.models.sentence_modules import SentenceModules, read_modules
-from quire.models.spec import DecoderSpec
+from quire.models.spec import Attention, DecoderSpec
 from quire.protocol.errors import ModelLoadError, SettingsError
 from quire.protocol.pooler import ClassActivation, Pooler, SequencePooling
 
@@ -107,6 +107,27 @@ def pools(role: Role, wish: PoolingWish, folder: Path) -> bool:
             "runner is pooling, but convert is none; use --convert embed or classify"
         )
     return wish.runner == "pooling"
+
+
+def for_pooling(spec: DecoderSpec, values: Mapping[str, Any]) -> DecoderSpec:
+    """The decoder without an output matrix of its own; tokens see both ways if config.json says so."""
+    spec = replace(spec, tie_head=True, head_bias=False)
+    if (
+        values.get("use_bidirectional_attention") is not True
+        and values.get("is_causal") is not False
+    ):
+        return spec
+    layers = []
+    for layer in spec.layers:
+        mixer = layer.mixer
+        if not isinstance(mixer, Attention):
+            raise ModelLoadError(
+                "config.json asks for attention both ways in a layer that has no such form"
+            )
+        # A window of n tokens becomes half of them on either side.
+        window = None if mixer.window is None else mixer.window // 2 + 1
+        layers.append(replace(layer, mixer=replace(mixer, window=window, bidirectional=True)))
+    return replace(spec, layers=tuple(layers))
 
 
 def describe_pooling(

@@ -51,6 +51,7 @@ from quire.models.pooling import (
     Role,
     base_names,
     describe_pooling,
+    for_pooling,
     pools,
 )
 from quire.models.sentence_modules import read_modules
@@ -317,7 +318,8 @@ def _spec(
     if spec.sees_both_ways and not pooled:
         raise ModelLoadError(f"{folder}: {name} generates nothing; use --runner pooling")
     if pooled:
-        spec = replace(spec, tie_head=True, head_bias=False)  # no logits: no matrix of its own
+        spec = for_pooling(spec, values)
+        hf.skip("use_bidirectional_attention", "is_causal")
     hf.skip("quantization_config")  # read with the tensors, see `models.loading.checkpoint`
     unread = hf.unread()
     if unread:

@@ -9,7 +9,7 @@ import torch
 
 from quire.layers import rope
 from quire.layers.context import ForwardContext
-from quire.layers.embedding import Embedding, Head, AddedRows
+from quire.layers.embedding import AddedRows, Embedding, Head
 from quire.layers.linear import Linear
 from quire.layers.mlp import GatedMlp, PlainMlp
 from quire.layers.norm import AddRmsNorm, AddThenNorm, LayerNorm, Norms, RmsNorm

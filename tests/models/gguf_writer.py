@@ -15,7 +15,7 @@ from typing import Any
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -79,7 +79,7 @@ def _tensors(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:
     """By their names in safetensors files, experts stacked."""
     found: dict[str, np.ndarray] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        found.update(load_file(path))
+        found.update((name, one.float().numpy()) for name, one in load_file(path).items())
     if config.get("tie_word_embeddings"):
         found.pop("lm_head.weight", None)
     heads = config["num_attention_heads"]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import quire
 from quire.models.build import build_decoder
 from quire.models.registry import ModelDescription, describe
 from quire.ops.registry import Table
@@ -281,3 +282,27 @@ def test_an_unknown_architecture_and_setting_are_named(
     path = write_gguf(folders("qwen3"), tmp_path / "m.gguf", lambda _: Kind.Q8_0, more)
     with pytest.raises(ModelLoadError, match=r"qwen3\.attention\.strange_factor is not known"):
         describe(str(path))
+
+
+@pytest.mark.parametrize("kind", [Kind.Q8_0, Kind.Q4_0])
+def test_the_demo_model_answers_from_one_file(kind: Any, tmp_path: Path) -> None:
+    demo = Path(quire.__file__).parent / "models" / "demo"
+    settings = json.loads((demo / "tokenizer_config.json").read_text())
+
+    def more(writer: Any) -> None:
+        writer.add_tokenizer_model("gpt2")
+        tokens = json.loads((demo / "tokenizer.json").read_text())["added_tokens"]
+        names = {one["id"]: one["content"] for one in tokens}
+        writer.add_token_list([names.get(number, f"<{number}>") for number in range(3072)])
+        writer.add_token_types([3 if number < 3 else 1 for number in range(3072)])
+        writer.add_eos_token_id(2)
+        writer.add_chat_template(settings["chat_template"])
+        writer.add_string("tokenizer.huggingface.json", (demo / "tokenizer.json").read_text())
+
+    path = write_gguf(demo, tmp_path / "demo.gguf", lambda _: kind, more)
+    llm = quire.LLM(str(path), max_model_len=256, use_tqdm_on_load=False)
+    params = quire.SamplingParams(temperature=0.0, max_tokens=20)
+    asked = [{"role": "user", "content": "What is the capital of France?"}]
+    outputs = llm.chat(asked, params, use_tqdm=False)
+    assert outputs[0].outputs[0].text == "The capital of France is Paris."
+    assert outputs[0].outputs[0].finish_reason == "stop"

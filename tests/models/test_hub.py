@@ -60,7 +60,32 @@ def folders(
     bare = root / "bare"
     bare.mkdir()
     shutil.copy(main / "config.json", bare)
-    return {"main": main, "other": other, "bare": bare}
+    quants = root / "quants"
+    quants.mkdir()
+    for kind in ("Q4_K_M", "Q4_K_S", "Q8_0"):
+        _gguf_file(quants / f"tiny-{kind}.gguf")
+    (quants / "mmproj-Q8_0.gguf").write_bytes(b"not wanted")
+    return {"main": main, "other": other, "bare": bare, "quants": quants}
+
+
+def _gguf_file(path: Path) -> None:
+    """A file with all settings of a small model, and one matrix."""
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(32)
+    writer.add_head_count(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("none")
+    writer.add_tensor("token_embd.weight", np.zeros((8, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 @pytest.fixture
@@ -72,6 +97,7 @@ def hub(folders: dict[str, Path]) -> Iterator[Hub]:
         "org/gated": Repository({"main": main}, token="hf_right", is_gated=True),
         "org/slow": Repository({"main": main}, hangs=True),
         "org/bare": Repository({"main": bare}),
+        "org/tiny-GGUF": Repository({"main": folders["quants"]}),
     })  # fmt: skip
     yield made
     made.close()
@@ -84,6 +110,7 @@ def look(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def run(url: str, settings: dict[str, Any], **variables: str) -> dict[str, Any]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
         given = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        given["QUIRE_CACHE_DIR"] = str(tmp_path / "cache")
         done = subprocess.run(
             [sys.executable, "-c", LOOK, json.dumps(settings)], cwd=ROOT, timeout=60, check=True,
             capture_output=True, text=True, env={**clean, **given, **variables},
@@ -100,6 +127,8 @@ def look(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         ("org/name", HubName("org/name", None)),
         ("Org-1/Name.v2_x:main", HubName("Org-1/Name.v2_x", "main")),
         ("org/name:refs/pr/1", HubName("org/name", "refs/pr/1")),
+        ("org/name-GGUF:Q4_K_M", HubName("org/name-GGUF", None, "Q4_K_M")),
+        ("org/name-GGUF:iq4_xs", HubName("org/name-GGUF", None, "IQ4_XS")),
         ("name", None),
         ("./org/name", None),
         ("/org/name", None),
@@ -263,3 +292,15 @@ def test_a_server_ends_at_once_while_it_downloads(hub: Hub, tmp_path: Path) -> N
 def test_a_path_object_is_a_folder_too(tmp_path: Path) -> None:
     settings = EngineArgs(tmp_path).to_settings()  # type: ignore[arg-type]
     assert with_local_folders(settings).model.model == str(tmp_path)
+
+
+def test_a_kind_of_gguf_file_is_found_by_its_name(
+    hub: Hub, look: Callable[..., dict[str, Any]]
+) -> None:
+    found = look(hub.url, {"model": "org/tiny-GGUF:Q4_K_M"})
+    assert found["files"] == ["config.json", "model.gguf"]
+    assert found["names"] == ["org/tiny-GGUF:Q4_K_M"]
+    assert (Path(found["model"]) / "model.gguf").readlink().name == "tiny-Q4_K_M.gguf"
+    assert not [path for _, path, _ in hub.requests if "Q8_0" in path and "resolve" in path]
+    missing = look(hub.url, {"model": "org/tiny-GGUF:Q5_K_M"})
+    assert "no GGUF file of the kind Q5_K_M" in missing["error"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from quire import LLM, PoolingParams
+from quire import LLM, AsyncLLM, EngineArgs, PoolingParams
 from quire.models.pooling import PoolingWish
 from quire.models.registry import describe
 from quire.protocol.errors import InvalidRequestError, ModelLoadError, SettingsError
@@ -61,6 +62,34 @@ def test_encoders_have_the_hidden_states_of_transformers(family: str, tmp_path: 
         torch.testing.assert_close(
             torch.tensor(embedded.outputs.embedding), unit(theirs[0]), **CLOSE
         )
+
+
+def test_nomic_s_published_spelling(tmp_path: Path) -> None:
+    model = write_model(tmp_path, "NomicBert")
+    published = {
+        "architectures": ["NomicBertModel"],
+        "model_type": "nomic_bert",
+        "activation_function": "swiglu",
+        "n_embd": 64,
+        "n_head": 4,
+        "n_inner": 96,
+        "n_layer": 3,
+        "n_positions": 260,
+        "max_trained_positions": 130,
+        "layer_norm_epsilon": 1e-12,
+        "rotary_emb_base": 1000,
+        "rotary_emb_fraction": 1.0,
+        "rotary_scaling_factor": None,
+        "prenorm": False,
+        "qkv_proj_bias": False,
+        "type_vocab_size": 2,
+        "vocab_size": 512,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    with start(tmp_path) as llm:
+        output = llm.embed(TEXTS[0], use_tqdm=False)[0]
+    theirs = unit(states(model, output.prompt_token_ids)[0])
+    torch.testing.assert_close(torch.tensor(output.outputs.embedding), theirs, **CLOSE)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
@@ -116,6 +145,18 @@ def test_bare_decoders_are_embedders(tmp_path: Path) -> None:
     with start(tmp_path) as llm:
         output = llm.embed(TEXTS[0], use_tqdm=False)[0]
     theirs = unit(states(model, output.prompt_token_ids)[-1])
+    torch.testing.assert_close(torch.tensor(output.outputs.embedding), theirs, **CLOSE)
+
+
+def test_decoders_that_see_both_ways(tmp_path: Path) -> None:
+    model = write_model(tmp_path, "Gemma3Text")
+    config = json.loads((tmp_path / "config.json").read_text())
+    # Transformers halves the window as it reads, and writes the half.
+    (tmp_path / "config.json").write_text(json.dumps(config | {"sliding_window": 16}))
+    write_modules(tmp_path, "mean")
+    with start(tmp_path) as llm:
+        output = llm.embed([prompt_ids(60, 4)], use_tqdm=False)[0]
+    theirs = unit(states(model, output.prompt_token_ids).mean(0))
     torch.testing.assert_close(torch.tensor(output.outputs.embedding), theirs, **CLOSE)
 
 
@@ -319,6 +360,32 @@ def test_long_texts_are_the_weighted_mean_of_their_pieces(tmp_path: Path) -> Non
     assert output.prompt_token_ids == ids
 
 
+def test_streams_of_requests_give_the_same(tmp_path: Path) -> None:
+    write_model(tmp_path, "Bert")
+    config = {"pooling_type": "MEAN", "enable_chunked_processing": True}
+    prompts = [prompt_ids(length, length) for length in (300, 20, 130)]
+    with start(tmp_path, pooler_config=config) as llm:
+        wanted = [one.outputs.data.tolist() for one in llm.encode(prompts, use_tqdm=False)]
+    args = EngineArgs(str(tmp_path), dtype="float32", threads=1, pooler_config=config)
+    engine = AsyncLLM.from_settings(args.to_settings(), own_process=False)
+
+    async def ask(prompt: list[int]) -> Any:
+        async for output in engine.encode(prompt, None, "name"):
+            assert output.finished and output.prompt_token_ids == prompt
+            return output.outputs.data.tolist()
+
+    async def ask_all() -> list[Any]:
+        with pytest.raises(InvalidRequestError, match="does not generate text"):
+            await anext(engine.generate([5], None, "text"))
+        return await asyncio.gather(*map(ask, prompts))
+
+    try:
+        assert asyncio.run(ask_all()) == wanted
+        assert engine.num_unfinished_requests == 0
+    finally:
+        engine.shutdown()
+
+
 def test_what_cannot_be_is_refused_with_what_can(tmp_path: Path) -> None:
     write_model(tmp_path / "bert", "Bert")
     write_model(tmp_path / "text", "Llama", "ForCausalLM")
@@ -341,7 +408,7 @@ def test_what_cannot_be_is_refused_with_what_can(tmp_path: Path) -> None:
             llm.classify("x", use_tqdm=False)
         with pytest.raises(ValueError, match="does not generate text"):
             llm.generate("x", use_tqdm=False)
-        with pytest.raises(ValueError, match="prompt 1: .*131 prompt tokens"):
+        with pytest.raises(ValueError, match=r"prompt 1: .*131 prompt tokens"):
             llm.embed([[5], [5] * 131], use_tqdm=False)
         assert len(llm.embed([[5] * 130], use_tqdm=False)) == 1
 

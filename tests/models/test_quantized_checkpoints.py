@@ -474,3 +474,35 @@ def test_settings_that_are_wrong_are_named(
 ) -> None:
     with pytest.raises(ModelLoadError, match=message):
         describe(str(rewritten(folder, tmp_path, settings, write)[0]))
+
+
+def test_scales_that_are_no_numbers_are_refused(folder: Path, tmp_path: Path) -> None:
+    def write(name: str, weight: torch.Tensor) -> Written:
+        parts, meant = write_awq(name, weight)
+        if "layers.1.mlp.down" in name:
+            parts["scales"] = parts["scales"].index_fill(0, torch.tensor(0), torch.nan)
+        return parts, meant
+
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
+    ours = describe(str(rewritten(folder, tmp_path, settings, write)[0]))
+    with pytest.raises(ModelLoadError, match=r"layers\.1\.mlp\.down_proj.* not finite numbers"):
+        logits(ours)
+
+
+def test_a_checkpoint_on_a_device_without_products_of_fewer_bits_becomes_floats(
+    folder: Path, tmp_path: Path
+) -> None:
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"}
+    quantized, meant = rewritten(folder, tmp_path, settings, write_awq)
+    ours = describe(str(quantized))
+    scheme = scheme_for(None, ours.quantization, ours.formats, "cuda")
+    decoder = build_decoder(
+        ours,
+        Table(),
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        max_model_len=64,
+        scheme=scheme,
+    )
+    found = harness.our_logits(decoder, IDS, max_len=64)
+    assert torch.equal(found, logits(describe(str(meant))))

@@ -9,7 +9,7 @@ import getpass
 import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,8 @@ class Alive:
         assert now.canary == self.before.canary, "an undisturbed request gets another answer"
         assert now.engine_pid == self.before.engine_pid, server.log()[-3000:]
         assert counts["quire:engine_restarts_total"] == 0
-        grown = now.num_bytes - self.before.num_bytes
+        before, self.before = self.before, replace(self.before, num_bytes=now.num_bytes)
+        grown = now.num_bytes - before.num_bytes
         assert grown < most_growth, f"grew by {grown >> 20} MiB"
         ended = sum(
             counts[f"quire:requests_{how}_total"] for how in ("finished", "aborted", "failed")

@@ -16,6 +16,9 @@ from tests.e2e.killing import Server
 from tests.robustness.alive import error_of, leaks_in
 from tests.robustness.spoilt import Sent, request_of
 
+FLAGS = ("--max-model-len", "512", "--max-queue-wait", "0", "--responses-store", "memory")
+FLAGS += ("--disable-uvicorn-access-log", "--engine-restarts", "0")
+"""Of the server that is fuzzed: short answers, nothing refused for want of time, no second life."""
 FINE = frozenset({200, 400, 404, 408, 409, 413, 415, 429})
 """What a request may be answered with; 500 and 503 are no answer to a body."""
 _TIMEOUT_S = 120.0

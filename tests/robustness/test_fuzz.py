@@ -1,4 +1,4 @@
-"""The fuzzer in small: a few hundred bodies through the socket, and the OpenAPI page's own requests.
+"""The fuzzer in small: a few hundred bodies through the socket; and what may stand in sampling parameters.
 
 The full form is `benchmarks.fuzz`.
 """
@@ -6,16 +6,25 @@ The full form is `benchmarks.fuzz`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from quire.protocol.errors import InvalidRequestError
 from quire.protocol.params import SamplingParams
-from tests.e2e.killing import Server
+from tests.e2e.killing import Server, serving
 from tests.robustness.alive import Alive
-from tests.robustness.fuzzing import Tally, send_round
+from tests.robustness.fuzzing import FLAGS, Tally, send_round
 from tests.robustness.spoilt import ODD, request_of
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("batches")
+    with serving(*FLAGS, "--batch-dir", str(folder)) as running:
+        yield running
 
 
 def test_a_few_hundred_bodies(server: Server, alive: Alive) -> None:

@@ -18,8 +18,8 @@ import pytest
 from quire.config import env
 from tests.e2e.killing import serving
 
-MOST_LINES = 8
-"""Of a failed start: the usual first lines of a log, and the reason."""
+MOST_LINES = 12
+"""Of a failed start: the usual first lines of a log, progress of loading, and the reason."""
 
 
 def _fails(*words: str, **variables: str) -> str:

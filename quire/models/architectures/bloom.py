@@ -9,7 +9,7 @@ from typing import Any
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import decoder, shared_width
+from quire.models.hf_decoder import decoder, head_share, shared_width
 from quire.models.hf_parts import ACTIVATIONS, rope
 from quire.models.name_parts import (
     GPT_LAYER,
@@ -55,6 +55,7 @@ def falcon(hf: HfConfig) -> DecoderSpec:
     """
     width = hf.int_("hidden_size", hf.optional_int("n_embed") or 4544)
     heads = hf.int_("num_attention_heads", hf.optional_int("n_head") or 71)
+    size = head_share(hf, width, heads)
     grouped = hf.bool_("new_decoder_architecture", False)
     kv_heads = hf.optional_int("num_kv_heads", heads) or heads
     if not grouped and hf.bool_("multi_query", True):
@@ -70,8 +71,8 @@ def falcon(hf: HfConfig) -> DecoderSpec:
         width,
         heads,
         num_kv_heads=kv_heads,
-        rope=None if alibi else rope(hf, head_size=width // heads),
-        alibi=(width // heads) ** -0.5 if alibi else 0.0,
+        rope=None if alibi else rope(hf, head_size=size),
+        alibi=size**-0.5 if alibi else 0.0,
         qkv_bias=bias,
         out_bias=bias,
     )

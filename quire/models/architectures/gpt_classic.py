@@ -9,7 +9,14 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense, shared_width, with_attention
+from quire.models.hf_decoder import (
+    attention,
+    decoder,
+    dense,
+    head_share,
+    shared_width,
+    with_attention,
+)
 from quire.models.hf_parts import ACTIVATIONS, head_counts
 from quire.models.name_parts import ALL_HEADS, pair, separate_heads, transformer_map
 from quire.models.names import Rule, WeightMap
@@ -20,7 +27,8 @@ def gpt2(hf: HfConfig, *, activation: str = "gelu_new") -> DecoderSpec:
     """`GPT2LMHeadModel`: learned positions; defaults as in GPT2Config."""
     width, heads = hf.int_("n_embd", 768), hf.int_("n_head", 12)
     eps = hf.positive("layer_norm_epsilon", 1e-5)
-    scale = (width // heads) ** -0.5 if hf.bool_("scale_attn_weights", True) else 1.0
+    size = head_share(hf, width, heads, ("n_embd", "n_head"))
+    scale = size**-0.5 if hf.bool_("scale_attn_weights", True) else 1.0
     by_layer = hf.bool_("scale_attn_by_inverse_layer_idx", False)
     # n_ctx repeats n_positions; the order of scaling is a matter of rounding; the rest are heads
     # for other tasks and defaults of pipelines.

@@ -77,6 +77,8 @@ def _rope(hf: HfConfig) -> Rope:
     section.skip("type", "rope_type", "factor", "beta_fast", "beta_slow", "mscale")
     section.skip("mscale_all_dim")
     base = section.positive("rope_theta", hf.positive("rope_theta", 10_000.0))
+    if head_size <= 2:
+        raise hf.refuse("head_dim", "RoPE with alpha needs heads of more than two numbers")
     growth: float = section.positive("alpha") ** (head_size / (head_size - 2))
     return Rope(dim=head_size, theta=base * growth)
 

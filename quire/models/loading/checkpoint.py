@@ -88,7 +88,9 @@ def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
     try:
         found = headers.read_headers(folder, headers.STORED_BYTES)
         infos = {name: TensorInfo(one.element, one.shape) for name, one in found.items()}
-        tensors = find_scheme(method)(config["quantization_config"], infos, lambda name: found[name].read())
+        tensors = find_scheme(method)(
+            config["quantization_config"], infos, lambda name: found[name].read()
+        )
     except ValueError as error:
         raise ModelLoadError(f"{folder}: {error}") from error
     left = {

@@ -26,7 +26,10 @@ def decode(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decode
     """
     if not stored.decoder:
         return members["weight"]
-    return DECODERS[stored.decoder](members, stored, dtype)
+    found = DECODERS[stored.decoder](members, stored, dtype)
+    if isinstance(found, QuantizedWeight) and not bool(found.scales.isfinite().all()):
+        raise ValueError("some of its scales are not finite numbers; download the file again")
+    return found
 
 
 def _gguf(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded:
