@@ -25,7 +25,13 @@ _COMMANDS = {
 """Command -> its module, loaded when it is used, and what it does."""
 
 
-_WORDS = {"serve": " [MODEL]", "ops": " [MODEL]", "models": " [FOLDER]", "bench": " KIND", "launch": " render [MODEL]"}
+_WORDS = {
+    "serve": " [MODEL]",
+    "ops": " [MODEL]",
+    "models": " [FOLDER]",
+    "bench": " KIND",
+    "launch": " render [MODEL]",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

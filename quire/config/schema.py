@@ -221,7 +221,9 @@ class SupervisionConfig:
 class ParserConfig:
     """How a model's output is read: where its reasoning ends, and how it writes calls of tools."""
 
-    reasoning_parser: str = setting("", "form of the model's reasoning; default: none is looked for")
+    reasoning_parser: str = setting(
+        "", "form of the model's reasoning; default: none is looked for"
+    )
     reasoning_parser_plugin: str = setting("", "Python file that adds reasoning parsers")
     tool_call_parser: str | None = setting(None, "form in which the model calls tools")
     tool_parser_plugin: str = setting("", "Python file that adds tool parsers")

@@ -88,7 +88,8 @@ class ServerConfig:
     max_file_bytes: int = setting(512 << 20, "largest file that may be uploaded, in bytes")
     max_stored_bytes: int = setting(8 << 30, "most bytes of all stored files together")
     tool_server: list[str] = setting(
-        [], "MCP servers that /v1/responses may call, each [LABEL=]HOST:PORT or a URL; needs quire[mcp]"
+        [],
+        "MCP servers that /v1/responses may call, each [LABEL=]HOST:PORT or a URL; needs quire[mcp]",
     )
     responses_store: str | None = setting(
         None,
@@ -110,7 +111,9 @@ class ServerConfig:
         128, "largest n and best_of of a request", env="VLLM_MAX_N_SEQUENCES"
     )
     max_num_prompts: int = setting(
-        1024, "most prompts in one completions request, times the choices for each", env="VLLM_MAX_COMPLETION_PROMPTS"
+        1024,
+        "most prompts in one completions request, times the choices for each",
+        env="VLLM_MAX_COMPLETION_PROMPTS",
     )
     max_queue_wait: float = setting(
         10.0, "seconds within which a first token is promised, else 429; 0 admits everything"

@@ -68,7 +68,8 @@ class PoolingHead:
             if layer.activation != "none":
                 # Row by row: a vector's body and its tail are computed in different ways.
                 act = _ACTIVATIONS[layer.activation]
-                x = torch.stack([act(row) for row in out]) if len(out) else out
+                for row in out:
+                    row.copy_(act(row))
         return x
 
 
@@ -81,11 +82,13 @@ def _stored(folder: Path, layer: HeadLayer) -> dict[str, torch.Tensor]:
         if name not in headers:
             raise ModelLoadError(f"{where} lacks the tensor {name!r} of the pooling head")
         with safe_open(str(headers[name].path), framework="pt") as file:
-            tensor = (
-                torch.stack([file.get_slice(name)[row] for row in layer.rows])
-                if layer.rows and kind == "weight"
-                else file.get_tensor(name)
-            )
+            if layer.rows and kind == "weight":
+                rows = file.get_slice(name)
+                tensor = torch.empty(len(layer.rows), rows.get_shape()[1])
+                for place, row in enumerate(layer.rows):
+                    tensor[place] = rows[row]
+            else:
+                tensor = file.get_tensor(name)
         found[kind] = tensor.to(torch.float32)
     if layer.subtract:
         found["weight"] = found["weight"][1:] - found["weight"][:1]

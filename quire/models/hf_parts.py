@@ -188,7 +188,9 @@ def _llama3(hf: HfConfig, section: HfConfig) -> Llama3Scaling:
 def _longrope(dim: int, hf: HfConfig, section: HfConfig) -> LongRopeScaling:
     original = _original_len(hf, section)
     if original < 2:
-        raise section.refuse("original_max_position_embeddings", "LongRoPE needs more than one token")
+        raise section.refuse(
+            "original_max_position_embeddings", "LongRoPE needs more than one token"
+        )
     factor = section.optional_positive("factor") or hf.int_("max_position_embeddings") / original
     attention_factor = section.optional_positive("attention_factor")
     if attention_factor is None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from quire.models.architectures import bert
 from quire.models.hf_config import HfConfig
 from quire.models.parameters import weight_counts
 from quire.models.registry import ARCHITECTURES, describe, known_as
@@ -43,7 +44,8 @@ def write_specs() -> None:
 def test_every_architecture_has_three_stored_descriptions() -> None:
     count = Counter(known_as(config(name)["architectures"][0]) for name in PUBLISHED)
     assert set(count) <= set(ARCHITECTURES)
-    short = {name: count[name] for name in ARCHITECTURES if count[name] < 3}
+    decoders = set(ARCHITECTURES) - set(bert.ARCHITECTURES)  # encoders are compared in test_pooling
+    short = {name: count[name] for name in decoders if count[name] < 3}
     assert short == FEWER
     assert {path.stem for path in SPECS.glob("*.json")} == set(PUBLISHED)
 

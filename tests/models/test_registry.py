@@ -147,7 +147,10 @@ def test_context_extension_by_override(tmp_path: Path) -> None:
         ('{"a": ' * 5000, "is not valid JSON"),
         ({"model_type": "llama"}, "names no architecture.*LlamaForCausalLM"),
         (llama(architectures=["MambaForCausalLM"]), "'MambaForCausalLM' is not supported; known"),
-        (llama(quantization_config={"quant_method": "x"}), "method 'x', which this version does not"),
+        (
+            llama(quantization_config={"quant_method": "x"}),
+            "method 'x', which this version does not",
+        ),
         (llama(alibi=True), "does not know alibi"),
         (llama(rope_scaling=LINEAR | {"beta_fast": 32}), "does not know rope_scaling.beta_fast"),
         (

@@ -22,7 +22,13 @@ from tests.ops.attention_cases import PROVIDERS, Cache, Shape, draw, formula, to
 from tests.ops.cases import CASES, DTYPES, Case, poisoned, result_dtype, wide
 
 load_all()
-ELSEWHERE = {"paged_attention", "copy_blocks", "route", "route_sparse", "experts"}  # below, and in test_moe.py
+ELSEWHERE = {
+    "paged_attention",
+    "copy_blocks",
+    "route",
+    "route_sparse",
+    "experts",
+}  # below, and in test_moe.py
 SAMPLING = (
     "quire.ops.sample",
     "quire.ops.sample_edits",

@@ -40,7 +40,9 @@ def test_names_that_are_not_schemes_are_refused_with_those_that_are() -> None:
         online_scheme("aqlm")
     with pytest.raises(ValueError, match="'int3' is unknown"):
         online_scheme("int3")
-    with pytest.raises(SettingsError, match="'gptq' is asked for, but the checkpoint holds plain floats"):
+    with pytest.raises(
+        SettingsError, match="'gptq' is asked for, but the checkpoint holds plain floats"
+    ):
         resolved("gptq")
 
 

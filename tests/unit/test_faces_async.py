@@ -160,7 +160,7 @@ def test_a_refused_request_raises_at_the_first_use(llm: AsyncLLM, client: FakeCl
         ([5], {"data_parallel_rank": 1}, NotServedError),
         (
             [5],
-            {"strict": True, "sampling_params": SamplingParams(max_tokens=64)},
+            {"strict": True, "sampling_params": SamplingParams(max_tokens=64, min_tokens=64)},
             InvalidRequestError,
         ),
     ]
