@@ -69,6 +69,7 @@ HARMLESS_VALUES: dict[str, tuple[Any, ...]] = {
 _MISSING: Any = object()
 _MAX_INT = 2**31 - 1
 _MAX_LAYERS = 10_000
+"""Of layers, and of experts in one of them: each is described by itself."""
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
@@ -89,9 +90,10 @@ class HfConfig:
         self._children: dict[str, HfConfig] = {}
 
     def int_(self, key: str, default: int = _MISSING, *, minimum: int = 1) -> int:
-        """A whole number from `minimum` to 2^31 - 1, or to 10,000 for layers."""
+        """A whole number from `minimum` to 2^31 - 1, or to 10,000 for layers and experts."""
         value = self._read(key, default)
-        maximum = _MAX_LAYERS if key in _LAYER_COUNTS else _MAX_INT
+        counts = key in _LAYER_COUNTS or "expert" in key and "size" not in key
+        maximum = _MAX_LAYERS if counts else _MAX_INT
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, value, "a whole number")
         if not minimum <= value <= maximum:

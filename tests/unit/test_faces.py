@@ -357,7 +357,7 @@ def test_values_outside_the_choices_are_refused() -> None:
 def test_flags_known_from_elsewhere() -> None:
     EngineArgs("m", enforce_eager=True, tokenizer_mode="auto")
     with pytest.raises(SettingsError, match="quantization"):
-        EngineArgs("m", quantization="awq")
+        EngineArgs("m", quantization="aqlm")
     with pytest.raises(TypeError, match="unknown argument 'frobnicate'"):
         EngineArgs("m", frobnicate=1)
 
