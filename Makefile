@@ -21,7 +21,7 @@ serve: $(STAMP)  ## serve MODEL=<folder>, or the demo model, on port 8000; more 
 	$(BIN)/quire serve $(if $(MODEL),"$(MODEL)") $(ARGS)
 
 test: $(STAMP)  ## every test that this machine can run
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 CLIENTS ?= .venv-clients
 clients: $(STAMP)  ## the tests with LangChain, LlamaIndex, LiteLLM and lm-eval, which get an environment of their own
