@@ -92,7 +92,7 @@ class HfConfig:
     def int_(self, key: str, default: int = _MISSING, *, minimum: int = 1) -> int:
         """A whole number from `minimum` to 2^31 - 1, or to 10,000 for layers and experts."""
         value = self._read(key, default)
-        counts = key in _LAYER_COUNTS or "expert" in key and "size" not in key
+        counts = key in _LAYER_COUNTS or ("expert" in key and "size" not in key)
         maximum = _MAX_LAYERS if counts else _MAX_INT
         if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(key, value, "a whole number")
