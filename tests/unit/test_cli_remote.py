@@ -119,6 +119,8 @@ def test_ctrl_c_ends_the_reply_and_not_the_program() -> None:
         program = subprocess.Popen(
             [sys.executable, "-u", "-m", "quire", "chat", "--url", server.url],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+            # A shell's background jobs ignore the signal, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         assert program.stdin is not None and program.stdout is not None
         program.stdin.write("one " * 200 + "\n")
