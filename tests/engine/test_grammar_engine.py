@@ -14,6 +14,8 @@ import tokenizers
 from quire.config.demo import FOLDER
 from quire.engine.client import EngineClient
 from quire.engine.grammar import masks
+from quire.engine.grammar.backend import GrammarError
+from quire.engine.grammar.guidance import GuidanceMatcher
 from quire.protocol.request import EngineRequest, GrammarSpec
 from tests.e2e.driver import Collected, Job, bits, engine, run
 
@@ -167,6 +169,30 @@ def test_a_mask_that_takes_too_long_ends_its_request_only(monkeypatch: pytest.Mo
         assert bits([found[1]]) == bits(good)
         monkeypatch.setattr(masks, "MAX_MASK_S", 0.05)
         check(run(client, [job(1)], tag="after"))
+
+
+def test_a_matcher_that_raises_among_others_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad: list[GuidanceMatcher] = []
+    fill = GuidanceMatcher.fill
+
+    def all_raise(matchers: list[GuidanceMatcher], *rest: Any) -> None:
+        raise GrammarError("planted")
+
+    def first_raises(self: GuidanceMatcher, mask: Any) -> None:
+        if not bad:
+            bad.append(self)
+        if self is bad[0]:
+            raise GrammarError("planted")
+        fill(self, mask)
+
+    with engine(Path(FOLDER)) as client:
+        good = run(client, [job(1), plain(3)], tag="before")
+        monkeypatch.setattr(GuidanceMatcher, "fill_all", staticmethod(all_raise))
+        assert bits(run(client, [job(1), plain(3)], tag="each")) == bits(good)
+        monkeypatch.setattr(GuidanceMatcher, "fill", first_raises)
+        found = run(client, [job(2), job(1), plain(3)])
+    assert found[0][0].finish_reason == "error" and "planted" in (found[0][0].error or "")
+    assert bits(found[1:]) == bits(good)
 
 
 def _steps_until_idle(client: EngineClient) -> int:

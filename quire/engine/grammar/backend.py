@@ -42,7 +42,7 @@ class Matcher(Protocol):
     ) -> None:
         """`fill` for matchers of this kind, each into its row of `bits` [.., ceil(V / 32)], which is contiguous.
 
-        What would be an error of one is left to its next call, so that the others have their masks.
+        May raise what `fill` raises for any of them; then none of the masks can be used.
         """
         ...
 

@@ -175,7 +175,13 @@ class Masks:
                 kinds.setdefault(type(matcher), []).append((row, matcher))
         for kind, pairs in kinds.items():
             numbers = [row.number for row, _ in pairs]
-            kind.fill_all([matcher for _, matcher in pairs], bits, numbers, self._threads)
+            try:
+                kind.fill_all([matcher for _, matcher in pairs], bits, numbers, self._threads)
+            except Exception as error:  # of one of them: each for itself, so that it ends alone
+                logger.debug("masks are made one by one: %s", error)
+                for row, _ in pairs:
+                    _fill(row, bits, errors)
+                continue
             for row, _ in pairs:
                 try:
                     row.constraint.end(row.output_ids, bits[row.number])
@@ -193,10 +199,7 @@ class Masks:
             if row.place in errors:
                 continue
             started = time.thread_time()
-            try:
-                row.constraint.fill(row.output_ids, bits[row.number])
-            except Exception as error:
-                _end_row(row, bits, errors, error)
+            _fill(row, bits, errors)
             spent = time.thread_time() - started
             if spent > MAX_MASK_S:
                 bits[row.number] = ALL
@@ -209,6 +212,14 @@ class Masks:
         """Ends the thread that compiles; what it does now is not waited for."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _fill(row: _Row, bits: NDArray[np.uint32], errors: dict[int, str]) -> None:
+    """Writes one row's mask."""
+    try:
+        row.constraint.fill(row.output_ids, bits[row.number])
+    except Exception as error:
+        _end_row(row, bits, errors, error)
 
 
 def _end_row(row: _Row, bits: NDArray[np.uint32], errors: dict[int, str], error: Exception) -> None:
