@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from quire.config.schema import SchedulerConfig, Settings
 from quire.protocol.outputs import EngineStats
+from quire.server.batches import jobs
 from quire.server.batches.store import Store
 from tests.server.scripted import Scripted, scripted, settings
 
@@ -335,5 +337,25 @@ def test_a_fault_of_the_server_ends_the_batch_and_no_other(
         assert done["status"] == "failed" and done["errors"]["data"][0]["code"] == "internal_error"
         monkeypatch.setattr(Store, "done_lines", done_lines)
         assert (await until(server, await create(server, [line("a")])))["status"] == "completed"
+
+    run(serve, tmp_path, test)
+
+
+def test_a_store_that_fails_for_a_moment_is_tried_again(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_IDLE_S", 0.02)
+    next_open, failures = Store.next_open, [OSError("planted"), sqlite3.OperationalError("planted")]
+
+    def fails_first(self: Store, names: list[str]) -> Any:
+        if failures:
+            raise failures.pop()
+        return next_open(self, names)
+
+    monkeypatch.setattr(Store, "next_open", fails_first)
+
+    async def test(server: Scripted) -> None:
+        batch = await until(server, await create(server, [line("a")]))
+        assert batch["status"] == "completed" and not failures
 
     run(serve, tmp_path, test)

@@ -85,7 +85,8 @@ class BatchService:
 
     def start(self) -> None:
         """Goes on with batches that were left open; call it when requests are served."""
-        if self._task is None and (self._store is not None or self.folder.is_dir()):
+        is_idle = self._task is None or self._task.done()
+        if is_idle and (self._store is not None or self.folder.is_dir()):
             self._task = asyncio.create_task(self._work())
         self._wake.set()
 
@@ -119,33 +120,42 @@ class BatchService:
             record.status, record.cancelling_at = "cancelling", self._cancelled[record.id]
 
     async def _work(self) -> None:
-        with contextlib.suppress(HttpError):
+        try:
             store = await self.store()
-            while True:
-                self._wake.clear()
-                await asyncio.to_thread(store.sweep, time.time())
-                record = await asyncio.to_thread(store.next_open, self._state.names)
-                if record is None or self._state.draining:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), _IDLE_S)
-                    continue
-                self._active = record
-                try:
-                    await self._advance(store, record)
-                except (OSError, sqlite3.Error) as error:
-                    logger.error("batch %s stands still: %s", record.id, error)
-                    await asyncio.sleep(_IDLE_S)
-                except Exception:
-                    logger.exception("batch %s failed", record.id)
-                    message = "the server failed over this batch; the reason is in its log"
-                    record.faults = [_fault("internal_error", message, None)]
-                    record.status, record.failed_at = "failed", int(time.time())
-                    await asyncio.to_thread(store.save_batch, record)
-                finally:
-                    self._active = None
-                if record.status == "in_progress":
-                    await asyncio.sleep(_AGAIN_S)  # the engine is gone, or the server drains
-        logger.info("batches of %s are left to the server that has the folder", self.folder)
+        except HttpError as error:
+            logger.info("batches of %s are left to the server that has it: %s", self.folder, error)
+            return
+        while True:
+            try:
+                await self._take_one(store)
+            except (OSError, sqlite3.Error) as error:
+                logger.error("batches stand still and are tried again: %s", error)
+                await asyncio.sleep(_IDLE_S)
+
+    async def _take_one(self, store: Store) -> None:
+        """Works on the batch that comes next; waits a while where there is none."""
+        self._wake.clear()
+        await asyncio.to_thread(store.sweep, time.time())
+        record = await asyncio.to_thread(store.next_open, self._state.names)
+        if record is None or self._state.draining:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _IDLE_S)
+            return
+        self._active = record
+        try:
+            await self._advance(store, record)
+        except (OSError, sqlite3.Error):
+            raise
+        except Exception:
+            logger.exception("batch %s failed", record.id)
+            message = "the server failed over this batch; the reason is in its log"
+            record.faults = [_fault("internal_error", message, None)]
+            record.status, record.failed_at = "failed", int(time.time())
+            await asyncio.to_thread(store.save_batch, record)
+        finally:
+            self._active = None
+        if record.status == "in_progress":
+            await asyncio.sleep(_AGAIN_S)  # the engine is gone, or the server drains
 
     async def _advance(self, store: Store, record: BatchRecord) -> None:
         """Takes a batch from where it stands to its end, or as far as it gets."""
