@@ -15,6 +15,7 @@ help:  ## this list
 $(STAMP): pyproject.toml setup.py $(wildcard csrc/*/*.h csrc/*/*.cpp csrc/isa/*/*.h)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps xgrammar apache-tvm-ffi  # it asks for Triton, which no CPU needs
 	@touch $@
 
 serve: $(STAMP)  ## serve MODEL=<folder>, or the demo model, on port 8000; more flags in ARGS

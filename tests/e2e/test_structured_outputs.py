@@ -239,7 +239,7 @@ def test_options_of_the_engine_hold_for_every_request() -> None:
 
 @pytest.mark.slow
 def test_the_other_backend() -> None:
-    pytest.importorskip("xgrammar")
+    pytest.importorskip("xgrammar", reason="the extra xgrammar is not installed")
     with LLM(**SMALL, structured_outputs_config={"backend": "xgrammar"}) as made:
         Lake.model_validate_json(text_of(made, params(json=LAKE)))
         assert text_of(made, params(choice=["red", "green"])) in ("red", "green")

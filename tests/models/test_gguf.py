@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,9 +20,7 @@ from quire.protocol.errors import ModelLoadError
 from quire.quant.schemes.checkpoint import scheme_for
 from tests.models import harness
 from tests.models.case import COMMON
-
-gguf = pytest.importorskip("gguf")
-from tests.models.gguf_writer import Kind, write_gguf  # noqa: E402
+from tests.models.gguf_writer import Kind, write_gguf
 
 IDS = torch.randint(0, 96, (40,), generator=torch.Generator().manual_seed(5)).tolist()
 SMALL = COMMON | {"vocab_size": 96, "intermediate_size": 96, "rope_theta": 700.0}

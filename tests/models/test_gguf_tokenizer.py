@@ -17,9 +17,7 @@ from quire.models.loading.gguf.folder import folder_of
 from quire.protocol.errors import ModelLoadError
 from tests.models import harness
 from tests.models.case import COMMON
-
-gguf = pytest.importorskip("gguf")
-from tests.models.gguf_writer import Kind, write_gguf  # noqa: E402
+from tests.models.gguf_writer import Kind, write_gguf
 
 WORDS = (Path(__file__).parents[2] / "docs" / "design.md").read_text()[:20_000]
 TEXTS = (
@@ -107,7 +105,8 @@ def test_byte_level_vocabularies(name: str, pattern: str | None, made: Callable[
 
 @pytest.mark.parametrize("prefix", [True, False])
 def test_pieces_with_scores(prefix: bool, made: Callable[..., Path]) -> None:
-    library = pytest.importorskip("sentencepiece")
+    import sentencepiece as library
+
     trained = io.BytesIO()
     library.SentencePieceTrainer.train(
         sentence_iterator=iter(WORDS.splitlines()), model_writer=trained, model_type="bpe",

@@ -333,7 +333,6 @@ COMPRESSED: dict[str, tuple[dict[str, Any], str, set[str]]] = {
 
 @pytest.mark.parametrize("name", sorted(COMPRESSED))
 def test_compressed_tensors(name: str, folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("compressed_tensors")
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from compressed_tensors.quantization.utils import calculate_qparams
@@ -378,7 +377,7 @@ def test_compressed_tensors(name: str, folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "nf4_nested", "int8"])
 def test_bitsandbytes(kind: str, folder: Path, tmp_path: Path) -> None:
-    library = pytest.importorskip("bitsandbytes")
+    library = pytest.importorskip("bitsandbytes", reason="its wheel does not load on this platform")
 
     def write(name: str, weight: torch.Tensor) -> Written:
         if kind == "int8":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zlib import crc32
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -12,8 +13,6 @@ from quire.ops.quantized import QuantizedWeight
 from quire.quant.decoders.gguf import CODED, FLOATING, decode
 from quire.quant.formats import PLAIN
 from quire.quant.schemes.gguf import TYPES
-
-gguf = pytest.importorskip("gguf")
 
 KINDS = sorted({*CODED, *FLOATING})
 BY_NAME = {kind.name: kind for kind in TYPES.values()}
