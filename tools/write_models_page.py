@@ -25,7 +25,7 @@ Written by `tools/write_models_page.py`; `quire models` prints the list of an in
 An architecture is what `architectures` in config.json names. Each of them is a description that one decoder runs
 ([how to add one](howto_model.md)). For each that generates text the tests compare with Transformers: float32 logits
 at every position within 1e-4 (2e-4 with latent attention and where scores are not divided) on tiny models with odd
-values in every field, and on the published files below with their sizes shrunk; sixteen greedy tokens through the
+values in every field, and on the published files below with their sizes shrunk; thirty-two greedy tokens through the
 whole engine; the same bits in chunks as at once. Encoders, which are the family `bert`, have tests of their own.
 Batches, prefix caching, structured outputs and quantization of weights while loading work for each.
 

@@ -1,6 +1,6 @@
 """Every architecture runs in the engine: cache groups as the layers ask, tokens as Transformers chooses.
 
-Sixteen greedy tokens on a tiny random checkpoint; the bits of logits are compared in `test_parity`.
+Thirty-two greedy tokens on a tiny random checkpoint; the bits of logits are compared in `test_parity`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.models import harness
 from tests.models.families import CASES
 from tests.models.test_parity import spec_of
 
-NUM_TOKENS = 16
+NUM_TOKENS = 32
 PROMPT = tuple((7 * index * index + 3) % 90 + 5 for index in range(60))
 WINDOWED = {
     "mistral",
