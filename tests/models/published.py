@@ -12,6 +12,10 @@ PUBLISHED = sorted(path.stem for path in CONFIGS.glob("*.json"))
 the outer eos_token_id. Files of checkpoints in fewer bits stand here as their copies in bfloat16 have them,
 without quantization_config; kimi-k2-instruct, whose model_type kimi_k2 Transformers lacks, with deepseek_v3."""
 
+SOURCES: dict[str, str] = json.loads((CONFIGS.parent / "sources.json").read_text())
+"""Where a copy of a published file was found with which ours agrees in all keys that act ("sizes": in sizes,
+biases and positions). The files that are not named here were written from what is publicly known of them."""
+
 _SMALL = {
     "vocab_size": 97,
     "hidden_size": 64,
@@ -69,7 +73,6 @@ FEWER = {
     "ExaoneMoeForCausalLM": 0,
     "ExaoneMoEForCausalLM": 1,
     "DeepseekV32ForCausalLM": 2,
-    "GlmMoeDsaForCausalLM": 1,
     "PhimoeForCausalLM": 0,
     "PhiMoEForCausalLM": 0,
     "SolarOpenForCausalLM": 1,

@@ -18,7 +18,7 @@ from quire.models.spec import DecoderSpec, Mla, derived_max_len
 from quire.models.spec_json import to_json
 from tests.models import harness
 from tests.models.families import CASES
-from tests.models.published import FEWER, PUBLISHED, SWITCH, config, shrunk
+from tests.models.published import FEWER, PUBLISHED, SOURCES, SWITCH, config, shrunk
 from tests.models.stand_ins import STAND_INS
 
 SPECS = Path(__file__).parent / "specs"
@@ -48,6 +48,10 @@ def test_every_architecture_has_three_stored_descriptions() -> None:
     short = {name: count[name] for name in decoders if count[name] < 3}
     assert short == FEWER
     assert {path.stem for path in SPECS.glob("*.json")} == set(PUBLISHED)
+
+
+def test_sources_are_those_of_published_files() -> None:
+    assert set(SOURCES) <= set(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

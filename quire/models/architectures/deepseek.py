@@ -77,7 +77,8 @@ def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
     mixer = latent_attention(hf, interleaved=True, default_q_rank=2048)
     part = sigmoid_experts(hf, top_k=8, scale=2.5)
     hf.skip("indexer_types", "indexer_rope_interleave", "index_topk_freq", "index_topk_pattern")
-    hf.skip("index_skip_topk_offset")
+    hf.skip("index_skip_topk_offset", "index_share_for_mtp_iteration")
+    hf.choice("moe_router_dtype", {"float32": None}, "float32")
     spec = _decoder(hf, mixer, named_parts(hf, part, 3), max_len=202_752, eps=1e-5)
     return _indexed(hf, spec)
 
