@@ -58,6 +58,10 @@ SHAPES = {
         "qwen3_moe", 1024, 3072, 12, 16, 4, 128, 151_936, 40_960, 1e6,
         num_experts=32, num_chosen=4, expert_width=512,
     ),
+    "moe-64": Shape(
+        "qwen3_moe", 1024, 3072, 24, 16, 8, 64, 32_000, 8_192, 1e6,
+        num_experts=64, num_chosen=8, expert_width=384,
+    ),
     "tiny": Shape("qwen3", 128, 256, 2, 4, 2, 64, 16_384, 8_192, 1e4),
     "tiny-llama": Shape("llama", 128, 256, 2, 4, 2, 64, 16_384, 8_192, 1e4),
     "tiny-moe": Shape(
@@ -65,7 +69,7 @@ SHAPES = {
         num_experts=8, num_chosen=2, expert_width=64,
     ),
 }  # fmt: skip
-"""qwen3-moe is the form of Qwen3-30B-A3B at a thirtieth of its size; llama-1b is Llama-3.2-1B without the
+"""qwen3-moe is the form of Qwen3-30B-A3B at a thirtieth of its size; moe-64 has many small experts; llama-1b is Llama-3.2-1B without the
 stretching of its positions. The tiny ones show in seconds that a peer runs and agrees."""
 
 _CLASSES = {

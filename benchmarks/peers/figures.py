@@ -26,6 +26,7 @@ COLUMNS = {
     "B1": ("decode_tok_s", "ttft_ms"),
     "B2": ("prompt_tok_s", "wall_s"),
     "B3": ("output_tok_s", "wall_s"),
+    "B16": ("output_tok_s", "wall_s"),
     "B4": ("output_tok_s", "wall_s"),
     "B5": ("output_tok_s", "wall_s"),
     "B6": ("output_tok_s", "ttft_ms", "tpot_ms"),

@@ -52,6 +52,7 @@ WORKLOADS = {
     "B1": Workload("single stream, 128 in, 128 out", ((128, 128),)),
     "B2": Workload("one prompt of 2048", ((2048, 1),)),
     "B3": Workload("32 requests, 128 in, 128 out", ((128, 128),) * 32),
+    "B16": Workload("16 requests, 128 in, 128 out", ((128, 128),) * 16),
     "B4": Workload("64 requests of mixed lengths", _mixed_lengths()),
     "B5": Workload("32 requests sharing 1024 tokens, 32 own, 32 out", ((1056, 32),) * 32, 1024),
     "B6": Workload("HTTP, 8 clients, 32 requests, 128 in, 64 out", ((128, 64),) * 32, 0, 8),

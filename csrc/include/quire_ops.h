@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 722337906
+#define QUIRE_VERSION 465039402
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -38,6 +38,7 @@
   X(add) \
   X(add_gated) \
   X(scale) \
+  X(clamp) \
   X(soft_cap) \
   X(to_float32) \
   X(act) \
@@ -140,9 +141,11 @@ typedef struct {
   int64_t top_groups;
   int64_t group_best;
   float scale;
+  float jitter;
   int32_t scoring;
   int32_t normalize;
   int32_t dtype;
+  int32_t reserved;
 } QuireArgs_route;
 
 typedef struct {
@@ -323,6 +326,17 @@ typedef struct {
   float factor;
   int32_t dtype;
 } QuireArgs_scale;
+
+typedef struct {
+  const void* x;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t out_stride;
+  float limit;
+  int32_t dtype;
+} QuireArgs_clamp;
 
 typedef struct {
   const void* x;

@@ -83,6 +83,12 @@ void scale(const QuireArgs_scale& args, Team& team) {
   QUIRE_FOR_DTYPE(args.dtype, T, (map<T, T>(args, team, 1, f)))
 }
 
+void clamp(const QuireArgs_clamp& args, Team& team) {
+  vf high = vf_set(args.limit), low = vf_set(-args.limit);
+  auto f = [=](vf x) { return max(low, min(high, x)); };  // NaN stays: the second is taken
+  QUIRE_FOR_DTYPE(args.dtype, T, (map<T, T>(args, team, 1, f)))
+}
+
 void soft_cap(const QuireArgs_soft_cap& args, Team& team) {
   vf cap = vf_set(args.cap);
   auto f = [=](vf x) { return tanh(x / cap) * cap; };

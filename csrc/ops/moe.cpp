@@ -59,6 +59,32 @@ void keep_best_groups(const QuireArgs_route& args, float* choices) {
   }
 }
 
+// The best of `left` in turn, each weighed by its softmax among those that are left and near it.
+void route_sparsely(const QuireArgs_route& args, const float* x, float* left, int32_t* ids,
+                    float* weights) {
+  int found = best_of(left, args.E, args.top_k, ids);
+  for (int i = 0; i < args.top_k; i++) {
+    if (i >= found) {
+      ids[i] = i;  // a row that is not a number stays so
+      weights[i] = __builtin_nanf("");
+      continue;
+    }
+    const float best = x[ids[i]];
+    const vf top = vf_set(best);
+    float total = 0, power[16];
+    for (int64_t e = 0; e < args.E; e += 16) {
+      const int n = args.E - e < 16 ? (int)(args.E - e) : 16;
+      store(power, exp(get(left + e, n) - top));
+      for (int j = 0; j < n; j++) {
+        float size = x[e + j] < 0 ? -x[e + j] : x[e + j];
+        if (!((best - x[e + j]) / (size > best ? size : best) > 2 * args.jitter)) total += power[j];
+      }
+    }
+    weights[i] = 1.0f / total;
+    left[ids[i]] = -__builtin_inff();
+  }
+}
+
 template <class T> void route_row(const QuireArgs_route& args, int64_t row, float* scores) {
   const T* logits = (const T*)args.logits + row * args.stride;
   const float* bias = (const float*)args.bias;
@@ -67,6 +93,10 @@ template <class T> void route_row(const QuireArgs_route& args, int64_t row, floa
   int32_t* ids = (int32_t*)args.ids + row * k;
   float* weights = (float*)args.weights + row * k;
   in_lanes(E, [=](int64_t i, int n) { put(scores + i, get(logits + i, n), n); });
+  if (args.scoring == 2) {
+    in_lanes(E, [=](int64_t i, int n) { put(choices + i, get(logits + i, n), n); });
+    return route_sparsely(args, scores, choices, ids, weights);
+  }
   if (args.scoring == 0) {
     vf total = vf_set(powers(scores, E));
     in_lanes(E, [=](int64_t i, int n) { put(scores + i, get(scores + i, n) / total, n); });

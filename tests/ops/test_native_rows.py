@@ -14,7 +14,7 @@ import torch
 from quire.ops.cache import COPY_BLOCKS
 from quire.ops.cpu import library
 from quire.ops.cpu.structs import ACTS
-from quire.ops.elementwise import ACT, ACT_MUL, ACTIVATIONS, ADD, SCALE, SOFT_CAP, TAKE_ROWS
+from quire.ops.elementwise import ACT, ACT_MUL, ACTIVATIONS, ADD, CLAMP, SCALE, SOFT_CAP, TAKE_ROWS
 from quire.ops.embedding import EMBEDDING, PUT_ROWS
 from quire.ops.norm import ADD_RMS_NORM, LAYER_NORM, RMS_NORM
 from quire.ops.registry import Op, Provider, load_all, operations, providers
@@ -198,6 +198,15 @@ def test_activations_at_the_edges(name: str) -> None:
     got = cpu(ACT_MUL).run(halves.view(1, -1), act=name)
     # 1 + erf(x) cancels to a few 2^-24 below -5, times x / 2 and up
     torch.testing.assert_close(got[0].float(), wanted, rtol=2**-10, atol=1e-5)
+
+
+def test_what_is_clamped_has_the_bits_of_the_reference_and_nan_stays() -> None:
+    x = 2 * noise(3, 37)
+    x[0, 0], x[1, 20], x[2, 36] = math.nan, math.inf, -math.inf
+    want = providers(CLAMP)["reference"].run(x, limit=0.75)  # type: ignore[attr-defined]
+    out = cpu(CLAMP).run(x, limit=0.75)  # type: ignore[attr-defined]
+    assert torch.equal(out.nan_to_num(9.0), want.nan_to_num(9.0))
+    assert math.isnan(out[0, 0])
 
 
 def test_a_poisoned_row_stays_alone() -> None:

@@ -95,6 +95,25 @@ class AddGatedCpu(RowProvider):
 
 
 @register
+class ClampCpu(RowProvider):
+    op = "clamp"
+
+    def native(
+        self, x: torch.Tensor, *, limit: float, out: torch.Tensor
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes."""
+        return _map("clamp", x, out, limit=limit)
+
+    def run(
+        self, x: torch.Tensor, *, limit: float, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x, but what is beyond it becomes limit or -limit; NaN stays. `out` may be x."""
+        out = torch.empty_like(x) if out is None else out
+        native().run(*_map("clamp", x, out, limit=limit))
+        return out
+
+
+@register
 class ScaleCpu(RowProvider):
     op = "scale"
 

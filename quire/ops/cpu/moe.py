@@ -58,6 +58,7 @@ class RouteCpu(Provider):
             top_groups=rule.top_groups,
             group_best=rule.group_best,
             scale=rule.scale,
+            jitter=rule.jitter,
             scoring=SCORINGS[rule.scoring],
             normalize=rule.normalize,
             dtype=CODES[logits.dtype],
@@ -77,6 +78,11 @@ class RouteCpu(Provider):
         bias [E] float32. A row whose logits are not numbers gets experts in order with weights NaN.
         """
         native().run(*self.native(logits, rule, bias=bias, ids=ids, weights=weights))
+
+
+@register
+class RouteSparseCpu(RouteCpu):
+    op = "route_sparse"
 
 
 @dataclass(frozen=True)

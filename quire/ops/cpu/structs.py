@@ -24,7 +24,7 @@ ACTS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
 EXPERT_ACTS = {**ACTS, "swiglu_clamped": 5}
 """Those of `experts`."""
 
-SCORINGS = {"softmax": 0, "sigmoid": 1}
+SCORINGS = {"softmax": 0, "sigmoid": 1, "sparse": 2}
 """Ways to score experts likewise."""
 
 TYPES: dict[str, tuple[str, type[ctypes._SimpleCData[int]] | type[ctypes._SimpleCData[float]]]] = {
@@ -56,7 +56,8 @@ OPERATIONS: dict[str, str] = {
     # the top_k best of E logits a row, and what experts with packed weights make of rows; biases are
     # float32 [E, padded columns], null for none; gate and up take turns by blocks of columns
     "route": "const:logits const:bias mut:ids mut:weights i64:rows i64:E i64:stride i64:top_k "
-    "i64:groups i64:top_groups i64:group_best f32:scale i32:scoring i32:normalize i32:dtype",
+    "i64:groups i64:top_groups i64:group_best f32:scale f32:jitter i32:scoring i32:normalize "
+    "i32:dtype i32:reserved",
     "experts": "const:x const:ids const:weights const:gate_up const:down const:gate_up_bias "
     "const:down_bias mut:out i64:rows i64:x_stride i64:out_stride i64:top_k i64:E i64:C i64:F "
     "i64:gate_up_bytes i64:down_bytes f32:limit i32:act i32:dtype i32:format i32:group i32:reserved",
@@ -89,6 +90,7 @@ OPERATIONS: dict[str, str] = {
     "add_gated": "const:x const:y const:gate mut:out i64:rows i64:width i64:x_stride i64:y_stride "
     "i64:gate_stride i64:out_stride i32:dtype i32:reserved",
     "scale": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:factor i32:dtype",
+    "clamp": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:limit i32:dtype",
     "soft_cap": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:cap i32:dtype",
     "to_float32": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:dtype",
     "act": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:act i32:dtype",
