@@ -70,7 +70,8 @@ SHAPES = {
     ),
 }  # fmt: skip
 """qwen3-moe is the form of Qwen3-30B-A3B at a thirtieth of its size; moe-64 has many small experts;
-llama-1b is Llama-3.2-1B without the stretching of its positions. The tiny ones show in seconds that a peer runs and agrees."""
+llama-1b is Llama-3.2-1B without the stretching of its positions. The tiny
+ones show in seconds that a peer runs and agrees."""
 
 _CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
