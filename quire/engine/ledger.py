@@ -167,7 +167,9 @@ class Needs:
     def _format_note(self, group: str) -> str:
         """What a group of weights is stored as, if not in the model's dtype."""
         if isinstance(self.scheme, CheckpointScheme):
-            return f"as {self.scheme.method} keeps them" * (group in ("attention", "feed_forward"))
+            return f"as {self.scheme.method} keeps them" * (
+                group in ("attention", "feed_forward", "recurrent")
+            )
         format = self.scheme.format_of(group)
         return "" if format.bits is None else f"{format.name}, with scales"
 

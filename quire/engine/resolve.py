@@ -19,10 +19,10 @@ from quire.engine.choices import Note, block_size_of, budget_of, device_of, long
 from quire.engine.kvcache.limits import plan_layout, slabs_needed, useful_bytes, with_blocks
 from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
 from quire.hardware.cpu import Machine
+from quire.models.cache_need import cache_groups
 from quire.models.footprint import step_sizes
 from quire.models.pooling import PoolingWish
 from quire.models.registry import ModelDescription, describe
-from quire.models.spec import cache_groups
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.quant.formats import CACHE_FORMATS, DTYPE_BYTES, PLAIN_CACHE

@@ -18,7 +18,7 @@ from quire.layers.linear import Linear
 from quire.layers.norm import LayerNorm, Norm, RmsNorm
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import CLAMP
-from quire.ops.registry import Table
+from quire.ops.registry import Bound, Table
 from quire.ops.rope import QK_ROPE, ROPE
 from quire.quant.formats import PLAIN, Formats
 
@@ -54,7 +54,6 @@ class AttentionLayer:
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
     qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
     format   of both weights. cache_format: of keys and values, a key of `ops.formats.CACHE_FORMATS`.
-    attend   the bound operation, public because the worker makes its plans and cache views.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class AttentionLayer:
             eps=qk_eps,
             norm_after_rope=norm_after_rope,
         )
-        self.attend = table.bind(
+        self._attend = table.bind(
             PAGED_ATTENTION,
             dtype_name(dtype),
             format=cache_format,
@@ -112,6 +111,11 @@ class AttentionLayer:
             **self._both_ways,
         )
         self._out = linear(f"{name}.out", in_size=q_size, out_size=sizes.size, bias=out_bias)
+
+    @property
+    def attends(self) -> tuple[Bound | None, ...]:
+        """For the worker, which makes the operation's plans and cache views."""
+        return (self._attend,)
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -139,9 +143,9 @@ class AttentionLayer:
         q, k = q_and_k[:, : sizes.num_heads], q_and_k[:, sizes.num_heads :]
         v = qkv[:, k_end:].view(num_tokens, sizes.num_kv_heads, sizes.head_size)  # [T, K, D]
         cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
-        self.attend.call("write", k, v, cache, plan)
+        self._attend.call("write", k, v, cache, plan)
         mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.head_size), x.dtype)
-        self.attend(
+        self._attend(
             q,
             cache,
             plan,

@@ -19,9 +19,10 @@ class ForwardContext:
 
     ids          [T] int64, packed tokens of all rows in plan order.
     positions    [P, T] int64, P = 1 (3 for M-RoPE).
-    plans        by cache group: what the provider of attention made of the step.
-    caches       by decoder layer: the provider's view of that layer's blocks; None without a cache.
-    group_of     by decoder layer: its cache group, or None.
+    plans        by cache group: what the provider of attention made of the step, or a StatePlan.
+    caches       by number of the mixer, which is its layer's where each has one: the provider's view of
+                 its blocks, or a StateView for each of its states.
+    group_of     by number of the mixer: its cache group.
     types        [T] int64, token types, for models that have them.
     embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there
                  are none.

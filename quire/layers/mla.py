@@ -20,7 +20,7 @@ from quire.ops.arena import Arena
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import SCALE
 from quire.ops.linear import LINEAR
-from quire.ops.registry import Table
+from quire.ops.registry import Bound, Table
 from quire.ops.rope import ROPE
 from quire.quant.formats import PLAIN, Formats
 
@@ -59,7 +59,6 @@ class MlaLayer:
     bias    of the products that make latents, and of the output.
     eps     of the norms of both latents.
     format  of all weights but kv_up's.
-    attend  the bound operation, public because the worker makes its plans and cache views.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class MlaLayer:
         self._absorb = HeadProducts(
             table, in_size=sizes.nope_size, out_size=sizes.kv_rank, dtype=dtype
         )
-        self.attend = table.bind(
+        self._attend = table.bind(
             PAGED_ATTENTION,
             dtype_name(dtype),
             format=cache_format,
@@ -106,6 +105,11 @@ class MlaLayer:
         self._out = linear(
             f"{name}.out", in_size=sizes.num_heads * sizes.out_size, out_size=sizes.size, bias=bias
         )
+
+    @property
+    def attends(self) -> tuple[Bound | None, ...]:
+        """For the worker, which makes the operation's plans and cache views."""
+        return (self._attend,)
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -127,10 +131,10 @@ class MlaLayer:
         self._kv_norm(latent, out=latent)
         key = key.unsqueeze(1)  # [T, 1, R + P]
         self._turn(key[..., sizes.kv_rank :], positions)
-        self.attend.call("write", key, key[..., : sizes.kv_rank], cache, plan)
+        self._attend.call("write", key, key[..., : sizes.kv_rank], cache, plan)
         query = self._absorbed(self._query(x, ctx.arena), positions, ctx.arena)
         mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.kv_rank), x.dtype)
-        self.attend(query, cache, plan, scale=sizes.scale, out=mixed)
+        self._attend(query, cache, plan, scale=sizes.scale, out=mixed)
         values = ctx.arena.take((num_tokens, sizes.num_heads, sizes.out_size), x.dtype)
         self._expand(mixed, out=values)
         return self._out(values.view(num_tokens, -1), out=out)

@@ -14,19 +14,17 @@ import torch
 
 from quire.hardware.allocator import give_back
 from quire.layers import rope as rope_tables
-from quire.layers.attention import AttentionLayer, AttentionSizes
 from quire.layers.embedding import AddedRows, Embedding, Head
-from quire.layers.mla import MlaLayer, MlaSizes
 from quire.layers.mlp import FEED_FORWARDS, FeedForward
 from quire.layers.moe import MoeMlp
 from quire.layers.norm import NORMS, Norms
+from quire.models.build_mixers import MixerParts, make_mixer
 from quire.models.decoder import Decoder
-from quire.models.decoder_layers import PLACEMENTS, DecoderLayer, MixerLayer
+from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, architecture_of
 from quire.models.spec import (
-    Attention,
     DecoderSpec,
     Dense,
     DynamicScaling,
@@ -34,7 +32,6 @@ from quire.models.spec import (
     LinearScaling,
     Llama3Scaling,
     LongRopeScaling,
-    Mla,
     Moe,
     Rope,
     YarnScaling,
@@ -172,7 +169,7 @@ def _decoder(
     scheme: Scheme,
     cache_format: str,
 ) -> Decoder:
-    ropes = {layer.mixer.rope for layer in spec.layers if layer.mixer.rope is not None}
+    ropes = {mixer.rope for mixer in spec.attentions if mixer.rope is not None}
     tables = {rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes}
     size = spec.hidden_size
     embedding = Embedding(
@@ -197,10 +194,19 @@ def _decoder(
         )
         if rows
     ]
-    layers = [
-        _layer(table, index, layer, size, tables, dtype, scheme.layers, cache_format)
-        for index, layer in enumerate(spec.layers)
-    ]
+    parts = MixerParts(
+        table=table,
+        size=size,
+        tables=tables,
+        dtype=dtype,
+        format=scheme.layers,
+        cache_format=cache_format,
+    )
+    layers: list[DecoderLayer] = []
+    number = 0
+    for index, layer in enumerate(spec.layers):
+        layers.append(_layer(parts, index, number, layer))
+        number += len(layer.mixers)
     return Decoder(
         table,
         spec,
@@ -224,32 +230,31 @@ def _decoder(
     )
 
 
-def _layer(
-    table: Table,
-    index: int,
-    spec: LayerSpec,
-    size: int,
-    tables: dict[Rope, torch.Tensor],
-    dtype: torch.dtype,
-    format: Formats,
-    cache_format: str,
-) -> DecoderLayer:
+def _layer(parts: MixerParts, index: int, number: int, spec: LayerSpec) -> DecoderLayer:
+    """Layer `index`, whose first mixer has that number."""
     name = f"layers.{index}"
-    part = spec.feed_forward
-    make = _moe if isinstance(part, Moe) else _dense
-    feed_forward = make(table, f"{name}.feed_forward", part, size, dtype, format)  # type: ignore[arg-type]
-    mix = _mla if isinstance(spec.mixer, Mla) else _attention
+    part, feed_forward = spec.feed_forward, None
+    if part is not None:
+        make = _moe if isinstance(part, Moe) else _dense
+        feed_forward = make(
+            parts.table,
+            f"{name}.feed_forward",
+            part,  # type: ignore[arg-type]
+            parts.size,
+            parts.dtype,
+            parts.format,
+        )
     norms = Norms(
-        table=table,
+        table=parts.table,
         kind=spec.norm,
-        size=size,
+        size=parts.size,
         eps=spec.norm_eps,
-        dtype=dtype,
+        dtype=parts.dtype,
         residual_scale=spec.residual_scale,
     )
     return PLACEMENTS[spec.placement](
         name,
-        mixer=mix(table, name, index, spec.mixer, size, tables, dtype, format, cache_format),  # type: ignore[arg-type]
+        mixer=make_mixer(parts, name, number, spec),
         feed_forward=feed_forward,
         norms=norms,
     )
@@ -295,82 +300,4 @@ def _moe(
         shared_gate=spec.shared_gate,
         dtype=dtype,
         format=format,
-    )
-
-
-def _attention(
-    table: Table,
-    name: str,
-    index: int,
-    spec: Attention,
-    size: int,
-    tables: dict[Rope, torch.Tensor],
-    dtype: torch.dtype,
-    format: Formats,
-    cache_format: str,
-) -> MixerLayer:
-    sizes = AttentionSizes(
-        size=size,
-        num_heads=spec.num_heads,
-        num_kv_heads=spec.num_kv_heads,
-        head_size=spec.head_size,
-        scale=spec.query_scale,
-        window=spec.window,
-        softcap=spec.softcap,
-        sinks=spec.sinks,
-        alibi=spec.alibi,
-        clip=spec.clip,
-        bidirectional=spec.bidirectional,
-    )
-    return AttentionLayer(
-        table,
-        f"{name}.mixer",
-        index,
-        sizes,
-        rope=None if spec.rope is None else tables[spec.rope],
-        interleaved=spec.rope is not None and spec.rope.interleaved,
-        qk_norm=spec.qk_norm,
-        qk_eps=spec.norm_eps,
-        norm_after_rope=spec.norm_after_rope,
-        qkv_bias=spec.qkv_bias,
-        out_bias=spec.out_bias,
-        dtype=dtype,
-        format=format,
-        cache_format=cache_format,
-    )
-
-
-def _mla(
-    table: Table,
-    name: str,
-    index: int,
-    spec: Mla,
-    size: int,
-    tables: dict[Rope, torch.Tensor],
-    dtype: torch.dtype,
-    format: Formats,
-    cache_format: str,
-) -> MixerLayer:
-    sizes = MlaSizes(
-        size=size,
-        num_heads=spec.num_heads,
-        q_rank=spec.q_rank,
-        kv_rank=spec.kv_rank,
-        nope_size=spec.nope_size,
-        rope_size=spec.rope.dim,
-        out_size=spec.out_size,
-        scale=spec.query_scale,
-    )
-    return MlaLayer(
-        table,
-        f"{name}.mixer",
-        index,
-        sizes,
-        rope=tables[spec.rope],
-        interleaved=spec.rope.interleaved,
-        bias=spec.bias,
-        eps=spec.norm_eps,
-        dtype=dtype,
-        format=format,
-        cache_format=cache_format,
     )

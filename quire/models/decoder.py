@@ -22,12 +22,16 @@ from quire.ops.registry import Bound, Table
 
 
 @dataclass(frozen=True)
-class AttentionBinding:
-    """What the worker must know of one decoder layer to make its plan and its view of the cache."""
+class CacheBinding:
+    """What the worker must know of one mixer to make its plan and its view of the cache.
+
+    index   its number among the mixers of all layers.
+    attend  its operation on cached tokens; None for a recurrent mixer.
+    """
 
     index: int
     spec: Mixer
-    attend: Bound
+    attend: Bound | None
 
 
 class Decoder:
@@ -53,9 +57,12 @@ class Decoder:
     ) -> None:
         self.spec = spec
         self.dtype = dtype
-        self.attention_layers = tuple(
-            AttentionBinding(index, layer_spec.mixer, layer.mixer.attend)
-            for index, (layer_spec, layer) in enumerate(zip(spec.layers, layers, strict=True))
+        attends = [
+            attend for layer in layers if layer.mixer is not None for attend in layer.mixer.attends
+        ]
+        self.bindings = tuple(
+            CacheBinding(index, mixer, attend)
+            for index, (mixer, attend) in enumerate(zip(spec.mixers, attends, strict=True))
         )
         self._embedding = embedding
         self._embedding_norm = tuple(embedding_norm)

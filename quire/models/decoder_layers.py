@@ -17,9 +17,14 @@ from quire.ops.registry import Bound
 
 
 class MixerLayer(Protocol):
-    """The part of a layer in which tokens meet; `attend` is the bound operation on its cache."""
+    """The part of a layer in which tokens meet.
 
-    attend: Bound
+    attends  for each mixer that it is made of, mostly one, the bound operation on cached tokens; None for
+             one that keeps states.
+    """
+
+    @property
+    def attends(self) -> tuple[Bound | None, ...]: ...
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -31,7 +36,8 @@ class MixerLayer(Protocol):
 class DecoderLayer(Protocol):
     """One layer of a decoder. Everything it takes from the arena it gives back."""
 
-    mixer: MixerLayer
+    @property
+    def mixer(self) -> MixerLayer | None: ...
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the layer's parameters."""
@@ -256,6 +262,53 @@ class PreFeedForwardLayer:
         ctx.arena.release(mark)
 
 
+class MixerOnlyLayer:
+    """x += mixer(norm(x))."""
+
+    def __init__(self, name: str, *, mixer: MixerLayer, feed_forward: None, norms: Norms) -> None:
+        self.mixer = mixer
+        self._before_mixer = norms.norm(f"{name}.norm_before_mixer")
+        self._add = norms.add()
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self._before_mixer, self.mixer):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Adds the layer's part to the residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        self._before_mixer(residual, out=x)
+        self.mixer(x, ctx, out=x)
+        self._add(residual, x, out=residual)
+        ctx.arena.release(mark)
+
+
+class FeedForwardOnlyLayer:
+    """x += feed_forward(norm(x))."""
+
+    def __init__(self, name: str, *, mixer: None, feed_forward: FeedForward, norms: Norms) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._before_feed_forward = norms.norm(f"{name}.norm_before_feed_forward")
+        self._add = norms.add()
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self._before_feed_forward, self._feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Adds the layer's part to the residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        self._before_feed_forward(residual, out=x)
+        self._feed_forward(x, ctx.arena, out=x)
+        self._add(residual, x, out=residual)
+        ctx.arena.release(mark)
+
+
 PLACEMENTS: dict[str, Callable[..., DecoderLayer]] = {
     "pre": PreNormLayer,
     "post": PostNormLayer,
@@ -264,5 +317,7 @@ PLACEMENTS: dict[str, Callable[..., DecoderLayer]] = {
     "parallel_shared": ParallelSharedLayer,
     "after_sums": AfterSumsLayer,
     "pre_feed_forward": PreFeedForwardLayer,
+    "mixer_only": MixerOnlyLayer,
+    "feed_forward_only": FeedForwardOnlyLayer,
 }
 """The class for each placement that a description can name."""

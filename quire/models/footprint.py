@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from quire.config.schema import Settings
 from quire.models.parameters import parameters
-from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mixer, Mla, Moe
+from quire.models.recurrent import Recurrent
+from quire.models.spec import Attention, DecoderSpec, FeedForward, LayerSpec, Mixer, Mla, Moe
 from quire.quant.schemes.checkpoint import Scheme
 from quire.quant.schemes.online import UNQUANTIZED
 
@@ -38,6 +39,7 @@ _MAX_GRAPHS, _CALLS_A_LAYER, _CALL_BYTES = 128, 13, 160  # of recorded steps
 _FIRST_WEIGHTS, _LATER_WEIGHTS = 32 << 20, 192 << 20  # bytes of weights in one piece of memory
 _HUGE_PAGE = 2 << 20  # bytes, which native scratch is rounded up to
 _INDEX_BYTES = 24  # where a gathered token lies: three int64
+_STATE_COPIES = 4  # of a state and of a step's numbers, that the reference of a scan holds
 _ROW_TEMPORARIES = 6  # float64 of one row's vocabulary that a draw or a logprob holds at once
 
 
@@ -121,7 +123,7 @@ def largest_layer_bytes(spec: DecoderSpec, dtype_bytes: int, scheme: Scheme = UN
 
 def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
     """Bytes of the cosines and sines, one float32 table [max_model_len, dim] for each kind of RoPE."""
-    ropes = {layer.mixer.rope for layer in spec.layers if layer.mixer.rope is not None}
+    ropes = {mixer.rope for mixer in spec.attentions if mixer.rope is not None}
     return sum(max_model_len * rope.dim * FLOAT32_BYTES for rope in ropes)
 
 
@@ -140,12 +142,17 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     tokens, copies = sizes.num_tokens, sizes.wide_copies
     norm = tokens * spec.hidden_size * FLOAT32_BYTES * (2 + copies)
     found = [norm, _sampling(spec, sizes)]
-    for mixer in {layer.mixer for layer in spec.layers}:
-        found += [_attention(mixer, sizes), _rope(mixer, sizes)]
+    for mixer in set(spec.mixers):
+        if isinstance(mixer, Recurrent):
+            found.append(
+                _STATE_COPIES * (mixer.state_bytes + tokens * mixer.room() * FLOAT32_BYTES)
+            )
+        else:
+            found += [_attention(mixer, sizes), _rope(mixer, sizes)]
     for part in {layer.feed_forward for layer in spec.layers}:
         if isinstance(part, Moe):
             found.append(_experts(part, spec.hidden_size, tokens))
-        else:
+        elif part is not None:
             inputs = 2 if part.gated else 1
             found.append(tokens * part.width * FLOAT32_BYTES * (3 + inputs * copies))
     return max(found) + _product(spec, sizes)
@@ -154,7 +161,7 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
 def native_rooms(spec: DecoderSpec, sizes: StepSizes) -> tuple[int, int]:
     """Bytes of the native library's scratch: a product's packed rows for all threads, and each one's own."""
     rows = min(_CHUNK_ROWS, sizes.num_tokens) + _GROUP_ROWS
-    heads = max(layer.mixer.head_size for layer in spec.layers)
+    heads = max((mixer.head_size for mixer in spec.attentions), default=0)
     own = max(
         (rows + _GROUP_ROWS) * _BLOCK_COLUMNS * FLOAT32_BYTES * 2,
         _GROUP_ROWS * 16 * heads * FLOAT32_BYTES,
@@ -185,7 +192,7 @@ def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     lists = min(_MAX_GRAPHS, sizes.num_tokens)
     calls = len(spec.layers) * _CALLS_A_LAYER
     # Of latent attention each head has two products of its own.
-    calls += sum(2 * layer.mixer.num_heads for layer in spec.layers if isinstance(layer.mixer, Mla))
+    calls += sum(2 * mixer.num_heads for mixer in spec.mixers if isinstance(mixer, Mla))
     return lists * calls * _CALL_BYTES
 
 
@@ -196,20 +203,18 @@ def _pages(num_bytes: int) -> int:
 
 def index_bytes_per_token(spec: DecoderSpec) -> int:
     """Bytes with which the attention plans say where one cached token lies, all cache groups together."""
-    kinds = {
-        (layer.mixer.window, layer.mixer.num_kv_heads, layer.mixer.head_size)
-        for layer in spec.layers
-    }
+    kinds = {(mixer.window, mixer.num_kv_heads, mixer.head_size) for mixer in spec.attentions}
     return _INDEX_BYTES * len(kinds)
 
 
 def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
-    mixer, part = layer.mixer, layer.feed_forward
-    heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
-    if isinstance(mixer, Mla):
-        # Beside absorbed queries and mixed latents: what they are made of and become.
-        heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)
+    part = layer.feed_forward
+    heads = sum(_mixer_room(mixer) for mixer in layer.mixers)
+    if len(layer.mixers) > 1:
+        heads += spec.hidden_size * len(layer.mixers)
+    if part is None:
+        return spec.hidden_size + heads
     inputs = 2 if layer.placement.startswith("parallel") else 1
     if isinstance(part, Moe):
         # logits, ids and weights are at most four bytes, of two a number; what the experts made
@@ -220,7 +225,18 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
 
 
-def _rope(mixer: Mixer, sizes: StepSizes) -> int:
+def _mixer_room(mixer: Mixer) -> int:
+    """Numbers a token that one mixer takes."""
+    if isinstance(mixer, Recurrent):
+        return mixer.room()
+    heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
+    if isinstance(mixer, Mla):
+        # Beside absorbed queries and mixed latents: what they are made of and become.
+        heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)
+    return heads
+
+
+def _rope(mixer: Attention | Mla, sizes: StepSizes) -> int:
     """Bytes of the angles, both halves, and the three products of the turn of q."""
     dim = 0 if mixer.rope is None else mixer.rope.dim
     per_head_norm = mixer.num_heads * mixer.head_size * FLOAT32_BYTES * (2 + sizes.wide_copies)
@@ -228,7 +244,7 @@ def _rope(mixer: Mixer, sizes: StepSizes) -> int:
     return sizes.num_tokens * max(turn, per_head_norm)
 
 
-def _attention(mixer: Mixer, sizes: StepSizes) -> int:
+def _attention(mixer: Attention | Mla, sizes: StepSizes) -> int:
     """Bytes of queries and results of all pairs, one group's tiles and states, and their indices."""
     group = -(-mixer.num_heads // mixer.num_kv_heads)
     queries = max(1, QUERY_ROWS // group)
@@ -260,8 +276,9 @@ def _sampling(spec: DecoderSpec, sizes: StepSizes) -> int:
 
 def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the padded inputs of the widths that occur, and of one tile's product."""
-    parts = [layer.feed_forward for layer in spec.layers]
+    parts = [layer.feed_forward for layer in spec.layers if layer.feed_forward is not None]
     widths = {(3 if isinstance(part, Moe) or part.gated else 1) * _width(part) for part in parts}
+    widths |= {mixer.room() for mixer in spec.mixers if isinstance(mixer, Recurrent)}
     outputs = {spec.vocab_size, *widths}
     return _TILE_ROWS * sizes.dtype_bytes * (sum(_inputs(spec)) + max(outputs))
 
@@ -270,12 +287,17 @@ def _inputs(spec: DecoderSpec) -> set[int]:
     """The widths that products take."""
     inputs = {spec.hidden_size}
     for layer in spec.layers:
-        inputs |= {*_mixer_inputs(layer.mixer), _width(layer.feed_forward)}
+        for mixer in layer.mixers:
+            inputs |= {*_mixer_inputs(mixer)}
+        if layer.feed_forward is not None:
+            inputs.add(_width(layer.feed_forward))
     return inputs
 
 
 def _mixer_inputs(mixer: Mixer) -> tuple[int, ...]:
     """The widths that a mixer's products take beside the layer's own."""
+    if isinstance(mixer, Recurrent):
+        return mixer.inputs()
     if isinstance(mixer, Mla):
         values = mixer.num_heads * mixer.out_size
         return values, mixer.kv_rank, mixer.nope_size, mixer.q_rank

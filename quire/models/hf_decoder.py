@@ -61,8 +61,9 @@ def with_attention(spec: DecoderSpec, change: Callable[[int, Attention], Attenti
     """The same decoder with `change(number of the layer, its mixer)` for each mixer."""
     layers = [
         replace(layer, mixer=change(index, layer.mixer))
-        for index, layer in enumerate(spec.layers)
         if isinstance(layer.mixer, Attention)
+        else layer
+        for index, layer in enumerate(spec.layers)
     ]
     return replace(spec, layers=tuple(layers))
 

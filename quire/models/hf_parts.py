@@ -60,7 +60,7 @@ def default_head_size(hf: HfConfig) -> int:
     return width // heads
 
 
-def moe_layers(hf: HfConfig, part: Moe, dense: FeedForward) -> list[FeedForward]:
+def moe_layers(hf: HfConfig, part: Moe, dense: FeedForward | None) -> list[FeedForward | None]:
     """The feed-forward part of each layer: every `decoder_sparse_step`-th one has experts, but for
     `mlp_only_layers`."""
     step = hf.int_("decoder_sparse_step", 1)

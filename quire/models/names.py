@@ -138,7 +138,8 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
             for expert in range(_num_experts(spec, number) if "{expert}" in rule.target else 1):
                 target = rule.target.format(layer=number, expert=expert)
                 if target in table:
-                    piece = _piece(rule, table[target], spec.layers[number].mixer.head_size)
+                    heads = [one.head_size for one in spec.layers[number].attentions]
+                    piece = _piece(rule, table[target], max(heads, default=0))
                     if "{expert}" in rule.target and "{expert}" not in rule.source:
                         piece = _slice(piece, expert, _num_experts(spec, number), flat=rule.flat)
                     source = rule.source.format(layer=number, expert=expert)

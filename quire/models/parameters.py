@@ -5,16 +5,30 @@ Where their numbers come from is `models.names`; reading them is `models.loading
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Mla, Moe, NormKind
+from quire.models.recurrent import Mamba1, Mamba2
+from quire.models.spec import (
+    Attention,
+    DecoderSpec,
+    Dense,
+    LayerSpec,
+    Mixer,
+    Mla,
+    Moe,
+    NormKind,
+    SideBySide,
+)
 
 ParameterGroup = Literal[
     "embedding",
     "attention",
     "latent",
+    "state",
+    "recurrent",
     "feed_forward",
     "router",
     "router_float32",
@@ -31,6 +45,8 @@ NORM_PLACES = {
     "parallel_shared": ("before_parts",),
     "after_sums": ("after_mixer", "after_feed_forward"),
     "pre_feed_forward": ("before_feed_forward",),
+    "mixer_only": ("before_mixer",),
+    "feed_forward_only": ("before_feed_forward",),
 }
 """The norms of a layer with each placement."""
 
@@ -53,7 +69,7 @@ class Parameter:
     @property
     def is_float32(self) -> bool:
         """Whether it is kept in float32 whatever the model's dtype."""
-        return self.group in ("norm", "choice", "router_float32")
+        return self.group in ("norm", "choice", "router_float32", "state")
 
     @property
     def numel(self) -> int:
@@ -75,13 +91,11 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     for index, layer in enumerate(spec.layers):
         prefix = f"layers.{index}"
         _norms(table, prefix, layer, width)
-        if isinstance(layer.mixer, Mla):
-            _mla(table, f"{prefix}.mixer", layer.mixer, width)
-        else:
-            _attention(table, f"{prefix}.mixer", layer.mixer, width)
+        for mixer_name, mixer in named_mixers(layer):
+            _MIXERS[type(mixer)](table, f"{prefix}.{mixer_name}", mixer, width)
         if isinstance(layer.feed_forward, Moe):
             _moe(table, f"{prefix}.feed_forward", layer.feed_forward, width)
-        else:
+        elif layer.feed_forward is not None:
             _dense(table, f"{prefix}.feed_forward", layer.feed_forward, width)
     _norm(table, "final_norm", spec.norm, width)
     if not spec.tie_head:
@@ -89,6 +103,13 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
         if spec.head_bias:
             table["head.bias"] = Parameter(((spec.vocab_size,),), "head")
     return table
+
+
+def named_mixers(layer: LayerSpec) -> list[tuple[str, Mixer]]:
+    """The mixers of a layer with the names of their parameters: `mixer`, or `mixers.0` and so on."""
+    if isinstance(layer.mixer, SideBySide):
+        return [(f"mixers.{place}", part) for place, part in enumerate(layer.mixer.parts)]
+    return [("mixer", mixer) for mixer in layer.mixers]
 
 
 def weight_counts(spec: DecoderSpec) -> dict[str, int]:
@@ -157,6 +178,57 @@ def _mla(table: dict[str, Parameter], prefix: str, spec: Mla, width: int) -> Non
     table[f"{prefix}.out.weight"] = Parameter(((width, values),), group)
     if spec.bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), group)
+
+
+def _mamba2(table: dict[str, Parameter], prefix: str, spec: Mamba2, width: int) -> None:
+    group: ParameterGroup = "recurrent"
+    rows = (spec.inner, spec.convolved, spec.num_heads)  # gate, what is convolved, steps
+    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
+    table[f"{prefix}.out.weight"] = Parameter(((width, spec.inner),), group)
+    if spec.bias:
+        table[f"{prefix}.in.bias"] = Parameter(tuple((n,) for n in rows), group)
+        table[f"{prefix}.out.bias"] = Parameter(((width,),), group)
+    _convolution(table, f"{prefix}.conv", spec.convolved, spec.kernel, spec.conv_bias)
+    for name in ("step_bias", "decay", "skip"):
+        table[f"{prefix}.{name}"] = Parameter(((spec.num_heads,),), "state")
+    if spec.gate_norm != "none":
+        table[f"{prefix}.norm.weight"] = Parameter(((spec.inner,),), "norm")
+
+
+def _mamba1(table: dict[str, Parameter], prefix: str, spec: Mamba1, width: int) -> None:
+    group: ParameterGroup = "recurrent"
+    made = (spec.step_rank, spec.state_size, spec.state_size)
+    table[f"{prefix}.in.weight"] = Parameter(((spec.inner, width),) * 2, group)
+    table[f"{prefix}.out.weight"] = Parameter(((width, spec.inner),), group)
+    if spec.bias:
+        table[f"{prefix}.in.bias"] = Parameter(((spec.inner,),) * 2, group)
+        table[f"{prefix}.out.bias"] = Parameter(((width,),), group)
+    _convolution(table, f"{prefix}.conv", spec.inner, spec.kernel, spec.conv_bias)
+    table[f"{prefix}.made.weight"] = Parameter(tuple((n, spec.inner) for n in made), "latent")
+    if spec.norms == "learned":
+        for name, size in zip(("step_norm", "write_norm", "read_norm"), made, strict=True):
+            table[f"{prefix}.{name}.weight"] = Parameter(((size,),), "norm")
+    table[f"{prefix}.step.weight"] = Parameter(((spec.inner, spec.step_rank),), "latent")
+    table[f"{prefix}.step_bias"] = Parameter(((spec.inner,),), "state")
+    table[f"{prefix}.decay"] = Parameter(((spec.inner, spec.state_size),), "state")
+    table[f"{prefix}.skip"] = Parameter(((spec.inner,),), "state")
+
+
+def _convolution(
+    table: dict[str, Parameter], prefix: str, channels: int, kernel: int, bias: bool
+) -> None:
+    table[f"{prefix}.weight"] = Parameter(((channels, kernel),), "state")
+    if bias:
+        table[f"{prefix}.bias"] = Parameter(((channels,),), "state")
+
+
+_MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
+    Attention: _attention,
+    Mla: _mla,
+    Mamba1: _mamba1,
+    Mamba2: _mamba2,
+}
+"""What writes down the parameters of each kind of mixer."""
 
 
 def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) -> None:

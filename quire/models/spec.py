@@ -7,16 +7,26 @@ SwiGLU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from quire.protocol.cache import CacheGroup, CacheKind
+from quire.models.recurrent import Mamba1, Mamba2, Recurrent
+from quire.protocol.cache import CacheKind
 
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "swiglu_clamped"]
 """The last one is of experts only: `ops.moe.ExpertSizes` says what it is."""
 Scoring = Literal["softmax", "sigmoid", "sparse"]
 Placement = Literal[
-    "pre", "post", "sandwich", "parallel", "parallel_shared", "after_sums", "pre_feed_forward"
+    "pre",
+    "post",
+    "sandwich",
+    "parallel",
+    "parallel_shared",
+    "after_sums",
+    "pre_feed_forward",
+    "mixer_only",
+    "feed_forward_only",
 ]
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
@@ -203,7 +213,19 @@ class Mla:
         return (self.head_size + self.value_size) * dtype_bytes + scale_bytes
 
 
-Mixer = Attention | Mla
+@dataclass(frozen=True, kw_only=True)
+class SideBySide:
+    """Several mixers that read the same numbers, and whose results are added.
+
+    scales  for each mixer the factor of its result.
+    """
+
+    parts: tuple[Attention | Mla | Mamba1 | Mamba2, ...]
+    scales: tuple[float, ...]
+
+
+Mixer = Attention | Mla | Mamba1 | Mamba2
+"""What keeps something of a token for later ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,17 +285,37 @@ class LayerSpec:
     placement       "pre": a norm before each part; "post": after each part, before it is added;
                     "sandwich": both; "parallel": both parts read the layer's input, each through
                     its own norm; "parallel_shared": through one norm; "after_sums": a norm of the
-                    residual stream after each part was added; "pre_feed_forward": only that one.
+                    residual stream after each part was added; "pre_feed_forward": only that one;
+                    "mixer_only", "feed_forward_only": a norm before the one part that there is.
     norm            kind of the norms around the parts.
     residual_scale  factor of what each part adds to the residual stream.
     """
 
-    mixer: Mixer
-    feed_forward: FeedForward
+    mixer: Mixer | SideBySide | None
+    feed_forward: FeedForward | None
     placement: Placement = "pre"
     norm: NormKind = "rms"
     norm_eps: float = 1e-6
     residual_scale: float = 1.0
+
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """Its mixers: one as a rule."""
+        if isinstance(self.mixer, SideBySide):
+            return self.mixer.parts
+        return () if self.mixer is None else (self.mixer,)
+
+    def with_mixers(self, change: Callable[[Mixer], Mixer]) -> LayerSpec:
+        """The same layer with `change(mixer)` for each mixer."""
+        if isinstance(self.mixer, SideBySide):
+            parts = tuple(change(part) for part in self.mixer.parts)
+            return replace(self, mixer=replace(self.mixer, parts=parts))
+        return self if self.mixer is None else replace(self, mixer=change(self.mixer))
+
+    @property
+    def attentions(self) -> tuple[Attention | Mla, ...]:
+        """Those of its mixers that look at cached tokens."""
+        return tuple(mixer for mixer in self.mixers if not isinstance(mixer, Recurrent))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,23 +355,29 @@ class DecoderSpec:
     tie_head: bool = False
 
     @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """The mixers of all layers, in the order in which the cache numbers them."""
+        return tuple(mixer for layer in self.layers for mixer in layer.mixers)
+
+    @property
+    def attentions(self) -> tuple[Attention | Mla, ...]:
+        """Those that look at cached tokens."""
+        return tuple(mixer for layer in self.layers for mixer in layer.attentions)
+
+    @property
     def sees_both_ways(self) -> bool:
         """Whether tokens see those behind them: nothing can be generated, and a prompt runs whole."""
-        return any(
-            isinstance(layer.mixer, Attention) and layer.mixer.bidirectional
-            for layer in self.layers
-        )
+        return any(isinstance(one, Attention) and one.bidirectional for one in self.attentions)
 
     def for_length(self, max_model_len: int) -> DecoderSpec:
         """The same decoder for sequences up to `max_model_len`: wider windows are dropped."""
-        layers = []
-        for layer in self.layers:
-            mixer = layer.mixer
+
+        def shortened(mixer: Mixer) -> Mixer:
             if isinstance(mixer, Attention) and mixer.window is not None:
-                wide = mixer.window >= max_model_len
-                layer = replace(layer, mixer=replace(mixer, window=None)) if wide else layer
-            layers.append(layer)
-        return replace(self, layers=tuple(layers))
+                return replace(mixer, window=None) if mixer.window >= max_model_len else mixer
+            return mixer
+
+        return replace(self, layers=tuple(layer.with_mixers(shortened) for layer in self.layers))
 
 
 def derived_max_len(spec: DecoderSpec) -> int:
@@ -341,55 +389,10 @@ def derived_max_len(spec: DecoderSpec) -> int:
     if spec.max_len is not None:
         return spec.max_len
     lengths = [spec.max_position_embeddings]
-    for layer in spec.layers:
-        scaling = layer.mixer.rope.scaling if layer.mixer.rope is not None else None
+    for mixer in spec.attentions:
+        scaling = mixer.rope.scaling if mixer.rope is not None else None
         if isinstance(scaling, LinearScaling):
             lengths.append(int(spec.max_position_embeddings * scaling.factor))
         elif isinstance(scaling, DynamicScaling | YarnScaling):
             lengths.append(int(scaling.original_len * scaling.factor))
     return max(lengths)
-
-
-def cache_groups(
-    spec: DecoderSpec,
-    *,
-    block_size: int,
-    dtype_bytes: int,
-    scale_bytes: int = 0,
-    max_model_len: int | None = None,
-) -> tuple[CacheGroup, ...]:
-    """Layers grouped by kind of cache, window and bytes per token, in order of their first layer.
-
-    dtype_bytes    of one stored key or value number; scale_bytes of a token's scales of one kv head.
-    max_model_len  longest sequence in tokens; a window at least as long is full attention.
-    """
-    if max_model_len is not None:
-        spec = spec.for_length(max_model_len)
-    if spec.sees_both_ways:
-        # Nothing is kept for a later step: every layer writes over what the one before it wrote.
-        sizes = [one.mixer.cache_bytes_per_token(dtype_bytes, scale_bytes) for one in spec.layers]
-        layers = tuple(range(len(spec.layers)))
-        return (
-            CacheGroup(
-                kind="full", layers=layers, block_size=block_size, bytes_per_token=max(sizes)
-            ),
-        )
-    members: dict[tuple[CacheKind, int | None, int], list[int]] = {}
-    for index, layer in enumerate(spec.layers):
-        mixer = layer.mixer
-        key = (
-            mixer.cache_kind(),
-            mixer.window,
-            mixer.cache_bytes_per_token(dtype_bytes, scale_bytes),
-        )
-        members.setdefault(key, []).append(index)
-    return tuple(
-        CacheGroup(
-            kind=kind,
-            layers=tuple(layers),
-            block_size=block_size,
-            bytes_per_token=num_bytes * len(layers),
-            window=window,
-        )
-        for (kind, window, num_bytes), layers in members.items()
-    )

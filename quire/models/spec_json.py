@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any
 
+from quire.models.recurrent import Recurrent
 from quire.models.spec import DecoderSpec, LayerSpec, Mla, Moe, RopeScaling
 
 
@@ -30,10 +31,16 @@ def to_json(spec: DecoderSpec) -> dict[str, Any]:
 def _plain(part: Any) -> dict[str, Any]:
     """The fields of a part that differ from their defaults; sizes have none and are always there."""
     data: dict[str, Any] = {}
-    if isinstance(part, Moe | Mla | RopeScaling):
+    if isinstance(part, Moe | Mla | Recurrent | RopeScaling):
         data["kind"] = type(part).__name__
     for field in fields(part):
         value = getattr(part, field.name)
         if field.default is MISSING or value != field.default:
-            data[field.name] = _plain(value) if is_dataclass(value) else value
+            data[field.name] = _value(value)
     return data
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_value(one) for one in value]
+    return _plain(value) if is_dataclass(value) else value

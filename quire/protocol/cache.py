@@ -18,9 +18,16 @@ NULL_BLOCK = -1
 class CacheGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Layers that share a cache shape and lifetime; each keeps one block table per sequence.
 
-    block_size       tokens per block, a power of two from 8 to 256.
-    bytes_per_token  summed over `layers`, as the provider of attention lays it out.
-    window           tokens looked back, counting the query; only for sliding windows and chunks.
+    kind             "recurrent": a block holds one state of each layer, the one after the last token
+                     so far of the block's interval of tokens; the next interval starts from it.
+    layers           numbers of the mixers: their layers' where each layer has one mixer.
+    block_size       tokens per block, a power of two from 8 to 256; of a recurrent group any power of
+                     two from the other groups' on.
+    bytes_per_token  summed over `layers`, as the provider of attention lays it out; of a recurrent
+                     group what a token costs where every interval keeps its state.
+    window           tokens looked back, counting the query; only for sliding windows and chunks, and
+                     2 for recurrent groups: the last token's state is all that the next one needs.
+    state_bytes      of a block of a recurrent group.
     """
 
     kind: CacheKind

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from quire.layers.context import ForwardContext
 from quire.ops.arena import Arena
 from quire.ops.attention import AttentionStep
+from quire.ops.state import StateStep
 from quire.protocol.step import StepPlan
 from quire.worker.memory import CacheMemory
 from quire.worker.state import WorkerState
@@ -131,6 +132,14 @@ class BatchBuilder:
         for index, group in enumerate(self._memory.layout.groups):
             table = self._state.block_tables[index]
             size = group.block_size
+            if group.kind == "recurrent":
+                states = StateStep(
+                    query_start=query_start.astype(np.int32),
+                    seq_lens=seq_lens.astype(np.int32),
+                    block_table=table[rows, : -(-longest // size)],
+                )
+                self._memory.fill(index, states)
+                continue
             slots = table[row_of, positions // size].astype(np.int64) * size + positions % size
             step = AttentionStep(
                 query_start=query_start.astype(np.int32),

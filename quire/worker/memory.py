@@ -5,24 +5,28 @@ Which block holds what is accounted in `engine.kvcache`; the layout inside a blo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from quire.models.decoder import Decoder
+from quire.models.recurrent import Recurrent
 from quire.ops.attention import AttentionStep, CachePlace
 from quire.ops.cache import COPY_BLOCKS
-from quire.ops.registry import Bound, Table
-from quire.protocol.cache import CacheLayout
+from quire.ops.registry import Table
+from quire.ops.state import StatePlan, StateStep, StateView, state_bytes
+from quire.protocol.cache import CacheGroup, CacheLayout
 from quire.protocol.step import BlockCopy
 
 
 class CacheMemory:
-    """One buffer of slabs, a view for each layer, an attention plan for each group.
+    """One buffer of slabs, a view for each mixer, a plan for each group.
 
     buffer  uint8 [num_slabs, slab_bytes]; untouched until used.
-    plans   by cache group; refilled in place every step.
-    caches  by decoder layer; None for a layer without a cache of its own.
+    plans   by cache group, of attention or of states; refilled in place every step.
+    caches  by number of the mixer; of a recurrent one a view for each of its states.
     """
 
     def __init__(
@@ -37,52 +41,85 @@ class CacheMemory:
         self.buffer = torch.empty(
             (layout.num_slabs, layout.slab_bytes), dtype=torch.uint8, device=device
         )
-        layers = decoder.attention_layers
-        self.caches: list[Any] = [None] * len(layers)
-        self.group_of: list[int | None] = [None] * len(layers)
+        self._decoder = decoder
+        self._bindings = decoder.bindings
+        self.caches: list[Any] = [None] * len(self._bindings)
+        self.group_of: list[int | None] = [None] * len(self._bindings)
         self.plans: list[Any] = []
-        self._attends: list[Bound] = []
+        self._fills: list[Callable[[Any], None]] = []
         self._copy = table.bind(COPY_BLOCKS, "uint8")
         for index, group in enumerate(layout.groups):
-            offset = 0
-            for layer in group.layers:
-                spec, attend = layers[layer].spec, layers[layer].attend
-                sizes = (
-                    spec.num_kv_heads,
-                    spec.head_size,
-                    spec.value_size,
-                    decoder.dtype,
-                    attend.signature.format,
-                )
-                place = CachePlace(
-                    buffer=self.buffer,
-                    block_size=group.block_size,
-                    blocks_per_slab=layout.blocks_per_slab(index),
-                    block_bytes=group.block_bytes,
-                    layer_offset=offset,
-                )
-                self.caches[layer] = attend.provider.view(place, *sizes)  # type: ignore[attr-defined]
-                self.group_of[layer] = index
-                part = group.block_size * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
-                if not decoder.spec.sees_both_ways:  # else all layers use one place in turn
-                    offset += part
-            assert offset <= group.block_bytes, (
-                f"group {index} needs {offset} bytes a block, not {group.block_bytes}"
-            )
-            attend = layers[group.layers[0]].attend
-            self._attends.append(attend)
-            self.plans.append(
-                attend.provider.new_plan(  # type: ignore[attr-defined]
-                    block_size=group.block_size,
-                    blocks_per_slab=layout.blocks_per_slab(index),
-                    window=group.window,
-                    device=device,
-                )
+            for number in group.layers:
+                self.group_of[number] = index
+            add = self._add_states if group.kind == "recurrent" else self._add_tokens
+            used = add(index, group, device)
+            assert used <= group.block_bytes, (
+                f"group {index} needs {used} bytes a block, not {group.block_bytes}"
             )
 
-    def fill(self, group: int, step: AttentionStep) -> None:
-        """Refills a group's plan for this step."""
-        self._attends[group].provider.fill(self.plans[group], step)  # type: ignore[attr-defined]
+    def _add_tokens(self, index: int, group: CacheGroup, device: torch.device) -> int:
+        """Views and the plan of a group of attention; returns the bytes that it uses of a block."""
+        offset = 0
+        for number in group.layers:
+            spec, attend = self._bindings[number].spec, self._bindings[number].attend
+            assert attend is not None and not isinstance(spec, Recurrent)
+            sizes = (
+                spec.num_kv_heads,
+                spec.head_size,
+                spec.value_size,
+                self._decoder.dtype,
+                attend.signature.format,
+            )
+            place = CachePlace(
+                buffer=self.buffer,
+                block_size=group.block_size,
+                blocks_per_slab=self.layout.blocks_per_slab(index),
+                block_bytes=group.block_bytes,
+                layer_offset=offset,
+            )
+            self.caches[number] = attend.provider.view(place, *sizes)  # type: ignore[attr-defined]
+            if not self._decoder.spec.sees_both_ways:  # else all layers use one place in turn
+                offset += group.block_size * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
+        first = self._bindings[group.layers[0]].attend
+        assert first is not None
+        provider: Any = first.provider
+        plan = provider.new_plan(
+            block_size=group.block_size,
+            blocks_per_slab=self.layout.blocks_per_slab(index),
+            window=group.window,
+            device=device,
+        )
+        self.plans.append(plan)
+        self._fills.append(partial(provider.fill, plan))
+        return offset
+
+    def _add_states(self, index: int, group: CacheGroup, device: torch.device) -> int:
+        """The same for a group of states, which lie one behind the other, layer by layer."""
+        offset = 0
+        for number in group.layers:
+            spec = self._bindings[number].spec
+            assert isinstance(spec, Recurrent)
+            views = []
+            for shape in spec.states():
+                views.append(
+                    StateView.inside(
+                        self.buffer,
+                        shape,
+                        blocks_per_slab=self.layout.blocks_per_slab(index),
+                        block_bytes=group.block_bytes,
+                        offset=offset,
+                    )
+                )
+                offset += state_bytes(shape)
+            self.caches[number] = tuple(views)
+        plan = StatePlan(group.block_size)
+        self.plans.append(plan)
+        self._fills.append(plan.fill)
+        return offset
+
+    def fill(self, group: int, step: AttentionStep | StateStep) -> None:
+        """Refills a group's plan for this step: a StateStep for a group of states."""
+        self._fills[group](step)
 
     def copy(self, copies: list[BlockCopy]) -> None:
         """Carries out a plan's block copies, group by group."""

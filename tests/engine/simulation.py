@@ -1,7 +1,8 @@
 """A worker without a model: it carries out plans on a shadow of the cache and checks every read.
 
 Each slot of the shadow holds a digest of the token, its position and all that stands before it, so that
-a stale, moved, foreign or missing slot is seen at the first attention that would read it. Sampling is a
+a stale, moved, foreign or missing slot is seen at the first attention that would read it. A block of
+recurrent states has one slot, the digest of the last token that went into it. Sampling is a
 pure function of the prefix and the sequence's index, so the right answer of a request is known
 beforehand. What the model computes is tested elsewhere.
 """
@@ -133,13 +134,15 @@ class FakeWorker:
 
     def __init__(self, layout: CacheLayout, salts: dict[str, str | None]) -> None:
         self.groups = layout.groups
-        self.block_size = layout.groups[0].block_size
         self.salts = salts
         self.trouble: dict[str, Trouble] = {}
         self.rows: dict[int, ShadowRow] = {}
         self.cache = [
-            [[GARBAGE] * self.block_size for _ in range(layout.max_blocks(g))]
-            for g in range(len(layout.groups))
+            [
+                [GARBAGE] * (1 if group.kind == "recurrent" else group.block_size)
+                for _ in range(layout.max_blocks(g))
+            ]
+            for g, group in enumerate(layout.groups)
         ]
         self.num_rows = 0
         self.num_copies = 0
@@ -154,6 +157,7 @@ class FakeWorker:
         if fail or any(self._is_poisoned(plan, i) for i in range(len(plan.rows))):
             self.spoil(plan)
             raise StepFailure
+        self._check_states(plan)
         self._write(plan)
         for i in range(len(plan.rows)):
             self._check_reads(plan, i)
@@ -189,14 +193,37 @@ class FakeWorker:
                 self._put(self.rows[row], position, GARBAGE)
 
     def _put(self, row: ShadowRow, position: int, slot: int) -> list[tuple[int, int]]:
-        index, place = divmod(position, self.block_size)
         written = []
-        for g, table in enumerate(row.tables):
+        for g, (group, table) in enumerate(zip(self.groups, row.tables, strict=True)):
+            index, place = divmod(position, group.block_size)
             block = table[index]
             assert block != NULL_BLOCK, f"position {position} is written to no block"
+            if group.kind == "recurrent":
+                self.cache[g][block] = [slot]
+                continue
             self.cache[g][block][place] = slot
-            written.append((g, block * self.block_size + place))
+            written.append((g, block * group.block_size + place))
         return written
+
+    def _check_states(self, plan: StepPlan) -> None:
+        """Every row starts from the state before its first token, which no other row touches."""
+        for g, group in enumerate(self.groups):
+            if group.kind != "recurrent":
+                continue
+            users: dict[int, int] = {}
+            for row, start, count in zip(plan.rows, plan.starts, plan.counts, strict=True):
+                state, size = self.rows[row], group.block_size
+                first = (start - 1) // size if start else 0
+                touched = state.tables[g][first : (start + count - 1) // size + 1]
+                if start:
+                    assert touched[0] != NULL_BLOCK, f"group {g} starts from a block let go"
+                    assert self.cache[g][touched[0]] == [state.slots[start - 1]], (
+                        f"{state.new.request_id}: group {g} starts from a wrong state at {start}"
+                    )
+                written = touched[start // size - first :]
+                assert not any(users.get(block) for block in touched), "a state is not a row's own"
+                assert not any(block in users for block in written), "two rows use a state"
+                users |= dict.fromkeys(touched, 0) | dict.fromkeys(written, 1)
 
     def _write(self, plan: StepPlan) -> None:
         seen: set[tuple[int, int]] = set()
@@ -212,8 +239,10 @@ class FakeWorker:
     def _check_reads(self, plan: StepPlan, i: int) -> None:
         state, start = self.rows[plan.rows[i]], plan.starts[i]
         end = start + plan.counts[i]
-        size = self.block_size
         for g, group in enumerate(self.groups):
+            size = group.block_size
+            if group.kind == "recurrent":
+                continue
             first = 0 if group.window is None else max(0, start - group.window + 1)
             table = state.tables[g]
             for index in range(first // size, -(-end // size)):
@@ -314,7 +343,17 @@ def draw_setting(rng: random.Random, **fixed: Any) -> Setting:
         bytes_per_token=2,
         window=rng.choice([1, 8, 13, 20]),
     )
-    groups = rng.choice([(full, window), (full, window), (full,), (window,)])
+    states = CacheGroup(
+        kind="recurrent",
+        layers=(2,),
+        block_size=rng.choice([8, 16, 32]),
+        bytes_per_token=1,
+        window=2,
+        state_bytes=rng.choice([5, 24]),
+    )
+    groups = rng.choice(
+        [(full, window), (full,), (window,), (full, states), (full, window, states), (states,)]
+    )
     layout = CacheLayout(groups=groups, slab_bytes=rng.choice([24, 48, 96]), num_slabs=1)
     num_slabs = slabs_needed(layout, MAX_MODEL_LEN) + rng.choice([0, 0, 0, 1, 2, 6])
     layout = msgspec.structs.replace(layout, num_slabs=num_slabs)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quire.engine.kvcache import hashing
+from quire.engine.kvcache import hashing, kinds
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.kinds import SlidingWindow
 from quire.engine.kvcache.manager import CacheManager
@@ -163,8 +163,10 @@ def copy_skipped(patch: Patch) -> None:
 def no_reference_taken_on_fork(patch: Patch) -> None:
     right = CacheManager.fork
 
-    def wrong(self: CacheManager, parent: Sequence, child: Sequence) -> None:
-        right(self, parent, child)
+    def wrong(
+        self: CacheManager, parent: Sequence, child: Sequence, kept: list[tuple[int, int]]
+    ) -> None:
+        right(self, parent, child, kept)
         for g, table in enumerate(child.tables):
             self.pool.release(g, table)
 
@@ -233,6 +235,19 @@ def endless_wait_for_a_key(patch: Patch) -> None:
     patch.setattr(Places, "clear_busy", wrong)
 
 
+def state_read_while_made(patch: Patch) -> None:
+    patch.setattr(kinds.Earlier, "__contains__", lambda self, key: key in self._cached)
+
+
+def fork_from_a_later_state(patch: Patch) -> None:
+    patch.setattr(CacheManager, "keep_states", lambda self, parent, copies: [])
+
+
+def state_of_last_token_dropped(patch: Patch) -> None:
+    right = SlidingWindow.first_needed
+    patch.setattr(kinds.RecurrentState, "first_needed", lambda self, start: right(self, start + 1))
+
+
 def nonfinite_forgiven(patch: Patch) -> None:
     right = Scheduler._take_trouble
 
@@ -262,6 +277,9 @@ FAULTS: dict[Callable[[Patch], None], dict[str, Any]] = {
     last_token_not_recomputed: {"caching": True},
     forgotten_logprobs: {"caching": True},
     endless_wait_for_a_key: {"caching": True},
+    state_read_while_made: {"caching": True},
+    fork_from_a_later_state: {},
+    state_of_last_token_dropped: {},
     nonfinite_forgiven: {"faults": 0.5},
 }
 

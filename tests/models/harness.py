@@ -16,13 +16,15 @@ from safetensors.torch import load_file, save_file
 
 from quire.layers.context import ForwardContext
 from quire.models.build import build_from_spec
+from quire.models.cache_need import cache_groups
 from quire.models.decoder import Decoder
 from quire.models.names import WeightMap
 from quire.models.registry import ARCHITECTURES, ModelDescription
-from quire.models.spec import DecoderSpec, cache_groups
+from quire.models.spec import DecoderSpec
 from quire.ops.arena import Arena
 from quire.ops.attention import AttentionStep, CachePlace
 from quire.ops.registry import Table
+from quire.ops.state import StatePlan, StateStep, StateView, state_bytes
 from quire.protocol.cache import CacheGroup
 from tests.models.stand_ins import STAND_INS
 
@@ -61,6 +63,7 @@ class PagedRun:
         max_len: int,
         block_size: int = 16,
         drop_passed: bool = True,
+        interval: int = 32,
         device: torch.device = CPU,
     ) -> None:
         self.decoder = decoder
@@ -70,14 +73,41 @@ class PagedRun:
         self.arena = Arena(device, chunk_bytes=4 << 20)
         self.num_computed = 0
         self.groups = cache_groups(
-            decoder.spec, block_size=block_size, dtype_bytes=decoder.dtype.itemsize
+            decoder.spec,
+            block_size=block_size,
+            dtype_bytes=decoder.dtype.itemsize,
+            interval=interval,
         )
-        self.group_of: list[int | None] = [None] * len(decoder.attention_layers)
-        self.caches: list[Any] = [None] * len(decoder.attention_layers)
+        self.group_of: list[int | None] = [None] * len(decoder.bindings)
+        self.caches: list[Any] = [None] * len(decoder.bindings)
         self.plans: list[Any] = []
         self.tables: list[np.ndarray] = []
         for index, group in enumerate(self.groups):
-            self._add_group(index, group, -(-max_len // block_size))
+            add = self._add_states if group.kind == "recurrent" else self._add_group
+            add(index, group, -(-max_len // group.block_size))
+
+    def _add_states(self, index: int, group: CacheGroup, num_blocks: int) -> None:
+        """A slab of garbage for each block, in which the layers' states lie one behind the other."""
+        size = (num_blocks, group.block_bytes)
+        slab = torch.full(size, 0xFF, dtype=torch.uint8, device=self.device)
+        offset = 0
+        for number in group.layers:
+            views = []
+            for shape in self.decoder.bindings[number].spec.states():
+                views.append(
+                    StateView.inside(
+                        slab,
+                        shape,
+                        blocks_per_slab=1,
+                        block_bytes=group.block_bytes,
+                        offset=offset,
+                    )
+                )
+                offset += state_bytes(shape)
+            self.caches[number] = tuple(views)
+            self.group_of[number] = index
+        self.plans.append(StatePlan(group.block_size))
+        self.tables.append(np.random.default_rng(index).permutation(num_blocks).astype(np.int32))
 
     def _add_group(self, index: int, group: CacheGroup, num_blocks: int) -> None:
         num_slabs = -(-num_blocks // BLOCKS_PER_SLAB)
@@ -85,7 +115,7 @@ class PagedRun:
         slab = torch.full(size, 0xFF, dtype=torch.uint8, device=self.device)
         offset = 0
         for layer in group.layers:
-            binding = self.decoder.attention_layers[layer]
+            binding = self.decoder.bindings[layer]
             spec, provider = binding.spec, binding.attend.provider
             place = CachePlace(
                 buffer=slab,
@@ -113,6 +143,14 @@ class PagedRun:
         start, end = self.num_computed, self.num_computed + len(ids)
         positions = np.arange(start, end, dtype=np.int64)
         for group, plan, table in zip(self.groups, self.plans, self.tables, strict=True):
+            if group.kind == "recurrent":
+                step = StateStep(
+                    query_start=np.array([0, len(ids)], dtype=np.int32),
+                    seq_lens=np.array([end], dtype=np.int32),
+                    block_table=table[None],
+                )
+                plan.fill(step)
+                continue
             slots = table[positions // self.block_size].astype(np.int64) * self.block_size
             visible = table.copy()
             if group.window is not None and self.drop_passed:
@@ -123,7 +161,7 @@ class PagedRun:
                 block_table=visible[None],
                 slot_mapping=slots + positions % self.block_size,
             )
-            provider = self.decoder.attention_layers[group.layers[0]].attend.provider
+            provider = self.decoder.bindings[group.layers[0]].attend.provider
             provider.fill(plan, step)
         self.arena.reset()
         self.num_computed = end

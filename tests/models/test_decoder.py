@@ -94,6 +94,6 @@ def test_scratch_memory_does_not_grow_with_depth(built: Callable[[str], Built]) 
 
 def test_the_worker_finds_specs_and_operations_by_layer(built: Callable[[str], Built]) -> None:
     decoder = started(built("gemma2")).decoder
-    assert [binding.index for binding in decoder.attention_layers] == [0, 1]
-    assert [binding.spec.window for binding in decoder.attention_layers] == [40, None]
-    assert {binding.attend.op.name for binding in decoder.attention_layers} == {"paged_attention"}
+    assert [binding.index for binding in decoder.bindings] == [0, 1]
+    assert [binding.spec.window for binding in decoder.bindings] == [40, None]
+    assert {binding.attend.op.name for binding in decoder.bindings} == {"paged_attention"}

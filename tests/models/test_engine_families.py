@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from quire.models.architectures import bert
+from quire.models.cache_need import cache_groups
 from quire.models.registry import ARCHITECTURES
-from quire.models.spec import Mla, cache_groups
+from quire.models.spec import Mla
 from tests.e2e import driver
 from tests.models import harness
 from tests.models.families import CASES

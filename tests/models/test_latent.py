@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from quire.models import footprint
+from quire.models.cache_need import cache_groups
 from quire.models.registry import describe
-from quire.models.spec import Mla, cache_groups
+from quire.models.spec import Mla
 from quire.ops.arena import Arena
 from tests.e2e import driver
 from tests.models import harness

@@ -122,5 +122,5 @@ def test_windows_longer_than_the_model_are_dropped_everywhere(
     built: Callable[[str], Built],
 ) -> None:
     decoder = harness.load(built("mistral").description, max_len=40)
-    specs = [binding.spec for binding in decoder.attention_layers]
+    specs = [binding.spec for binding in decoder.bindings]
     assert all(isinstance(spec, Attention) and spec.window is None for spec in specs)

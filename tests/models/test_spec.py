@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from quire.models.cache_need import cache_groups
 from quire.models.hf_config import HfConfig
 from quire.models.parameters import parameters, weight_counts
 from quire.models.registry import ARCHITECTURES
-from quire.models.spec import DecoderSpec, cache_groups, derived_max_len
+from quire.models.spec import DecoderSpec, derived_max_len
 from tests.models.families import CASES
 from tests.models.published import PUBLISHED, config
 

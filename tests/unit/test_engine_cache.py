@@ -313,8 +313,8 @@ def test_a_window_frees_exactly_the_blocks_that_no_query_sees(window: int) -> No
 
 
 def test_kinds_that_are_not_served_are_refused() -> None:
-    group = CacheGroup(kind="recurrent", layers=(0,), block_size=8, bytes_per_token=0)
-    with pytest.raises(SettingsError, match="recurrent"):
+    group = CacheGroup(kind="cross", layers=(0,), block_size=8, bytes_per_token=0)
+    with pytest.raises(SettingsError, match="cross"):
         rules_of(group)
     with pytest.raises(SettingsError, match="window"):
         rules_of(window_group(0))

@@ -6,7 +6,7 @@ Which blocks a sequence wants is `kvcache.manager`'s business.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from quire.engine.kvcache.tables import NO_KEY, NO_SLAB, GroupBlocks, KeyMap
 from quire.engine.request import NEVER
@@ -64,11 +64,11 @@ class BlockPool:
             taken += fresh
         return taken
 
-    def take_each(self, count: int) -> list[list[int]] | None:
-        """`take` of as many blocks for every group: [groups][count], or None with nothing taken."""
+    def take_each(self, counts: Sequence[int]) -> list[list[int]] | None:
+        """`take` of so many blocks for each group: [groups][count], or None with nothing taken."""
         taken: list[list[int]] = []
         free_in, held_in = self._free_in, self._held_in
-        for g in self._groups:
+        for g, count in zip(self._groups, counts, strict=True):
             slab = g.open
             if slab >= 0 and held_in[slab] and count <= len(free_in[slab]):
                 # What most takings find, written out: enough free blocks in the open slab.
@@ -142,15 +142,13 @@ class BlockPool:
         slabs += sum(len(other.idle) for other in self._groups if other is not g)
         return slabs * g.per_slab - g.in_use >= count
 
-    def has_available_each(self, count: int) -> bool:
+    def has_available_each(self, counts: Sequence[int]) -> bool:
         """Whether `take` could give each group alone so many blocks, taking no other's slab."""
         num_empty = len(self._empty)
-        if count <= num_empty * self._least_per_slab:
+        if max(counts) <= num_empty * self._least_per_slab:
             return True
-        short = [
-            g for g in self._groups if (g.num_slabs + num_empty) * g.per_slab - g.in_use < count
-        ]
-        return not short
+        rooms = ((g.num_slabs + num_empty) * g.per_slab - g.in_use for g in self._groups)
+        return all(room >= count for room, count in zip(rooms, counts, strict=True))
 
     # The prefix cache.
 

@@ -1,6 +1,7 @@
 """What differs between kinds of cache: which blocks a sequence needs and which prefix is usable.
 
-Knows positions and keys only; the blocks themselves are counted in `kvcache.block_pool`.
+Knows positions and keys only; the blocks themselves are counted in `kvcache.block_pool`. Keys are
+those of the cache's smallest blocks; a kind with larger ones looks at the key where its block ends.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from quire.protocol.errors import SettingsError
 
 class FullAttention:
     """Every token stays visible: a block lives as long as its sequence."""
+
+    keys_per_block = 1
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
@@ -40,6 +43,8 @@ class FullAttention:
 
 class SlidingWindow:
     """A query sees `window` tokens, itself included; blocks behind the window are given back."""
+
+    keys_per_block = 1
 
     def __init__(self, block_size: int, window: int) -> None:
         self.block_size = block_size
@@ -79,19 +84,72 @@ class SlidingWindow:
         return run
 
 
+class RecurrentState(SlidingWindow):
+    """A token needs the state after the one before it, and nothing else that is cached.
+
+    So a block, which holds the last state of its interval, is needed while that interval lasts and
+    for the first token of the next one; a prefix is usable if it ends where a cached block does.
+    """
+
+    def __init__(self, interval: int, key_size: int) -> None:
+        super().__init__(interval, window=2)
+        self.keys_per_block = interval // key_size
+
+    def longest_hit(self, keys: Sequence[bytes], cached: Container[bytes], limit: int) -> int:
+        """Keys of the longest usable cached prefix, at most `limit`."""
+        step = self.keys_per_block
+        for end in range(limit - limit % step, 0, -step):
+            if keys[end - 1] in cached:
+                return end
+        return 0
+
+
 CacheRules = FullAttention | SlidingWindow
 
 
-def rules_of(group: CacheGroup) -> CacheRules:
-    """The rules of a group's kind. Raises SettingsError for kinds that are not served."""
+def common_hit(
+    rules: Sequence[CacheRules],
+    keys: Sequence[bytes],
+    cached: Sequence[Container[bytes]],
+    limit: int,
+) -> int:
+    """Keys of the longest cached prefix that every group can use, at most `limit`."""
+    hit, settled = limit, 0
+    while settled < len(rules) and hit:
+        for one, holds in zip(rules, cached, strict=True):
+            usable = one.longest_hit(keys, holds, hit)
+            settled = settled + 1 if usable == hit else 1
+            hit = usable
+            if settled == len(rules):
+                break
+    return hit
+
+
+class Earlier:
+    """What is cached and not in `fresh`."""
+
+    def __init__(self, cached: Container[bytes], fresh: Container[bytes]) -> None:
+        self._cached, self._fresh = cached, fresh
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._cached and key not in self._fresh
+
+
+def rules_of(group: CacheGroup, key_size: int = 0) -> CacheRules:
+    """The rules of a group's kind. Raises SettingsError for kinds that are not served.
+
+    key_size  tokens of a key, if it is not the group's own block size.
+    """
     if group.kind in ("full", "mla"):
         return FullAttention(group.block_size)
     if group.kind == "sliding_window" and group.window is not None and group.window > 0:
         return SlidingWindow(group.block_size, group.window)
+    if group.kind == "recurrent":
+        return RecurrentState(group.block_size, key_size or group.block_size)
     if group.kind == "sliding_window":
         raise SettingsError(
             f"a sliding window cache has window {group.window}; it must be at least 1 token"
         )
     raise SettingsError(
-        f"cache kind {group.kind!r} is not served; known kinds: full, mla, sliding_window"
+        f"cache kind {group.kind!r} is not served; known kinds: full, mla, recurrent, sliding_window"
     )

@@ -13,6 +13,20 @@ _MAX_PADDING = 0.05
 _MAX_BLOCKS_PER_SLAB = 64
 
 
+def common_block_size(layout: CacheLayout) -> int:
+    """Tokens of the smallest blocks. Raises SettingsError unless all groups of attention have these and
+    those of states a multiple."""
+    sizes = {group.block_size for group in layout.groups if group.kind != "recurrent"}
+    states = {group.block_size for group in layout.groups if group.kind == "recurrent"}
+    size = min(sizes or states)
+    if len(sizes) > 1 or any(one % size for one in states):
+        raise SettingsError(
+            f"cache groups have block sizes {sorted(sizes | states)}; they must share one block_size, "
+            "and the interval of recurrent states must be a multiple of it"
+        )
+    return size
+
+
 def slabs_needed(layout: CacheLayout, length: int) -> int:
     """Slabs with which one sequence of `length` tokens always comes to its end, a block at a time.
 

@@ -10,22 +10,33 @@ from collections.abc import Iterable
 
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.hashing import BlockHasher
-from quire.engine.kvcache.kinds import FullAttention, SlidingWindow, rules_of
-from quire.engine.kvcache.limits import check_length_fits
+from quire.engine.kvcache.kinds import (
+    FullAttention,
+    RecurrentState,
+    SlidingWindow,
+    common_hit,
+    rules_of,
+)
+from quire.engine.kvcache.limits import check_length_fits, common_block_size
+from quire.engine.kvcache.publishing import Publisher
 from quire.engine.request import NEVER, Sequence
 from quire.protocol.cache import NULL_BLOCK, CacheLayout
-from quire.protocol.errors import SettingsError
 from quire.protocol.step import BlockCopy
+
+COMING = -1
+"""Stands for a hit that this plan makes: the next one can use it."""
 
 
 class CacheManager:
-    """Block tables of all sequences. All groups share one block size, so all tables have one length.
+    """Block tables of all sequences. Keys, hits and capacities count blocks of the smallest size.
+
+    Groups of attention share that size; a block of recurrent states stands for a multiple of it.
 
     What nobody waits for is put off until `settle`: entering keys, and giving back the blocks of
     sequences that ended. Whatever could tell the difference settles first, so that only time is won.
 
-    Raises SettingsError if the groups differ in block size, have a kind that is not served, or if
-    one sequence of `max_model_len` tokens does not fit.
+    Raises SettingsError if block sizes do not go together, a kind is not served, or if one sequence
+    of `max_model_len` tokens does not fit.
     """
 
     def __init__(
@@ -36,28 +47,31 @@ class CacheManager:
         max_chunk: int,
         hash_algo: str,
     ) -> None:
-        sizes = {group.block_size for group in layout.groups}
-        if len(sizes) != 1:
-            raise SettingsError(
-                f"cache groups have block sizes {sorted(sizes)}; they must share one block_size"
-            )
-        self.block_size = sizes.pop()
+        self.block_size = common_block_size(layout)
         self._max_chunk = max_chunk
-        self.rules = [rules_of(group) for group in layout.groups]
+        self.rules = [rules_of(group, self.block_size) for group in layout.groups]
         check_length_fits(layout, max_model_len)
         self.pool = BlockPool(layout)
         self._hasher = BlockHasher(self.block_size, hash_algo)
         self._groups = range(len(layout.groups))
+        self._sizes = [rules.block_size for rules in self.rules]
+        self._unit = max(rules.keys_per_block for rules in self.rules)
+        self._states = [g for g in self._groups if isinstance(self.rules[g], RecurrentState)]
+        self._keys = Publisher(self.pool, self.rules, self._hasher, self.block_size)
         self._windows = [
             (g, rules) for g, rules in enumerate(self.rules) if isinstance(rules, SlidingWindow)
         ]
         full = [g for g in self._groups if isinstance(self.rules[g], FullAttention)]
         self._must_hold_first = self.pool.cached(full[0]).shards if full else None
-        self._unpublished: list[tuple[Sequence, list[list[int]], int, int]] = []
-        self._first_keys: set[bytes] = set()
         self._ended: list[tuple[Sequence | None, list[list[int]]]] = []
 
     # Starting a sequence.
+
+    def begin_plan(self) -> None:
+        """States that earlier plans compute can be found from now on."""
+        if self._states:
+            self._keys.publish()
+            self._keys.fresh.clear()
 
     def hash_prompt(self, sequence: Sequence) -> None:
         """Makes the keys of the prompt's full blocks now, which would else be made in a step."""
@@ -71,6 +85,8 @@ class CacheManager:
 
         The last known token is never part of it. Prompt positions whose logprobs are still to be
         sent are not skipped either, nor the end of a prompt that is still to be forked.
+        COMING if this very plan makes more: unlike keys and values, a state is read before a step's
+        are written.
         """
         if not sequence.reads_cache:
             return 0
@@ -82,23 +98,15 @@ class CacheManager:
         if not keys:
             return 0
         first, must_hold = keys[0], self._must_hold_first
-        if first in self._first_keys:
-            self._publish_all()
+        if first in self._keys.first_keys:
+            self._keys.publish()
         if must_hold is not None and first not in must_hold[first[0]]:
             return 0
-        return self._longest_hit(sequence)
-
-    def _longest_hit(self, sequence: Sequence) -> int:
-        keys = sequence.keys
-        hit = max(self._hit_limit(sequence), 0)
-        settled = 0
-        while settled < len(self.rules) and hit:
-            for g in self._groups:
-                usable = self.rules[g].longest_hit(keys, self.pool.cached(g), hit)
-                settled = settled + 1 if usable == hit else 1
-                hit = usable
-                if settled == len(self.rules):
-                    break
+        limit = max(self._hit_limit(sequence), 0)
+        hit = common_hit(self.rules, keys, self._keys.findable, limit)
+        if self._keys.fresh:
+            soon = [self.pool.cached(g) for g in self._groups]
+            return COMING if common_hit(self.rules, keys, soon, limit) > hit else hit
         return hit
 
     def _hit_limit(self, sequence: Sequence) -> int:
@@ -108,17 +116,17 @@ class CacheManager:
             limit = min(limit, (sequence.num_prompt - 1) // self.block_size)
         if request.logprobs_at < sequence.num_prompt:
             limit = min(limit, (request.logprobs_at - 1) // self.block_size)
-        return limit
+        return limit - limit % self._unit
 
     def awaited_key(self, sequence: Sequence, hit: int) -> bytes | None:
-        """Key of the block after the first `hit`; None if the sequence could not start from it."""
+        """Key with which the hit would be a longer one; None if the sequence could not start from it."""
         if sequence.reads_cache and hit < self._hit_limit(sequence):
-            return sequence.keys[hit]
+            return sequence.keys[hit + self._unit - 1]
         return None
 
     def next_key(self, sequence: Sequence) -> bytes | None:
-        """Key of the block that the sequence fills next; None if its ids are not all known."""
-        num_blocks = sequence.computed // self.block_size + 1
+        """Key that others could use next; None if the ids up to there are not all known."""
+        num_blocks = (sequence.computed // self.block_size // self._unit + 1) * self._unit
         if num_blocks * self.block_size > len(sequence.token_ids):
             return None
         self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, num_blocks)
@@ -126,13 +134,16 @@ class CacheManager:
 
     def fits(self, sequence: Sequence, hit: int) -> bool:
         """Whether blocks for all its known tokens could be had now, as far as counts tell."""
-        need = -(-sequence.length // self.block_size) - hit
-        if self.pool.has_available_each(need):
+        length = sequence.length
+        needs = [
+            -(-length // rules.block_size) - hit // rules.keys_per_block for rules in self.rules
+        ]
+        if self.pool.has_available_each(needs):
             return True
         self.settle()
-        for g, rules in enumerate(self.rules):
+        for g, (rules, need) in enumerate(zip(self.rules, needs, strict=True)):
             if not self.pool.has_available(g, need):
-                live = rules.most_live(sequence.length, self._max_chunk)
+                live = rules.most_live(length, self._max_chunk)
                 if live >= need or not self.pool.has_available(g, live):
                     return False
         return True
@@ -143,27 +154,28 @@ class CacheManager:
         False, with nothing held, if blocks run out.
         """
         if not hit:
-            count = -(-end // self.block_size)
-            taken = self.pool.take_each(count) or self._take_each(count)
+            counts = [-(-end // size) for size in self._sizes]
+            taken = self.pool.take_each(counts) or self._take_each(counts)
             if taken is None:
                 return False
             sequence.tables = taken
             sequence.computed = 0
-            sequence.capacity = count * self.block_size
+            sequence.capacity = -(-end // self.block_size) * self.block_size
             sequence.published = 0
             sequence.publish_at = self.block_size if sequence.request.writes_cache else NEVER
             return True
         tables: list[list[int]] = []
         for g in self._groups:
-            first = self.rules[g].first_needed(hit * self.block_size)
+            step = self.rules[g].keys_per_block
+            first = min(self.rules[g].first_needed(hit * self.block_size), hit // step)
             cached = self.pool.cached(g)
-            found = [cached[key] for key in sequence.keys[first:hit]]
+            found = [cached[key] for key in sequence.keys[(first + 1) * step - 1 : hit : step]]
             self.pool.share(g, found)
-            tables.append([NULL_BLOCK] * min(first, hit) + found)
+            tables.append([NULL_BLOCK] * first + found)
         sequence.tables = tables
         sequence.capacity = hit * self.block_size
         sequence.computed = sequence.capacity
-        self._mark_published(sequence, hit)
+        self._keys.mark(sequence, hit)
         if self.grow(sequence, end) is None:
             self.release(sequence)
             return False
@@ -178,20 +190,25 @@ class CacheManager:
             first = rules.first_needed(sequence.computed)
             if first:
                 self._pass_window(g, first, sequence)
-        count = max(-(-end // self.block_size) - sequence.capacity // self.block_size, 0)
-        grown = self.pool.take_each(count) or self._take_each(count)
+        counts = [
+            max(-(-end // size) - len(table), 0)
+            for size, table in zip(self._sizes, sequence.tables, strict=True)
+        ]
+        grown = self.pool.take_each(counts) or self._take_each(counts)
         if grown is None:
             return None
         for table, fresh in zip(sequence.tables, grown, strict=True):
             table += fresh
-        sequence.capacity += count * self.block_size
+        reach = -(-end // self.block_size) * self.block_size
+        if reach > sequence.capacity:
+            sequence.capacity = reach
         return grown
 
-    def _take_each(self, count: int) -> list[list[int]] | None:
-        taken = self.pool.take_each(count)
+    def _take_each(self, counts: list[int]) -> list[list[int]] | None:
+        taken = self.pool.take_each(counts)
         if taken is None and self._ended:
             self.settle()
-            taken = self.pool.take_each(count)
+            taken = self.pool.take_each(counts)
         return taken
 
     def _pass_window(self, group: int, first: int, sequence: Sequence) -> None:
@@ -208,7 +225,7 @@ class CacheManager:
     def release(self, sequence: Sequence) -> None:
         """Gives back every block, the tail first, so that the tail of a chain is evicted first."""
         if sequence.tables:
-            self._publish_all()
+            self._keys.publish()
             for g, table in enumerate(sequence.tables):
                 self.pool.release(g, reversed(table))
         self._clear(sequence)
@@ -230,7 +247,7 @@ class CacheManager:
 
     def settle(self) -> None:
         """Does what was put off."""
-        self._publish_all()
+        self._keys.publish()
         if self._ended:
             for g in self._groups:
                 blocks: list[int] = []
@@ -246,21 +263,58 @@ class CacheManager:
 
     # Forks.
 
-    def fork(self, parent: Sequence, child: Sequence) -> None:
-        """References for `child` on the parent's blocks of the prompt; its last token is open."""
-        self._publish_all()
+    def known_length(self, sequence: Sequence, start: int) -> int:
+        """Known tokens of a sequence that one step may compute from `start` on.
+
+        Forks start from the states before the last prompt token, so their leader stops there once.
+        """
+        if self._states and not sequence.request.is_forked and start < sequence.num_prompt - 1:
+            return sequence.num_prompt - 1
+        return sequence.length
+
+    def keep_states(
+        self, parent: Sequence, copies: list[BlockCopy]
+    ) -> list[tuple[int, int]] | None:
+        """(group, block) with the states before the last prompt token, which this plan's copies make.
+
+        The parent is planned to compute that token in its own blocks, so forks start from these. They
+        are held once, for `release_sources`. None, with none taken, if blocks run out.
+        """
+        kept: list[tuple[int, int]] = []
+        last = parent.num_prompt - 1
+        for g in self._states:
+            index, has_content = divmod(last, self._sizes[g])
+            if not has_content:
+                continue  # the block before is whole, and nobody writes to it
+            counts = [int(other == g) for other in self._groups]
+            taken = self._take_each(counts)
+            if taken is None:
+                self.release_sources(kept)
+                return None
+            kept.append((g, taken[g][0]))
+            copies.append(BlockCopy(g, parent.tables[g][index], taken[g][0]))
+        return kept
+
+    def fork(self, parent: Sequence, child: Sequence, kept: Iterable[tuple[int, int]] = ()) -> None:
+        """References for `child` on the parent's blocks of the prompt; its last token is open.
+
+        kept  what `keep_states` gave.
+        """
+        self._keys.publish()
         child.computed = child.num_prompt - 1
-        num_blocks = -(-child.num_prompt // self.block_size)
         tables = []
-        for g in self._groups:
-            first = self.rules[g].first_needed(child.computed)
-            table = [NULL_BLOCK] * first + parent.tables[g][first:num_blocks]
+        for g, rules in enumerate(self.rules):
+            first = rules.first_needed(child.computed)
+            num_blocks = -(-child.num_prompt // rules.block_size)
+            tables.append([NULL_BLOCK] * first + parent.tables[g][first:num_blocks])
+        for g, block in kept:
+            tables[g][-1] = block
+        for g, table in enumerate(tables):
             self.pool.share(g, table)
-            tables.append(table)
         child.tables = tables
-        child.capacity = num_blocks * self.block_size
+        child.capacity = -(-child.num_prompt // self.block_size) * self.block_size
         child.keys = parent.keys[: child.num_prompt // self.block_size]
-        self._mark_published(child, child.computed // self.block_size)
+        self._keys.mark(child, child.computed // self.block_size)
         child.is_fork = True
 
     def start_fork(
@@ -272,9 +326,8 @@ class CacheManager:
         made to `sources`. False, with the references kept, if blocks run out.
         """
         self.settle()
-        last = child.computed // self.block_size
-        has_content = child.computed % self.block_size > 0
-        own = [self.pool.num_references(g, child.tables[g][last]) == 1 for g in self._groups]
+        last = [child.computed // size for size in self._sizes]
+        own = [self.pool.num_references(g, child.tables[g][last[g]]) == 1 for g in self._groups]
         fresh: list[list[int]] = []
         for g in self._groups:
             blocks = self.pool.take(g, 0 if own[g] else 1)
@@ -286,15 +339,15 @@ class CacheManager:
             self._give_back(fresh)
             return False
         for g in self._groups:
-            source = child.tables[g][last]
+            source = child.tables[g][last[g]]
             if own[g]:
                 # Nobody else holds it: it is written in place, so it must not be found any more.
                 self.pool.withdraw_block(g, source)
                 continue
             target = fresh[g][0]
-            child.tables[g][last] = target
+            child.tables[g][last[g]] = target
             sources.append((g, source))
-            if has_content:
+            if child.computed % self._sizes[g]:
                 copies.append(BlockCopy(g, source, target))
         child.is_fork = False
         return True
@@ -310,54 +363,18 @@ class CacheManager:
 
     # Keys.
 
-    def _mark_published(self, sequence: Sequence, num_blocks: int) -> None:
-        sequence.published = num_blocks
-        if sequence.request.writes_cache:
-            sequence.publish_at = (num_blocks + 1) * self.block_size
-        else:
-            sequence.publish_at = NEVER
+    def publish_later(self, sequence: Sequence) -> None:
+        """`publish` at the next `settle`, or as soon as somebody could find the keys."""
+        self._keys.later(sequence)
 
     def publish(self, sequence: Sequence) -> None:
         """Publishes the keys of its full blocks whose tokens are planned and whose ids are known."""
         self.publish_later(sequence)
-        self._publish_all()
-
-    def publish_later(self, sequence: Sequence) -> None:
-        """`publish` at the next `settle`, or as soon as somebody could find the keys."""
-        if sequence.computed < sequence.publish_at:
-            return
-        known = min(sequence.computed, len(sequence.token_ids)) // self.block_size
-        first = sequence.published
-        if known <= first:
-            return
-        keys = sequence.keys
-        if not keys:
-            self._hasher.extend(keys, sequence.request, sequence.token_ids, known)
-        self._first_keys.add(keys[0])
-        self._unpublished.append((sequence, sequence.tables, first, known))
-        # Only a request that writes the cache comes here.
-        sequence.published = known
-        sequence.publish_at = (known + 1) * self.block_size
-
-    def _publish_all(self) -> None:
-        if not self._unpublished:
-            return
-        keys: list[bytes] = []
-        blocks: list[list[int]] = [[] for _ in self._groups]
-        for sequence, tables, first, known in self._unpublished:
-            if len(sequence.keys) < known:
-                self._hasher.extend(sequence.keys, sequence.request, sequence.token_ids, known)
-            keys += sequence.keys[first:known]
-            for group, table in zip(blocks, tables, strict=True):
-                group += table[first:known]
-        for g in self._groups:
-            self.pool.publish(g, blocks[g], keys)
-        self._unpublished.clear()
-        self._first_keys.clear()
+        self._keys.publish()
 
     def withdraw(self, sequence: Sequence, start: int) -> None:
         """Forgets the keys of its blocks from the one that holds token `start` on."""
-        self._publish_all()
+        self._keys.publish()
         for key in sequence.keys[start // self.block_size :]:
             for g in self._groups:
                 self.pool.withdraw(g, key)
@@ -367,7 +384,7 @@ class CacheManager:
         holders: list[Counter[int]] = [Counter() for _ in self._groups]
         for sequence in sequences:
             for g in self._groups if sequence.tables else ():
-                assert len(sequence.tables[g]) * self.block_size == sequence.capacity
+                assert len(sequence.tables[g]) == -(-sequence.capacity // self._sizes[g])
                 holders[g].update(sequence.held_blocks(g))
         for _, tables in self._ended:
             for g, table in enumerate(tables):

@@ -12,6 +12,7 @@ from quire.engine.kvcache.manager import CacheManager
 from quire.engine.request import NEVER, Request, Sequence
 from quire.engine.scheduler.queue import OrderedSequences
 from quire.protocol.outputs import EngineStats
+from quire.protocol.step import BlockCopy
 
 
 class Places:
@@ -131,16 +132,21 @@ class Places:
 
     # Forks, and who gives way.
 
-    def fork(self, leader: Sequence) -> None:
-        """Makes the other sequences of a request whose prompt is planned to the end."""
+    def fork(self, leader: Sequence, copies: list[BlockCopy]) -> None:
+        """Makes the other sequences of a request whose prompt is planned to the end, by the plan with
+        these copies. Where blocks are short they compute the prompt themselves."""
         request = leader.request
         request.is_forked = True
-        for index in sorted(request.unfinished - {leader.index}):
+        others = sorted(request.unfinished - {leader.index})
+        kept = self.cache.keep_states(leader, copies) if others else None
+        for index in others:
             child = request.make_sequence(index)
             child.num_cached = leader.num_cached
-            self.cache.fork(leader, child)
-            self.forks[child] = None
+            if kept is not None:
+                self.cache.fork(leader, child, kept)
+                self.forks[child] = None
             self.waiting.add(child)
+        self.cache.release_sources(kept or ())
 
     def strip(self, request: Request) -> None:
         """Takes the references of a request's waiting forks; they compute the prompt themselves."""

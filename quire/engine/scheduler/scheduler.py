@@ -9,7 +9,7 @@ import time
 from collections import deque
 from copy import copy
 
-from quire.engine.kvcache.manager import CacheManager
+from quire.engine.kvcache.manager import COMING, CacheManager
 from quire.engine.request import NEVER, Request, Sequence
 from quire.engine.scheduler.intake import accept
 from quire.engine.scheduler.places import Places
@@ -73,10 +73,7 @@ class Scheduler:
         self._whole_prompts = whole_prompts
         self._caching = enable_prefix_caching
         self._cache = CacheManager(
-            layout,
-            max_model_len=max_model_len,
-            max_chunk=max_num_batched_tokens,
-            hash_algo=hash_algo,
+            layout, max_model_len=max_model_len, max_chunk=self._max_budget, hash_algo=hash_algo
         )
         self._block_size = self._cache.block_size
         self.places = self._places = Places(self._cache, max_num_seqs)
@@ -140,6 +137,7 @@ class Scheduler:
         """The next plan; None if nothing can run before a result comes in."""
         if not self._is_settled:
             self.settle()  # nobody did since the last plan
+        self._cache.begin_plan()
         draft = Draft()
         places = self._places
         budget = max(1, min(self.token_budget, self._max_budget))
@@ -157,7 +155,7 @@ class Scheduler:
         if not draft.rows:
             return None
         for leader in draft.leaders:
-            places.fork(leader)
+            places.fork(leader, draft.copies)
         self._cache.release_sources(draft.sources)
         flight = draft.finish(self._step, places.freed_rows)
         places.freed_rows = []
@@ -186,9 +184,7 @@ class Scheduler:
             if length >= sequence.final_len:
                 continue  # its last token is in flight
             start = sequence.computed
-            count = length - start
-            if count > 1:
-                count = self._chunk(start, count, budget)
+            count = 1 if length - start == 1 else self._chunk(sequence, start, budget)
             if start + count > sequence.capacity:
                 count = self._claim(sequence, count, draft)
                 if not count:
@@ -235,7 +231,7 @@ class Scheduler:
         sequence = places.alone[0]
         if sequence.row >= 0:
             start = sequence.computed
-            count = self._chunk(start, sequence.length - start, budget)
+            count = self._chunk(sequence, start, budget)
             if start + count > sequence.capacity:
                 count = self._claim(sequence, count, draft)
             if count:
@@ -266,7 +262,8 @@ class Scheduler:
         if not self._cache.reset() or self._admit(sequence, self._block_size, draft) <= 0:
             raise RuntimeError("a sequence does not fit into an empty cache")
 
-    def _chunk(self, start: int, count: int, budget: int) -> int:
+    def _chunk(self, sequence: Sequence, start: int, budget: int) -> int:
+        count = self._cache.known_length(sequence, start) - start
         if count <= budget and self._longest_chunk <= 0:
             return count
         return chunk_len(start, count, budget, self._longest_chunk, self._block_size)
@@ -281,12 +278,13 @@ class Scheduler:
             return 0
         if sequence.is_fork:
             start = sequence.computed
-            count = self._chunk(start, sequence.length - start, budget)
+            count = self._chunk(sequence, start, budget)
             if not cache.start_fork(sequence, start + count, draft.copies, draft.sources):
                 return 0
             del places.forks[sequence]
         else:
-            hit = cache.match(sequence)
+            if (hit := cache.match(sequence)) == COMING:
+                return _WAITS
             if places.busy and not places.alone:
                 sequence.wait_key = cache.awaited_key(sequence, hit)
                 if sequence.wait_key in places.busy:
@@ -294,7 +292,7 @@ class Scheduler:
             if places.running.items and not cache.fits(sequence, hit):
                 return 0
             start = hit * self._block_size
-            count = self._chunk(start, sequence.length - start, budget)
+            count = self._chunk(sequence, start, budget)
             if not cache.start(sequence, hit, start + count):
                 return 0
             if sequence.num_cached < 0:
@@ -322,7 +320,7 @@ class Scheduler:
                 continue
             is_last = len(places.running) == 1
             if is_last and count > self._block_size:
-                count = self._chunk(sequence.computed, count, self._block_size)
+                count = self._chunk(sequence, sequence.computed, self._block_size)
                 continue
             places.preempt(sequence)
             if is_last:

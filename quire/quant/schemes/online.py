@@ -16,7 +16,7 @@ _INT8, _FP8 = Format("int8"), Format("fp8")
 class OnlineScheme:
     """The formats of a decoder's products.
 
-    layers  of attention and feed-forward weights; head  of the product that makes logits.
+    layers  of the products of mixers and feed-forward parts; head  of the product that makes logits.
     """
 
     layers: Format = PLAIN
@@ -24,7 +24,7 @@ class OnlineScheme:
 
     def format_of(self, group: str, name: str = "") -> Format:
         """The format of the matrices in a group of `models.parameters`, whatever their name."""
-        if group in ("attention", "feed_forward"):
+        if group in ("attention", "feed_forward", "recurrent"):
             return self.layers
         return self.head if group == "head" else PLAIN
 

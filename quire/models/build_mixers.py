@@ -1,0 +1,118 @@
+"""Makes the mixer of a layer from its description: attention, latent attention, recurrent ones.
+
+The rest of a layer is put together in `models.build`; what mixers compute is in `layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.mla import MlaLayer, MlaSizes
+from quire.layers.side_by_side import MixersSideBySide
+from quire.models.decoder_layers import MixerLayer
+from quire.models.parameters import named_mixers
+from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide
+from quire.ops.registry import Table
+from quire.quant.formats import Formats
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerParts:
+    """What all mixers of a decoder are made with.
+
+    size    of the residual stream. tables: the angles of each kind of RoPE, [max_len, dim].
+    format  of the weights; cache_format: of keys and values.
+    """
+
+    table: Table
+    size: int
+    tables: dict[Rope, torch.Tensor]
+    dtype: torch.dtype
+    format: Formats
+    cache_format: str
+
+
+def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> MixerLayer | None:
+    """The mixer of a layer whose parameters begin with `name`; None for a layer without one.
+
+    number  of its first mixer among those of all layers.
+    """
+    made = [
+        _MAKERS[type(mixer)](parts, f"{name}.{own}", number + place, mixer)
+        for place, (own, mixer) in enumerate(named_mixers(spec))
+    ]
+    if isinstance(spec.mixer, SideBySide):
+        return MixersSideBySide(
+            parts.table, made, spec.mixer.scales, size=parts.size, dtype=parts.dtype
+        )
+    return made[0] if made else None
+
+
+def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> MixerLayer:
+    sizes = AttentionSizes(
+        size=parts.size,
+        num_heads=spec.num_heads,
+        num_kv_heads=spec.num_kv_heads,
+        head_size=spec.head_size,
+        scale=spec.query_scale,
+        window=spec.window,
+        softcap=spec.softcap,
+        sinks=spec.sinks,
+        alibi=spec.alibi,
+        clip=spec.clip,
+        bidirectional=spec.bidirectional,
+    )
+    return AttentionLayer(
+        parts.table,
+        name,
+        index,
+        sizes,
+        rope=None if spec.rope is None else parts.tables[spec.rope],
+        interleaved=spec.rope is not None and spec.rope.interleaved,
+        qk_norm=spec.qk_norm,
+        qk_eps=spec.norm_eps,
+        norm_after_rope=spec.norm_after_rope,
+        qkv_bias=spec.qkv_bias,
+        out_bias=spec.out_bias,
+        dtype=parts.dtype,
+        format=parts.format,
+        cache_format=parts.cache_format,
+    )
+
+
+def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
+    sizes = MlaSizes(
+        size=parts.size,
+        num_heads=spec.num_heads,
+        q_rank=spec.q_rank,
+        kv_rank=spec.kv_rank,
+        nope_size=spec.nope_size,
+        rope_size=spec.rope.dim,
+        out_size=spec.out_size,
+        scale=spec.query_scale,
+    )
+    return MlaLayer(
+        parts.table,
+        name,
+        index,
+        sizes,
+        rope=parts.tables[spec.rope],
+        interleaved=spec.rope.interleaved,
+        bias=spec.bias,
+        eps=spec.norm_eps,
+        dtype=parts.dtype,
+        format=parts.format,
+        cache_format=parts.cache_format,
+    )
+
+
+_MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
+    Attention: _attention,
+    Mla: _mla,
+}
+"""What makes each kind of mixer: (parts, name, its number, its description)."""

@@ -1,0 +1,119 @@
+"""Descriptions of mixers whose past is a state of a fixed size, as frozen data like `models.spec`.
+
+What they compute is in `layers`; where states are kept is `engine.kvcache`'s business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+
+from quire.protocol.cache import CacheKind
+
+_STATE_ALIGNMENT = 64  # bytes, as in `ops.state`
+
+
+class Recurrent(ABC):
+    """A mixer that keeps some states of float32 for each sequence, however long it is."""
+
+    @abstractmethod
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of each state."""
+
+    @abstractmethod
+    def inputs(self) -> tuple[int, ...]:
+        """The widths that its products take beside the layer's own."""
+
+    @abstractmethod
+    def room(self) -> int:
+        """Numbers a token that it takes while it runs, beside its input."""
+
+    def cache_kind(self) -> CacheKind:
+        return "recurrent"
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of all its states in a block."""
+        sizes = (4 * prod(shape) for shape in self.states())
+        return sum(-(-size // _STATE_ALIGNMENT) * _STATE_ALIGNMENT for size in sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba2(Recurrent):
+    """A state-space mixer with one decay a head. Source: arXiv 2405.21060.
+
+    inner = num_heads * head_size numbers a token pass it; state_size of them are kept for each.
+    groups     heads in so many groups share the vectors that write and read the state.
+    kernel     tokens that the convolution before it sees, the newest included.
+    conv_bias, bias  of that convolution; of the products into and out of it.
+    gate_norm  "gated": an RMS norm of y * silu(gate); "norm_then_gate": of y, then times silu(gate);
+               "none": y * silu(gate).
+    norm_groups  the norm is over each of so many equal parts of the numbers.
+    step_limit  the least and the greatest step that a decay is over.
+    """
+
+    num_heads: int
+    head_size: int
+    state_size: int
+    groups: int = 1
+    kernel: int = 4
+    conv_bias: bool = True
+    bias: bool = False
+    gate_norm: str = "gated"
+    norm_groups: int = 1
+    norm_eps: float = 1e-5
+    step_limit: tuple[float, float] = (0.0, float("inf"))
+
+    @property
+    def inner(self) -> int:
+        """Numbers of a token that pass the state."""
+        return self.num_heads * self.head_size
+
+    @property
+    def convolved(self) -> int:
+        """Channels of the convolution: those numbers, and the vectors that write and read the state."""
+        return self.inner + 2 * self.groups * self.state_size
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The window of the convolution [kernel - 1, channels], and the heads' [H, P, N]."""
+        return (
+            (self.kernel - 1, self.convolved),
+            (self.num_heads, self.head_size, self.state_size),
+        )
+
+    def inputs(self) -> tuple[int, ...]:
+        return (self.inner,)
+
+    def room(self) -> int:
+        return 2 * self.inner + 2 * self.convolved + self.num_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba1(Recurrent):
+    """A state-space mixer with a decay of each number of the state. Source: arXiv 2312.00752.
+
+    inner      numbers of a token that pass it; state_size of them are kept for each.
+    step_rank  of the product that makes the steps.
+    kernel, conv_bias, bias  as in Mamba2.
+    norms      RMS norms of what makes the steps and of the vectors that write and read the state.
+    """
+
+    inner: int
+    state_size: int
+    step_rank: int
+    kernel: int = 4
+    conv_bias: bool = True
+    bias: bool = False
+    norms: str = "none"
+    norm_eps: float = 1e-6
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The window of the convolution [kernel - 1, D], and the channels' [D, N]."""
+        return (self.kernel - 1, self.inner), (self.inner, self.state_size)
+
+    def inputs(self) -> tuple[int, ...]:
+        return self.inner, self.step_rank
+
+    def room(self) -> int:
+        return 4 * self.inner + self.step_rank + 2 * self.state_size
