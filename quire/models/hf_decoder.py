@@ -68,7 +68,7 @@ def with_attention(spec: DecoderSpec, change: Callable[[int, Attention], Attenti
     return replace(spec, layers=tuple(layers))
 
 
-def with_parts(spec: DecoderSpec, *parts: FeedForward) -> DecoderSpec:
+def with_parts(spec: DecoderSpec, *parts: FeedForward | None) -> DecoderSpec:
     """The same decoder with these feed-forward parts, one for each layer or one for all."""
     chosen = parts * len(spec.layers) if len(parts) == 1 else parts
     pairs = zip(spec.layers, chosen, strict=True)

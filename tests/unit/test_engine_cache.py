@@ -17,12 +17,13 @@ from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.hashing import BlockHasher, root_key
 from quire.engine.kvcache.kinds import FullAttention, SlidingWindow, rules_of
 from quire.engine.kvcache.limits import slabs_needed
-from quire.engine.kvcache.manager import CacheManager
+from quire.engine.kvcache.manager import COMING, CacheManager
 from quire.engine.request import Request
 from quire.protocol.cache import NULL_BLOCK, CacheGroup
 from quire.protocol.errors import SettingsError
 from quire.protocol.params import SamplingParams
 from quire.protocol.request import AdapterRef, EngineRequest, MediaItem
+from quire.protocol.step import BlockCopy
 from tests.unit.scheduler_driver import FULL, layout_of, window_group
 
 # Blocks.
@@ -396,4 +397,59 @@ def test_groups_must_share_a_block_size() -> None:
             max_model_len=8,
             max_chunk=8,
             hash_algo="sha256",
+        )
+
+
+# States.
+
+
+def state_group(interval: int, state_bytes: int = 16) -> CacheGroup:
+    """A group of recurrent layers with one state for `interval` tokens."""
+    return CacheGroup(
+        kind="recurrent",
+        layers=(1,),
+        block_size=interval,
+        bytes_per_token=1,
+        window=2,
+        state_bytes=state_bytes,
+    )
+
+
+def test_a_hit_ends_where_a_state_was_kept() -> None:
+    manager, (first, second) = manager_with(2, 64, FULL, state_group(16))
+    assert manager.start(first, 0, 24)
+    assert [len(table) for table in first.tables] == [3, 2]
+    first.computed = 24
+    manager.publish(first)
+    assert manager.match(second) == COMING, "the plan that makes a state cannot start from it"
+    manager.begin_plan()
+    assert manager.match(second) == 2, "of three cached blocks two end with a state"
+    assert manager.awaited_key(second, 0) == second.keys[1]
+    assert manager.start(second, 2, 24)
+    assert second.tables[1][0] == first.tables[1][0] and second.tables[1][1] != first.tables[1][1]
+    manager.check_invariants([first, second])
+    manager.pool.withdraw(1, first.keys[1])
+    third = request_of(list(range(24))).make_sequence(0)
+    assert manager.match(third) == 0
+
+
+def test_forks_start_from_a_copy_of_the_state_before_the_last_token() -> None:
+    manager, (leader, child) = manager_with(2, 64, FULL, state_group(16))
+    leader.request.is_forked = False
+    assert manager.known_length(leader, 0) == 23, "the leader stops before its last prompt token"
+    assert manager.start(leader, 0, 23) and manager.known_length(leader, 23) == 24
+    leader.computed = 24
+    copies: list[BlockCopy] = []
+    kept = manager.keep_states(leader, copies)
+    assert kept is not None and copies == [BlockCopy(1, leader.tables[1][1], kept[0][1])]
+    manager.fork(leader, child, kept)
+    manager.release_sources(kept)
+    assert child.tables[1] == [NULL_BLOCK, kept[0][1]] and child.tables[0] == leader.tables[0]
+    manager.check_invariants([leader, child])
+
+
+def test_intervals_of_states_are_whole_blocks() -> None:
+    with pytest.raises(SettingsError, match="interval"):
+        CacheManager(
+            layout_of(FULL, state_group(12)), max_model_len=8, max_chunk=8, hash_algo="sha256"
         )
