@@ -194,26 +194,14 @@ def _decoder(
         )
         if rows
     ]
-    parts = MixerParts(
-        table=table,
-        size=size,
-        tables=tables,
-        dtype=dtype,
-        format=scheme.layers,
-        cache_format=cache_format,
-    )
-    layers: list[DecoderLayer] = []
-    number = 0
-    for index, layer in enumerate(spec.layers):
-        layers.append(_layer(parts, index, number, layer))
-        number += len(layer.mixers)
+    parts = MixerParts(table, size, tables, dtype, scheme.layers, cache_format)
     return Decoder(
         table,
         spec,
         embedding=embedding,
         embedding_norm=embedding_norm,
         added=added,
-        layers=layers,
+        layers=_layers(parts, spec),
         final_norm=NORMS[spec.norm](table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
         head=Head(
             table,
@@ -228,6 +216,15 @@ def _decoder(
         ),
         dtype=dtype,
     )
+
+
+def _layers(parts: MixerParts, spec: DecoderSpec) -> list[DecoderLayer]:
+    layers: list[DecoderLayer] = []
+    number = 0
+    for index, layer in enumerate(spec.layers):
+        layers.append(_layer(parts, index, number, layer))
+        number += len(layer.mixers)
+    return layers
 
 
 def _layer(parts: MixerParts, index: int, number: int, spec: LayerSpec) -> DecoderLayer:

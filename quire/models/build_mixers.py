@@ -21,7 +21,7 @@ from quire.ops.registry import Table
 from quire.quant.formats import Formats
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class MixerParts:
     """What all mixers of a decoder are made with.
 
