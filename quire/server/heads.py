@@ -15,7 +15,7 @@ from quire.protocol.errors import InvalidRequestError
 from quire.server.errors import JSON
 from quire.server.schema.sampling import SamplingFields
 
-_PLAIN = re.compile(r"[\w.-]{1,64}")
+_PLAIN = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 def openapi_of(kind: type[msgspec.Struct]) -> dict[str, Any]:

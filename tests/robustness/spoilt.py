@@ -51,16 +51,21 @@ SHARES = (("valid", 0.45), ("structure", 0.45), ("bytes", 0.10))
 
 @dataclass(frozen=True)
 class Sent:
-    """One request: what kind of body it is, where it goes, its head's extra lines and its bytes."""
+    """One request: what kind of body it is, where it goes, its head's extra lines and its bytes.
+
+    path  as it stands in the request, percent-encoded.
+    """
 
     kind: str
     path: str
     lines: tuple[str, ...]
     data: bytes
+    method: str = "POST"
 
     def message(self, host: str) -> bytes:
         """The bytes of the whole request."""
-        head = [f"POST {self.path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(self.data)}"]
+        head = [f"{self.method} {self.path} HTTP/1.1", f"Host: {host}"]
+        head.append(f"Content-Length: {len(self.data)}")
         return "\r\n".join([*head, *self.lines, "", ""]).encode() + self.data
 
     @property

@@ -30,7 +30,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def test_a_few_hundred_bodies(server: Server, alive: Alive) -> None:
     tally = Tally()
     for first in (0, 250):
-        asyncio.run(send_round(server, 11, range(first, first + 250), 16, tally))
+        requests = [(number, request_of(11, number)) for number in range(first, first + 250)]
+        asyncio.run(send_round(server, requests, 16, tally))
         alive.check(most_growth=256 << 20)
     assert tally.faults == []
     assert tally.reached > 0.3 * tally.sent, tally.statuses
