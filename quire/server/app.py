@@ -16,6 +16,7 @@ import quire
 from quire.protocol.errors import QuireError
 from quire.server.batches.caller import Caller
 from quire.server.batches.jobs import BatchService
+from quire.server.direct import Direct, direct_routes
 from quire.server.errors import ClientGone, problem_of
 from quire.server.guard import Guard
 from quire.server.live_view import LiveView
@@ -45,6 +46,10 @@ def build_app(state: ServerState) -> FastAPI:
     middleware += outer_middleware(config.middleware)
     middleware.append(Middleware(Guard, state=state))
     middleware.append(Middleware(LoadHeader, state=state))
+    routers = routers_of(state.settings, config)
+    errors = {QuireError: _quire_error, HTTPException: _quire_error, ClientGone: _client_gone}
+    direct = direct_routes(routers)
+    middleware.append(Middleware(Direct, routes=direct, errors=errors))
     app = FastAPI(
         title="Quire",
         version=quire.__version__,
@@ -56,16 +61,16 @@ def build_app(state: ServerState) -> FastAPI:
         middleware=middleware,
     )
     app.state.quire = state
+    app.state.direct = direct
     app.state.responses = Responses(config)
     app.state.batches = BatchService(state, Caller(app))
-    for router in routers_of(state.settings, config):
+    for router in routers:
         app.include_router(router)
     if config.ui and not (config.render_only or config.tokens_only):
         app.include_router(ui.router)
         app.state.live_view = LiveView(state)
-    app.add_exception_handler(QuireError, _quire_error)
-    app.add_exception_handler(HTTPException, _quire_error)
-    app.add_exception_handler(ClientGone, _client_gone)
+    for kind, handler in errors.items():
+        app.add_exception_handler(kind, handler)
     return app
 
 

@@ -264,6 +264,8 @@ def test_unknown_fields_are_named_in_a_header_or_refused(serve: Serve) -> None:
         assert response.status_code == 200
         assert response.headers["x-ignored-fields"] == "max_token, stream_options.x"
         assert "x-ignored-fields" not in (await server.post(GOOD)).headers
+        odd = {"擟": 1, "a\r\nSet-Cookie: b": 1, "é": 1}
+        assert "x-ignored-fields" not in (await server.post(GOOD | odd)).headers
 
     async def strict(server: Scripted) -> None:
         response = await server.post({**GOOD, "max_token": 5})

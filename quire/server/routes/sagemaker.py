@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
 from quire.protocol.errors import InvalidRequestError
 from quire.server.body import check_media_type, decode, read_body
@@ -27,32 +26,19 @@ _KINDS = (
 """A field that only one kind of request has, and where such requests go; tried in order."""
 
 
-class _Forward(Response):
-    """The answer of another route of the same application to the same body."""
+def _again(http: Request, path: str, body: bytes) -> Request:
+    """The request as it would have come to another path, its body unread."""
+    is_given = False
 
-    def __init__(self, app: Any, path: str, body: bytes) -> None:
-        super().__init__()
-        self._app = app
-        self._path = path
-        self._body = body
+    async def first_the_body() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await http.receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it."""
-        is_given = False
-
-        async def first_the_body() -> Message:
-            nonlocal is_given
-            if is_given:
-                return await receive()
-            is_given = True
-            return {"type": "http.request", "body": self._body, "more_body": False}
-
-        there = {
-            **scope,
-            "path": scope.get("root_path", "") + self._path,
-            "raw_path": self._path.encode(),
-        }
-        await self._app.router(there, first_the_body, send)
+    whole = http.scope.get("root_path", "") + path
+    return Request({**http.scope, "path": whole, "raw_path": path.encode()}, first_the_body)
 
 
 @router.post("/invocations")
@@ -64,7 +50,11 @@ async def invocations(http: Request) -> Response:
     body = decode(raw)
     for field, path in _KINDS:
         if body.get(field) is not None:
-            return _Forward(http.app, path, raw)
+            route = http.app.state.direct.get(("POST", path))
+            if route is None:
+                raise HTTPException(404)
+            response: Response = await route.endpoint(_again(http, path, raw))
+            return response
     raise InvalidRequestError(
         "the body is of no known kind; send a chat request with messages, a completions request with "
         "prompt, or a request with token_ids"
