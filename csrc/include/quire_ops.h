@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 465039402
+#define QUIRE_VERSION 1954954520
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -126,6 +126,8 @@ typedef struct {
   int64_t stride;
   int32_t format;
   int32_t group;
+  float step;
+  int32_t shift;
 } QuireArgs_pack_quantized;
 
 typedef struct {

@@ -3,8 +3,8 @@
 // Rows are sorted by expert, so that each expert's weights are read once for all of its rows. A row's
 // result depends on itself only: products add in one order whatever the number of rows, and what a
 // row's experts made is added up in the router's order.
+#include "byte_rows.h"
 #include "functions.h"
-#include "quantized.h"
 #include "rows.h"
 
 namespace quire {
@@ -325,6 +325,12 @@ void route(const QuireArgs_route& args, Team& team) {
 template <class T, class W> void quantized_experts(const QuireArgs_experts& args, Team& team) {
   const int64_t group = args.group;
   const int32_t format = args.format;
+  if (format >= kInt8Row) {
+    typedef ByteProduct<T> P;
+    return run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {
+      return P(data, n, depth, format);
+    });
+  }
   if (format == kFp8) {
     typedef FloatProduct<T, W> P;
     return run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {

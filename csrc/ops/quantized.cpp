@@ -1,10 +1,15 @@
 // Products with packed weights of 4 and 8 bits: out [rows, N] = x [rows, K] * weight.T + delta + bias.
-#include "quantized.h"
+#include "byte_rows.h"
 
 namespace quire {
 
 void linear_quantized(const QuireArgs_linear_quantized& args, Team& team) {
   const void* weight = args.weight;
+  if (args.format >= kInt8Row) {
+    QUIRE_FOR_DTYPE(args.dtype, T,
+                    multiply<T>(args, ByteProduct<T>(weight, args.N, args.K, args.format), team))
+    return;
+  }
   if (args.format != kFp8) {
     QUIRE_FOR_DTYPE(args.dtype, T,
                     multiply<T>(args, IntProduct<T>(weight, args.N, args.K, args.group, args.format),
@@ -27,24 +32,31 @@ void linear_quantized(const QuireArgs_linear_quantized& args, Team& team) {
 void pack_quantized(const QuireArgs_pack_quantized& args, Team& team) {
   const Layout l(args.N, args.K, args.group, args.format);
   const uint8_t nothing = l.halves == 1 ? 8 : 0;
+  const bool has_byte_rows = args.format >= kInt8Row;
+  const int64_t side = has_byte_rows ? 4 : 2;  // k that stand side by side
   int64_t from, to;
   team.part(l.blocks, &from, &to);
   for (int64_t block = from; block < to; block++) {
     uint8_t* out = (uint8_t*)args.out + block * l.block_bytes();
     for (int64_t r = 0; r < l.records(); r++, out += l.record_bytes()) {
       __builtin_memset(out, 0, l.record_bytes());
+      if (has_byte_rows) {
+        *(float*)(out + kStepAt) = args.step;
+        *(int32_t*)(out + kShiftAt) = args.shift;
+      }
       for (int64_t j = 0; j < kColumns; j++) {
         int64_t column = block * kColumns + j;
         bool is_there = column < args.N;
         int64_t at = column * l.records() + r;
         ((float*)out)[j] = is_there ? ((const float*)args.scales)[at] : 0;
-        if (l.head > 128) out[128 + j] = is_there ? ((const uint8_t*)args.zeros)[at] : 0;
+        if (args.format == kInt4Zero) out[128 + j] = is_there ? ((const uint8_t*)args.zeros)[at] : 0;
         const uint8_t* codes = (const uint8_t*)args.codes + column * args.stride;
         for (int64_t i = 0; i < l.group; i++) {
           int64_t k = r * l.group + i;
           uint8_t code = is_there && k < args.K ? codes[k] : nothing;
+          if (has_byte_rows) ((int32_t*)(out + kSumsAt))[j] += (int8_t)code;
           if (l.halves == 2)
-            out[l.head + (i / 2 * kColumns + j) * 2 + i % 2] = code;
+            out[l.head + (i / side * kColumns + j) * side + i % side] = code;
           else
             out[l.head + (i / 4 * kColumns + j) * 2 + i % 2] |= (uint8_t)(code << (i / 2 % 2 * 4));
         }

@@ -14,7 +14,10 @@
 
 namespace quire {
 
-enum Format { kInt8 = 1, kInt4 = 2, kInt4Zero = 3, kFp8 = 4 };
+enum Format {
+  kInt8 = 1, kInt4 = 2, kInt4Zero = 3, kFp8 = 4,
+  kInt8Row = 5, kInt8RowZero = 6, kInt8Fixed = 7,  // with rows of 8 bits, see byte_rows.h
+};
 const int64_t kPart = 128;      // numbers of a row that have one step
 const float kLargest = 32512;   // 127 * 256: what the largest of a part becomes
 const int64_t kFar = 4096;      // bytes from a weight in use to the one that is fetched meanwhile
@@ -29,7 +32,7 @@ struct Layout {
     int64_t unit = group ? group : 32;
     depth = (K + unit - 1) / unit * unit;
     if (!group) group = depth;
-    head = format == kInt4Zero ? 192 : 128;
+    head = format >= kInt8Row ? 320 : format == kInt4Zero ? 192 : 128;
     halves = format == kInt4 || format == kInt4Zero ? 1 : 2;
   }
   int64_t records() const { return depth / group; }

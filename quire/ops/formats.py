@@ -5,7 +5,6 @@ Making them of floats is `quant.rounding`'s, multiplying `ops.linear` and its pr
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +14,9 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 BLOCK_COLUMNS = 32
 """Output columns that are packed together; a weight is padded to a multiple of them."""
 
-_SCALES_BYTES, _ZEROS_BYTES, _LEAST_DEPTH = 4 * BLOCK_COLUMNS, 64, 32
-_NAME = re.compile(
-    r"(?P<kind>int8|int4|fp8)(_g(?P<group>32|64|128))?(?P<zeros>_zp)?(?P<one>_tensor)?"
-)
+_SCALES_BYTES, _ZEROS_BYTES, _INPUTS_BYTES, _LEAST_DEPTH = 4 * BLOCK_COLUMNS, 64, 192, 32
+Inputs = Literal["", "row", "row_zp", "fixed"]
+_INPUT_NAMES: dict[Inputs, str] = {"": "", "row": "", "row_zp": "_zp", "fixed": "_fixed"}
 
 
 @dataclass(frozen=True)
@@ -30,18 +28,22 @@ class Format:
     group  inputs, neighbours in K, that share a column's scale; 0 is all of them.
     has_zeros  whether each scale comes with a zero point from 0 to 15; without, int4's is 8.
     one_scale  whether all columns have one scale, which packed weights repeat.
+    inputs  what its rows are rounded to: "" is 16 bits for integers, none for floats; of int8 also 8 bits,
+            "row" with a scale for each row, "row_zp" with a zero point too, "fixed" with the weight's own.
     """
 
     kind: Literal["plain", "int8", "int4", "fp8"] = "plain"
     group: int = 0
     has_zeros: bool = False
     one_scale: bool = False
+    inputs: Inputs = ""
 
     @property
     def name(self) -> str:
-        """What an operation's signature carries: "plain", "int8", "int4_g32_zp", "fp8_tensor"."""
+        """What an operation's signature carries: "plain", "int8_rows8", "int4_g32_zp", "fp8_tensor"."""
         group = f"_g{self.group}" * bool(self.group)
-        return self.kind + group + "_zp" * self.has_zeros + "_tensor" * self.one_scale
+        ends = group + "_zp" * self.has_zeros + "_tensor" * self.one_scale
+        return self.kind + ends + f"_rows8{_INPUT_NAMES[self.inputs]}" * bool(self.inputs)
 
     @property
     def bits(self) -> int | None:
@@ -65,7 +67,7 @@ class Format:
             return out_size * in_size * dtype_bytes
         unit = self.group or _LEAST_DEPTH
         depth = -(-in_size // unit) * unit
-        head = _SCALES_BYTES + _ZEROS_BYTES * self.has_zeros
+        head = _SCALES_BYTES + _ZEROS_BYTES * self.has_zeros + _INPUTS_BYTES * bool(self.inputs)
         numbers = depth * BLOCK_COLUMNS * self.bits // 8
         blocks = -(-out_size // BLOCK_COLUMNS)
         return blocks * (self.num_groups(in_size) * head + numbers)
@@ -77,6 +79,7 @@ PLAIN = Format()
 
 KNOWN: tuple[Format, ...] = (
     *(Format("int8", group) for group in (0, 32, 64, 128)),
+    *(Format("int8", inputs=inputs) for inputs in ("row", "row_zp", "fixed")),
     *(Format("int4", group, zeros) for group in (0, 32, 64, 128) for zeros in (False, True)),
     *(Format("fp8"), Format("fp8", one_scale=True), Format("fp8", 128)),
 )
@@ -134,13 +137,8 @@ def cache_format(name: str) -> CacheFormat:
 
 def parse(name: str) -> Format:
     """The format of a name. Raises ValueError for an unknown one."""
-    if name == PLAIN.name:
-        return PLAIN
-    found = _NAME.fullmatch(name)
-    if found is not None:
-        group = int(found["group"] or 0)
-        format = Format(found["kind"], group, bool(found["zeros"]), bool(found["one"]))  # type: ignore[arg-type]
-        if format in KNOWN:
+    for format in (PLAIN, *KNOWN):
+        if format.name == name:
             return format
     raise ValueError(
         f"no stored format is named {name!r}; known: {', '.join(one.name for one in (PLAIN, *KNOWN))}"

@@ -13,6 +13,7 @@ import torch
 from quire.ops.quantized import (
     QuantizedWeight,
     StoredWeight,
+    byte_product,
     float_product,
     integer_product,
 )
@@ -110,6 +111,8 @@ def tile_product(x: torch.Tensor, packed: PlainWeight | StoredWeight) -> torch.T
 def _stored_product(x: torch.Tensor, packed: StoredWeight) -> torch.Tensor:
     if packed.weight.format.kind == "fp8":
         return float_product(x, packed.weight, TILE_ROWS)
+    if packed.weight.format.inputs:
+        return byte_product(x, packed.weight)
     return integer_product(x, packed.weight)
 
 

@@ -1,8 +1,9 @@
 """Products with weights of fewer bits: what they are, in plain PyTorch.
 
-A product with integer weights rounds its rows to 16-bit integers, 128 inputs at a time, and is exact
-within a group: float32 begins where groups are added up, in rising order. So there is one answer, and
-every provider that follows the definition has its bits. Which formats there are is `ops.formats`.
+A product with integer weights rounds its rows to 16-bit integers, 128 inputs at a time, or to 8-bit ones as
+a whole where the format says so, and is exact within a group: float32 begins where groups are added up, in
+rising order. So there is one answer, and every provider that follows the definition has its bits. Which
+formats there are is `ops.formats`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class QuantizedWeight:
     scales  [N, groups] float32; what a number stands for is (code - zero) * scale.
     zeros   [N, groups] uint8, or None for 0, and 8 for int4.
     dtype   of the rows that it multiplies.
+    step, shift  of rows that are "fixed": what stands for one code, and the code of zero, -128 to 127.
     """
 
     format: Format
@@ -36,6 +38,8 @@ class QuantizedWeight:
     scales: torch.Tensor
     dtype: torch.dtype
     zeros: torch.Tensor | None = None
+    step: float = 0.0
+    shift: int = 0
 
     def dequantized(self) -> torch.Tensor:
         """[N, K] float32: the numbers that it stands for, each rounded once."""
@@ -71,6 +75,43 @@ def round_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     numbers = (parts * inverse.unsqueeze(-1)).round()
     numbers = torch.where(is_finite.unsqueeze(-1), numbers, 0.0)
     return numbers, torch.where(is_finite, steps, torch.nan)
+
+
+def round_rows_to_bytes(
+    x: torch.Tensor, weight: QuantizedWeight
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [T, K] as (codes less the code of zero [T, K] float32, steps [T, 1] float32).
+
+    A code is nearest-even of x / step + shift, from -128 to 127. "row": step is the largest magnitude over
+    127.5; "row_zp": it is the span of the row and zero over 255, and shift is nearest-even of
+    -128 - least / step. A row that is not finite has the step NaN. Source: compressed-tensors' arithmetic.
+    """
+    rows = x.to(torch.float32)
+    least, most = (
+        rows.amin(-1, keepdim=True).clamp_(max=0),
+        rows.amax(-1, keepdim=True).clamp_(min=0),
+    )
+    shift = torch.zeros_like(least)
+    if weight.format.inputs == "fixed":
+        step = torch.full_like(least, weight.step)
+        shift += weight.shift
+    elif weight.format.inputs == "row":
+        step = torch.div(torch.maximum(-least, most), least.new_tensor(127.5))
+    else:
+        step = torch.div(most - least, least.new_tensor(255.0))
+        shift = (-128.0 - torch.div(least, step)).nan_to_num_().clamp_(-128, 127).round_()
+    is_good = rows.isfinite().all(-1, keepdim=True) & step.isfinite()
+    is_there = is_good & (step >= SMALLEST)
+    codes = (torch.div(rows, step) + shift).clamp_(-128, 127).round_() - shift
+    step = torch.where(is_there, step, 0.0)
+    return torch.where(is_there, codes, 0.0), torch.where(is_good, step, torch.nan)
+
+
+def byte_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
+    """x [T, K] in 8 bits times an int8 weight [N, K]: [T, N] float32, sum * step * scale of exact sums."""
+    codes, steps = round_rows_to_bytes(x, weight)
+    sums = codes.to(torch.float64) @ weight.codes.to(torch.float64).T  # exact, below 2^53
+    return sums.to(torch.float32) * steps * weight.scales[:, 0]
 
 
 def integer_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:

@@ -18,6 +18,7 @@ from quire.ops.formats import (
     PLAIN_CACHE,
     CacheFormat,
     Format,
+    Inputs,
     parse,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "Format",
     "FormatTable",
     "Formats",
+    "Inputs",
     "parse",
 ]
 

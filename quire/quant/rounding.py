@@ -6,6 +6,8 @@ native library, where there is one, does the same steps and makes the same codes
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from quire.ops.cpu import quantized as native
@@ -23,11 +25,15 @@ _CHUNK = 1 << 16  # numbers that are rounded at a time
 def quantize(weight: torch.Tensor, format: Format) -> QuantizedWeight:
     """Rounds weight [N, K], floats of any dtype; a group that is not finite gets the scale NaN.
 
+    What rows are rounded to changes nothing here; "fixed" ones need a step of their own.
+
     int8  symmetric: the largest magnitude of a group is 127.
     int4  the scale with the least squared error among a few, -8 to 7; with zero points, from the
           group's least to its largest.
     fp8   the largest magnitude of a group is 448; groups of 128 are shared by 128 columns.
     """
+    if format.inputs:
+        return replace(quantize(weight, replace(format, inputs="")), format=format)
     limits = None
     if format.kind == "fp8" and (format.group or format.one_scale):
         limits = shared_limits(weight, format)

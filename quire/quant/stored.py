@@ -6,7 +6,7 @@ Which checkpoint means what is for `quant.schemes`, reading for `quant.decoders`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quire.quant.formats import PLAIN, Format
@@ -45,8 +45,14 @@ def plain(name: str, shape: tuple[int, ...]) -> StoredTensor:
 
 
 def joined_format(formats: Iterable[Format]) -> Format | None:
-    """The format that holds weights of all these formats exactly, None if there is none."""
+    """The format that holds weights of all these formats exactly, None if there is none.
+
+    Rows are rounded to 8 bits only where all have them so.
+    """
     found = set(formats)
+    if len(found) == 1:
+        return found.pop()
+    found = {replace(format, inputs="") for format in found}
     if len(found) == 1:
         return found.pop()
     groups = {format.group for format in found}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from quire.ops.cpu import library
 from quire.ops.formats import KNOWN, PLAIN, Format, parse
 from quire.ops.linear import LINEAR
-from quire.ops.quantized import QuantizedWeight, round_rows
+from quire.ops.quantized import QuantizedWeight, round_rows, round_rows_to_bytes
 from quire.ops.registry import Provider, Signature, load_all, providers
 from quire.quant.rounding import quantize
 from tests.ops.cases import DTYPES, noise
@@ -21,6 +22,8 @@ REFERENCE, TORCH = providers(LINEAR)["reference"], providers(LINEAR)["torch"]
 CPU = providers(LINEAR)["cpu"]
 SIZES = ((64, 48), (97, 33), (300, 130), (1100, 40))
 INTEGERS = [format for format in KNOWN if format.kind != "fp8"]
+WIDE = [format for format in KNOWN if not format.inputs]
+BYTES = [format for format in KNOWN if format.inputs]
 ROW_ERROR = 1e-4
 """Relative error of a product by its rows of 16 bits, one of them and one of their channels outlying."""
 
@@ -52,7 +55,8 @@ def drawn(
     format: Format, in_size: int, out_size: int, dtype: torch.dtype
 ) -> tuple[QuantizedWeight, torch.Tensor]:
     weight = (noise(out_size, in_size, seed=2) * in_size**-0.5).to(dtype)
-    return quantize(weight, format), noise(out_size, seed=3, dtype=dtype)
+    made = replace(quantize(weight, format), step=0.03, shift=-7)  # of rows that are "fixed"
+    return made, noise(out_size, seed=3, dtype=dtype)
 
 
 def run(provider: Provider, x: torch.Tensor, packed: object, **more: torch.Tensor) -> torch.Tensor:
@@ -103,7 +107,7 @@ def test_integer_products_have_the_bits_of_the_definition(
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
-@pytest.mark.parametrize("format", KNOWN, ids=named)
+@pytest.mark.parametrize("format", WIDE, ids=named)
 @pytest.mark.parametrize("provider", [REFERENCE, CPU], ids=lambda provider: provider.name)
 def test_nothing_visible_is_added_to_the_rounding_of_a_result(
     provider: Provider, format: Format, dtype: torch.dtype
@@ -172,7 +176,7 @@ def test_rows_of_any_size_are_rounded(size: float) -> None:
         torch.testing.assert_close(back, x, rtol=0, atol=float(x.abs().max()) * 1.6e-5)
 
 
-@pytest.mark.parametrize("format", KNOWN, ids=named)
+@pytest.mark.parametrize("format", WIDE, ids=named)
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
 def test_every_code_of_eight_bits_and_four_is_multiplied_exactly(
     isa: str, format: Format, dtype: torch.dtype
@@ -199,10 +203,74 @@ def test_every_code_of_eight_bits_and_four_is_multiplied_exactly(
         assert torch.equal(got, want)
 
 
+def by_library(x: torch.Tensor, format: Format) -> torch.Tensor:
+    """x [T, K] float32 rounded to 8 bits by compressed-tensors, and made floats again."""
+    from compressed_tensors.quantization import QuantizationArgs
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    is_fixed = format.inputs == "fixed"
+    args = QuantizationArgs(
+        num_bits=8,
+        type="int",
+        symmetric=format.inputs == "row",
+        strategy="tensor" if is_fixed else "token",
+        dynamic=not is_fixed,
+    )
+    scale, zero = torch.tensor([0.03]), torch.tensor([-7], dtype=torch.int8)
+    if not is_fixed:
+        scale, zero = calculate_qparams(x.amin(-1, keepdim=True), x.amax(-1, keepdim=True), args)
+    return fake_quantize(x, scale, zero, args)
+
+
+@pytest.mark.parametrize("format", BYTES, ids=named)
+def test_rows_of_eight_bits_are_those_of_compressed_tensors(isa: str, format: Format) -> None:
+    """The library rounds rows, the product is exact in float64: whole rows, all ISAs, no tolerance but float32."""
+    weight, _ = drawn(format, 700, 96, torch.float32)
+    x = noise(33, 700) + 0.3
+    x[7] *= 100
+    x[9] = x[9].abs()  # none below zero
+    codes, steps = round_rows_to_bytes(x, weight)
+    rounded = by_library(x, format)
+    torch.testing.assert_close(codes * steps, rounded, rtol=2**-22, atol=0)
+    want = rounded.double() @ weight.dequantized().double().T
+    size = rounded.double().abs() @ weight.dequantized().double().abs().T
+    got = run(CPU, x, packed_by(CPU, weight)).double()
+    assert ((got - want).abs() / size).max() < 2**-21
+
+
+@pytest.mark.parametrize("format", BYTES, ids=named)
+def test_rows_that_eight_bits_cannot_hold(isa: str, format: Format) -> None:
+    """Zeros and next to nothing give zero, what is not finite NaN, in their own row only."""
+    weight, _ = drawn(format, 100, 40, torch.float32)
+    x = noise(6, 100)
+    x[1] = 0.0
+    x[2] *= 1e-38
+    x[3, 99], x[4, 0] = math.inf, math.nan
+    got = run(CPU, x, packed_by(CPU, weight))
+    want = run(REFERENCE, x, packed_by(REFERENCE, weight))
+    assert torch.equal(got[[0, 1, 2, 5]], want[[0, 1, 2, 5]]) and not want[1:3].any()
+    assert got[3:5].isnan().all() and want[3:5].isnan().all()
+
+
+def test_sums_of_32_bits_hold_the_largest_rows(isa: str) -> None:
+    """65,536 inputs, all at the far ends of both ranges; one more is refused."""
+    depth, format = 65536, parse("int8_rows8_fixed")
+    codes = torch.full((33, depth), -128, dtype=torch.int8)
+    weight = QuantizedWeight(format, codes, torch.ones(33, 1), torch.float32, step=1.0, shift=127)
+    x = torch.full((2, depth), -1000.0)
+    x[1] = 1000.0
+    got = run(CPU, x, packed_by(CPU, weight))
+    assert torch.equal(got, torch.tensor([[255.0 * 128 * depth], [0.0]]).expand(2, 33))
+    refusal = CPU.accepts(Signature("float32", {"K": depth + 1}, format.name))
+    assert refusal is not None and "at most 65536 inputs" in refusal
+
+
 def test_the_size_of_a_format_is_that_of_its_blocks() -> None:
     assert PLAIN.num_bytes(10, 20, 2) == 400
     assert parse("int8").num_bytes(64, 100, 2) == 2 * (128 + 32 * 128)
     assert parse("int4_g64").num_bytes(33, 100, 2) == 2 * 2 * (128 + 32 * 64 // 2)
+    assert parse("int8_rows8").num_bytes(64, 100, 2) == 2 * (320 + 32 * 128)
     assert parse("int4_g32_zp").num_bytes(32, 32, 2) == 128 + 64 + 32 * 32 // 2
     for format in KNOWN:
         weight, _ = drawn(format, 100, 33, torch.float32)

@@ -24,6 +24,19 @@ QUIRE_INLINE vi high_nibbles(vi pairs) {
   return {_mm256_srli_epi16(pairs.a, 4), _mm256_srli_epi16(pairs.b, 4)};
 }
 
+// Four signed bytes in each lane, as pairs of the even and of the odd ones.
+struct Quads { vi even, odd; };
+QUIRE_INLINE Quads quads_signed(const uint8_t* p) {
+  vi raw = load((const int32_t*)p), even = {_mm256_slli_epi16(raw.a, 8), _mm256_slli_epi16(raw.b, 8)};
+  return {{_mm256_srai_epi16(even.a, 8), _mm256_srai_epi16(even.b, 8)},
+          {_mm256_srai_epi16(raw.a, 8), _mm256_srai_epi16(raw.b, 8)}};
+}
+// c + the products with four bytes from 0 to 255, exactly.
+QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
+  c = dot_pairs(vi_set((int32_t)(bytes & 0x00ff00ff)), w.even, c);
+  return dot_pairs(vi_set((int32_t)(bytes >> 8 & 0x00ff00ff)), w.odd, c);
+}
+
 }  // namespace quire
 
 #include "plain_fp8.h"

@@ -17,6 +17,13 @@ QUIRE_INLINE vi pairs_unsigned(const uint8_t* p) {
 // Of pairs of numbers up to 255: what lies above the low four bits.
 QUIRE_INLINE vi high_nibbles(vi pairs) { return {_mm512_srli_epi16(pairs.v, 4)}; }
 
+// Four signed bytes in each lane, and c + their products with four bytes from 0 to 255, exactly.
+struct Quads { __m512i v; };
+QUIRE_INLINE Quads quads_signed(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
+  return {_mm512_dpbusd_epi32(c.v, _mm512_set1_epi32((int32_t)bytes), w.v)};
+}
+
 // 32 numbers of float8 e4m3 as pairs of bfloat16, exactly; 0x7f and 0xff become 480 with the sign.
 QUIRE_INLINE vi pairs_from_fp8(const uint8_t* p) {
   const __m512i subnormals = _mm512_zextsi128_si512(_mm_setr_epi16(  // m * 2^-9

@@ -31,6 +31,19 @@ QUIRE_INLINE vi pairs_unsigned(const uint8_t* p) {
 // Of pairs of numbers up to 255: what lies above the low four bits.
 QUIRE_INLINE vi high_nibbles(vi pairs) { return {(i16x)((u16_32x)pairs.v >> 4)}; }
 
+// Four signed bytes in each lane, as pairs of the even and of the odd ones.
+struct Quads { vi even, odd; };
+QUIRE_INLINE Quads quads_signed(const uint8_t* p) {
+  i16_32x raw;
+  memcpy(&raw, p, 64);
+  return {{(i16x)((raw << 8) >> 8)}, {(i16x)(raw >> 8)}};
+}
+// c + the products with four bytes from 0 to 255, exactly.
+QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
+  c = dot_pairs(vi_set((int32_t)(bytes & 0x00ff00ff)), w.even, c);
+  return dot_pairs(vi_set((int32_t)(bytes >> 8 & 0x00ff00ff)), w.odd, c);
+}
+
 }  // namespace quire
 
 #include "plain_fp8.h"

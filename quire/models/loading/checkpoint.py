@@ -6,7 +6,7 @@ Here GGUF files and the schemes of quantized checkpoints meet; reading numbers i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,9 @@ def kept_formats(
 def _joined(pieces: tuple[Piece, ...], tensors: Mapping[str, StoredTensor]) -> Format:
     if not all(_is_kept(piece, tensors[piece.source]) for piece in pieces):
         return PLAIN
-    return joined_format(tensors[piece.source].format for piece in pieces) or PLAIN
+    format = joined_format(tensors[piece.source].format for piece in pieces) or PLAIN
+    scales = {tensors[piece.source].options.get("inputs") for piece in pieces}
+    return replace(format, inputs="") if len(scales) > 1 else format
 
 
 def _is_kept(piece: Piece, stored: StoredTensor) -> bool:

@@ -172,7 +172,9 @@ class _Checkpoint:
                 weight = quantize(folded(found, piece), format)
             if len(self._plan[name]) == 1:
                 return weight
-            room = room or empty(format, (parameter.shape[0], parameter.shape[1]), self._dtype)
+            if room is None:
+                room = empty(format, (parameter.shape[0], parameter.shape[1]), self._dtype)
+                room = replace(room, step=weight.step, shift=weight.shift)
             put_rows(room, sum(part[0] for part in parameter.parts[: piece.parts[0]]), weight)
         assert room is not None, f"{name} is made of nothing"
         return room

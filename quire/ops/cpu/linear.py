@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from quire.ops.cpu import quantized
-from quire.ops.cpu.library import native, refuses
+from quire.ops.cpu.library import native
 from quire.ops.cpu.memory import allocate
 from quire.ops.cpu.quantized import PackedQuantized
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
@@ -43,7 +43,7 @@ class LinearCpu(Provider):
     copies_weights = True
 
     def accepts(self, signature: Signature) -> str | None:
-        return refuses(signature, formats=("plain", *quantized.FORMATS))
+        return quantized.refuses_format(signature, signature.sizes.get("K", 0))
 
     def pack(
         self, weight: torch.Tensor | QuantizedWeight, bias: torch.Tensor | None = None

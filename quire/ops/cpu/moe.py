@@ -6,7 +6,7 @@ Definitions are in `ops.moe`; kernels are csrc/ops/moe.cpp.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -109,7 +109,8 @@ class ExpertsCpu(Provider):
     copies_weights = True
 
     def accepts(self, signature: Signature) -> str | None:
-        return refuses(signature, formats=("plain", *quantized.FORMATS))
+        sizes = signature.sizes
+        return quantized.refuses_format(signature, sizes.get("C", 0), sizes.get("F", 0))
 
     def room(
         self, sizes: ExpertSizes, *, dtype: torch.dtype, format: str, bias: bool
@@ -156,12 +157,11 @@ class ExpertsCpu(Provider):
     ) -> None:
         """Takes one expert's weights: gate_up [2F, C], the gate first; down [C, F]; biases [2F] and [C]."""
         if isinstance(gate_up, QuantizedWeight) and isinstance(down, QuantizedWeight):
-            turned = QuantizedWeight(
-                gate_up.format,
-                _in_turns(gate_up.codes, 8 if gate_up.format.kind == "int4" else 0),
-                _in_turns(gate_up.scales),
-                gate_up.dtype,
-                None if gate_up.zeros is None else _in_turns(gate_up.zeros, 8),
+            turned = replace(
+                gate_up,
+                codes=_in_turns(gate_up.codes, 8 if gate_up.format.kind == "int4" else 0),
+                scales=_in_turns(gate_up.scales),
+                zeros=None if gate_up.zeros is None else _in_turns(gate_up.zeros, 8),
             )
             quantized.pack_into(packed.gate_up[expert], turned)
             quantized.pack_into(packed.down[expert], down)

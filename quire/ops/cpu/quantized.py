@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import torch
 
-from quire.ops.cpu.library import library, native
+from quire.ops.cpu.library import library, native, refuses
 from quire.ops.cpu.memory import allocate
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
 from quire.ops.formats import KNOWN, Format
 from quire.ops.quantized import QuantizedWeight
+from quire.ops.registry import Signature
 
 LINEAR_QUANTIZED = NUMBERS["linear_quantized"]
 Args = STRUCTS["linear_quantized"]
@@ -22,6 +23,8 @@ FORMATS = tuple(format.name for format in KNOWN)
 """The formats that the kernels multiply."""
 
 _CODES = {"int8": 1, "int4": 2, "fp8": 4}  # and int4 with zero points is 3
+_BYTE_ROWS = {"row": 5, "row_zp": 6, "fixed": 7}
+_MOST_DEPTH = 65536  # inputs of rows of 8 bits, whose sums have 32
 _TYPES = {"int8": torch.int8, "int4": torch.uint8, "fp8": torch.float8_e4m3fn}
 
 
@@ -40,6 +43,8 @@ class PackedQuantized:
 
 def code_of(format: Format) -> int:
     """The kernels' number of a format; 0 for plain floats."""
+    if format.inputs:
+        return _BYTE_ROWS[format.inputs]
     return _CODES[format.kind] + format.has_zeros if format.kind in _CODES else 0
 
 
@@ -61,8 +66,18 @@ def pack_into(data: torch.Tensor, weight: QuantizedWeight) -> None:
             stride=codes.stride(0),
             format=code_of(weight.format),
             group=weight.format.group,
+            step=weight.step,
+            shift=weight.shift,
         ),
     )
+
+
+def refuses_format(signature: Signature, *depths: int) -> str | None:
+    """Why weights of a signature cannot be multiplied, or None. depths  of its products."""
+    refusal = refuses(signature, formats=("plain", *FORMATS))
+    if refusal is None and "rows8" in signature.format and max(depths, default=0) > _MOST_DEPTH:
+        refusal = f"rows of 8 bits have at most {_MOST_DEPTH} inputs here, not {max(depths)}"
+    return refusal
 
 
 def pack(weight: QuantizedWeight, bias: torch.Tensor | None) -> PackedQuantized:

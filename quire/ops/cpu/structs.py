@@ -52,7 +52,7 @@ OPERATIONS: dict[str, str] = {
     "i64:rows i64:x_stride i64:out_stride i64:delta_stride i64:N i64:K "
     "i32:dtype i32:format i32:group i32:reserved",
     "pack_quantized": "const:codes const:scales const:zeros mut:out i64:N i64:K i64:stride "
-    "i32:format i32:group",
+    "i32:format i32:group f32:step i32:shift",
     # the top_k best of E logits a row, and what experts with packed weights make of rows; biases are
     # float32 [E, padded columns], null for none; gate and up take turns by blocks of columns
     "route": "const:logits const:bias mut:ids mut:weights i64:rows i64:E i64:stride i64:top_k "

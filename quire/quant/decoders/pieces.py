@@ -37,6 +37,8 @@ def as_format(weight: QuantizedWeight, format: Format) -> QuantizedWeight:
     if weight.format == format:
         return weight
     source = weight.format
+    if source == replace(format, inputs=source.inputs):
+        return replace(weight, format=format)
     if source.kind == "fp8" == format.kind and source.group == format.group:
         return replace(weight, format=format)
     if source.kind == "int4" and source.group == format.group:

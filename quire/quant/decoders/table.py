@@ -6,6 +6,7 @@ Which weight is kept how is told by `quant.schemes`; arithmetic is in the files 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -29,6 +30,9 @@ def decode(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decode
     found = DECODERS[stored.decoder](members, stored, dtype)
     if isinstance(found, QuantizedWeight) and not bool(found.scales.isfinite().all()):
         raise ValueError("some of its scales are not finite numbers; download the file again")
+    if isinstance(found, QuantizedWeight) and found.format.inputs == "fixed":
+        step, shift = stored.options["inputs"]
+        return replace(found, step=step, shift=shift)
     return found
 
 

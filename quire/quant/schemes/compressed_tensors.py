@@ -1,6 +1,7 @@
 """compressed-tensors: what LLM Compressor writes; each layer's numbers follow the group that names it.
 
-Inputs keep their bits here, whatever the settings make of them: W8A8 is computed as W8A16, W4A4 as W4A16.
+Inputs of int8 weights are rounded to 8 bits as the settings say. Others keep their bits: FP8's W8A8 is
+computed as W8A16, W4A4 as W4A16.
 Unpacking is `quant.decoders`'. Source: the description of the library's formats.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quire.quant.formats import PLAIN, Format
+from quire.quant.formats import PLAIN, Format, Inputs
 from quire.quant.schemes.float8 import four_bits, scaled
 from quire.quant.schemes.parts import (
     Infos,
@@ -19,6 +20,7 @@ from quire.quant.schemes.parts import (
     integer_format,
     member,
     names_layer,
+    one_number,
     whole,
 )
 from quire.quant.stored import StoredTensor
@@ -52,7 +54,8 @@ def compressed_tensors(
                 found[f"{stem}.weight"] = _packed(infos, stem, weights)
         elif kind == "weight" and info.element == "I8":
             weights, _ = _settings_of(stem, groups, settings)
-            found[name] = _integers(infos, stem, weights)
+            inputs = _settings_of(stem, groups, settings, "input_activations")[0]
+            found[name] = _integers(infos, read, stem, weights, inputs)
         elif kind == "weight" and info.element == "F8_E4M3":
             weights, _ = _settings_of(stem, groups, settings)
             block = weights.get("block_structure")
@@ -63,18 +66,19 @@ def compressed_tensors(
 
 
 def _settings_of(
-    stem: str, groups: Mapping[str, Any], settings: Mapping[str, Any]
+    stem: str, groups: Mapping[str, Any], settings: Mapping[str, Any], part: str = "weights"
 ) -> tuple[Mapping[str, Any], str]:
-    """The weights' settings of the group that names a layer, and its format; by name before by class."""
+    """A part's settings of the group that names a layer, and its format; by name before by class."""
     for by_class in (False, True):
         for group in groups.values():
             targets = group.get("targets", []) if isinstance(group, dict) else []
             for target in targets:
                 if target in _LINEAR if by_class else names_layer(str(target), stem):
-                    weights = group.get("weights")
-                    if not isinstance(weights, dict):
+                    if not isinstance(group.get("weights"), dict):
                         break
-                    return weights, str(group.get("format") or settings.get("format", ""))
+                    return group.get(part) or {}, str(
+                        group.get("format") or settings.get("format", "")
+                    )
     raise ValueError(
         f"no group of quantization_config names the layer {stem!r}, whose weight is quantized"
     )
@@ -140,7 +144,42 @@ def _packed(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor
     )
 
 
-def _integers(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor:
+def _inputs(
+    infos: Infos, read: Read, stem: str, inputs: Mapping[str, Any]
+) -> tuple[Inputs, tuple[float, int] | None]:
+    """How rows are rounded, and step and shift where those are the checkpoint's.
+
+    A scale that all rows of a batch would share is one for each row here, or answers would depend on others.
+    """
+    if not inputs:
+        return "", None
+    kind = inputs.get("type", "int"), inputs.get("num_bits", 8)
+    strategy, dynamic = inputs.get("strategy"), inputs.get("dynamic", False)
+    if (
+        kind != ("int", 8)
+        or strategy not in ("token", "tensor", None)
+        or dynamic not in (True, False)
+    ):
+        raise ValueError(
+            f"{stem}: inputs of {kind[1]} bits, type {kind[0]!r}, strategy {strategy!r}, dynamic {dynamic!r}, "
+            "are not computed with int8 weights; int of 8 bits by token or tensor are"
+        )
+    symmetric = inputs.get("symmetric", True) is not False
+    if dynamic:
+        return "row" if symmetric else "row_zp", None
+    scale, zero = f"{stem}.input_scale", f"{stem}.input_zero_point"
+    if scale not in infos:
+        raise ValueError(f"the checkpoint lacks the tensor {scale!r}, which static inputs need")
+    step = one_number(infos, read, scale)
+    shift = 0.0 if symmetric or zero not in infos else one_number(infos, read, zero)
+    if not 2.0**-100 <= step < float("inf") or not -128 <= shift <= 127:
+        raise ValueError(f"{stem}: inputs have the scale {step} and the zero point {shift}")
+    return "fixed", (step, int(shift))
+
+
+def _integers(
+    infos: Infos, read: Read, stem: str, weights: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> StoredTensor:
     """Integers of 8 bits, one to a byte."""
     shape = infos[f"{stem}.weight"].shape
     if len(shape) != 2:
@@ -159,12 +198,15 @@ def _integers(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTens
         members["unused"] = zeros
     group = group_of(depth, size)
     plain_format = has_zeros or group is None
+    rounding, scale = _inputs(infos, read, stem, inputs)
     return StoredTensor(
         (rows, depth),
         members,
         decoder="bytes",
-        options={"bits": whole(weights, ("num_bits",), 8)},
-        format=PLAIN if plain_format or group is None else Format("int8", group),
+        options={"bits": whole(weights, ("num_bits",), 8), "inputs": scale},
+        format=PLAIN
+        if plain_format or group is None
+        else Format("int8", group, inputs="" if group else rounding),
     )
 
 

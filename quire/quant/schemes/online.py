@@ -37,6 +37,7 @@ UNQUANTIZED = OnlineScheme()
 SCHEMES: dict[str, OnlineScheme] = {
     "int8": OnlineScheme(_INT8, _INT8),
     "int8_g128": OnlineScheme(Format("int8", 128), Format("int8", 128)),
+    "int8_w8a8": OnlineScheme(Format("int8", inputs="row"), _INT8),
     "int4": OnlineScheme(Format("int4", 64), _INT8),
     "int4_g32": OnlineScheme(Format("int4", 32), _INT8),
     "int4_g64": OnlineScheme(Format("int4", 64), _INT8),
@@ -48,7 +49,8 @@ SCHEMES: dict[str, OnlineScheme] = {
     "fp8_per_block": OnlineScheme(Format("fp8", 128)),
 }
 """By the name in the settings. The head keeps 8 bits where layers have 4: logits are read by their order,
-and the vocabulary is a small part of what a large model reads. fp8 leaves it as it is, as elsewhere."""
+and the vocabulary is a small part of what a large model reads. fp8 leaves it as it is, as elsewhere. Rows
+are rounded to 8 bits by int8_w8a8 alone, and not before the head."""
 
 _METHODS = """
 aqlm auto-round bitblas deepspeedfp experts_int8 gptq_bitblas gptq_marlin_24 hqq

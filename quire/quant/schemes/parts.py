@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from typing import Any
 
 from quire.quant.formats import PLAIN, Format
@@ -16,8 +18,8 @@ Read = Callable[[str], bytes]
 _OF_THE_CACHE = ("k_scale", "v_scale", "q_scale", "prob_scale", "prob_output_scale")
 _OF_INPUTS = ("input_scale", "output_scale", "input_zero_point", "input_global_scale")
 LEFT_OUT = (*_OF_THE_CACHE, *_OF_INPUTS, "k_zero_point", "v_zero_point", "activation_scale")
-"""Ends of names that are not needed: scales of a cache, which are measured here as numbers come, and of
-inputs, which are not rounded to 8 bits here."""
+"""Ends of names that are no weights: scales of a cache, which are measured here as numbers come, and of
+inputs, which are used where rows are rounded to 8 bits."""
 
 
 def collect(infos: Infos, weights: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
@@ -46,6 +48,18 @@ def member(infos: Infos, name: str, shape: tuple[int, ...], elements: Iterable[s
             f"{' or '.join(elements)} {list(shape)}"
         )
     return name
+
+
+def one_number(infos: Infos, read: Read, name: str) -> float:
+    """The only number of a small tensor. Raises ValueError if it has others, or a type that is not known."""
+    info = infos[name]
+    kinds = {"F32": "<f", "F16": "<e", "BF16": "<f", "I8": "<b", "I32": "<i", "I64": "<q"}
+    if prod(info.shape) != 1 or info.element not in kinds:
+        raise ValueError(
+            f"tensor {name!r} is {info.element} {list(info.shape)}; one number is needed"
+        )
+    data = b"\0\0" * (info.element == "BF16") + read(name)
+    return float(struct.unpack(kinds[info.element], data)[0])
 
 
 def group_of(depth: int, size: int) -> int | None:
