@@ -42,7 +42,16 @@ class ModelConfig:
         None,
         "fewer bits made of plain weights at load, or the checkpoint's method, which is found by itself",
         choices=(
-            *("int8", "int8_g128", "int4", "int4_g32", "int4_g64", "int4_g128", "int4_zp"),
+            *(
+                "int8",
+                "int8_g128",
+                "int8_w8a8",
+                "int4",
+                "int4_g32",
+                "int4_g64",
+                "int4_g128",
+                "int4_zp",
+            ),
             *("fp8", "fp8_per_channel", "fp8_per_tensor", "fp8_per_block"),
             *("gguf", "compressed-tensors", "gptq", "gptq_marlin", "auto_gptq"),
             *("awq", "awq_marlin", "cpu_awq", "bitsandbytes", "mxfp4"),

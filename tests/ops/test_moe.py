@@ -6,6 +6,7 @@ Models made of them are compared with Transformers in tests/models.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from quire.ops.cpu.library import usable, using
 from quire.ops.formats import KNOWN, PLAIN, Format
 from quire.ops.moe import EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
-from quire.ops.quantized import QuantizedWeight
+from quire.ops.quantized import QuantizedWeight, round_rows_to_bytes
 from quire.ops.registry import Signature, load_all, providers
 from quire.ops.tolerances import TOLERANCES
 from quire.quant.rounding import quantize
@@ -36,6 +37,8 @@ ROUTERS = [p for p in providers(ROUTE).values() if p.accepts(Signature("float32"
 SPARSE_ROUTERS = [
     p for p in providers(ROUTE_SPARSE).values() if p.accepts(Signature("float32")) is None
 ]
+WIDE = [PLAIN, *(format for format in KNOWN if not format.inputs)]
+BYTES = [format for format in KNOWN if format.inputs]
 MAKERS = [p for p in providers(EXPERTS).values() if p.accepts(Signature("float32")) is None]
 SIZES = {
     "whole": (ExpertSizes(8, 64, 96, "silu"), 2, False),
@@ -157,6 +160,14 @@ def stored(weight: torch.Tensor, format: Format) -> Any:
     return weight if format == PLAIN else quantize(weight, format)
 
 
+def rounded(row: torch.Tensor, weight: Any) -> torch.Tensor:
+    """A row [C] float64 as a weight meets it."""
+    if not isinstance(weight, QuantizedWeight) or not weight.format.inputs:
+        return row
+    codes, step = round_rows_to_bytes(row.float().unsqueeze(0), weight)
+    return (codes.double() * step.double())[0]
+
+
 def plain(weight: Any) -> torch.Tensor:
     number = weight.dequantized() if isinstance(weight, QuantizedWeight) else weight
     return number.double()
@@ -171,21 +182,23 @@ def formula(
     for t, row in enumerate(x.double()):
         for e, share in zip(ids[t].tolist(), shares[t].tolist(), strict=True):
             gate_up, down, *biases = experts[e]
-            wide = plain(gate_up) @ row + (biases[0].double() if biases else 0)
+            wide = plain(gate_up) @ rounded(row, gate_up) + (biases[0].double() if biases else 0)
             gate, up = wide.chunk(2)
             if sizes.act == "swiglu_clamped":
                 gate, up = gate.clamp(max=sizes.limit), up.clamp(-sizes.limit, sizes.limit)
                 gated = (up + 1) * gate * torch.sigmoid(1.702 * gate)
             else:
                 gated = acts[sizes.act](gate) * up
-            out[t] += share * (plain(down) @ gated + (biases[1].double() if biases else 0))
+            out[t] += share * (
+                plain(down) @ rounded(gated, down) + (biases[1].double() if biases else 0)
+            )
     return out
 
 
 @pytest.mark.parametrize("provider", MAKERS, ids=name_of)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SIZES)
-@pytest.mark.parametrize("format", [PLAIN, *KNOWN[:6], KNOWN[-1]], ids=lambda one: one.name)
+@pytest.mark.parametrize("format", [*WIDE[:7], WIDE[-1]], ids=lambda one: one.name)
 def test_experts(provider: Any, dtype: str, name: str, format: Format) -> None:
     sizes, top_k, bias = SIZES[name]
     made, x, ids, shares = draw(sizes, top_k, bias, DTYPES[dtype], 70)
@@ -204,8 +217,31 @@ def test_experts(provider: Any, dtype: str, name: str, format: Format) -> None:
     )
 
 
+@pytest.mark.parametrize("provider", MAKERS, ids=name_of)
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("format", BYTES, ids=lambda one: one.name)
+def test_experts_with_rows_of_eight_bits(provider: Any, name: str, format: Format) -> None:
+    """Each expert has a scale of its own for its inputs; a last bit may send what it gated to the next code."""
+    sizes, top_k, bias = SIZES[name]
+    made, x, ids, shares = draw(sizes, top_k, bias, torch.float32, 70)
+    room = provider.room(sizes, dtype=torch.float32, format=format.name, bias=bias)
+    kept = []
+    for e, (gate_up, down, *biases) in enumerate(made):
+        own = {"step": 0.02 + 0.005 * e, "shift": -3 * e}
+        one = (replace(stored(gate_up, format), **own), replace(stored(down, format), **own))
+        provider.put(room, e, *one, *biases)
+        kept.append((*one, *biases))
+    got = provider.run(x, ids, shares, room, out=torch.empty_like(x)).double()
+    want = formula(sizes, kept, x, ids, shares)
+    assert (got - want).norm() < 1e-3 * want.norm()
+    whole = [(*(plain(weight) for weight in one[:2]), *one[2:]) for one in kept]
+    assert (formula(sizes, whole, x, ids, shares) - want).norm() > 3e-3 * want.norm()
+
+
 @pytest.mark.parametrize("isa", usable())
-@pytest.mark.parametrize("format", [PLAIN, KNOWN[0], KNOWN[5], KNOWN[-1]], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "format", [*WIDE[:2], BYTES[0], WIDE[6], WIDE[-1]], ids=lambda one: one.name
+)
 def test_a_row_depends_on_itself_alone(isa: str, format: Format) -> None:
     """Alone, among few, among more than are worked on at once, and by one thread or two."""
     sizes, top_k = ExpertSizes(8, 64, 96, "silu"), 3
