@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1954954520
+#define QUIRE_VERSION 228571042
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -54,6 +54,10 @@
   X(edit_ids) \
   X(penalize) \
   X(top_logprobs) \
+  X(rms_norm_gated) \
+  X(mul_sigmoid) \
+  X(delta_rule) \
+  X(short_conv) \
   X(attention) \
   X(attention_write)
 
@@ -509,6 +513,85 @@ typedef struct {
 } QuireArgs_top_logprobs;
 
 typedef struct {
+  const void* x;
+  const void* gate;
+  const void* weight;
+  void* out;
+  int64_t rows;
+  int64_t heads;
+  int64_t C;
+  int64_t x_stride;
+  int64_t x_head;
+  int64_t gate_stride;
+  int64_t gate_head;
+  int64_t out_stride;
+  int64_t out_head;
+  float eps;
+  int32_t silu;
+  int32_t dtype;
+  int32_t reserved;
+} QuireArgs_rms_norm_gated;
+
+typedef struct {
+  const void* x;
+  const void* gate;
+  void* out;
+  int64_t rows;
+  int64_t width;
+  int64_t x_stride;
+  int64_t gate_stride;
+  int64_t out_stride;
+  int32_t dtype;
+  int32_t reserved;
+} QuireArgs_mul_sigmoid;
+
+typedef struct {
+  const void* qkv;
+  const void* decay;
+  const void* strength;
+  const void* rate;
+  const void* bias;
+  const void* plan;
+  void* states;
+  void* out;
+  int64_t slab_bytes;
+  int64_t block_bytes;
+  int64_t blocks_per_slab;
+  int64_t qkv_stride;
+  int64_t decay_stride;
+  int64_t strength_stride;
+  int64_t out_stride;
+  int64_t Hk;
+  int64_t H;
+  int64_t Dk;
+  int64_t Dv;
+  float scale;
+  float strength_scale;
+  int32_t channels;
+  int32_t unit;
+  int32_t corrects;
+  int32_t dtype;
+} QuireArgs_delta_rule;
+
+typedef struct {
+  const void* x;
+  const void* weight;
+  const void* bias;
+  const void* plan;
+  void* states;
+  void* out;
+  int64_t slab_bytes;
+  int64_t block_bytes;
+  int64_t blocks_per_slab;
+  int64_t x_stride;
+  int64_t out_stride;
+  int64_t C;
+  int64_t W;
+  int32_t dtype;
+  int32_t reserved;
+} QuireArgs_short_conv;
+
+typedef struct {
   const void* q;
   const void* cache;
   const void* plan;
@@ -565,6 +648,15 @@ typedef struct {
   int64_t num_sequences;
   int64_t num_tokens;
 } Quire_attention_plan;
+
+typedef struct {
+  const void* query_start;
+  const void* seq_lens;
+  const void* block_table;
+  int64_t table_stride;
+  int64_t num_sequences;
+  int64_t interval;
+} Quire_state_plan;
 
 typedef struct {
   int32_t operation;

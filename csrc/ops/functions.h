@@ -96,6 +96,14 @@ QUIRE_INLINE vf log(vf x) {
   return select(whole, r, x);
 }
 
+// log(1 + e^x) to a few units in the last place; x above 20, where it is x in float32; NaN for NaN.
+// log(1 + y) = log(u) * y / (u - 1) with u = 1 + y rounded, whose error cancels.
+QUIRE_INLINE vf softplus(vf x) {
+  vf y = exp(x), u = y + vf_set(1.0f);
+  vf corrected = select(equal(u, vf_set(1.0f)), y, log(u) * (y / (u - vf_set(1.0f))));
+  return select(less(vf_set(20.0f), x), x, corrected);
+}
+
 // The activations between the products of a feed-forward part.
 QUIRE_INLINE vf silu(vf x) { return x / (exp(vf_zero() - x) + vf_set(1.0f)); }
 QUIRE_INLINE vf gelu(vf x) {

@@ -133,6 +133,27 @@ def add_rms_norm(width: int) -> Case:
     )
 
 
+def rms_norm_gated(heads: int, size: int, act: str) -> Case:
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        both = noise(count, 2, heads, size, dtype=dtype)
+        return {"x": both[:, 0], "gate": both[:, 1]}
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x, gate = rows["x"], rows["gate"]
+        normed = x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-6) * fixed["weight"]
+        return normed * torch.sigmoid(gate) * (gate if act == "silu" else 1.0)
+
+    return Case(
+        f"H={heads} D={size} {act}",
+        draw,
+        lambda p, rows, fixed, out: p.run(
+            rows["x"], rows["gate"], fixed["weight"], eps=1e-6, act=act, out=out
+        ),
+        want,
+        lambda dtype: {"weight": noise(size, seed=1)},
+    )
+
+
 def layer_norm(*sizes: int, bias: bool) -> Case:
     def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
         x = rows["x"] - rows["x"].mean(-1, keepdim=True)
@@ -290,6 +311,16 @@ CASES: dict[str, list[Case]] = {
                 out=torch.empty_like(rows["x"]) if out is None else out,
             ),
             lambda rows, fixed: rows["x"] + torch.sigmoid(rows["z"]) * rows["y"],
+        )
+        for width in (64, 1037)
+    ],
+    "rms_norm_gated": [rms_norm_gated(3, 80, "silu"), rms_norm_gated(1, 1037, "sigmoid")],
+    "mul_sigmoid": [
+        Case(
+            f"C={width}",
+            rows_of(width, width),
+            lambda p, rows, fixed, out: p.run(rows["x"], rows["y"], out=out),
+            lambda rows, fixed: rows["x"] * torch.sigmoid(rows["y"]),
         )
         for width in (64, 1037)
     ],

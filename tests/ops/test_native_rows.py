@@ -25,7 +25,7 @@ from tests.ops.cases import CASES, DTYPES, Case, Tensors, noise, wide
 pytestmark = pytest.mark.skipif(not library.usable(), reason="there is no native library here")
 
 load_all()
-FILES = tuple(f"quire.ops.cpu.{name}" for name in ("norm", "rope", "elementwise", "rows"))
+FILES = tuple(f"quire.ops.cpu.{name}" for name in ("norm", "gating", "rope", "elementwise", "rows"))
 WALK = [
     pytest.param(op, dtype, case, id=f"{op.name}-{dtype}-{case.label}")
     for op in operations()

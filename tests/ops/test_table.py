@@ -28,7 +28,9 @@ ELSEWHERE = {
     "route",
     "route_sparse",
     "experts",
-}  # below, and in test_moe.py
+    "delta_rule",
+    "short_conv",
+}  # below, in test_moe.py and in test_delta_rule.py
 SAMPLING = (
     "quire.ops.sample",
     "quire.ops.sample_edits",

@@ -120,6 +120,22 @@ OPERATIONS: dict[str, str] = {
     # params: for each row what it wants, packed by ops.cpu.logprobs
     "top_logprobs": "const:x const:params const:asked mut:ids mut:values mut:ranks i64:count "
     "i64:stride i64:V i32:normalize i32:reserved",
+    # x [rows, heads, C] normed by head, times weight [C] float32 and the sigmoid of gate, or gate * that
+    "rms_norm_gated": "const:x const:gate const:weight mut:out i64:rows i64:heads i64:C i64:x_stride "
+    "i64:x_head i64:gate_stride i64:gate_head i64:out_stride i64:out_head f32:eps i32:silu i32:dtype "
+    "i32:reserved",
+    # out = x * sigmoid(gate)
+    "mul_sigmoid": "const:x const:gate mut:out i64:rows i64:width i64:x_stride i64:gate_stride "
+    "i64:out_stride i32:dtype i32:reserved",
+    # qkv [T, 2 Hk Dk + H Dv]; decay [T, H] (or [T, H Dk] with channels) and strength [T, H], null for none;
+    # rate [H], bias [H] or [H, Dk] float32; matrices [H, Dk, Dv]
+    "delta_rule": "const:qkv const:decay const:strength const:rate const:bias const:plan mut:states "
+    "mut:out i64:slab_bytes i64:block_bytes i64:blocks_per_slab i64:qkv_stride i64:decay_stride "
+    "i64:strength_stride i64:out_stride i64:Hk i64:H i64:Dk i64:Dv f32:scale f32:strength_scale "
+    "i32:channels i32:unit i32:corrects i32:dtype",
+    # x [T, 3C] to [T, C]; weight [W, C] and bias [C] float32, null for none; inputs [W - 1, C]
+    "short_conv": "const:x const:weight const:bias const:plan mut:states mut:out i64:slab_bytes "
+    "i64:block_bytes i64:blocks_per_slab i64:x_stride i64:out_stride i64:C i64:W i32:dtype i32:reserved",
     # q [T, H, D] over a paged cache, [T, H, Dv] out; cache is where a layer's part of block 0 lies;
     # sinks, slopes [H] float32 or null; window 0 for none
     "attention": "const:q const:cache const:plan const:sinks const:slopes mut:out i64:q_stride "
@@ -137,6 +153,7 @@ RECORDS: dict[str, str] = {
     # query_start [B + 1], seq_lens [B], block_table [B, table_stride] int32; slot_mapping [T] int64
     "attention_plan": "const:query_start const:seq_lens const:block_table const:slot_mapping "
     "i64:table_stride i64:num_sequences i64:num_tokens",
+    "state_plan": "const:query_start const:seq_lens const:block_table i64:table_stride i64:num_sequences i64:interval",
 }
 """The same for structs that arguments point to: what changes from step to step."""
 

@@ -1,0 +1,108 @@
+"""Gates by the native library.
+
+Definitions are in `ops.gating`; kernels are csrc/ops/gating.cpp.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from quire.ops.cpu.library import native
+from quire.ops.cpu.structs import NUMBERS, STRUCTS
+from quire.ops.cpu.views import CODES, RowProvider, floats, heads, plane
+from quire.ops.gating import check_act
+from quire.ops.registry import register
+
+
+@register
+class RmsNormGatedCpu(RowProvider):
+    op = "rms_norm_gated"
+
+    def native(
+        self,
+        x: torch.Tensor,
+        gate: torch.Tensor,
+        weight: torch.Tensor,
+        *,
+        eps: float,
+        act: str,
+        out: torch.Tensor,
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes. Raises TypeError if gate or out is not of x's dtype."""
+        check_act(act)
+        if not x.dtype is gate.dtype is out.dtype:
+            raise TypeError(f"rms_norm_gated takes one dtype, not {x.dtype} and {gate.dtype}")
+        num_rows, num_heads, width, stride, head = heads(x)
+        _, _, _, gate_stride, gate_head = heads(gate)
+        _, _, _, out_stride, out_head = heads(out)
+        return NUMBERS["rms_norm_gated"], STRUCTS["rms_norm_gated"](
+            x=x.data_ptr(),
+            gate=gate.data_ptr(),
+            weight=floats(weight),
+            out=out.data_ptr(),
+            rows=num_rows,
+            heads=num_heads,
+            C=width,
+            x_stride=stride,
+            x_head=head,
+            gate_stride=gate_stride,
+            gate_head=gate_head,
+            out_stride=out_stride,
+            out_head=out_head,
+            eps=eps,
+            silu=act == "silu",
+            dtype=CODES[x.dtype],
+        )
+
+    def run(
+        self,
+        x: torch.Tensor,
+        gate: torch.Tensor,
+        weight: torch.Tensor,
+        *,
+        eps: float,
+        act: str,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x / sqrt(mean(x^2) + eps) * weight * act(gate), over each head, one rounding.
+
+        x, gate [T, H, D] of one dtype, rows and heads may be strided; weight [D] float32. act is "silu"
+        or "sigmoid"; ValueError for another. `out` may be x or gate.
+        """
+        out = torch.empty_like(x) if out is None else out
+        native().run(*self.native(x, gate, weight, eps=eps, act=act, out=out))
+        return out
+
+
+@register
+class MulSigmoidCpu(RowProvider):
+    op = "mul_sigmoid"
+
+    def native(
+        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes. Raises TypeError if gate or out is not of x's dtype."""
+        if not x.dtype is gate.dtype is out.dtype:
+            raise TypeError(f"mul_sigmoid takes one dtype, not {x.dtype} and {gate.dtype}")
+        num_rows, width, stride = plane(x)
+        return NUMBERS["mul_sigmoid"], STRUCTS["mul_sigmoid"](
+            x=x.data_ptr(),
+            gate=gate.data_ptr(),
+            out=out.data_ptr(),
+            rows=num_rows,
+            width=width,
+            x_stride=stride,
+            gate_stride=plane(gate)[2],
+            out_stride=plane(out)[2],
+            dtype=CODES[x.dtype],
+        )
+
+    def run(
+        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x * sigmoid(gate) in their dtype, one rounding; x, gate [T, C]. `out` may be x or gate."""
+        out = torch.empty_like(x) if out is None else out
+        native().run(*self.native(x, gate, out=out))
+        return out

@@ -1,0 +1,74 @@
+"""Gates of what a mixer gives: a norm of each head times a function of its gate, or the sigmoid alone.
+
+Computed in float32 and rounded once. Gates of a feed-forward part are in `ops.elementwise`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from quire.ops.norm import rms_norm
+from quire.ops.registry import Provider, declare, register
+
+RMS_NORM_GATED = declare(
+    "rms_norm_gated",
+    "pure",
+    "run(x [T,H,D], gate [T,H,D], weight [D], eps, act) -> x / rms(x) * weight * act(gate)",
+)
+MUL_SIGMOID = declare("mul_sigmoid", "pure", "run(x [T,C], gate [T,C]) -> x * sigmoid(gate)")
+
+GATE_ACTS = ("silu", "sigmoid")
+
+
+def sigmoid(x: torch.Tensor) -> torch.Tensor:
+    """1 / (1 + exp(-x)), float32 in and out, whatever an element's place in memory."""
+    return 1.0 / torch.exp(-x).add_(1.0)
+
+
+def check_act(act: str) -> None:
+    """Raises ValueError for an act that no gate has."""
+    if act not in GATE_ACTS:
+        raise ValueError(f"unknown activation {act!r} of a gate; known: {', '.join(GATE_ACTS)}")
+
+
+@register
+class RmsNormGatedReference(Provider):
+    op = "rms_norm_gated"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        gate: torch.Tensor,
+        weight: torch.Tensor,
+        *,
+        eps: float,
+        act: str,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x / sqrt(mean(x^2) + eps) * weight * act(gate), over each head, one rounding.
+
+        x, gate [T, H, D], rows and heads may be strided; weight [D] float32. act is "silu" or "sigmoid";
+        ValueError for another. `out` may be x or gate.
+        """
+        check_act(act)
+        wide = gate.to(torch.float32)
+        share = sigmoid(wide)
+        normed = rms_norm(
+            x.to(torch.float32), weight, eps, torch.empty_like(x, dtype=torch.float32)
+        )
+        normed.mul_(wide * share if act == "silu" else share)
+        return (torch.empty_like(x) if out is None else out).copy_(normed)
+
+
+@register
+class MulSigmoidReference(Provider):
+    op = "mul_sigmoid"
+    name = "reference"
+
+    def run(
+        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x * sigmoid(gate) in x's dtype, one rounding; x, gate [T, C]. `out` may be x or gate."""
+        out = torch.empty_like(x) if out is None else out
+        return out.copy_(sigmoid(gate.to(torch.float32)).mul_(x.to(torch.float32)))
