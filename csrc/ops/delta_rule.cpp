@@ -170,7 +170,7 @@ void scan(const QuireArgs_delta_rule& args, const Tile& tile, int64_t column, co
 
 template <class T> void delta_rules(const QuireArgs_delta_rule& args, Team& team) {
   const int64_t K = lanes(args.Dk), V = lanes(args.Dv) + kStrip, size = args.Dk * args.Dv;
-  const StatePlaces places(args.plan, args.states, args.slab_bytes, args.block_bytes, args.blocks_per_slab);
+  const StatePlaces places(args);
   Tile tile;
   tile.K = K;
   tile.V = V;
@@ -179,7 +179,7 @@ template <class T> void delta_rules(const QuireArgs_delta_rule& args, Team& team
   tile.decay = tile.k + kTile * K;
   tile.v = tile.decay + kTile * K;
   float* strip = tile.v + kTile * V;
-  const int64_t pieces = places.num_sequences() * args.H;
+  const int64_t pieces = places.plan.num_sequences * args.H;
   for (int64_t piece; (piece = team.next(0)) < pieces;) {
     const int64_t head = piece % args.H;
     each_piece(places, piece / args.H, [&](int64_t begin, int64_t end, const float* source, float* target) {

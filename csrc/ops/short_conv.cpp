@@ -30,10 +30,10 @@ void convolve(const QuireArgs_short_conv& args, int64_t begin, int64_t end, int6
 }
 
 template <class T> void short_convs(const QuireArgs_short_conv& args, Team& team) {
-  const StatePlaces places(args.plan, args.states, args.slab_bytes, args.block_bytes, args.blocks_per_slab);
+  const StatePlaces places(args);
   const int64_t per_row = (args.C + kChannels - 1) / kChannels;
   vf* past = (vf*)team.own((size_t)args.W * sizeof(vf));
-  const int64_t pieces = places.num_sequences() * per_row;
+  const int64_t pieces = places.plan.num_sequences * per_row;
   for (int64_t piece; (piece = team.next(0)) < pieces;) {
     const int64_t first = piece % per_row * kChannels;
     const int64_t last = first + kChannels < args.C ? first + kChannels : args.C;

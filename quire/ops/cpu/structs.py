@@ -153,7 +153,9 @@ RECORDS: dict[str, str] = {
     # query_start [B + 1], seq_lens [B], block_table [B, table_stride] int32; slot_mapping [T] int64
     "attention_plan": "const:query_start const:seq_lens const:block_table const:slot_mapping "
     "i64:table_stride i64:num_sequences i64:num_tokens",
-    "state_plan": "const:query_start const:seq_lens const:block_table i64:table_stride i64:num_sequences i64:interval",
+    # query_start [B + 1], seq_lens [B], block_table [B, table_stride] int32, as in ops.state
+    "state_plan": "const:query_start const:seq_lens const:block_table i64:table_stride "
+    "i64:num_sequences i64:interval",
 }
 """The same for structs that arguments point to: what changes from step to step."""
 
