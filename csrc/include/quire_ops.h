@@ -62,600 +62,313 @@
   X(attention_write)
 
 typedef struct {
-  const void* x;
-  const void* weight;
-  const void* scales;
-  const void* bias;
-  const void* delta;
-  void* out;
-  int64_t rows;
-  int64_t x_stride;
-  int64_t out_stride;
-  int64_t delta_stride;
-  int64_t N;
-  int64_t K;
-  int32_t dtype;
-  int32_t format;
-  int32_t group;
-  int32_t reserved;
+  const void *x, *weight, *scales, *bias, *delta;
+  void *out;
+  int64_t rows, x_stride, out_stride, delta_stride, N, K;
+  int32_t dtype, format, group, reserved;
 } QuireArgs_linear;
 
 typedef struct {
-  const void* weight;
-  void* out;
-  int64_t N;
-  int64_t K;
-  int64_t stride;
-  int32_t dtype;
-  int32_t format;
+  const void *weight;
+  void *out;
+  int64_t N, K, stride;
+  int32_t dtype, format;
 } QuireArgs_pack_linear;
 
 typedef struct {
-  const void* table;
-  const void* chosen;
-  void* out;
-  int64_t count;
-  int64_t rows;
-  int64_t width;
-  int64_t out_stride;
+  const void *table, *chosen;
+  void *out;
+  int64_t count, rows, width, out_stride;
   float scale;
   int32_t dtype;
 } QuireArgs_take_packed;
 
 typedef struct {
-  const void* x;
-  const void* weight;
-  const void* bias;
-  const void* delta;
-  void* out;
-  int64_t rows;
-  int64_t x_stride;
-  int64_t out_stride;
-  int64_t delta_stride;
-  int64_t N;
-  int64_t K;
-  int32_t dtype;
-  int32_t format;
-  int32_t group;
-  int32_t reserved;
+  const void *x, *weight, *bias, *delta;
+  void *out;
+  int64_t rows, x_stride, out_stride, delta_stride, N, K;
+  int32_t dtype, format, group, reserved;
 } QuireArgs_linear_quantized;
 
 typedef struct {
-  const void* codes;
-  const void* scales;
-  const void* zeros;
-  void* out;
-  int64_t N;
-  int64_t K;
-  int64_t stride;
-  int32_t format;
-  int32_t group;
+  const void *codes, *scales, *zeros;
+  void *out;
+  int64_t N, K, stride;
+  int32_t format, group;
   float step;
   int32_t shift;
 } QuireArgs_pack_quantized;
 
 typedef struct {
-  const void* logits;
-  const void* bias;
-  void* ids;
-  void* weights;
-  int64_t rows;
-  int64_t E;
-  int64_t stride;
-  int64_t top_k;
-  int64_t groups;
-  int64_t top_groups;
-  int64_t group_best;
-  float scale;
-  float jitter;
-  int32_t scoring;
-  int32_t normalize;
-  int32_t dtype;
-  int32_t reserved;
+  const void *logits, *bias;
+  void *ids, *weights;
+  int64_t rows, E, stride, top_k, groups, top_groups, group_best;
+  float scale, jitter;
+  int32_t scoring, normalize, dtype, reserved;
 } QuireArgs_route;
 
 typedef struct {
-  const void* x;
-  const void* ids;
-  const void* weights;
-  const void* gate_up;
-  const void* down;
-  const void* gate_up_bias;
-  const void* down_bias;
-  void* out;
-  int64_t rows;
-  int64_t x_stride;
-  int64_t out_stride;
-  int64_t top_k;
-  int64_t E;
-  int64_t C;
-  int64_t F;
-  int64_t gate_up_bytes;
-  int64_t down_bytes;
+  const void *x, *ids, *weights, *gate_up, *down, *gate_up_bias, *down_bias;
+  void *out;
+  int64_t rows, x_stride, out_stride, top_k, E, C, F, gate_up_bytes, down_bytes;
   float limit;
-  int32_t act;
-  int32_t dtype;
-  int32_t format;
-  int32_t group;
-  int32_t reserved;
+  int32_t act, dtype, format, group, reserved;
 } QuireArgs_experts;
 
 typedef struct {
-  const void* weight;
-  const void* limits;
-  void* codes;
-  void* scales;
-  void* zeros;
-  int64_t N;
-  int64_t K;
-  int64_t stride;
-  int32_t dtype;
-  int32_t format;
-  int32_t group;
-  int32_t reserved;
+  const void *weight, *limits;
+  void *codes, *scales, *zeros;
+  int64_t N, K, stride;
+  int32_t dtype, format, group, reserved;
 } QuireArgs_round_weight;
 
 typedef struct {
-  void* failed;
-  int64_t common_bytes;
-  int64_t own_bytes;
+  void *failed;
+  int64_t common_bytes, own_bytes;
 } QuireArgs_reserve;
 
 typedef struct {
-  const void* data;
-  void* out;
+  const void *data;
+  void *out;
   int64_t bytes;
 } QuireArgs_probe_read;
 
 typedef struct {
-  void* out;
+  void *out;
   int64_t steps;
-  int32_t dtype;
-  int32_t reserved;
+  int32_t dtype, reserved;
 } QuireArgs_probe_dot;
 
 typedef struct {
-  const void* x;
-  const void* weight;
-  void* out;
-  int64_t rows;
-  int64_t heads;
-  int64_t C;
-  int64_t x_stride;
-  int64_t x_head;
-  int64_t out_stride;
-  int64_t out_head;
+  const void *x, *weight;
+  void *out;
+  int64_t rows, heads, C, x_stride, x_head, out_stride, out_head;
   float eps;
   int32_t dtype;
 } QuireArgs_rms_norm;
 
 typedef struct {
-  const void* x;
-  void* residual;
-  const void* weight;
-  void* out;
-  int64_t rows;
-  int64_t C;
-  int64_t x_stride;
-  int64_t residual_stride;
-  int64_t out_stride;
+  const void *x;
+  void *residual;
+  const void *weight;
+  void *out;
+  int64_t rows, C, x_stride, residual_stride, out_stride;
   float eps;
   int32_t dtype;
 } QuireArgs_add_rms_norm;
 
 typedef struct {
-  const void* x;
-  const void* weight;
-  const void* bias;
-  void* out;
-  int64_t rows;
-  int64_t heads;
-  int64_t C;
-  int64_t x_stride;
-  int64_t x_head;
-  int64_t out_stride;
-  int64_t out_head;
-  int64_t weight_head;
+  const void *x, *weight, *bias;
+  void *out;
+  int64_t rows, heads, C, x_stride, x_head, out_stride, out_head, weight_head;
   float eps;
   int32_t dtype;
 } QuireArgs_layer_norm;
 
 typedef struct {
-  void* x;
-  const void* positions;
-  const void* table;
-  int64_t rows;
-  int64_t heads;
-  int64_t stride;
-  int64_t head;
-  int64_t rot;
-  int64_t max_len;
-  int32_t interleaved;
-  int32_t dtype;
+  void *x;
+  const void *positions, *table;
+  int64_t rows, heads, stride, head, rot, max_len;
+  int32_t interleaved, dtype;
 } QuireArgs_rope;
 
 typedef struct {
-  void* x;
-  const void* q_weight;
-  const void* k_weight;
-  const void* positions;
-  const void* table;
-  int64_t rows;
-  int64_t heads;
-  int64_t q_heads;
-  int64_t D;
-  int64_t stride;
-  int64_t head;
-  int64_t rot;
-  int64_t max_len;
+  void *x;
+  const void *q_weight, *k_weight, *positions, *table;
+  int64_t rows, heads, q_heads, D, stride, head, rot, max_len;
   float eps;
-  int32_t interleaved;
-  int32_t dtype;
-  int32_t reserved;
+  int32_t interleaved, dtype, reserved;
 } QuireArgs_qk_rope;
 
 typedef struct {
-  const void* x;
-  const void* y;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t y_stride;
-  int64_t out_stride;
+  const void *x, *y;
+  void *out;
+  int64_t rows, width, x_stride, y_stride, out_stride;
   float scale;
   int32_t dtype;
 } QuireArgs_add;
 
 typedef struct {
-  const void* x;
-  const void* y;
-  const void* gate;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t y_stride;
-  int64_t gate_stride;
-  int64_t out_stride;
-  int32_t dtype;
-  int32_t reserved;
+  const void *x, *y, *gate;
+  void *out;
+  int64_t rows, width, x_stride, y_stride, gate_stride, out_stride;
+  int32_t dtype, reserved;
 } QuireArgs_add_gated;
 
 typedef struct {
-  const void* x;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t out_stride;
+  const void *x;
+  void *out;
+  int64_t rows, width, x_stride, out_stride;
   float factor;
   int32_t dtype;
 } QuireArgs_scale;
 
 typedef struct {
-  const void* x;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t out_stride;
+  const void *x;
+  void *out;
+  int64_t rows, width, x_stride, out_stride;
   float limit;
   int32_t dtype;
 } QuireArgs_clamp;
 
 typedef struct {
-  const void* x;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t out_stride;
+  const void *x;
+  void *out;
+  int64_t rows, width, x_stride, out_stride;
   float cap;
   int32_t dtype;
 } QuireArgs_soft_cap;
 
 typedef struct {
-  const void* x;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t out_stride;
+  const void *x;
+  void *out;
+  int64_t rows, width, x_stride, out_stride;
   int32_t dtype;
 } QuireArgs_to_float32;
 
 typedef struct {
-  const void* x;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t out_stride;
-  int32_t act;
-  int32_t dtype;
+  const void *x;
+  void *out;
+  int64_t rows, width, x_stride, out_stride;
+  int32_t act, dtype;
 } QuireArgs_act;
 
 typedef struct {
-  const void* x;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t out_stride;
-  int32_t act;
-  int32_t dtype;
+  const void *x;
+  void *out;
+  int64_t rows, width, x_stride, out_stride;
+  int32_t act, dtype;
 } QuireArgs_act_mul;
 
 typedef struct {
-  const void* x;
-  const void* chosen;
-  void* out;
-  int64_t count;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t out_stride;
+  const void *x, *chosen;
+  void *out;
+  int64_t count, rows, width, x_stride, out_stride;
   float scale;
   int32_t dtype;
 } QuireArgs_take_rows;
 
 typedef struct {
-  void* x;
-  const void* chosen;
-  const void* values;
-  int64_t count;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t values_stride;
-  int32_t dtype;
-  int32_t values_dtype;
+  void *x;
+  const void *chosen, *values;
+  int64_t count, rows, width, x_stride, values_stride;
+  int32_t dtype, values_dtype;
 } QuireArgs_put_rows;
 
 typedef struct {
-  void* buffer;
-  const void* sources;
-  const void* targets;
-  int64_t count;
-  int64_t block_bytes;
-  int64_t blocks_per_slab;
-  int64_t num_slabs;
-  int64_t slab_bytes;
+  void *buffer;
+  const void *sources, *targets;
+  int64_t count, block_bytes, blocks_per_slab, num_slabs, slab_bytes;
 } QuireArgs_copy_blocks;
 
 typedef struct {
-  const void* x;
-  const void* rows;
-  void* ids;
-  void* values;
-  int64_t count;
-  int64_t stride;
-  int64_t V;
+  const void *x, *rows;
+  void *ids, *values;
+  int64_t count, stride, V;
 } QuireArgs_argmax;
 
 typedef struct {
-  const void* x;
-  const void* params;
-  void* ids;
-  void* values;
-  int64_t count;
-  int64_t stride;
-  int64_t V;
+  const void *x, *params;
+  void *ids, *values;
+  int64_t count, stride, V;
 } QuireArgs_sample_rows;
 
 typedef struct {
-  void* x;
-  const void* params;
-  int64_t count;
-  int64_t stride;
-  int64_t V;
+  void *x;
+  const void *params;
+  int64_t count, stride, V;
 } QuireArgs_filter_rows;
 
 typedef struct {
-  void* x;
-  const void* rows;
-  const void* divisors;
-  int64_t count;
-  int64_t stride;
-  int64_t V;
+  void *x;
+  const void *rows, *divisors;
+  int64_t count, stride, V;
 } QuireArgs_divide_rows;
 
 typedef struct {
-  void* x;
-  const void* rows;
-  const void* words;
-  int64_t count;
-  int64_t stride;
-  int64_t V;
+  void *x;
+  const void *rows, *words;
+  int64_t count, stride, V;
 } QuireArgs_mask_bits;
 
 typedef struct {
-  void* x;
-  const void* rows;
-  const void* offsets;
-  const void* ids;
-  const void* values;
-  int64_t count;
-  int64_t stride;
-  int64_t V;
-  int32_t mode;
-  int32_t reserved;
+  void *x;
+  const void *rows, *offsets, *ids, *values;
+  int64_t count, stride, V;
+  int32_t mode, reserved;
 } QuireArgs_edit_ids;
 
 typedef struct {
-  void* x;
-  const void* rows;
-  const void* seen_offsets;
-  const void* seen;
-  const void* output_offsets;
-  const void* output;
-  const void* repetition;
-  const void* frequency;
-  const void* presence;
-  int64_t count;
-  int64_t stride;
-  int64_t V;
+  void *x;
+  const void *rows, *seen_offsets, *seen, *output_offsets, *output, *repetition, *frequency,
+      *presence;
+  int64_t count, stride, V;
 } QuireArgs_penalize;
 
 typedef struct {
-  const void* x;
-  const void* params;
-  const void* asked;
-  void* ids;
-  void* values;
-  void* ranks;
-  int64_t count;
-  int64_t stride;
-  int64_t V;
-  int32_t normalize;
-  int32_t reserved;
+  const void *x, *params, *asked;
+  void *ids, *values, *ranks;
+  int64_t count, stride, V;
+  int32_t normalize, reserved;
 } QuireArgs_top_logprobs;
 
 typedef struct {
-  const void* x;
-  const void* gate;
-  const void* weight;
-  void* out;
-  int64_t rows;
-  int64_t heads;
-  int64_t C;
-  int64_t x_stride;
-  int64_t x_head;
-  int64_t gate_stride;
-  int64_t gate_head;
-  int64_t out_stride;
-  int64_t out_head;
+  const void *x, *gate, *weight;
+  void *out;
+  int64_t rows, heads, C, x_stride, x_head, gate_stride, gate_head, out_stride, out_head;
   float eps;
-  int32_t silu;
-  int32_t dtype;
-  int32_t reserved;
+  int32_t silu, dtype, reserved;
 } QuireArgs_rms_norm_gated;
 
 typedef struct {
-  const void* x;
-  const void* gate;
-  void* out;
-  int64_t rows;
-  int64_t width;
-  int64_t x_stride;
-  int64_t gate_stride;
-  int64_t out_stride;
-  int32_t dtype;
-  int32_t reserved;
+  const void *x, *gate;
+  void *out;
+  int64_t rows, width, x_stride, gate_stride, out_stride;
+  int32_t dtype, reserved;
 } QuireArgs_mul_sigmoid;
 
 typedef struct {
-  const void* qkv;
-  const void* decay;
-  const void* strength;
-  const void* rate;
-  const void* bias;
-  const void* plan;
-  void* states;
-  void* out;
-  int64_t slab_bytes;
-  int64_t block_bytes;
-  int64_t blocks_per_slab;
-  int64_t qkv_stride;
-  int64_t decay_stride;
-  int64_t strength_stride;
-  int64_t out_stride;
-  int64_t Hk;
-  int64_t H;
-  int64_t Dk;
-  int64_t Dv;
-  float scale;
-  float strength_scale;
-  int32_t channels;
-  int32_t unit;
-  int32_t corrects;
-  int32_t dtype;
+  const void *qkv, *decay, *strength, *rate, *bias, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, qkv_stride, decay_stride, strength_stride,
+      out_stride, Hk, H, Dk, Dv;
+  float scale, strength_scale;
+  int32_t channels, unit, corrects, dtype;
 } QuireArgs_delta_rule;
 
 typedef struct {
-  const void* x;
-  const void* weight;
-  const void* bias;
-  const void* plan;
-  void* states;
-  void* out;
-  int64_t slab_bytes;
-  int64_t block_bytes;
-  int64_t blocks_per_slab;
-  int64_t x_stride;
-  int64_t out_stride;
-  int64_t C;
-  int64_t W;
-  int32_t dtype;
-  int32_t reserved;
+  const void *x, *weight, *bias, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, x_stride, out_stride, C, W;
+  int32_t dtype, reserved;
 } QuireArgs_short_conv;
 
 typedef struct {
-  const void* q;
-  const void* cache;
-  const void* plan;
-  const void* sinks;
-  const void* slopes;
-  void* out;
-  int64_t q_stride;
-  int64_t q_head_stride;
-  int64_t out_stride;
-  int64_t out_head_stride;
-  int64_t slab_bytes;
-  int64_t block_bytes;
-  int64_t blocks_per_slab;
-  int64_t block_size;
-  int64_t H;
-  int64_t K;
-  int64_t D;
-  int64_t Dv;
-  int64_t window;
-  float scale;
-  float softcap;
-  int32_t bidirectional;
-  int32_t dtype;
-  int32_t format;
-  int32_t reserved;
+  const void *q, *cache, *plan, *sinks, *slopes;
+  void *out;
+  int64_t q_stride, q_head_stride, out_stride, out_head_stride, slab_bytes, block_bytes,
+      blocks_per_slab, block_size, H, K, D, Dv, window;
+  float scale, softcap;
+  int32_t bidirectional, dtype, format, reserved;
 } QuireArgs_attention;
 
 typedef struct {
-  const void* k;
-  const void* v;
-  void* cache;
-  const void* plan;
-  int64_t k_stride;
-  int64_t k_head_stride;
-  int64_t v_stride;
-  int64_t v_head_stride;
-  int64_t slab_bytes;
-  int64_t block_bytes;
-  int64_t blocks_per_slab;
-  int64_t block_size;
-  int64_t K;
-  int64_t D;
-  int64_t Dv;
-  int32_t dtype;
-  int32_t format;
+  const void *k, *v;
+  void *cache;
+  const void *plan;
+  int64_t k_stride, k_head_stride, v_stride, v_head_stride, slab_bytes, block_bytes,
+      blocks_per_slab, block_size, K, D, Dv;
+  int32_t dtype, format;
 } QuireArgs_attention_write;
 
 typedef struct {
-  const void* query_start;
-  const void* seq_lens;
-  const void* block_table;
-  const void* slot_mapping;
-  int64_t table_stride;
-  int64_t num_sequences;
-  int64_t num_tokens;
+  const void *query_start, *seq_lens, *block_table, *slot_mapping;
+  int64_t table_stride, num_sequences, num_tokens;
 } Quire_attention_plan;
 
 typedef struct {
-  const void* query_start;
-  const void* seq_lens;
-  const void* block_table;
-  int64_t table_stride;
-  int64_t num_sequences;
-  int64_t interval;
+  const void *query_start, *seq_lens, *block_table;
+  int64_t table_stride, num_sequences, interval;
 } Quire_state_plan;
 
 typedef struct {

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import zlib
+from itertools import groupby
+from textwrap import wrap
 
 _MEANING = 1
 """Raised with every change of a struct's meaning that its fields do not show."""
@@ -221,7 +223,12 @@ def header() -> str:
         *((r, "Quire") for r in RECORDS),
     ]:
         lines += ["", "typedef struct {"]
-        lines += [f"  {TYPES[kind][0]} {name};" for kind, name in fields(struct)]
+        for kind, pairs in groupby(fields(struct), lambda pair: pair[0]):
+            c_type, star, _ = TYPES[kind][0].partition("*")
+            names = ", ".join(f"{star}{name}" for _, name in pairs)
+            lines += wrap(
+                f"{c_type.strip()} {names};", 100, initial_indent="  ", subsequent_indent=" " * 6
+            )
         lines += [f"}} {prefix}_{struct};"]
     lines += [
         "",
