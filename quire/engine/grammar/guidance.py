@@ -17,7 +17,14 @@ from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
 from quire.engine.grammar.backend import GrammarError, without_ids
-from quire.engine.grammar.schema import closed, has_controls, read_schema, without_idle_keywords
+from quire.engine.grammar.schema import (
+    closed,
+    counts_members,
+    has_controls,
+    read_schema,
+    without_idle_keywords,
+)
+from quire.engine.grammar.schemas.graph import narrowed
 from quire.engine.grammar.syntax import check_nesting, check_regex, quoted
 from quire.engine.grammar.tags import Lark, tag_grammar
 from quire.protocol.request import GrammarSpec
@@ -62,13 +69,49 @@ class GuidanceBackend:
     def compile(self, spec: GrammarSpec) -> GuidanceCompiled:
         """Raises GrammarError."""
         try:
-            grammar = _grammar_of(spec, self._marks)
+            grammar = self._grammar_of(spec)
         except RecursionError:
             raise GrammarError(f"the {spec.kind} constraint nests too deep") from None
         limits = llguidance.LLParserLimits(**_LIMITS)
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=limits)
         _raise_if_wrong(matcher)
         return GuidanceCompiled(matcher, self._goes_on, size_bytes=65_536 + 320 * len(spec.text))
+
+    def _grammar_of(self, spec: GrammarSpec) -> str:
+        """The constraint in llguidance's own form. Raises GrammarError."""
+        make = llguidance.LLMatcher
+        if spec.kind in ("json", "json_object"):
+            schema = '{"type": "object"}' if spec.kind == "json_object" else spec.text
+            return str(make.grammar_from_json_schema(self._json_text(schema, spec)))
+        if spec.kind == "regex":
+            check_regex(spec.text)
+            return str(make.grammar_from_regex(spec.text))
+        if spec.kind == "choice":
+            choices = json.loads(spec.text)
+            # One terminal: thousands of rules would be thousands of items a token.
+            one_of = " | ".join(quoted(one) for one in choices)
+            return str(make.grammar_from_lark(f"start: CHOICE\nCHOICE: {one_of}"))
+        if spec.kind == "grammar":
+            return str(make.grammar_from_lark(lark_of(spec.text)))
+        lark = Lark(
+            marks=self._marks,
+            schema=lambda schema: self._json_text(json.dumps(schema), spec),
+            regex=check_regex,
+            grammar=lark_of,
+        )
+        return tag_grammar(spec.text, lark)
+
+    def _json_text(self, text: str, spec: GrammarSpec) -> str:
+        """A schema as llguidance takes it: as it is where it can follow all of it, else narrowed."""
+        schema = read_schema(text)
+        if not spec.options.get("additional_properties", True):
+            schema = closed(schema)
+        plain = _with_options(without_idle_keywords(schema, _FORMATS), spec)
+        if not counts_members(schema):
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(plain)
+            if not llguidance.LLMatcher.validate_grammar(grammar, self._tokenizer):
+                return plain
+        return _with_options(narrowed(schema, _FORMATS), spec)
 
 
 class GuidanceCompiled:
@@ -147,36 +190,8 @@ def _sentence(text: str) -> str:
     return text[:300]
 
 
-def _grammar_of(spec: GrammarSpec, marks: tuple[str, ...]) -> str:
-    """The constraint in llguidance's own form. marks are tokens of the vocabulary that stand for themselves."""
-    make = llguidance.LLMatcher
-    if spec.kind in ("json", "json_object"):
-        schema = '{"type": "object"}' if spec.kind == "json_object" else spec.text
-        return str(make.grammar_from_json_schema(json_text(schema, spec)))
-    if spec.kind == "regex":
-        check_regex(spec.text)
-        return str(make.grammar_from_regex(spec.text))
-    if spec.kind == "choice":
-        choices = json.loads(spec.text)
-        # One terminal: thousands of rules would be thousands of items a token.
-        one_of = " | ".join(quoted(one) for one in choices)
-        return str(make.grammar_from_lark(f"start: CHOICE\nCHOICE: {one_of}"))
-    if spec.kind == "grammar":
-        return str(make.grammar_from_lark(lark_of(spec.text)))
-    lark = Lark(
-        marks=marks,
-        schema=lambda schema: json_text(json.dumps(schema), spec),
-        regex=check_regex,
-        grammar=lark_of,
-    )
-    return tag_grammar(spec.text, lark)
-
-
-def json_text(text: str, spec: GrammarSpec) -> str:
-    """A checked schema with the options of the spec in it."""
-    schema = without_idle_keywords(read_schema(text), _FORMATS)
-    if not spec.options.get("additional_properties", True):
-        schema = closed(schema)
+def _with_options(schema: Any, spec: GrammarSpec) -> str:
+    """The text of a schema with the options of the spec in it."""
     options: dict[str, Any] = {}
     whitespace = spec.options.get("whitespace", True)
     if whitespace is False:

@@ -11,23 +11,28 @@ from collections.abc import Callable
 from typing import Any
 
 from quire.engine.grammar.backend import GrammarError
+from quire.engine.grammar.syntax import check_regex
 
 MAX_DEPTH = 64
-MAX_LEAST = 1_000_000
-"""Most that minLength, minItems or minProperties may ask for; no context holds more."""
+MAX_COUNT = 1_000_000
+"""Most that a bound of length or of number may say, least or most; no context holds more."""
+MAX_VALUES = 10_000
+"""Values in one enum; a mask would go through all of them."""
 
 _MAPS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _DATA = ("enum", "const", "default", "examples", "required", "type")
-_LEAST = ("minLength", "minItems", "minProperties")
-_COUNTS = (*_LEAST, "maxLength", "maxItems", "maxProperties")
+_COUNTS = (
+    "minLength", "minItems", "minProperties", "maxLength", "maxItems", "maxProperties", "minContains",
+    "maxContains",
+)  # fmt: skip
 _CONTROL = re.compile(r"\\u00[01][0-9a-f]|\\u007f")
 
 
 def read_schema(text: str) -> Any:
     """The schema, an object or a truth value.
 
-    Raises GrammarError for text that is none, nests deeper than MAX_DEPTH, asks for more than
-    MAX_LEAST, or describes only documents that never end.
+    Raises GrammarError for text that is none, is beyond MAX_DEPTH, MAX_COUNT or MAX_VALUES, has a regex
+    that is too complex, or describes only documents that never end.
     """
     try:
         schema = json.loads(text)
@@ -59,6 +64,20 @@ def closed(schema: Any) -> Any:
         return one
 
     return _changed(schema, close)
+
+
+def counts_members(schema: Any) -> bool:
+    """Whether a schema in it asks for more than one member of an object, so that names must differ."""
+    found = False
+
+    def look(one: dict[str, Any]) -> dict[str, Any]:
+        nonlocal found
+        least = one.get("minProperties", 0)
+        found = found or (isinstance(least, (int, float)) and least > 1)
+        return one
+
+    _changed(schema, look)
+    return found
 
 
 def without_idle_keywords(schema: Any, formats: frozenset[str]) -> Any:
@@ -100,10 +119,17 @@ def _check_values(value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise GrammarError(f"the schema nests deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
-        for key in _LEAST:
-            least = value.get(key)
-            if isinstance(least, (int, float)) and least > MAX_LEAST:
-                raise GrammarError(f"{key} is {least}; the limit is {MAX_LEAST}")
+        for key in _COUNTS:
+            count = value.get(key)
+            if isinstance(count, (int, float)) and count > MAX_COUNT:
+                raise GrammarError(f"{key} is {count}; the limit is {MAX_COUNT}; leave it out")
+        values = value.get("enum")
+        if isinstance(values, list) and len(values) > MAX_VALUES:
+            raise GrammarError(
+                f"the schema is too complex: enum has {len(values)} values; the limit is {MAX_VALUES}"
+            )
+        if isinstance(value.get("pattern"), str):
+            check_regex(value["pattern"])
         for one in value.values():
             _check_values(one, depth + 1)
     elif isinstance(value, list):
@@ -174,7 +200,7 @@ class _Ends:
 
     def _target(self, reference: str) -> Any:
         """What a reference into the document itself means; None for any other."""
-        if not reference.startswith("#"):
+        if not reference.startswith("#") or reference[1:2] not in ("", "/"):
             return None
         found = self._root
         for part in reference[1:].split("/")[1:]:

@@ -13,11 +13,25 @@ from quire.engine.grammar.backend import GrammarError
 MAX_REPEATS = 10_000
 MAX_NESTING = 200
 
+_ESCAPED = re.compile(
+    r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL
+)  # an escape, or a class of letters
+_ENDLESS = r"(?:[*+]|\{[0-9]+,\})"
+# (a+)+ with any one thing for a; (a|a)* with any letters for a. Nothing in them repeats in the regex's own search.
+_NESTED = re.compile(
+    rf"\((?:\?:)?(?:[^()*+?{{}}|]|\((?:\?:)?[^()]{{1,200}}\)){_ENDLESS}\??\){_ENDLESS}"
+    rf"|\((?:\?:)?([^()|*+?]{{1,200}})\|\1\){_ENDLESS}"
+)
 _REPEATS = re.compile(r"\{([0-9]{1,10})(?:,([0-9]{0,10}))?\}")
 
 
 def check_regex(text: str) -> str:
-    """The regex itself. Raises GrammarError for counts and nesting beyond the limits."""
+    """The regex itself.
+
+    Raises GrammarError for counts and nesting beyond the limits, and for a group that is repeated
+    without end though it is nothing but such a repeat, as in (a+)+: readers that backtrack never come
+    to an end with it.
+    """
     for match in _REPEATS.finditer(text):
         for digits in match.groups():
             if digits and int(digits) > MAX_REPEATS:
@@ -26,6 +40,12 @@ def check_regex(text: str) -> str:
                     f"{MAX_REPEATS}"
                 )
     check_nesting(text, "regex")
+    nested = _NESTED.search(_ESCAPED.sub("e", text))
+    if nested is not None:
+        raise GrammarError(
+            f"the regex is too complex: {nested.group()[:40]!r} repeats without end what repeats without "
+            "end; the limit is one such repeat of the same thing: write a+ for (a+)+"
+        )
     return text
 
 
