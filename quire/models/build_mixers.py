@@ -13,9 +13,11 @@ import torch
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
 from quire.layers.mla import MlaLayer, MlaSizes
+from quire.layers.short_conv import ShortConvLayer
 from quire.layers.side_by_side import MixersSideBySide
 from quire.models.decoder_layers import MixerLayer
 from quire.models.parameters import named_mixers
+from quire.models.recurrent import ShortConv
 from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide
 from quire.ops.registry import Table
 from quire.quant.formats import Formats
@@ -111,8 +113,23 @@ def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
     )
 
 
+def _short_conv(parts: MixerParts, name: str, index: int, spec: ShortConv) -> MixerLayer:
+    return ShortConvLayer(
+        parts.table,
+        name,
+        index,
+        size=parts.size,
+        width=spec.width,
+        kernel=spec.kernel,
+        bias=spec.bias,
+        dtype=parts.dtype,
+        format=parts.format,
+    )
+
+
 _MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
     Attention: _attention,
     Mla: _mla,
+    ShortConv: _short_conv,
 }
 """What makes each kind of mixer: (parts, name, its number, its description)."""

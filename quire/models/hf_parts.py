@@ -73,18 +73,20 @@ def moe_layers(hf: HfConfig, part: Moe, dense: FeedForward | None) -> list[FeedF
 
 def sliding_layers(hf: HfConfig, default: Callable[[int], bool]) -> list[bool]:
     """For each layer whether it has a window: as `layer_types` says, else `default(layer)`."""
+    kinds = ("full_attention", "sliding_attention")
+    names = layer_kinds(hf, kinds, lambda index: kinds[default(index)])
+    return [LAYER_KINDS[name] for name in names]
+
+
+def layer_kinds(hf: HfConfig, kinds: tuple[str, ...], default: Callable[[int], str]) -> list[str]:
+    """The kind of each layer, one of `kinds`: as `layer_types` says, else `default(layer)`."""
     num_layers = hf.int_("num_hidden_layers")
-    names = hf.strings("layer_types")
-    if names is None:
-        return [default(index) for index in range(num_layers)]
-    unknown = sorted(set(names) - LAYER_KINDS.keys())
-    if unknown:
-        raise hf.refuse(
-            "layer_types", f"this architecture has {', '.join(LAYER_KINDS)} layers only"
-        )
+    names = hf.strings("layer_types") or [default(index) for index in range(num_layers)]
+    if set(names) - set(kinds):
+        raise hf.refuse("layer_types", f"this architecture has {', '.join(kinds)} layers only")
     if len(names) != num_layers:
         raise hf.refuse("layer_types", f"it must have num_hidden_layers {num_layers} entries")
-    return [LAYER_KINDS[name] for name in names]
+    return names
 
 
 def rope(

@@ -12,10 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from quire.models.parameters import Parameter, parameters
-from quire.models.spec import DecoderSpec, Moe, Placement
+from quire.models.recurrent import GatedDeltaNet
+from quire.models.spec import Attention, DecoderSpec, Mla, Moe, Placement
 from quire.protocol.errors import ModelLoadError
 
-Fold = Literal["none", "add_one", "gather_heads", "gather_quarters", "split_turns", "unit_rows"]
+Fold = Literal[
+    "none",
+    "add_one",
+    "exp",
+    "gather_heads",
+    "gather_quarters",
+    "split_turns",
+    "unit_rows",
+    "first_halves",
+    "second_halves",
+]
+_HALVES = ("first_halves", "second_halves")
+_OF_HEADS = ("gather_heads", *_HALVES)
 _SHOWN = 3  # tensor names told in an error; the rest is counted
 
 
@@ -27,13 +40,14 @@ class Rule:
                     source without the expert's number holds all experts along its first axis.
     parts           which stacked parts it fills, in order; several parts split a fused tensor.
     transpose       the checkpoint holds [in, out].
-    fold            "add_one": the layer computes with 1 + w. "gather_heads": the checkpoint holds
-                    the q heads that share the first k and v, that k and that v, then those of the second,
-                    and so on. "gather_quarters": a quarter of the heads of q, of v, of k, then the next
-                    quarter. "split_turns": the rows of two parts take turns. "unit_rows": each row is
-                    divided by its length.
+    fold            "add_one": the layer computes with 1 + w; "exp": with e^w. "gather_heads": the checkpoint
+                    holds the q heads that share the first k and v, that k and that v, then those of the
+                    second, and so on; likewise other parts by heads of k. "gather_quarters": a quarter of the
+                    heads of q, of v, of k, then the next quarter. "split_turns": the rows of two parts take
+                    turns. "first_halves", "second_halves": of the rows of each head, twice as many as are
+                    wanted. "unit_rows": each row is divided by its length.
     skip            rows at the start of the checkpoint's tensor that are left out.
-    nested          the checkpoint's tensor has an axis of one before the others.
+    squeeze         axes of one in the checkpoint's tensor do not count.
     flat            the rows of one expert follow those of another: the experts have no axis of their own.
     placement       of the layers that it is for; None: of all.
     A rule whose target the description does not have is not used.
@@ -46,7 +60,7 @@ class Rule:
     fold: Fold = "none"
     skip: int = 0
     placement: Placement | None = None
-    nested: bool = False
+    squeeze: bool = False
     flat: bool = False
 
 
@@ -106,7 +120,8 @@ class WeightMap:
 class Piece:
     """A rule with its numbers filled in: `shape` is what the checkpoint must hold.
 
-    groups  heads of k, where the fold is about heads.
+    shape without axes of one if `squeeze`.
+    sizes, groups  rows of each part; heads of k, or of q, where the fold is about heads.
     expert  which slice along the first axis is read, or, if `flat` is not 0, which of so many rows; None is all.
     """
 
@@ -116,9 +131,9 @@ class Piece:
     transpose: bool
     fold: Fold
     skip: int = 0
-    nested: bool = False
+    squeeze: bool = False
     flat: int = 0
-    head_size: int = 0
+    sizes: tuple[int, ...] = ()
     groups: int = 1
     expert: int | None = None
 
@@ -138,8 +153,7 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
             for expert in range(_num_experts(spec, number) if "{expert}" in rule.target else 1):
                 target = rule.target.format(layer=number, expert=expert)
                 if target in table:
-                    heads = [one.head_size for one in spec.layers[number].attentions]
-                    piece = _piece(rule, table[target], max(heads, default=0))
+                    piece = _piece(rule, table[target], _groups(spec, number, rule.fold))
                     if "{expert}" in rule.target and "{expert}" not in rule.source:
                         piece = _slice(piece, expert, _num_experts(spec, number), flat=rule.flat)
                     source = rule.source.format(layer=number, expert=expert)
@@ -173,9 +187,10 @@ def match(
             "the files are incomplete or belong to another model"
         )
     for piece in pieces:
-        if shapes[piece.source] != piece.shape:
+        found = shapes[piece.source]
+        if (tuple(n for n in found if n != 1) if piece.squeeze else found) != piece.shape:
             raise ModelLoadError(
-                f"tensor {piece.source!r} has shape {list(shapes[piece.source])}, "
+                f"tensor {piece.source!r} has shape {list(found)}, "
                 f"but config.json implies {list(piece.shape)}"
             )
     used = {piece.source for piece in pieces}
@@ -195,6 +210,16 @@ def _num_experts(spec: DecoderSpec, layer: int) -> int:
     return part.num_experts if isinstance(part, Moe) else 0
 
 
+def _groups(spec: DecoderSpec, layer: int, fold: Fold) -> int:
+    """Heads of k in the mixer of a layer, or of q where the fold is about those."""
+    for mixer in spec.layers[layer].mixers if fold in _OF_HEADS else ():
+        if isinstance(mixer, Attention | Mla):
+            return mixer.num_kv_heads if fold == "gather_heads" else mixer.num_heads
+        if isinstance(mixer, GatedDeltaNet):
+            return mixer.key_heads
+    return 1
+
+
 def _slice(piece: Piece, expert: int, num_experts: int, *, flat: bool) -> Piece:
     """One expert's piece of a tensor that holds all of them."""
     rows, *rest = piece.shape
@@ -203,23 +228,27 @@ def _slice(piece: Piece, expert: int, num_experts: int, *, flat: bool) -> Piece:
     return replace(piece, shape=(num_experts, *piece.shape), expert=expert)
 
 
-def _piece(rule: Rule, parameter: Parameter, head_size: int) -> Piece:
+def _piece(rule: Rule, parameter: Parameter, groups: int) -> Piece:
     chosen = [parameter.parts[part] for part in rule.parts if part < len(parameter.parts)]
     if len(chosen) != len(rule.parts):
         raise ValueError(
             f"the weight map names parts {rule.parts} of {rule.target}, which it does not have"
         )
-    shape = (rule.skip + sum(part[0] for part in chosen), *chosen[0][1:])
+    halves = 2 if rule.fold in _HALVES else 1
+    sizes = tuple(part[0] for part in chosen)
+    shape = (rule.skip + halves * sum(sizes), *chosen[0][1:])
+    if rule.squeeze:
+        shape = tuple(n for n in shape if n != 1)
     return Piece(
         source=rule.source,
         parts=rule.parts,
-        shape=(1,) * rule.nested + (shape[::-1] if rule.transpose else shape),
+        shape=shape[::-1] if rule.transpose else shape,
         transpose=rule.transpose,
         fold=rule.fold,
         skip=rule.skip,
-        nested=rule.nested,
-        head_size=head_size,
-        groups=chosen[1][0] // head_size if rule.fold == "gather_heads" else 1,
+        squeeze=rule.squeeze,
+        sizes=sizes,
+        groups=groups,
     )
 
 

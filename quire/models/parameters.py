@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
-from quire.models.recurrent import Mamba1, Mamba2
+from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, ShortConv
 from quire.models.spec import (
     Attention,
     DecoderSpec,
@@ -214,6 +214,36 @@ def _mamba1(table: dict[str, Parameter], prefix: str, spec: Mamba1, width: int) 
     table[f"{prefix}.skip"] = Parameter(((spec.inner,),), "state")
 
 
+def _short_conv(table: dict[str, Parameter], prefix: str, spec: ShortConv, width: int) -> None:
+    group: ParameterGroup = "recurrent"
+    table[f"{prefix}.in.weight"] = Parameter(((spec.width, width),) * 3, group)
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.width),), group)
+    if spec.bias:
+        table[f"{prefix}.in.bias"] = Parameter(((spec.width,),) * 3, group)
+        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
+    _convolution(table, f"{prefix}.conv", spec.width, spec.kernel, spec.bias)
+
+
+def _delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, width: int) -> None:
+    group: ParameterGroup = "recurrent"
+    mixed = (spec.keys, spec.keys, spec.values)  # q, k and v
+    heads, decays = spec.num_heads, spec.num_heads * (spec.key_size if spec.rank else 1)
+    rows = mixed if spec.rank else (*mixed, spec.values)  # and the gates
+    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
+    small = (
+        (heads, spec.rank, spec.rank) if spec.rank else (heads, heads)
+    )  # strengths, decays, gates
+    table[f"{prefix}.steps.weight"] = Parameter(tuple((n, width) for n in small), "latent")
+    if spec.rank:
+        table[f"{prefix}.decay_up.weight"] = Parameter(((decays, spec.rank),), "latent")
+        table[f"{prefix}.gate_up.weight"] = Parameter(((spec.values, spec.rank),), "latent")
+    table[f"{prefix}.conv.weight"] = Parameter(tuple((n, spec.kernel) for n in mixed), "state")
+    table[f"{prefix}.rate"] = Parameter(((heads,),), "state")
+    table[f"{prefix}.decay_bias"] = Parameter(((decays,),), "state")
+    table[f"{prefix}.norm.weight"] = Parameter(((spec.value_size,),), "norm")
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.values),), group)
+
+
 def _convolution(
     table: dict[str, Parameter], prefix: str, channels: int, kernel: int, bias: bool
 ) -> None:
@@ -225,6 +255,8 @@ def _convolution(
 _MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     Attention: _attention,
     Mla: _mla,
+    ShortConv: _short_conv,
+    GatedDeltaNet: _delta_net,
     Mamba1: _mamba1,
     Mamba2: _mamba2,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 from quire.protocol.cache import CacheKind
 
@@ -37,6 +38,80 @@ class Recurrent(ABC):
         """Bytes of all its states in a block."""
         sizes = (4 * prod(shape) for shape in self.states())
         return sum(-(-size // _STATE_ALIGNMENT) * _STATE_ALIGNMENT for size in sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortConv(Recurrent):
+    """Each of `width` channels mixes its last `kernel` inputs, between two gates. Source: arXiv 2511.23404.
+
+    bias  of the products into and out of it, and of the convolution.
+    """
+
+    width: int
+    kernel: int
+    bias: bool = False
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The inputs before a token [kernel - 1, width]."""
+        return ((self.kernel - 1, self.width),)
+
+    def inputs(self) -> tuple[int, ...]:
+        return (self.width,)
+
+    def room(self) -> int:
+        return 4 * self.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedDeltaNet(Recurrent):
+    """A matrix [key_size, value_size] for each head, by the rule of `ops.delta_rule`, normed and gated.
+
+    key_heads   heads of queries and keys, each of which serves as many neighbouring heads.
+    kernel      tokens that the convolution before it sees, the newest included.
+    rank        0: one decay a head; else one for each channel of a key, made, like the gates, by two products
+                of which the first gives so many numbers. Sources: arXiv 2412.06464, 2510.26692.
+    strength    the most that a token's strength can be.
+    gate        what the normed result is multiplied with: silu or sigmoid of a gate.
+    """
+
+    key_heads: int
+    num_heads: int
+    key_size: int
+    value_size: int
+    kernel: int = 4
+    rank: int = 0
+    strength: float = 1.0
+    gate: Literal["silu", "sigmoid"] = "silu"
+    norm_eps: float = 1e-6
+
+    @property
+    def keys(self) -> int:
+        """Numbers of a token's keys."""
+        return self.key_heads * self.key_size
+
+    @property
+    def values(self) -> int:
+        """Numbers of a token's values, and of the result."""
+        return self.num_heads * self.value_size
+
+    @property
+    def convolved(self) -> int:
+        """Channels of the convolution: queries, keys and values."""
+        return 2 * self.keys + self.values
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The window of the convolution [kernel - 1, channels], and the heads' matrices."""
+        return (
+            (self.kernel - 1, self.convolved),
+            (self.num_heads, self.key_size, self.value_size),
+        )
+
+    def inputs(self) -> tuple[int, ...]:
+        return (self.values, self.rank) if self.rank else (self.values,)
+
+    def room(self) -> int:
+        decays = self.num_heads * (self.key_size if self.rank else 1)
+        return 2 * self.convolved + 3 * self.values + self.num_heads + 2 * self.rank + decays
 
 
 @dataclass(frozen=True, kw_only=True)

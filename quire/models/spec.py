@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from quire.models.recurrent import Mamba1, Mamba2, Recurrent
+from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, Recurrent, ShortConv
 from quire.protocol.cache import CacheKind
 
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "swiglu_clamped"]
@@ -220,11 +220,11 @@ class SideBySide:
     scales  for each mixer the factor of its result.
     """
 
-    parts: tuple[Attention | Mla | Mamba1 | Mamba2, ...]
+    parts: tuple[Attention | Mla | ShortConv | GatedDeltaNet | Mamba1 | Mamba2, ...]
     scales: tuple[float, ...]
 
 
-Mixer = Attention | Mla | Mamba1 | Mamba2
+Mixer = Attention | Mla | ShortConv | GatedDeltaNet | Mamba1 | Mamba2
 """What keeps something of a token for later ones."""
 
 

@@ -284,11 +284,14 @@ def write_checkpoint(
                 weight.copy_(0.4 * noise)
             else:
                 in_size = weight.shape[0 if config["model_type"] == "gpt2" else 1]
+                in_size = (
+                    weight.shape[-1] if name.endswith(("conv.weight", "conv1d.weight")) else in_size
+                )
                 weight.copy_(1.5 * noise / in_size**0.5)
             if any(part in name for part in WRITERS):
                 weight.mul_(quiet)
         for name, bias in (*model.named_buffers(), *model.named_parameters()):
-            if "correction_bias" in name:  # a buffer in most families
+            if "correction_bias" in name or "expert_bias" in name:  # a buffer in most families
                 bias.copy_(0.3 * torch.randn(bias.shape, generator=generator))
     model.save_pretrained(folder, **save)
     (folder / "config.json").write_text(text)

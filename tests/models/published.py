@@ -17,6 +17,7 @@ SOURCES: dict[str, str] = json.loads((CONFIGS.parent / "sources.json").read_text
 biases and positions). The files that are not named here were written from what is publicly known of them."""
 
 _SMALL = {
+    "block_ff_dim": 80,
     "vocab_size": 97,
     "hidden_size": 64,
     "intermediate_size": 80,
@@ -70,6 +71,7 @@ FEWER = {
     "FlexOlmoForCausalLM": 2,
     "MiniCPM3ForCausalLM": 1,
     "DbrxForCausalLM": 2,
+    "Lfm2MoeForCausalLM": 1,
     "ExaoneMoeForCausalLM": 0,
     "ExaoneMoEForCausalLM": 1,
     "DeepseekV32ForCausalLM": 2,

@@ -13,6 +13,7 @@ import torch
 
 from quire.models.architectures import bert
 from quire.models.cache_need import cache_groups
+from quire.models.recurrent import Recurrent
 from quire.models.registry import ARCHITECTURES
 from quire.models.spec import Mla
 from tests.e2e import driver
@@ -63,13 +64,19 @@ def test_every_architecture_is_here() -> None:
 def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> None:
     spec = spec_of(CASES[name].config)
     groups = cache_groups(spec, block_size=16, dtype_bytes=4, max_model_len=256)
-    assert sorted(layer for group in groups for layer in group.layers) == [0, 1]
-    windows = [layer.mixer.window for layer in spec.layers]
-    assert len(groups) == len(set(windows))
-    assert (any(windows)) == (name in WINDOWED)
+    mixers = spec.mixers
+    assert sorted(one for group in groups for one in group.layers) == list(range(len(mixers)))
+    states = {number for number, one in enumerate(mixers) if isinstance(one, Recurrent)}
+    if states:
+        last, groups = groups[-1], groups[:-1]
+        assert set(last.layers) == states
+        assert last.state_bytes == sum(mixers[one].state_bytes for one in states)
+    windows = {one: mixers[one].window for one in range(len(mixers)) if one not in states}
+    assert len(groups) == len(set(windows.values()))
+    assert (any(windows.values())) == (name in WINDOWED)
     for group in groups:
         assert {windows[layer] for layer in group.layers} == {group.window}
-        mixer = spec.layers[group.layers[0]].mixer
+        mixer = mixers[group.layers[0]]
         per_layer = 2 * mixer.num_kv_heads * mixer.head_size * 4
         if isinstance(mixer, Mla):  # the latent, a key with a position, and the latent again
             per_layer = (2 * mixer.kv_rank + mixer.rope.dim) * 4

@@ -137,8 +137,8 @@ def test_heads_that_stand_together_are_taken_apart(tmp_path: Path) -> None:
         {"w": heads.view(24, 6), "b": heads[..., 0].reshape(24).clone()}, tmp_path / "a.safetensors"
     )
     pieces = [
-        Piece("w", (0, 1, 2), (24, 6), False, "gather_heads", head_size=4, groups=2),
-        Piece("b", (0, 1, 2), (24,), False, "gather_heads", head_size=4, groups=2),
+        Piece("w", (0, 1, 2), (24, 6), False, "gather_heads", sizes=(8, 8, 8), groups=2),
+        Piece("b", (0, 1, 2), (24,), False, "gather_heads", sizes=(8, 8, 8), groups=2),
         Piece("w", (0,), (24, 6), False, "none", skip=2),
     ]
     weight, bias, cut = (
@@ -147,6 +147,16 @@ def test_heads_that_stand_together_are_taken_apart(tmp_path: Path) -> None:
     assert torch.equal(weight, torch.cat([heads[:, part].reshape(8, 6) for part in range(3)]))
     assert torch.equal(bias, weight[:, 0])
     assert torch.equal(cut, heads.view(24, 6)[2:])
+    halves = [
+        folded(heads.view(24, 6), Piece("w", (0,), (24, 6), False, fold, groups=3))
+        for fold in ("first_halves", "second_halves")
+    ]
+    both = heads.view(3, 2, 4, 6)  # [H, 2, D, C]
+    assert torch.equal(
+        torch.stack(halves, 1), both.transpose(0, 1).reshape(2, 12, 6).transpose(0, 1)
+    )
+    taps = folded(heads.view(24, 1, 6), Piece("w", (0,), (24, 6), False, "exp", squeeze=True))
+    assert torch.equal(taps, heads.view(24, 6).exp())
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("gpt2", "transformer."), ("opt", "model.")])

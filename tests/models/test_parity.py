@@ -14,7 +14,7 @@ from quire.models.hf_config import HfConfig
 from quire.models.names import WeightMap, expand
 from quire.models.parameters import NORM_PLACES, parameters
 from quire.models.registry import ARCHITECTURES
-from quire.models.spec import DecoderSpec, LongRopeScaling, Mla, Rope, YarnScaling
+from quire.models.spec import DecoderSpec, LayerSpec, LongRopeScaling, Mla, Rope, YarnScaling
 from quire.ops.registry import Table
 from quire.protocol.errors import ModelLoadError
 from tests.models import harness
@@ -24,7 +24,7 @@ from tests.models.families import CASES
 TOLERANCE = 1e-4
 VISIBLE = 100 * TOLERANCE
 FAMILIES = ["llama", "qwen3", "gemma2", "granite", "olmo2", "cohere", "gpt2", "opt", "gpt_neox"]
-FAMILIES += ["qwen2_moe", "granite_moe", "deepseek_v3"]
+FAMILIES += ["qwen2_moe", "granite_moe", "deepseek_v3", "lfm2"]
 """One case for each layer class, kind of norm and feed-forward part."""
 
 
@@ -103,11 +103,11 @@ def mutations(spec: DecoderSpec) -> Iterator[tuple[str, DecoderSpec]]:
             lambda new: replace(layer, feed_forward=new),
         ),
         "rope": lambda layer: (
-            layer.mixer.rope,
+            rope_of(layer),
             lambda new: replace(layer, mixer=replace(layer.mixer, rope=new)),
         ),
         "scaling": lambda layer: (
-            layer.mixer.rope and layer.mixer.rope.scaling,
+            rope_of(layer) and rope_of(layer).scaling,
             lambda new: replace(
                 layer,
                 mixer=replace(layer.mixer, rope=replace(layer.mixer.rope, scaling=new)),
@@ -126,12 +126,22 @@ def mutations(spec: DecoderSpec) -> Iterator[tuple[str, DecoderSpec]]:
             yield f"{part}.{name}", replace(spec, layers=tuple(layers))
 
 
+def rope_of(layer: LayerSpec) -> Any:
+    """The positions of a layer that has one mixer of attention."""
+    return getattr(layer.mixer, "rope", None)
+
+
 SHAPES = {"vocab_size", "hidden_size", "max_position_embeddings", "num_heads", "num_kv_heads"}
 SHAPES |= {
     "num_experts",
     "head_size",
     "q_rank",
     "kv_rank",
+    "kernel",
+    "key_heads",
+    "key_size",
+    "value_size",
+    "rank",
     "nope_size",
     "out_size",
     "width",
@@ -164,7 +174,7 @@ def spec_of(config: dict[str, Any]) -> DecoderSpec:
 
 def has_one_group(config: dict[str, Any]) -> bool:
     """Whether all heads share k and v: taking them apart then changes nothing."""
-    return spec_of(config).layers[0].mixer.num_kv_heads == 1
+    return any(mixer.num_kv_heads == 1 for mixer in spec_of(config).attentions[:1])
 
 
 def all_mutations() -> list[Any]:

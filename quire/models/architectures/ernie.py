@@ -67,7 +67,7 @@ MOE_NAMES = LLAMA_NAMES.with_rules(
     Rule(
         "model.layers.{layer}.mlp.moe_statics.e_score_correction_bias",
         "layers.{layer}.feed_forward.choice.bias",
-        nested=True,
+        squeeze=True,
     ),
 )
 

@@ -241,13 +241,16 @@ class DummySource:
 
 def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     """A checkpoint tensor as the decoder wants it: cut, turned, constants folded in (in float32)."""
-    tensor = tensor[0] if piece.nested else tensor[piece.skip :]
+    tensor = (tensor.squeeze() if piece.squeeze else tensor)[piece.skip :]
     if piece.transpose:
         tensor = tensor.t()
     if piece.fold == "gather_heads":
-        heads = tensor.reshape(piece.groups, -1, piece.head_size, *tensor.shape[1:])
-        sides = (heads[:, :-2], heads[:, -2:-1], heads[:, -1:])  # [K, heads, D, ...] each
-        tensor = torch.cat([side.flatten(0, 2) for side in sides])
+        heads = tensor.reshape(piece.groups, -1, *tensor.shape[1:])  # [K, rows that share a k, ...]
+        parts = torch.split(heads, [rows // piece.groups for rows in piece.sizes], dim=1)
+        tensor = torch.cat([part.flatten(0, 1) for part in parts])
+    if piece.fold in ("first_halves", "second_halves"):
+        halves = tensor.reshape(piece.groups, 2, -1, *tensor.shape[1:])
+        tensor = halves[:, int(piece.fold == "second_halves")].flatten(0, 1)
     if piece.fold == "gather_quarters":
         quarters = tensor.reshape(4, 3, -1, *tensor.shape[1:])
         tensor = quarters[:, [0, 2, 1]].transpose(0, 1).flatten(0, 2)
@@ -257,6 +260,8 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
         tensor = torch.cat((tensor[0::2], tensor[1::2]))
     if piece.fold == "add_one":
         tensor = tensor.float() + 1.0
+    if piece.fold == "exp":
+        tensor = tensor.float().exp()
     return tensor
 
 
