@@ -56,6 +56,7 @@ class ModelConfig:
             *("gguf", "compressed-tensors", "gptq", "gptq_marlin", "auto_gptq"),
             *("awq", "awq_marlin", "cpu_awq", "bitsandbytes", "mxfp4"),
             *("fbgemm_fp8", "ptpc_fp8", "modelopt", "modelopt_fp4"),
+            *("auto-round", "intel/auto-round", "inc", "hqq", "quark", "torchao"),
         ),
         short="-q",
     )

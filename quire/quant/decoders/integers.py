@@ -29,11 +29,13 @@ def gptq(
 def awq(
     members: Members, stored: StoredTensor, dtype: torch.dtype
 ) -> torch.Tensor | QuantizedWeight:
-    """Words along the columns [K, N / 8], eight columns in an order of their own."""
+    """Words along the columns [K, N / 8], eight columns in an order of their own; signed ones from -8."""
+    order = range(8) if stored.options.get("in_order") else _AWQ_ORDER
+    middle = 8 if stored.options.get("signed") else 0
 
     def unpacked(words: torch.Tensor) -> torch.Tensor:
         found = fields(words, 4).view(words.shape[0], -1, 8)
-        return found[..., list(_AWQ_ORDER)].flatten(1).t()
+        return found[..., list(order)].flatten(1).t() ^ middle
 
     zeros = unpacked(members["zeros"]) if "zeros" in members else None
     return assemble(unpacked(members["codes"]), members["scales"].t(), zeros, None, stored, dtype)
@@ -62,6 +64,16 @@ def signed_bytes(
     if isinstance(zeros, int):
         zeros = torch.zeros(1, 1, dtype=torch.int16)
     return assemble(codes, _columns(members["scales"], rows), zeros, None, stored, dtype)
+
+
+def hqq(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+    """Lines of codes in words, the first share of the lines highest; scale and zero of each line or column."""
+    bits, words = stored.options["bits"], members["codes"].to(torch.int32)
+    shares = 10 if bits == 3 else 8 // bits
+    ones = [words >> bits * (shares - 1 - share) & (1 << bits) - 1 for share in range(shares)]
+    codes = torch.cat(ones)[: stored.options["lines"]].to(torch.float32)
+    numbers = (codes - members["zeros"].to(torch.float32)) * members["scales"].to(torch.float32)
+    return numbers.reshape(stored.shape)
 
 
 def rows_of_127(

@@ -58,6 +58,7 @@ DECODERS: dict[str, Callable[[Members, StoredTensor, torch.dtype], Decoded]] = {
     "awq": integers.awq,
     "packed_rows": integers.packed_rows,
     "bytes": integers.signed_bytes,
+    "hqq": integers.hqq,
     "rows_of_127": integers.rows_of_127,
     "float8": floats.float8,
     "float4": floats.float4,

@@ -13,10 +13,13 @@ from quire.quant.formats import Format, FormatTable
 from quire.quant.schemes.bitsandbytes import bitsandbytes
 from quire.quant.schemes.compressed_tensors import compressed_tensors
 from quire.quant.schemes.float8 import float8
-from quire.quant.schemes.gptq import awq, gptq
+from quire.quant.schemes.gptq import auto_round, awq, gptq
+from quire.quant.schemes.hqq import hqq
 from quire.quant.schemes.mxfp4 import mxfp4
 from quire.quant.schemes.online import SCHEMES, OnlineScheme, online_scheme
 from quire.quant.schemes.parts import Infos, Read
+from quire.quant.schemes.quark import quark
+from quire.quant.schemes.torchao import torchao
 from quire.quant.stored import StoredTensor
 
 Reader = Callable[[Mapping[str, Any], Infos, Read], dict[str, StoredTensor]]
@@ -32,6 +35,10 @@ READERS: dict[str, Reader] = {
     "awq": awq,
     "bitsandbytes": bitsandbytes,
     "mxfp4": mxfp4,
+    "auto-round": auto_round,
+    "hqq": hqq,
+    "quark": quark,
+    "torchao": torchao,
 }
 """By `quant_method`."""
 
@@ -40,6 +47,8 @@ ALIASES = {
     "gptq_marlin": "gptq",
     "auto_gptq": "gptq",
     "cpu_awq": "awq",
+    "intel/auto-round": "auto-round",
+    "inc": "auto-round",
     "fbgemm_fp8": "fp8",
     "ptpc_fp8": "fp8",
     "modelopt": "fp8",

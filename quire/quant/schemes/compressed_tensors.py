@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quire.quant.formats import PLAIN, Format, Inputs
+from quire.quant.formats import PLAIN, Format
 from quire.quant.schemes.float8 import four_bits, scaled
+from quire.quant.schemes.inputs import rounded_inputs
 from quire.quant.schemes.parts import (
     Infos,
     Read,
@@ -20,7 +21,6 @@ from quire.quant.schemes.parts import (
     integer_format,
     member,
     names_layer,
-    one_number,
     whole,
 )
 from quire.quant.stored import StoredTensor
@@ -144,39 +144,6 @@ def _packed(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor
     )
 
 
-def _inputs(
-    infos: Infos, read: Read, stem: str, inputs: Mapping[str, Any]
-) -> tuple[Inputs, tuple[float, int] | None]:
-    """How rows are rounded, and step and shift where those are the checkpoint's.
-
-    A scale that all rows of a batch would share is one for each row here, or answers would depend on others.
-    """
-    if not inputs:
-        return "", None
-    kind = inputs.get("type", "int"), inputs.get("num_bits", 8)
-    strategy, dynamic = inputs.get("strategy"), inputs.get("dynamic", False)
-    if (
-        kind != ("int", 8)
-        or strategy not in ("token", "tensor", None)
-        or dynamic not in (True, False)
-    ):
-        raise ValueError(
-            f"{stem}: inputs of {kind[1]} bits, type {kind[0]!r}, strategy {strategy!r}, dynamic {dynamic!r}, "
-            "are not computed with int8 weights; int of 8 bits by token or tensor are"
-        )
-    symmetric = inputs.get("symmetric", True) is not False
-    if dynamic:
-        return "row" if symmetric else "row_zp", None
-    scale, zero = f"{stem}.input_scale", f"{stem}.input_zero_point"
-    if scale not in infos:
-        raise ValueError(f"the checkpoint lacks the tensor {scale!r}, which static inputs need")
-    step = one_number(infos, read, scale)
-    shift = 0.0 if symmetric or zero not in infos else one_number(infos, read, zero)
-    if not 2.0**-100 <= step < float("inf") or not -128 <= shift <= 127:
-        raise ValueError(f"{stem}: inputs have the scale {step} and the zero point {shift}")
-    return "fixed", (step, int(shift))
-
-
 def _integers(
     infos: Infos, read: Read, stem: str, weights: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> StoredTensor:
@@ -198,7 +165,7 @@ def _integers(
         members["unused"] = zeros
     group = group_of(depth, size)
     plain_format = has_zeros or group is None
-    rounding, scale = _inputs(infos, read, stem, inputs)
+    rounding, scale = rounded_inputs(infos, read, stem, inputs)
     return StoredTensor(
         (rows, depth),
         members,

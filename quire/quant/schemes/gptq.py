@@ -1,11 +1,12 @@
-"""GPTQ and AWQ checkpoints: packed words of 32 bits, zero points, and an order of columns.
+"""GPTQ, AWQ and AutoRound checkpoints: packed words of 32 bits, zero points, and an order of columns.
 
 Unpacking is `quant.decoders.integers`'. Sources: the layouts of AutoGPTQ (both versions of its zero
-points) and of AutoAWQ's "gemm" kernels.
+points), of AutoAWQ's "gemm" kernels, and of AutoRound's exports, which are these.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,11 +27,12 @@ def gptq(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, Sto
         raise ValueError(
             f"quantization_config: checkpoint_format {version!r} is not read; gptq and gptq_v2 are"
         )
-    bits, size = whole(settings, ("bits",)), whole(settings, ("group_size",), -1)
-    symmetric = settings.get("sym", True) is not False
     in_order = not settings.get("desc_act")
     found = {}
     for stem in stems(infos, "qweight"):
+        own_settings = {**settings, **_settings_of(stem, settings)}
+        bits, size = whole(own_settings, ("bits",)), whole(own_settings, ("group_size",), -1)
+        symmetric = own_settings.get("sym", True) is not False
         words, columns = _matrix(infos, f"{stem}.qweight")
         own, depth = bits, words * 32 // bits
         index = infos.get(f"{stem}.g_idx")
@@ -95,6 +97,36 @@ def awq(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, Stor
             format=integer_format(4, depth, size, has_zeros=has_zeros),
         )
     return collect(infos, found)
+
+
+def auto_round(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
+    """The weights of an AutoRound export, whose packing_format says whose layout it has.
+
+    "auto_round" alone is GPTQ's with zero points as they are; with "gptq" they are less one.
+    """
+    packing = str(settings.get("packing_format", "auto_round:gptq"))
+    if settings.get("act_bits", 16) not in (None, 16) or settings.get("rotation_config"):
+        raise ValueError("quantization_config: AutoRound with fewer bits of inputs is not read")
+    if "awq" in packing:
+        return awq({**settings, "version": "gemm"}, infos, read)
+    version = "gptq_v2" if "gptq" not in packing or "gptqmodel" in packing else "gptq"
+    if packing.partition(":")[0] != "auto_round":
+        raise ValueError(
+            f"quantization_config: packing_format {packing!r} is not read; auto_round is, with gptq or awq"
+        )
+    return gptq({**settings, "checkpoint_format": version}, infos, read)
+
+
+def _settings_of(stem: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What AutoRound says of a layer of its own, by its name or an expression for it."""
+    for name, one in (settings.get("extra_config") or {}).items():
+        try:
+            is_meant = name == stem or re.fullmatch(name, stem) is not None
+        except re.error:
+            is_meant = False
+        if is_meant and isinstance(one, dict):
+            return {key: value for key, value in one.items() if value is not None}
+    return {}
 
 
 def _groups(depth: int, size: int) -> int:

@@ -53,7 +53,16 @@ def member(infos: Infos, name: str, shape: tuple[int, ...], elements: Iterable[s
 def one_number(infos: Infos, read: Read, name: str) -> float:
     """The only number of a small tensor. Raises ValueError if it has others, or a type that is not known."""
     info = infos[name]
-    kinds = {"F32": "<f", "F16": "<e", "BF16": "<f", "I8": "<b", "I32": "<i", "I64": "<q"}
+    kinds = {
+        "F32": "<f",
+        "F16": "<e",
+        "BF16": "<f",
+        "U8": "<B",
+        "BOOL": "<B",
+        "I8": "<b",
+        "I32": "<i",
+        "I64": "<q",
+    }
     if prod(info.shape) != 1 or info.element not in kinds:
         raise ValueError(
             f"tensor {name!r} is {info.element} {list(info.shape)}; one number is needed"
