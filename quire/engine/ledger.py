@@ -37,6 +37,11 @@ FRONT_INSIDE_BYTES = 16 * MIB
 """The same without a process of its own and without HTTP."""
 VOCABULARY_BYTES = 880
 """Of one token in the front's tokenizer: seen were 870 at 64,000 tokens and 855 at 152,000."""
+HELPER_BYTES = 30 * MIB
+"""Of one process that tries constraints on outputs: 28 MiB of private memory with a vocabulary of 3,072."""
+HELPER_VOCABULARY_BYTES = 760
+"""Of one token in it: 740 at 150,000 tokens. A schema of 30 to 190 kB took 1 to 18 MiB more."""
+NUM_HELPERS = 2
 TOKEN_BYTES = 160
 """Of one known token of a running request: its ids in the engine and in the front, and its text."""
 BLOCK_BYTES = 420
@@ -65,10 +70,12 @@ class Ledger:
     """All memory that may be taken at once, a ceiling.
 
     loading_bytes  the peak while weights are read: they, one layer more, and the processes.
+    helper_bytes   beside all this, from the first constraint on an output on: the processes that try them.
     """
 
     lines: tuple[Line, ...]
     loading_bytes: int
+    helper_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -79,6 +86,9 @@ class Ledger:
         found = [(line.name, line.num_bytes, line.note) for line in self.lines]
         found.append(("total", self.total_bytes, "never exceeded by all processes together"))
         found.append(("loading peak", self.loading_bytes, "part of the total; one layer more"))
+        if self.helper_bytes:
+            note = "beside the total, once an output is constrained; 1 GiB more while a schema is tried"
+            found.append(("grammar helpers", self.helper_bytes, note))
         found.append(("free", available_bytes, "at start, under every limit of this process"))
         return found
 
@@ -162,6 +172,7 @@ class Needs:
         return Ledger(
             lines=tuple(lines),
             loading_bytes=sum(weights.values()) + positions + loading + engine + front,
+            helper_bytes=NUM_HELPERS * (HELPER_BYTES + HELPER_VOCABULARY_BYTES * spec.vocab_size),
         )
 
     def _format_note(self, group: str) -> str:

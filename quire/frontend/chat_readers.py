@@ -13,30 +13,72 @@ from quire.frontend.tokenizer import Tokenizer
 from quire.protocol.message import CallFrame, MessageReader, ReadOptions
 
 
-def _listed(opening: str, closing: str) -> CallFrame:
+def _listed(opening: str, closing: str, trigger: str, name: str = "name") -> CallFrame:
     """Calls as one JSON list."""
-    begin = '{"name": "{name}", "arguments": '
-    return CallFrame(begin=begin, end="}", separator=", ", opening=opening, closing=closing)
+    arguments = "arguments" if name == "name" else "parameters"
+    return CallFrame(
+        begin=f'{{"{name}": "{{name}}", "{arguments}": ',
+        end="}",
+        separator=", ",
+        trigger=trigger,
+        opening=opening,
+        closing=closing,
+    )
 
 
-FRAMES = {
-    "hermes": CallFrame(
-        begin='<tool_call>{"name": "{name}", "arguments": ',
-        end="}</tool_call>",
-        trigger="<tool_call>",
-        separator="\n",
-    ),
-    "deepseek_v31": CallFrame(
-        begin="<｜tool▁call▁begin｜>{name}<｜tool▁sep｜>",
-        end="<｜tool▁call▁end｜>",
-        trigger="<｜tool▁call▁begin｜>",
+def _object(begin: str, end: str, separator: str = "", arguments: str = "arguments") -> CallFrame:
+    """Each call a JSON object behind a tag of its own."""
+    return CallFrame(
+        begin=f'{begin}{{"name": "{{name}}", "{arguments}": ',
+        end="}" + end,
+        trigger=begin.split("\n")[0],
+        separator=separator,
+    )
+
+
+def _deepseek(begin: str, end: str) -> CallFrame:
+    return CallFrame(
+        begin="<｜tool▁call▁begin｜>" + begin,
+        end=end + "<｜tool▁call▁end｜>",
+        trigger="<｜tool▁calls▁begin｜>",
         opening="<｜tool▁calls▁begin｜>",
         closing="<｜tool▁calls▁end｜>",
+    )
+
+
+_COMMAND = _listed("<|START_ACTION|>[", "]<|END_ACTION|>", "<|START_ACTION|>", "tool_name")
+_LLAMA = CallFrame(
+    begin='{"name": "{name}", "parameters": ',
+    end="}",
+    separator="; ",
+    text=r"([^\s{\[](.|\n)*)?",
+)
+FRAMES = {
+    "hermes": _object("<tool_call>", "</tool_call>", "\n"),
+    "longcat": _object("<longcat_tool_call>", "</longcat_tool_call>", "\n"),
+    "ernie45": _object("<tool_call>\n", "\n</tool_call>\n"),
+    "granite-20b-fc": _object("<function_call>", "</function_call>"),
+    "internlm": _object("<|action_start|><|plugin|>", "<|action_end|>", arguments="parameters"),
+    "gigachat3": _object("<|function_call|>", ""),
+    "mistral": CallFrame(begin="[TOOL_CALLS]{name}[ARGS]", end="", trigger="[TOOL_CALLS]"),
+    "deepseek_v3": _deepseek("function<｜tool▁sep｜>{name}\n```json\n", "\n```"),
+    "deepseek_v31": _deepseek("{name}<｜tool▁sep｜>", ""),
+    "kimi_k2": CallFrame(
+        begin="<|tool_call_begin|>functions.{name}:",
+        counted="<|tool_call_argument_begin|>",
+        end="<|tool_call_end|>",
+        trigger="<|tool_calls_section_begin|>",
+        opening="<|tool_calls_section_begin|>",
+        closing="<|tool_calls_section_end|>",
     ),
-    "llama3_json": CallFrame(begin='{"name": "{name}", "parameters": ', end="}", separator="; "),
-    "granite": _listed("<|tool_call|>[", "]"),
-    "jamba": _listed("<tool_calls>[", "]</tool_calls>"),
-    "phi4_mini_json": _listed("functools[", "]"),
+    "llama3_json": _LLAMA,
+    "llama4_json": _LLAMA,
+    "granite": _listed("<|tool_call|>[", "]", "<|tool_call|>"),
+    "jamba": _listed("<tool_calls>[", "]</tool_calls>", "<tool_calls>"),
+    "phi4_mini_json": _listed("functools[", "]", "functools["),
+    "cohere": _COMMAND,
+    "cohere_command3": _COMMAND,
+    "cohere_command4": _COMMAND,
 }
 """How calls look in formats whose arguments are a JSON object between fixed texts."""
 

@@ -61,7 +61,7 @@ class StructuredOutputs:
         if not is_known:
             error = self._try(spec, key)
         if error is not None:
-            refuse(_FIELD, f"{_FIELD}.{spec.kind} cannot be used: {error}")
+            refuse(params.origin or _FIELD, f"{_place(params, spec.kind)} cannot be used: {error}")
         return spec
 
     def spec_later(self, params: StructuredOutputsParams) -> Future[GrammarSpec] | None:
@@ -115,9 +115,10 @@ class StructuredOutputs:
                 f"{self._options.backend!r}; leave it out or restart with --structured-outputs-config",
             )
         kind = next(kind for kind in CONSTRAINTS if getattr(params, kind) is not None)
-        text = _text_of(kind, getattr(params, kind))
+        field, place = params.origin or _FIELD, _place(params, kind)
+        text = _text_of(kind, getattr(params, kind), (field, place))
         if len(text) > MAX_TEXT:
-            refuse(_FIELD, f"{_FIELD}.{kind} has {len(text)} characters; the limit is {MAX_TEXT}")
+            refuse(field, f"{place} has {len(text)} characters; the limit is {MAX_TEXT}")
         options: dict[str, bool | str] = {}
         if params.disable_any_whitespace or self._options.disable_any_whitespace:
             options["whitespace"] = False
@@ -128,28 +129,40 @@ class StructuredOutputs:
         return GrammarSpec(kind=kind, text=text, options=options)
 
 
-def _text_of(kind: str, value: Any) -> str:
-    """The value of a constraint as the text of a spec. Raises InvalidRequestError."""
+def _place(params: StructuredOutputsParams, kind: str) -> str:
+    """What errors call a constraint: where its user has written it."""
+    if params.origin in ("", _FIELD):
+        return f"{_FIELD}.{kind}"
+    return params.origin
+
+
+def _text_of(kind: str, value: Any, names: tuple[str, str]) -> str:
+    """The value of a constraint as the text of a spec.
+
+    names  its field in the request, and its place there. Raises InvalidRequestError.
+    """
+    field, place = names
     if kind == "json_object":
         return ""
     if kind == "choice":
         if len(value) > MAX_CHOICES:
-            refuse(_FIELD, f"{_FIELD}.choice has {len(value)} strings; the limit is {MAX_CHOICES}")
+            refuse(field, f"{place} has {len(value)} strings; the limit is {MAX_CHOICES}")
     elif isinstance(value, str):
-        _check_unicode(kind, value)
+        _check_unicode(names, value)
         return value
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(
-            f"{_FIELD}.{kind} cannot be written as JSON: {str(error)[:200]}", param=_FIELD
+            f"{place} cannot be written as JSON: {str(error)[:200]}", param=field
         ) from None
-    _check_unicode(kind, text)
+    _check_unicode(names, text)
     return text
 
 
-def _check_unicode(kind: str, text: str) -> None:
+def _check_unicode(names: tuple[str, str], text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        refuse(_FIELD, f"{_FIELD}.{kind} has a lone surrogate and is not valid Unicode; remove it")
+        field, place = names
+        refuse(field, f"{place} has a lone surrogate and is not valid Unicode; remove it")

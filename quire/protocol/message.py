@@ -64,7 +64,9 @@ class CallFrame:
     begin, end  around one call; `{name}` in begin is where the tool's name stands.
     trigger     how every begin begins and no text does; "" where calls cannot be told from text so early.
     separator   between two calls.
-    opening, closing  around all calls of a message.
+    opening, closing  around all calls of a message; where there is a trigger, opening begins with it.
+    counted     behind begin stand a number and this text.
+    text        a regex of answers that are no calls, where calls are the whole message.
     """
 
     begin: str
@@ -73,6 +75,8 @@ class CallFrame:
     separator: str = ""
     opening: str = ""
     closing: str = ""
+    counted: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ class StructuredOutputsParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     structural_tag      a JSON object as text: free text in which marked parts follow a schema.
     whitespace_pattern  a regex of the whitespace that JSON may have between its parts.
     backend             what the engine was started with, or nothing; `disable_fallback` is not read.
+    origin              the field of a request that it comes from, which errors name; "" is its own name.
     """
 
     json: str | dict[str, Any] | None = None
@@ -56,6 +57,7 @@ class StructuredOutputsParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     whitespace_pattern: str | None = None
     backend: str | None = None
     disable_fallback: bool = False
+    origin: str = ""
 
     def __post_init__(self) -> None:
         describe: Callable[[], dict[str, Any]] | None = getattr(

@@ -383,7 +383,13 @@ def test_every_field_that_constrains(server: tuple[str, int], body: dict[str, An
         ({"structured_outputs": {"choice": []}}, "structured_outputs"),
         ({"structured_outputs": {"json_object": False}}, "structured_outputs"),
         ({"guided_regex": "a", "structured_outputs": {"regex": "a"}}, "structured_outputs"),
-        ({"guided_regex": "(("}, "structured_outputs"), ({"guided_regex": 3}, "guided_regex"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "array", "maxItems": 10**9}}}},
+         "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "http://a.b/c"}}}},
+         "response_format"),
+        ({"guided_json": {"type": "nothing"}}, "guided_json"),
+        ({"structured_outputs": {"regex": "(a+)+$"}}, "structured_outputs"),
+        ({"guided_regex": "(("}, "guided_regex"), ({"guided_regex": 3}, "guided_regex"),
     ],
 )  # fmt: skip
 def test_bad_constraints_get_400(server: tuple[str, int], body: dict[str, Any], param: str) -> None:

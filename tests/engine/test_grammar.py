@@ -20,8 +20,10 @@ from quire.engine.grammar.compiler import Compiler
 from quire.engine.grammar.constraint import Constraint
 from quire.engine.grammar.schema import read_schema
 from quire.engine.grammar.thinking import Thinking
+from quire.frontend.chat_readers import FRAMES
 from quire.protocol.params import SamplingParams
 from quire.protocol.request import EngineRequest, GrammarSpec
+from quire.server.schema.calls import free_constraint
 
 VOCAB, EOS = 3072, 2
 FILE = Path(FOLDER) / "tokenizer.json"
@@ -115,6 +117,53 @@ def test_each_kind_accepts_what_it_describes(
     wanted, texts = CASES[place]
     for text, outcome in texts.items():
         assert verdict(compilers[backend], wanted, text) == outcome, text
+
+
+STRICT = {"type": "function", "function": {"name": "f", "parameters": PERSON, "strict": True}}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_strict_tools_hold_however_a_model_writes_its_calls(
+    compilers: dict[str, Compiler], name: str
+) -> None:
+    frame = FRAMES[name]
+    params = free_constraint([STRICT], frame, None, many=True)
+    assert params is not None and params.structural_tag is not None
+    wanted = GrammarSpec(
+        kind="structural_tag", text=params.structural_tag, options={"whitespace": " ?"}
+    )
+    head = (
+        frame.opening
+        + frame.begin.replace("{name}", "f")
+        + ("0" + frame.counted) * bool(frame.counted)
+    )
+    whole = head + AGE + frame.end + frame.closing
+    texts = {whole: "ends", "plain text": "ends", "": "ends", head + '{"name": 3': "wrong"}
+    if not frame.text:
+        texts["so: " + whole] = "ends"
+        texts["so: " + head + '{"age"'] = "wrong"
+    for text, outcome in texts.items():
+        assert verdict(compilers["guidance"], wanted, text) == outcome, text
+    loose = {"type": "function", "function": {"name": "f", "parameters": PERSON}}
+    assert free_constraint([loose], frame, None, many=True) is None
+
+
+def test_a_mark_of_any_spelling_is_one_token(tmp_path: Path) -> None:
+    described = json.loads(FILE.read_text())
+    place = described["added_tokens"][0]["id"]
+    vocab = described["model"]["vocab"]
+    vocab["[TOOL_CALLS]"] = vocab.pop(described["added_tokens"][0]["content"])
+    described["added_tokens"][0]["content"] = "[TOOL_CALLS]"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    params = free_constraint([STRICT], FRAMES["mistral"], None, many=True)
+    assert params is not None and params.structural_tag is not None
+    wanted = GrammarSpec(kind="structural_tag", text=params.structural_tag)
+    matcher = (
+        Compiler("guidance", tmp_path / "tokenizer.json", VOCAB, (EOS,)).compile(wanted).matcher()
+    )
+    matcher.advance([*ids_of("so: "), place, *ids_of('f[ARGS]{"name"')])
+    with pytest.raises(GrammarError):
+        matcher.advance(ids_of(": 3"))
 
 
 def test_free_text_between_tags_may_hold_anything_but_a_wrong_tag(

@@ -60,10 +60,14 @@ def test_a_users_file_adds_a_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FRAMES)
 def test_what_a_frame_makes_is_what_its_parser_reads(name: str) -> None:
     frame = FRAMES[name]
-    assert frame.begin.startswith(frame.trigger)
+    assert (frame.opening or frame.begin).startswith(frame.trigger)
     arguments = ['{"a": 1}', '{"b": {"c": ["</tool_call>", "}"]}}']
     calls = frame.separator.join(
-        frame.begin.replace("{name}", "f") + one + frame.end for one in arguments
+        frame.begin.replace("{name}", "f")
+        + f"{place}{frame.counted}" * bool(frame.counted)
+        + one
+        + frame.end
+        for place, one in enumerate(arguments)
     )
     found = read(ParserConfig(tool_call_parser=name), frame.opening + calls + frame.closing)
     assert found.content == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -54,6 +56,29 @@ def test_specs_say_kind_text_and_options() -> None:
     assert made.spec(narrow).options == {"whitespace": "[ ]?", "additional_properties": False}
     made, _ = outputs(None, disable_any_whitespace=True)
     assert made.spec(StructuredOutputsParams(json="{}")).options == {"whitespace": False}
+
+
+def test_errors_name_the_field_that_the_user_has_written() -> None:
+    origins = ("", "response_format", "text.format", "guided_json", "tools", "output_config.format")
+    for origin in origins:
+        made, _ = outputs("it is wrong")
+        with pytest.raises(InvalidRequestError, match="cannot be used: it is wrong") as caught:
+            made.spec(StructuredOutputsParams(json="{}", origin=origin))
+        assert caught.value.param == (origin or "structured_outputs").split(".")[0]
+        assert (origin or "structured_outputs.json") in str(caught.value)
+
+
+def test_only_computing_counts_against_a_constraint() -> None:
+    helper = CompileHelper(SETTINGS, deadline_s=0.3)
+    assert helper.check(GrammarSpec(kind="json", text="{}")) is None
+    assert helper.pid is not None
+    os.kill(helper.pid, signal.SIGSTOP)
+    threading.Timer(0.7, os.kill, (helper.pid, signal.SIGCONT)).start()
+    assert helper.check(GrammarSpec(kind="json", text='{"type": "null"}')) is None
+    os.kill(helper.pid, signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        helper.check(GrammarSpec(kind="json", text='{"type": "array"}'))
+    helper.close()
 
 
 def test_outcomes_are_remembered_but_lost_helpers_are_not(monkeypatch: pytest.MonkeyPatch) -> None:

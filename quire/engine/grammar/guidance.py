@@ -37,6 +37,7 @@ _FORMATS = frozenset(
 )
 _ESCAPES = 'bfnrt"\\'  # with \u a key could be spelled a second way and pass for another
 
+_NAMED = re.compile(r"<[^<>\s]+>")  # a token that a grammar may call by its text
 _LIMITS: dict[str, Any] = {
     "max_lexer_states": 20_000,
     "verbose_errors": False,
@@ -62,9 +63,13 @@ class GuidanceBackend:
             raise GrammarError(f"llguidance cannot read this tokenizer: {error}") from error
         self._goes_on = without_ids((vocab_size + 31) // 32, self._tokenizer.eos_tokens)
         added = json.loads(tokenizer_json).get("added_tokens") or []
-        self._marks = tuple(
-            one["content"] for one in added if re.fullmatch(r"<[^<>\s]+>", one["content"])
-        )
+        self._marks = {
+            one["content"]: one["content"]
+            if _NAMED.fullmatch(one["content"])
+            else f"<[{one['id']}]>"
+            for one in added
+            if one.get("special") or _NAMED.fullmatch(one["content"])
+        }
 
     def compile(self, spec: GrammarSpec) -> GuidanceCompiled:
         """Raises GrammarError."""

@@ -24,11 +24,11 @@ _MAX_REPEATS = 1_000
 class Lark:
     """What a tag grammar is made with.
 
-    marks    tokens such as <tool_call> that stand for themselves in the vocabulary.
+    marks    texts such as <tool_call> that are one token of the vocabulary, with what a grammar calls it.
     schema   a schema's checked text; regex and grammar: the same for those. They raise GrammarError.
     """
 
-    marks: tuple[str, ...]
+    marks: dict[str, str]
     schema: Callable[[Any], str]
     regex: Callable[[str], str]
     grammar: Callable[[str], str]
@@ -121,7 +121,7 @@ class _Writer:
             at, _, mark = min(found)
             if at:
                 pieces.append((text[:at], ""))
-            pieces.append(("", mark))
+            pieces.append(("", self._lark.marks[mark]))
             text = text[at + len(mark) :]
         return pieces
 

@@ -112,7 +112,7 @@ def _constraint(request: CountTokensRequest) -> StructuredOutputsParams | None:
     schema = wanted.get("schema") if isinstance(wanted, dict) else None
     if not isinstance(schema, dict) or wanted.get("type") != "json_schema":
         refuse(name, f"{name} must be an object with type json_schema and a schema")
-    return StructuredOutputsParams(json=schema)
+    return StructuredOutputsParams(json=schema, origin=name)
 
 
 def ending(

@@ -105,7 +105,10 @@ def _constraint(request: InputTokensRequest) -> StructuredOutputsParams | None:
         if not isinstance(inner.get("schema"), dict):
             refuse("text.format.schema", "text.format.schema is missing; send a JSON schema")
         given = {"type": "json_schema", "json_schema": inner}
-    return constraint_of(given, getattr(request, "structured_outputs", None))
+    found = constraint_of(given, getattr(request, "structured_outputs", None))
+    if found is not None and given is not None:
+        found.origin = "text.format"
+    return found
 
 
 async def _fitted(llm: Face, turn: Turn, room: int) -> list[dict[str, Any]]:

@@ -26,7 +26,9 @@ _NO_ARGUMENTS: dict[str, Any] = {
 def named_constraint(tools: Tools, name: str, frame: CallFrame | None) -> StructuredOutputsParams:
     """The whole answer is one call of the tool `name`; without a frame, its arguments."""
     if frame is None:
-        return StructuredOutputsParams(json=named_schema(tools, name), whitespace_pattern=_SPACE)
+        return StructuredOutputsParams(
+            json=named_schema(tools, name), whitespace_pattern=_SPACE, origin="tools"
+        )
     called = [tool for tool in tools if tool["function"]["name"] == name]
     return _tagged(_calls(called, frame, many=False))
 
@@ -40,7 +42,7 @@ def required_constraint(
     """
     if frame is None:
         schema = required_schema(tools, many=many)
-        return StructuredOutputsParams(json=schema, whitespace_pattern=_SPACE)
+        return StructuredOutputsParams(json=schema, whitespace_pattern=_SPACE, origin="tools")
     return _tagged(_calls(tools, frame, many=many))
 
 
@@ -65,19 +67,19 @@ def free_constraint(
             if form is None
             else _tagged({"type": "or", "elements": [form, _calls(tools, frame, many=many)]})
         )
-    if (
-        not frame.trigger
-        or frame.opening
-        or not any(tool["function"].get("strict") for tool in tools)
-    ):
+    if not any(tool["function"].get("strict") for tool in tools):
         return None
-    return _tagged(
-        {
-            "type": "triggered_tags",
-            "triggers": [frame.trigger],
-            "tags": [_tag(tool, frame, strictly=False) for tool in tools],
-        }
-    )
+    if frame.text:
+        calls = _calls(tools, frame, many=many, strictly=False)
+        plain = {"type": "regex", "pattern": frame.text}
+        return _tagged({"type": "or", "elements": [plain, calls]})
+    if not frame.trigger:
+        return None
+    if frame.opening:
+        tags = [_calls(tools, frame, many=many, strictly=False)]
+    else:
+        tags = [_tag(tool, frame, strictly=False) for tool in tools]
+    return _tagged({"type": "triggered_tags", "triggers": [frame.trigger], "tags": tags})
 
 
 def _form_of(text: StructuredOutputsParams) -> dict[str, Any] | None:
@@ -95,10 +97,11 @@ def _form_of(text: StructuredOutputsParams) -> dict[str, Any] | None:
     return None
 
 
-def _calls(tools: Tools, frame: CallFrame, *, many: bool) -> dict[str, Any]:
+def _calls(tools: Tools, frame: CallFrame, *, many: bool, strictly: bool = True) -> dict[str, Any]:
+    """All calls of a message; `strictly` as in `_tag`."""
     calls = {
         "type": "tags_with_separator",
-        "tags": [_tag(tool, frame, strictly=True) for tool in tools],
+        "tags": [_tag(tool, frame, strictly=strictly) for tool in tools],
         "separator": frame.separator,
         "at_least_one": True,
         "stop_after_first": not many,
@@ -111,20 +114,21 @@ def _calls(tools: Tools, frame: CallFrame, *, many: bool) -> dict[str, Any]:
 def _tag(tool: dict[str, Any], frame: CallFrame, *, strictly: bool) -> dict[str, Any]:
     """One call; `strictly` holds it to its schema whether it asks for that or not."""
     held = strictly or tool["function"].get("strict")
-    return {
-        "type": "tag",
-        "begin": frame.begin.replace("{name}", tool["function"]["name"]),
-        "content": {
-            "type": "json_schema",
-            "json_schema": _parameters(tool) if held else {"type": "object"},
-        },
-        "end": frame.end,
+    content: dict[str, Any] = {
+        "type": "json_schema",
+        "json_schema": _parameters(tool) if held else {"type": "object"},
     }
+    if frame.counted:
+        number = {"type": "regex", "pattern": "[0-9]{1,3}"}
+        behind = {"type": "const_string", "value": frame.counted}
+        content = {"type": "sequence", "elements": [number, behind, content]}
+    begin = frame.begin.replace("{name}", tool["function"]["name"])
+    return {"type": "tag", "begin": begin, "content": content, "end": frame.end}
 
 
 def _tagged(form: dict[str, Any]) -> StructuredOutputsParams:
     text = msgspec.json.encode({"type": "structural_tag", "format": form}).decode()
-    return StructuredOutputsParams(structural_tag=text, whitespace_pattern=_SPACE)
+    return StructuredOutputsParams(structural_tag=text, whitespace_pattern=_SPACE, origin="tools")
 
 
 def named_schema(tools: Tools, name: str) -> dict[str, Any]:

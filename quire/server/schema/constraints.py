@@ -70,7 +70,7 @@ def constraint_of(
 
 
 def _read(fields: dict[str, Any], name: str) -> StructuredOutputsParams:
-    known = StructuredOutputsParams.__struct_fields__
+    known = [one for one in StructuredOutputsParams.__struct_fields__ if one != "origin"]
     unknown = [key for key in fields if key not in known]
     if unknown:
         refuse(
@@ -80,7 +80,8 @@ def _read(fields: dict[str, Any], name: str) -> StructuredOutputsParams:
     if isinstance(tag, dict):
         fields = fields | {"structural_tag": msgspec.json.encode(tag).decode()}
     try:
-        return StructuredOutputsParams(**{k: v for k, v in fields.items() if v is not None})
+        given = {key: value for key, value in fields.items() if value is not None}
+        return StructuredOutputsParams(**given, origin=name)
     except InvalidRequestError as error:
         raise InvalidRequestError(str(error), param=name) from None
 
@@ -91,7 +92,7 @@ def _of_format(value: dict[str, Any]) -> StructuredOutputsParams | None:
     if kind == "text":
         return None
     if kind == "json_object":
-        return StructuredOutputsParams(json_object=True)
+        return StructuredOutputsParams(json_object=True, origin="response_format")
     if kind == "json_schema":
         return _of_schema(value.get("json_schema"))
     if kind == "structural_tag":
