@@ -20,6 +20,7 @@ from quire.config.args import EngineArgs
 from quire.config.schema import Settings
 from quire.engine.absent import AbsentClient
 from quire.engine.client import EngineClient, make_client
+from quire.frontend.chat_readers import check_parsers
 from quire.frontend.inputs import InputProcessor, RequestOptions
 from quire.frontend.outputs import OutputProcessor
 from quire.frontend.prompts import chars_to_read
@@ -85,6 +86,7 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
         cls, settings: Settings, *, wait: bool = True, own_process: bool = True
     ) -> AsyncLLM:
         """An engine with these settings; `wait` until it can serve. Raises what `wait_ready` raises."""
+        check_parsers(settings.parsers)
         engine = cls(make_client(settings, own_process=own_process))
         if wait:
             try:

@@ -83,26 +83,32 @@ FRAMES = {
 """How calls look in formats whose arguments are a JSON object between fixed texts."""
 
 
-class ReaderSource:
-    """Makes readers for one model. Loads the files of users that the settings name.
+def check_parsers(config: ParserConfig) -> None:
+    """Loads the files of users that the settings name; raises SettingsError for what `ReaderSource` refuses.
 
-    Raises SettingsError for a format that is not known, or a file that adds none.
+    It needs no model, so it can be asked before the weights are loaded.
+    """
+    load_plugin(config.reasoning_parser_plugin)
+    load_plugin(config.tool_parser_plugin)
+    if config.reasoning_parser:
+        think_format(config.reasoning_parser)
+    if config.tool_call_parser:
+        tool_format(config.tool_call_parser)
+
+
+class ReaderSource:
+    """Makes readers for one model. Raises SettingsError for a format that is not known, or a file that adds none.
 
     tokenizer  None where there is none; then nothing is known of special tokens.
     `frame` is what stands around a call's arguments, None where that cannot be said.
     """
 
     def __init__(self, config: ParserConfig, tokenizer: Tokenizer | None) -> None:
-        load_plugin(config.reasoning_parser_plugin)
-        load_plugin(config.tool_parser_plugin)
+        check_parsers(config)
         self._reasoning = config.reasoning_parser or None
         self._tools = config.tool_call_parser or None
         self._tokenizer = tokenizer
         self.frame = FRAMES.get(self._tools or "")
-        if self._reasoning is not None:
-            think_format(self._reasoning)
-        if self._tools is not None:
-            tool_format(self._tools)
 
     def open(self, options: ReadOptions, count: int) -> list[MessageReader]:
         """A reader for each of `count` choices of one request."""

@@ -23,9 +23,9 @@ _LEARNING_S = 1.0  # of time with a queue, before which nothing measured of it c
 _GENERATIONS, _MIN_UNMEASURED = 4, 64
 """Of sequences that run at once, and requests: so many may wait while nothing is measured yet."""
 _PRIOR_SHARE = 0.8  # of the engine's rate at start, as it had nothing else to do then
-_CLOSE_SHARE, _OPEN_SHARE = 0.8, 0.5
-"""Of the longest wait: where admission closes, with something left for what cannot be foreseen, and where
-it opens again. Between the two nobody is admitted, so that a refusal can say when somebody will be."""
+_CLOSE_SHARE, _OPEN_SHARE, _EMPTY_SHARE = 0.75, 0.45, 0.1
+"""Of the longest wait: where admission closes, with something left for what cannot be foreseen; where the queue
+is expected to be when it opens again; and where it opens before its time, so that the engine never lacks work."""
 _RAMP_S, _FIRST_SHARE = 20.0, 0.2
 """A queue may be a fifth of the longest wait when it begins, and all of it so much later: at first the
 prompts have the engine for themselves, and the answers that take it from them are still to come."""
@@ -86,7 +86,7 @@ class Admission:
         self._rates = [_Rate(memory_s, tokens_per_s * _PRIOR_SHARE) for memory_s in _MEMORIES_S]
         self._measured_s = 0.0
         self._busy_s = 0.0
-        self._is_closed = False
+        self._opens_at_s: float | None = None
         self._is_restarting = False
         self._seen_at_s = clock()
         self._seen_tokens = 0
@@ -142,16 +142,26 @@ class Admission:
         return Admitted(self, prompts)
 
     def _check(self) -> None:
+        """Refuses while admission is closed. It opens at the moment that refusals were told, not when the queue
+        happens to be short: a queue that went down a little faster or slower makes nobody's time wrong."""
         wait_s = self.wait_s()
         growth = _OPEN_SHARE * self._max_wait_s * (1 - _FIRST_SHARE) / _RAMP_S
         share = _FIRST_SHARE + (1 - _FIRST_SHARE) * self._busy_s / _RAMP_S
         longest_s = share * self._max_wait_s
-        open_s = _OPEN_SHARE * longest_s
-        self._is_closed = wait_s > (open_s if self._is_closed else _CLOSE_SHARE * longest_s)
-        if self._is_closed:
-            more_s = wait_s - open_s
+        over_s = wait_s - _CLOSE_SHARE * longest_s
+        now_s = self._seen_at_s
+        opens_at_s = self._opens_at_s
+        if over_s > 0 and (opens_at_s is None or now_s + over_s > opens_at_s):
+            more_s = wait_s - _OPEN_SHARE * longest_s
             if self._busy_s < _RAMP_S:
                 more_s /= 1.0 + growth
+            self._opens_at_s = now_s + more_s
+        elif opens_at_s is not None and (
+            wait_s <= _EMPTY_SHARE * longest_s or (now_s >= opens_at_s and over_s <= 0)
+        ):
+            self._opens_at_s = None
+        if self._opens_at_s is not None:
+            more_s = self._opens_at_s - now_s
             raise OutOfCapacityError(
                 f"the queue is full: a first token is expected after {wait_s:.0f} s, and more than "
                 f"{longest_s:.0f} s are not promised now; try again in {more_s:.1f} s",

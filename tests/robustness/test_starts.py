@@ -47,7 +47,6 @@ def _fails(*words: str, **variables: str) -> str:
         (("--config", "/nonexistent.yaml"), "/nonexistent.yaml"),
         (("--tensor-parallel-size", "2"), "tensor-parallel-size"),
         (("--chat-template", "/nonexistent.jinja"), "nonexistent.jinja"),
-        (("--tool-call-parser", "nobody"), "nobody"),
         (("--ssl-certfile", "/nonexistent.pem", "--ssl-keyfile", "/nonexistent.pem"), "nonexistent.pem"),
         (("/nonexistent/folder",), "/nonexistent/folder"),
     ],
@@ -55,6 +54,13 @@ def _fails(*words: str, **variables: str) -> str:
 def test_wrong_words(words: tuple[str, ...], said: str) -> None:
     """E90, E91, E93: each is named."""
     assert said.replace("-", "_") in _fails(*words).replace("-", "_")
+
+
+@pytest.mark.parametrize("flag", ["--tool-call-parser", "--reasoning-parser"])
+def test_an_unknown_parser_is_told_before_the_weights_are_read(flag: str) -> None:
+    said = _fails(flag, "nobody", "--port", "0")
+    assert f"{flag} 'nobody'" in said
+    assert "Loading weights" not in said
 
 
 def test_a_file_of_settings_makes_no_objects(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -151,23 +152,65 @@ def test_a_cold_burst_of_ten_times_what_it_can_waits_no_longer_than_promised(
     assert max(engine.waits_s) < 25.0
 
 
-def test_a_refusal_says_when_somebody_will_be_admitted() -> None:
-    engine = Engine(rate=1500.0, prior=1500.0, decode=(50, 3.0))
+LOADS = {
+    "alike": ([150], (50, 3.0)),
+    "prompts only": ([150], (0, 0.0)),
+    "long prompts": ([2000], (20, 3.0)),
+    "of all sizes": ([20, 50, 100, 400, 1500, 3000], (60, 3.0)),
+    "two answers each": ([150, 600], (100, 2.5)),
+}
+"""Sizes of prompts, and the answers to each: how many tokens, at the cost of how many of a prompt."""
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_a_refusal_says_when_somebody_will_be_admitted(load: str, noise: float) -> None:
+    """Whatever the load, and with an engine that is at times half, at times one and a half as fast."""
+    sizes, decode = LOADS[load]
+    engine = Engine(rate=1500.0, prior=1500.0, decode=decode)
+    rng = random.Random(3)
+    cost = sum(sizes) / len(sizes) + decode[0] * decode[1]
     refused: list[tuple[float, float]] = []
+    due = 0.0
     for _ in range(900):
-        for _ in range(10):
+        due += 10 * 150.0 / cost  # ten times what it can, every tenth of a second
+        while due >= 1:
+            due -= 1
             try:
-                engine.send(150)
+                engine.send(rng.choice(sizes))
             except OutOfCapacityError as error:
                 refused.append((engine.now_s, error.retry_after_s))
+        engine.rate = 1500.0 * (1 + noise * rng.uniform(-1, 1))
         engine.run(0.1)
-    refused = [(at_s, told_s) for at_s, told_s in refused if at_s > 20.0 and told_s >= 1.0]
     errors = []
     for at_s, told_s in refused:
         truth = [sent_s - at_s for sent_s in engine.sent_s if sent_s > at_s]
-        errors += [abs(told_s - truth[0]) / truth[0]] if truth else []
-    assert len(errors) > 500
+        if at_s > 20.0 and told_s >= 1.0 and truth:
+            errors.append(abs(told_s - truth[0]) / truth[0])
+    assert len(errors) > 300
     assert sorted(errors)[int(len(errors) * 0.95)] < 0.3
+    waits_s = sorted(engine.waits_s)
+    assert waits_s[int(len(waits_s) * 0.99)] < 10.0 + 3000 / 1500, "of the promise, and alone"
+
+
+def test_it_opens_when_it_said_so_or_when_there_is_hardly_a_queue() -> None:
+    engine = Engine(rate=1000.0, prior=1000.0)
+    with pytest.raises(OutOfCapacityError) as refused:
+        for _ in range(100):
+            engine.send(500)
+    told_s = refused.value.retry_after_s
+    engine.rate = 0.9 * 1000.0
+    engine.run(round(told_s - 0.3, 1))
+    with pytest.raises(OutOfCapacityError):
+        engine.send(500)
+    engine.run(0.4)
+    engine.send(500)
+    with pytest.raises(OutOfCapacityError):
+        for _ in range(100):
+            engine.send(500)
+    engine.rate = 100_000.0
+    engine.run(0.2)
+    engine.send(500)
 
 
 def test_a_long_prompt_alone_is_admitted_and_counts_for_the_next() -> None:
