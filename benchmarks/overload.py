@@ -5,7 +5,7 @@ in under 20 ms, a Retry-After that is right within 30 %, and first tokens within
 what an unloaded server takes. The load comes over raw sockets from this process.
 
 Retry-After is right if the next request is admitted so much later. `--cold` loads a server that has
-served nothing yet.
+served nothing yet, `--mixed` sends requests of all sizes.
 """
 
 from __future__ import annotations
@@ -37,17 +37,26 @@ class Try:
 
 
 class Bodies:
-    """Completions of random token ids, no two with a common prefix."""
+    """Completions of random token ids, no two with a common prefix.
 
-    def __init__(self, tokens: int, max_tokens: int) -> None:
-        rng = random.Random(1)
-        rest = ", ".join(str(rng.randrange(300, 3000)) for _ in range(tokens - 2))
-        self._end = f', {rest}], "max_tokens": {max_tokens}, "stream": true, "ignore_eos": true}}'
+    is_mixed  with prompts and answers of a tenth to twice the tokens, and two answers to every fourth.
+    """
+
+    def __init__(self, tokens: int, max_tokens: int, is_mixed: bool) -> None:
+        self._rng = random.Random(1)
+        self._ids = [str(self._rng.randrange(300, 3000)) for _ in range(2 * tokens)]
+        self._tokens, self._max_tokens = tokens, max_tokens
+        self._shares = (0.1, 0.3, 0.6, 1.0, 2.0) if is_mixed else (1.0,)
+        self._counts = (1, 1, 1, 2) if is_mixed else (1,)
         self._numbers = itertools.count()
 
     def __next__(self) -> bytes:
         high, low = divmod(next(self._numbers), 2500)
-        return f'{{"prompt": [{300 + low}, {300 + high}{self._end}'.encode()
+        count = int(self._tokens * self._rng.choice(self._shares)) - 2
+        ids = ", ".join([str(300 + low), str(300 + high), *self._ids[:count]])
+        length = int(self._max_tokens * self._rng.choice(self._shares))
+        more = f'"max_tokens": {max(1, length)}, "n": {self._rng.choice(self._counts)}'
+        return f'{{"prompt": [{ids}], {more}, "stream": true, "ignore_eos": true}}'.encode()
 
 
 async def ask(host: str, port: int, body: bytes) -> Try:
@@ -162,9 +171,12 @@ def main() -> int:
     parser.add_argument("--max-queue-wait", type=float, default=10.0)
     parser.add_argument("--rate", type=float, help="requests a second; default: measured")
     parser.add_argument("--cold", action="store_true", help="load a server that has served nothing")
+    parser.add_argument(
+        "--mixed", action="store_true", help="prompts and answers of all sizes, and n = 2"
+    )
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the run", flush=True)
-    bodies = Bodies(args.prompt_tokens, args.max_tokens)
+    bodies = Bodies(args.prompt_tokens, args.max_tokens, args.mixed)
     flags = ("--disable-uvicorn-access-log", "--max-queue-wait")
     with serving(*flags, "0") as server:
         solo = asyncio.run(alone(server, bodies, 20))[5:]

@@ -152,10 +152,12 @@ class Admission:
         now_s = self._seen_at_s
         opens_at_s = self._opens_at_s
         if over_s > 0 and (opens_at_s is None or now_s + over_s > opens_at_s):
-            more_s = wait_s - _OPEN_SHARE * longest_s
+            # A time that was told already is put off by as little as can be.
+            open_share = _OPEN_SHARE if opens_at_s is None else _CLOSE_SHARE
+            more_s = wait_s - open_share * longest_s
             if self._busy_s < _RAMP_S:
                 more_s /= 1.0 + growth
-            self._opens_at_s = now_s + more_s
+            self._opens_at_s = max(now_s + more_s, opens_at_s or 0.0)
         elif opens_at_s is not None and (
             wait_s <= _EMPTY_SHARE * longest_s or (now_s >= opens_at_s and over_s <= 0)
         ):
