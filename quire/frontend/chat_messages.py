@@ -20,7 +20,7 @@ MAX_PARTS = 4096
 MAX_DEPTH = 64
 """Objects and lists inside each other, in a message or in template variables."""
 MAX_VALUES = 100_000
-"""Values inside one message or one set of template variables."""
+"""Values inside all messages of a conversation, or one set of template variables."""
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _ROLE = re.compile(r"[\w-]{1,32}")
@@ -62,17 +62,29 @@ def refuse_at(path: str, message: str) -> NoReturn:
     raise InvalidRequestError(f"{path} {message}", param=path)
 
 
-def plain(value: Any, path: str) -> Any:
+class _Room:
+    """How many values may still come."""
+
+    def __init__(self, whole: str) -> None:
+        self._left = MAX_VALUES
+        self._whole = whole
+
+    def take(self) -> None:
+        """One value. Raises InvalidRequestError about the whole."""
+        self._left -= 1
+        if self._left < 0:
+            refuse_at(self._whole, f"holds more than {MAX_VALUES} values; send less")
+
+
+def plain(value: Any, path: str, room: _Room | None = None) -> Any:
     """A copy made of dicts, lists, texts, numbers, true, false and None.
 
     Raises InvalidRequestError about `path` for anything else, and for what is too deep or too much.
     """
-    left = [MAX_VALUES]
+    room = room or _Room(path)
 
     def copied(one: Any, depth: int) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            refuse_at(path, f"holds more than {MAX_VALUES} values; send less")
+        room.take()
         if depth > MAX_DEPTH:
             refuse_at(path, f"is nested deeper than {MAX_DEPTH}; send a flatter object")
         if one is None or type(one) in (str, int, float, bool):
@@ -113,15 +125,18 @@ def read_messages(
         refuse_at("messages", "is an empty list; send at least one message")
     if len(messages) > MAX_MESSAGES:
         refuse_at("messages", f"has {len(messages)} entries; the limit is {MAX_MESSAGES}")
-    return [_message(one, f"messages[{place}]", is_role) for place, one in enumerate(messages)]
+    room = _Room("messages")
+    return [
+        _message(one, f"messages[{place}]", is_role, room) for place, one in enumerate(messages)
+    ]
 
 
-def _message(given: Any, path: str, is_role: Callable[[str], bool]) -> dict[str, Any]:
+def _message(given: Any, path: str, is_role: Callable[[str], bool], room: _Room) -> dict[str, Any]:
     if not isinstance(given, Mapping) and not callable(getattr(given, "model_dump", None)):
         refuse_at(path, f"is {_kind(given)}; it must be an object with role and content")
     if isinstance(given, Mapping) and isinstance(given.get("content"), (list, tuple)):
         _refuse_media(given["content"], f"{path}.content")
-    message = {name: value for name, value in plain(given, path).items() if value is not None}
+    message = {name: value for name, value in plain(given, path, room).items() if value is not None}
     if message.get("tool_calls") == []:
         del message["tool_calls"]  # templates ask whether the key is there
     role = message.get("role")

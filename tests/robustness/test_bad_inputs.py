@@ -216,6 +216,7 @@ ROWS: list[Row] = [
     Row(41, "empty", CHAT, {"messages": []}, 400, "messages"),
     Row(41, "object", CHAT, {"messages": {}}, 400, "messages"),
     Row(41, "10**6", CHAT, {"messages": [1] * 10**6}, 400, "messages"),
+    Row(41, "many parts in many", CHAT, {"messages": [{"role": "user", "content": ["a"] * 600}] * 300}, 400, "messages"),
     Row(41, "no role", CHAT, {"messages": [*_ASK, {"content": "x"}]}, 400, "messages"),
     Row(41, "role of ten letters", CHAT, {"messages": [{"role": 5, "content": "x"}]}, 400, "messages"),
     Row(41, "content 5", CHAT, _said(5), 400, "messages"),
