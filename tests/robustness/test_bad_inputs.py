@@ -133,6 +133,7 @@ _NOBODY = {"type": "function", "function": {"name": "g"}}
 _ENDLESS = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
 _PARENTHESES = "root ::= " + "(" * 30_000 + '"a"' + ")" * 30_000
 _FORM = "structured_outputs"
+_MANY_PARTS = {"messages": [{"role": "user", "content": ["a"] * 600}] * 300}
 _MANY = {f"k{one}": 1 for one in range(10**5)}
 
 ROWS: list[Row] = [
@@ -216,7 +217,7 @@ ROWS: list[Row] = [
     Row(41, "empty", CHAT, {"messages": []}, 400, "messages"),
     Row(41, "object", CHAT, {"messages": {}}, 400, "messages"),
     Row(41, "10**6", CHAT, {"messages": [1] * 10**6}, 400, "messages"),
-    Row(41, "many parts in many", CHAT, {"messages": [{"role": "user", "content": ["a"] * 600}] * 300}, 400, "messages"),
+    Row(41, "many parts in many", CHAT, _MANY_PARTS, 400, "messages"),
     Row(41, "no role", CHAT, {"messages": [*_ASK, {"content": "x"}]}, 400, "messages"),
     Row(41, "role of ten letters", CHAT, {"messages": [{"role": 5, "content": "x"}]}, 400, "messages"),
     Row(41, "content 5", CHAT, _said(5), 400, "messages"),
