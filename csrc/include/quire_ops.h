@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 228571042
+#define QUIRE_VERSION 1812075565
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -112,7 +112,7 @@ typedef struct {
   void *out;
   int64_t rows, x_stride, out_stride, top_k, E, C, F, gate_up_bytes, down_bytes;
   float limit;
-  int32_t act, dtype, format, group, reserved;
+  int32_t act, dtype, format, group, weigh_inputs;
 } QuireArgs_experts;
 
 typedef struct {
@@ -349,7 +349,7 @@ typedef struct {
   int64_t q_stride, q_head_stride, out_stride, out_head_stride, slab_bytes, block_bytes,
       blocks_per_slab, block_size, H, K, D, Dv, window;
   float scale, softcap;
-  int32_t bidirectional, dtype, format, reserved;
+  int32_t bidirectional, chunked, dtype, format;
 } QuireArgs_attention;
 
 typedef struct {

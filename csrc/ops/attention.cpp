@@ -43,14 +43,18 @@ struct Group { int64_t row; int rows; bool is_fresh; };
 
 struct Shape {
   int64_t group, tokens, rows, stride, window;
-  bool bidirectional;
+  bool bidirectional, chunked;
   explicit Shape(const QuireArgs_attention& args)
       : group(args.H / args.K), tokens(kItemRows / group > 1 ? kItemRows / group : 1), rows(tokens * group),
-        stride((args.Dv + 15) / 16 * 16), window(args.window), bidirectional(args.bidirectional) {}
+        stride((args.Dv + 15) / 16 * 16), window(args.window), bidirectional(args.bidirectional),
+        chunked(args.chunked) {}
   int64_t state_floats() const { return rows * (stride + 2) + 16; }
   State state(float* memory) const { return {memory, memory + rows, memory + 2 * rows + (16 - 2 * rows % 16) % 16}; }
   // The keys from first to last that the query at `position` of a sequence of `length` may see.
-  int64_t first(int64_t position) const { return window && position >= window ? position - window + 1 : 0; }
+  int64_t first(int64_t position) const {
+    if (!window || position < window) return 0;
+    return chunked ? position / window * window : position - window + 1;
+  }
   int64_t last(int64_t position, int64_t length) const {
     if (!bidirectional) return position;
     return window && position + window < length ? position + window - 1 : length - 1;

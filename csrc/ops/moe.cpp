@@ -194,10 +194,11 @@ void take_pieces(const Sorted& sorted, const Work& work, int counter, int64_t* t
   *taken += work.pieces + team.size;
 }
 
+// `order` has the pairs of the rows, whose weights multiply gate and up if the experts weigh their inputs.
 template <class T>
 void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, const float* g_scale,
-               const float* u_scale, const float* bias, int rows, int64_t column, T* out,
-               int64_t stride) {
+               const float* u_scale, const float* bias, const int32_t* order, const float* weights,
+               int rows, int64_t column, T* out, int64_t stride) {
   const vf limit = vf_set(args.limit), one = vf_set(1.0f);
   for (int i = 0; i < rows; i++, g += kColumns, u += kColumns, out += stride)
     for (int64_t j = 0; j < kColumns && column + j < args.F; j += 16) {
@@ -205,6 +206,10 @@ void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, co
       vf first = load(g + j), up = load(u + j);
       if (g_scale) first = first * load(g_scale + j), up = up * load(u_scale + j);
       if (bias) first = first + load(bias + j), up = up + load(bias + kColumns + j);
+      if (args.weigh_inputs) {
+        vf weight = vf_set(weights[order[i]]);
+        first = first * weight, up = up * weight;
+      }
       first = rounded(first, out);
       up = rounded(up, out);
       if (args.act == QUIRE_SWIGLU_CLAMPED) {
@@ -265,7 +270,8 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
             gate_rows<T>(args, sums + up.first(groups, g) * kColumns,
                          more_sums + up.first(groups, g) * kColumns, up.scale(2 * b),
                          up.scale(2 * b + 1), bias ? bias + 2 * b * kColumns : nullptr,
-                         groups.size(g), b * kColumns, gated + (row + groups.begin(g)) * F, F);
+                         sorted.order + row + groups.begin(g),
+                         (const float*)args.weights + start * k, groups.size(g), b * kColumns, gated + (row + groups.begin(g)) * F, F);
         }
       }
     });
@@ -303,7 +309,7 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
       in_lanes(args.C, [&](int64_t i, int lanes) {
         vf total = vf_zero();
         for (int64_t j = 0; j < k; j++)
-          total = total + vf_set(weights[j]) * load(made + sorted.place[t * k + j] * C + i);
+          total = total + vf_set(args.weigh_inputs ? 1.0f : weights[j]) * load(made + sorted.place[t * k + j] * C + i);
         put(out + i, total, lanes);
       });
     }

@@ -30,6 +30,7 @@ class AttentionSizes:
     sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none;
     clip  the bound of q, k and v, 0 is none.
     bidirectional  tokens see those behind them too.
+    chunked  the window is the stretch of so many positions in which the query stands.
     """
 
     size: int
@@ -43,6 +44,7 @@ class AttentionSizes:
     alibi: float = 0.0
     clip: float = 0.0
     bidirectional: bool = False
+    chunked: bool = False
 
 
 class AttentionLayer:
@@ -52,6 +54,7 @@ class AttentionLayer:
     `<name>.sinks` [H].
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
+    growth   table [max_len, D] of `layers.rope.growth_table` for queries, or None.
     qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
     format   of both weights. cache_format: of keys and values, a key of `ops.formats.CACHE_FORMATS`.
     """
@@ -64,6 +67,7 @@ class AttentionLayer:
         sizes: AttentionSizes,
         *,
         rope: torch.Tensor | None,
+        growth: torch.Tensor | None = None,
         interleaved: bool,
         qk_norm: str,
         qk_eps: float,
@@ -88,8 +92,9 @@ class AttentionLayer:
         self._sinks: torch.Tensor | None = None
         self._slopes: torch.Tensor | None = None
         self._sinks_name = f"{name}.sinks"
-        # A size of the signature: a provider that knows causal attention only refuses it.
-        self._both_ways = {"bidirectional": True} if sizes.bidirectional else {}
+        # Sizes of the signature: a provider that knows causal attention with moving windows only refuses them.
+        asked = {"bidirectional": sizes.bidirectional, "chunked": sizes.chunked}
+        self._unusual = {name: True for name, value in asked.items() if value}
         self._on_heads = head_steps(
             table,
             name,
@@ -101,6 +106,8 @@ class AttentionLayer:
             eps=qk_eps,
             norm_after_rope=norm_after_rope,
         )
+        if growth is not None:
+            self._on_heads.append(QueryGrowth(table, sizes, dtype, growth))
         self._attend = table.bind(
             PAGED_ATTENTION,
             dtype_name(dtype),
@@ -108,7 +115,7 @@ class AttentionLayer:
             H=sizes.num_heads,
             K=sizes.num_kv_heads,
             D=sizes.head_size,
-            **self._both_ways,
+            **self._unusual,
         )
         self._out = linear(f"{name}.out", in_size=q_size, out_size=sizes.size, bias=out_bias)
 
@@ -154,7 +161,7 @@ class AttentionLayer:
             softcap=sizes.softcap,
             sinks=self._sinks,
             slopes=self._slopes,
-            **self._both_ways,
+            **self._unusual,
             out=mixed,
         )
         return self._out(mixed.view(num_tokens, q_end), out=out)
@@ -263,6 +270,23 @@ class Rope:
     def __call__(self, heads: torch.Tensor, positions: torch.Tensor) -> None:
         """Changes heads [T, H + K, D] in place."""
         self._turn(heads, positions)
+
+
+class QueryGrowth:
+    """Multiplies queries by a factor of their position, by a table of `layers.rope.growth_table`."""
+
+    def __init__(
+        self, table: Table, sizes: AttentionSizes, dtype: torch.dtype, factors: torch.Tensor
+    ) -> None:
+        self._num_heads = sizes.num_heads
+        self._turn = Rope(table, sizes, dtype, factors, interleaved=False)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes nothing."""
+
+    def __call__(self, heads: torch.Tensor, positions: torch.Tensor) -> None:
+        """Changes the queries of heads [T, H + K, D] in place."""
+        self._turn(heads[:, : self._num_heads], positions)
 
 
 class NormedRope:

@@ -92,6 +92,21 @@ def longrope_frequencies(dim: int, theta: float, factors: Sequence[float]) -> to
     return 1.0 / (torch.tensor(factors, dtype=torch.float32) * theta**exponents)
 
 
+def growth_table(
+    size: int, *, scale: float, interval: int, shift: int, max_len: int, device: torch.device
+) -> torch.Tensor:
+    """[max_len, size] float32 that multiplies all `size` numbers of a head by a factor of the position p,
+
+    1 + scale * log(1 + floor((p + shift) / interval)): a turn by no angle with that length.
+    Source: arXiv 2501.19399.
+    """
+    positions = torch.arange(max_len, dtype=torch.float32)
+    factors = torch.log1p(torch.floor((positions + shift) / interval)) * scale + 1.0
+    table = torch.zeros(max_len, size, dtype=torch.float32)
+    table[:, : size // 2] = factors[:, None]
+    return table.to(device)
+
+
 def angle_table(
     inv_freq: torch.Tensor, *, max_len: int, attention_factor: float, device: torch.device
 ) -> torch.Tensor:

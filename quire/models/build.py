@@ -18,7 +18,7 @@ from quire.layers.embedding import AddedRows, Embedding, Head
 from quire.layers.mlp import FEED_FORWARDS, FeedForward
 from quire.layers.moe import MoeMlp
 from quire.layers.norm import NORMS, Norms
-from quire.models.build_mixers import MixerParts, make_mixer
+from quire.models.build_mixers import MixerParts, Tables, make_mixer
 from quire.models.decoder import Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.loading.reader import DummySource, checkpoint_source
@@ -35,6 +35,7 @@ from quire.models.spec import (
     Moe,
     Rope,
     YarnScaling,
+    growths,
 )
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
@@ -170,7 +171,18 @@ def _decoder(
     cache_format: str,
 ) -> Decoder:
     ropes = {mixer.rope for mixer in spec.attentions if mixer.rope is not None}
-    tables = {rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes}
+    tables: Tables = {
+        rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes
+    }
+    for growth, head_size in growths(spec):
+        tables[growth, head_size] = rope_tables.growth_table(
+            head_size,
+            scale=growth.scale,
+            interval=growth.interval,
+            shift=growth.shift,
+            max_len=max_model_len,
+            device=device,
+        )
     size = spec.hidden_size
     embedding = Embedding(
         table,
@@ -278,7 +290,9 @@ def _moe(
     return MoeMlp(
         table,
         name,
-        ExpertSizes(spec.num_experts, size, spec.width, spec.activation, spec.limit),
+        ExpertSizes(
+            spec.num_experts, size, spec.width, spec.activation, spec.limit, spec.weigh_inputs
+        ),
         RouteRule(
             spec.top_k,
             scoring=spec.scoring,

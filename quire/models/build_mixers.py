@@ -18,22 +18,25 @@ from quire.layers.side_by_side import MixersSideBySide
 from quire.models.decoder_layers import MixerLayer
 from quire.models.parameters import named_mixers
 from quire.models.recurrent import ShortConv
-from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide
+from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide, Temperature
 from quire.ops.registry import Table
 from quire.quant.formats import Formats
+
+Tables = dict[Rope | tuple[Temperature, int], torch.Tensor]
+"""Of positions, by what asks for them: a turn, or a growth of queries and the size of heads."""
 
 
 @dataclass(frozen=True)
 class MixerParts:
     """What all mixers of a decoder are made with.
 
-    size    of the residual stream. tables: the angles of each kind of RoPE, [max_len, dim].
+    size    of the residual stream. tables: [max_len, dim].
     format  of the weights; cache_format: of keys and values.
     """
 
     table: Table
     size: int
-    tables: dict[Rope, torch.Tensor]
+    tables: Tables
     dtype: torch.dtype
     format: Formats
     cache_format: str
@@ -68,6 +71,7 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         alibi=spec.alibi,
         clip=spec.clip,
         bidirectional=spec.bidirectional,
+        chunked=spec.chunked,
     )
     return AttentionLayer(
         parts.table,
@@ -75,6 +79,7 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         index,
         sizes,
         rope=None if spec.rope is None else parts.tables[spec.rope],
+        growth=parts.tables[spec.temperature, spec.head_size] if spec.temperature else None,
         interleaved=spec.rope is not None and spec.rope.interleaved,
         qk_norm=spec.qk_norm,
         qk_eps=spec.norm_eps,

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from quire.config.schema import Settings
 from quire.models.parameters import parameters
 from quire.models.recurrent import Recurrent
-from quire.models.spec import Attention, DecoderSpec, FeedForward, LayerSpec, Mixer, Mla, Moe
+from quire.models.spec import (
+    Attention,
+    DecoderSpec,
+    FeedForward,
+    LayerSpec,
+    Mixer,
+    Mla,
+    Moe,
+    growths,
+)
 from quire.quant.schemes.checkpoint import Scheme
 from quire.quant.schemes.online import UNQUANTIZED
 
@@ -124,7 +133,8 @@ def largest_layer_bytes(spec: DecoderSpec, dtype_bytes: int, scheme: Scheme = UN
 def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
     """Bytes of the cosines and sines, one float32 table [max_model_len, dim] for each kind of RoPE."""
     ropes = {mixer.rope for mixer in spec.attentions if mixer.rope is not None}
-    return sum(max_model_len * rope.dim * FLOAT32_BYTES for rope in ropes)
+    numbers = sum(rope.dim for rope in ropes) + sum(size for _, size in growths(spec))
+    return max_model_len * numbers * FLOAT32_BYTES
 
 
 def arena_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:

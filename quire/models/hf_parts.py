@@ -177,8 +177,8 @@ def _original_len(hf: HfConfig, section: HfConfig) -> int:
 
 def _llama3(hf: HfConfig, section: HfConfig) -> Llama3Scaling:
     low, high = section.positive("low_freq_factor"), section.positive("high_freq_factor")
-    if high <= low:
-        raise section.refuse("high_freq_factor", f"it must be above low_freq_factor {low}")
+    if high < low:
+        raise section.refuse("high_freq_factor", f"it must not be below low_freq_factor {low}")
     return Llama3Scaling(
         factor=section.positive("factor"),
         low_freq_factor=low,

@@ -103,6 +103,18 @@ class Rope:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Temperature:
+    """Queries grow with their position p: times 1 + scale * log(1 + floor((p + shift) / interval)).
+
+    interval, shift  in tokens. Source: arXiv 2501.19399.
+    """
+
+    scale: float
+    interval: int
+    shift: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attention:
     """Grouped-query attention, causal unless said.
 
@@ -115,6 +127,8 @@ class Attention:
     sinks    a learned score of each head takes weight and gives nothing.
     alibi    factor of the heads' slopes, by which scores fall with the distance; 0 is none.
     window   tokens looked back, counting the query itself; None is unlimited.
+    chunked  that window does not move: a token sees those of its own stretch of `window` tokens.
+    temperature  what queries are multiplied by, after norm and RoPE; None is nothing.
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     clip     what is beyond it of q, k and v becomes clip or -clip; 0 is off.
     """
@@ -132,6 +146,8 @@ class Attention:
     sinks: bool = False
     alibi: float = 0.0
     window: int | None = None
+    chunked: bool = False
+    temperature: Temperature | None = None
     softcap: float = 0.0
     clip: float = 0.0
     bidirectional: bool = False
@@ -146,7 +162,9 @@ class Attention:
         return self.head_size
 
     def cache_kind(self) -> CacheKind:
-        return "full" if self.window is None else "sliding_window"
+        if self.window is None:
+            return "full"
+        return "chunked" if self.chunked else "sliding_window"
 
     def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
         """Bytes of one token's keys and values in one layer, packed without padding; scales a head."""
@@ -253,6 +271,7 @@ class Moe:
     choice_bias   a bias of each expert counts in the choice, not in the weights.
     shared_width  of a gated part that all tokens pass; 0 is none.
     shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
+    weigh_inputs  a weight multiplies what its expert gets, not what it makes.
     """
 
     num_experts: int
@@ -273,6 +292,7 @@ class Moe:
     choice_bias: bool = False
     shared_width: int = 0
     shared_gate: bool = False
+    weigh_inputs: bool = False
 
 
 FeedForward = Dense | Moe
@@ -374,10 +394,17 @@ class DecoderSpec:
 
         def shortened(mixer: Mixer) -> Mixer:
             if isinstance(mixer, Attention) and mixer.window is not None:
-                return replace(mixer, window=None) if mixer.window >= max_model_len else mixer
+                whole = replace(mixer, window=None, chunked=False)
+                return whole if mixer.window >= max_model_len else mixer
             return mixer
 
         return replace(self, layers=tuple(layer.with_mixers(shortened) for layer in self.layers))
+
+
+def growths(spec: DecoderSpec) -> set[tuple[Temperature, int]]:
+    """Each growth of queries that layers have, with the size of their heads."""
+    mixers = [one for one in spec.attentions if isinstance(one, Attention)]
+    return {(one.temperature, one.head_size) for one in mixers if one.temperature is not None}
 
 
 def derived_max_len(spec: DecoderSpec) -> int:

@@ -242,6 +242,7 @@ class PagedAttentionReference(PagedAttentionBase):
         sinks: torch.Tensor | None = None,
         slopes: torch.Tensor | None = None,
         bidirectional: bool = False,
+        chunked: bool = False,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Attention of each query over its own sequence's cached keys, causal unless `bidirectional`.
@@ -251,6 +252,7 @@ class PagedAttentionReference(PagedAttentionBase):
         scale    factor on every score. softcap: cap * tanh(score / cap) after it; 0 is none.
         window   tokens looked back, counting the query itself; None is unlimited. Both ways if
                  `bidirectional`.
+        chunked  the window does not move: a query sees the keys of its own stretch of `window` positions.
         sinks    [H] float32, a further score per head that takes weight and gives nothing.
         slopes   [H] float32, each key's score gains slope * (key position - query position).
         Returns [T, H, Dv] in q's dtype, accumulated in float32, one rounding. Slots that no token
@@ -274,7 +276,7 @@ class PagedAttentionReference(PagedAttentionBase):
                     tile[: rows.shape[0]] = rows
                     sink = None if sinks is None else sinks[head].to(torch.float32)
                     slope = 0.0 if slopes is None else float(slopes[head])
-                    rule = _Rule(scale, window, softcap, slope, bidirectional)
+                    rule = _Rule(scale, window, softcap, slope, bidirectional, chunked)
                     position = first + at - start
                     result = _attend(
                         tile,
@@ -296,6 +298,7 @@ class _Rule:
     softcap: float
     slope: float
     bidirectional: bool
+    chunked: bool
 
 
 def _sequence_tiles(
@@ -389,6 +392,8 @@ def _hidden(q: torch.Tensor, position: int, tile: int, num_keys: int, rule: _Rul
     hidden = keys >= num_keys if rule.bidirectional else keys > rows
     if rule.window is None:
         return hidden
+    if rule.chunked:
+        return hidden | (keys < rows // rule.window * rule.window)
     distance = (rows - keys).abs() if rule.bidirectional else rows - keys
     return hidden | (distance >= rule.window)
 

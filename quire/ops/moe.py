@@ -64,6 +64,7 @@ class ExpertSizes:
 
     act    as in `act_mul`, or "swiglu_clamped": (clamp(up, ±limit) + 1) * g * sigmoid(1.702 g) where g is
            the gate, at most `limit`.
+    weigh_inputs  a weight multiplies gate and up, before they are rounded, instead of what comes down.
     """
 
     num_experts: int
@@ -71,6 +72,7 @@ class ExpertSizes:
     width: int
     act: str
     limit: float = 0.0
+    weigh_inputs: bool = False
 
 
 @register
@@ -201,8 +203,8 @@ class ExpertsReference(Provider):
         """The sum over a token's experts, in their order, of weight * down(act(gate(x)) * up(x)).
 
         x [T, C]; ids [T, k] int32, 0 <= id < E; weights [T, k] float32; out [T, C], which may be x.
-        gate and up are rounded to x's dtype, and so is their product; what comes down stays float32
-        until it is summed up.
+        With `weigh_inputs` the weights multiply gate and up instead. gate and up are rounded to x's
+        dtype, and so is their product; what comes down stays float32 until it is summed up.
         """
         sizes = packed.sizes
         total = torch.zeros(x.shape[0], sizes.size, dtype=torch.float32, device=x.device)
@@ -213,11 +215,13 @@ class ExpertsReference(Provider):
             tokens, places = torch.nonzero(ids == expert, as_tuple=True)
             for start in range(0, len(tokens), TILE_ROWS):
                 rows = slice(start, start + TILE_ROWS)
-                wide = tile_product(x[tokens[rows]], packed.gate_up[expert]).to(x.dtype)
-                gated = gate(wide, sizes.act, sizes.limit)
+                wide = tile_product(x[tokens[rows]], packed.gate_up[expert])
+                if sizes.weigh_inputs:
+                    wide *= weights[tokens[rows], places[rows], None]
+                gated = gate(wide.to(x.dtype), sizes.act, sizes.limit)
                 made[tokens[rows], places[rows]] = tile_product(gated, packed.down[expert])
         for place in range(ids.shape[1]):
-            total += weights[:, place, None] * made[:, place]
+            total += made[:, place] * (1.0 if sizes.weigh_inputs else weights[:, place, None])
         return out.copy_(total)
 
 

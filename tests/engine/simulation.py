@@ -55,6 +55,15 @@ def media_at(items: tuple[MediaItem, ...], position: int) -> int:
     return 0
 
 
+def first_seen(group: CacheGroup, position: int) -> int:
+    """The first position that a query at `position` sees."""
+    if group.window is None:
+        return 0
+    if group.kind == "chunked":
+        return position - position % group.window
+    return max(0, position - group.window + 1)
+
+
 def digests_of(root: int, token_ids: list[int], media: tuple[MediaItem, ...] = ()) -> list[int]:
     """The slot of each token; the last one stands for the whole prefix."""
     slots = []
@@ -243,7 +252,7 @@ class FakeWorker:
             size = group.block_size
             if group.kind == "recurrent":
                 continue
-            first = 0 if group.window is None else max(0, start - group.window + 1)
+            first = first_seen(group, start)
             table = state.tables[g]
             for index in range(first // size, -(-end // size)):
                 low, high = max(first, index * size), min(end, (index + 1) * size)
@@ -337,7 +346,7 @@ def draw_setting(rng: random.Random, **fixed: Any) -> Setting:
     size = 8
     full = CacheGroup(kind="full", layers=(0,), block_size=size, bytes_per_token=3)
     window = CacheGroup(
-        kind="sliding_window",
+        kind=rng.choice(("sliding_window", "sliding_window", "chunked")),
         layers=(1,),
         block_size=size,
         bytes_per_token=2,

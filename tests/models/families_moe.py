@@ -16,6 +16,13 @@ YARN = {
     "beta_fast": 6.0,
     "beta_slow": 0.7,
 }
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 6.0,
+    "low_freq_factor": 1.5,
+    "high_freq_factor": 5.0,
+    "original_max_position_embeddings": 96,
+}
 EPS = frozenset({"norm_eps", "layer.norm_eps"})
 
 LATENT = {
@@ -356,6 +363,42 @@ MOE_CASES: dict[str, Case] = {
             hidden_act="gelu",
         )
         | {"n_routed_experts": None, "n_shared_experts": None}
+    ),
+    "llama4": Case(
+        COMMON
+        | {
+            "architectures": ["Llama4ForCausalLM"],
+            "model_type": "llama4_text",
+            "head_dim": 24,
+            "attention_bias": True,
+            "intermediate_size_mlp": 72,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "interleave_moe_layer_step": 2,
+            "no_rope_layer_interval": 2,
+            "attention_chunk_size": 40,
+            "floor_scale": 16,
+            "attn_scale": 0.3,
+            "rope_theta": 600.0,
+            "hidden_act": "gelu",
+        }
+    ),
+    "llama4_plain": Case(
+        COMMON
+        | {
+            "architectures": ["Llama4ForCausalLM"],
+            "model_type": "llama4_text",
+            "head_dim": 16,
+            "intermediate_size_mlp": 72,
+            "num_local_experts": 5,
+            "moe_layers": [0],
+            "no_rope_layers": [0, 1],
+            "attention_chunk_size": 64,
+            "attn_temperature_tuning": False,
+            "use_qk_norm": False,
+            "rope_scaling": LLAMA3,
+            "tie_word_embeddings": True,
+        }
     ),
     "minimax_m2": Case(
         COMMON

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from quire.engine.kvcache.kinds import rules_of
 from quire.layers.context import ForwardContext
 from quire.models.build import build_from_spec
 from quire.models.cache_need import cache_groups
@@ -154,7 +155,7 @@ class PagedRun:
             slots = table[positions // self.block_size].astype(np.int64) * self.block_size
             visible = table.copy()
             if group.window is not None and self.drop_passed:
-                visible[: max(0, start - group.window + 1) // self.block_size] = -1
+                visible[: rules_of(group).first_needed(start)] = -1
             step = AttentionStep(
                 query_start=np.array([0, len(ids)], dtype=np.int32),
                 seq_lens=np.array([end], dtype=np.int32),

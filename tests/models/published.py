@@ -8,9 +8,10 @@ from typing import Any
 
 CONFIGS = Path(__file__).parent / "configs"
 PUBLISHED = sorted(path.stem for path in CONFIGS.glob("*.json"))
-"""gemma-3-4b-text is the text part of a file for text and images, with the name of the text model and
-the outer eos_token_id. Files of checkpoints in fewer bits stand here as their copies in bfloat16 have them,
-without quantization_config; kimi-k2-instruct, whose model_type kimi_k2 Transformers lacks, with deepseek_v3."""
+"""gemma-3-4b-text, llama-4-scout-text and llama-4-maverick-text are the text part of a file for text and
+images, with the name of the text model and, of Gemma, the outer eos_token_id. Files of checkpoints in fewer
+bits stand here as their copies in bfloat16 have them, without quantization_config; kimi-k2-instruct, whose
+model_type kimi_k2 Transformers lacks, with deepseek_v3."""
 
 SOURCES: dict[str, str] = json.loads((CONFIGS.parent / "sources.json").read_text())
 """Where a copy of a published file was found with which ours agrees in all keys that act ("sizes": in sizes,
@@ -62,6 +63,8 @@ _SMALL = {
     "kv_channels": 24,
     "multi_query_group_num": 2,
     "padded_vocab_size": 97,
+    "intermediate_size_mlp": 72,
+    "attention_chunk_size": 48,
 }
 FEWER = {
     "Dots1ForCausalLM": 2,
@@ -91,6 +94,7 @@ FEWER = {
     "Ernie4_5ForCausalLM": 2,
     "PersimmonForCausalLM": 2,
     "SmolLM3ForCausalLM": 2,
+    "Llama4ForCausalLM": 2,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 SWITCH = 100  # tokens: where shrunken LongRoPE models change their factors

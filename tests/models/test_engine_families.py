@@ -45,6 +45,7 @@ WINDOWED = {
     "exaone_moe",
     "exaone_moe_own_name",
     "dots1",
+    "llama4",
 }
 
 

@@ -44,6 +44,7 @@ SIZES = {
     "whole": (ExpertSizes(8, 64, 96, "silu"), 2, False),
     "odd": (ExpertSizes(16, 100, 70, "gelu"), 4, False),
     "biased": (ExpertSizes(6, 64, 40, "swiglu_clamped", 1.5), 3, True),
+    "weighed": (ExpertSizes(6, 100, 40, "silu", weigh_inputs=True), 3, False),
 }
 
 
@@ -182,7 +183,9 @@ def formula(
     for t, row in enumerate(x.double()):
         for e, share in zip(ids[t].tolist(), shares[t].tolist(), strict=True):
             gate_up, down, *biases = experts[e]
-            wide = plain(gate_up) @ rounded(row, gate_up) + (biases[0].double() if biases else 0)
+            before, share = (share, 1.0) if sizes.weigh_inputs else (1.0, share)
+            wide = before * (plain(gate_up) @ rounded(row, gate_up))
+            wide = wide + (biases[0].double() if biases else 0)
             gate, up = wide.chunk(2)
             if sizes.act == "swiglu_clamped":
                 gate, up = gate.clamp(max=sizes.limit), up.clamp(-sizes.limit, sizes.limit)

@@ -11,11 +11,12 @@ import struct
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.hashing import BlockHasher, root_key
-from quire.engine.kvcache.kinds import FullAttention, SlidingWindow, rules_of
+from quire.engine.kvcache.kinds import Chunks, FullAttention, SlidingWindow, rules_of
 from quire.engine.kvcache.limits import slabs_needed
 from quire.engine.kvcache.manager import COMING, CacheManager
 from quire.engine.request import Request
@@ -282,11 +283,20 @@ def test_an_unknown_algorithm_is_refused() -> None:
 # Kinds.
 
 
-def brute_hit(window: int | None, keys: list[bytes], cached: set[bytes], limit: int) -> int:
+def oldest_seen(start: int, window: int | None, chunked: bool) -> int:
+    """The first position that a query at `start` sees."""
+    if window is None:
+        return 0
+    return start - start % window if chunked else max(0, start - window + 1)
+
+
+def brute_hit(
+    window: int | None, keys: list[bytes], cached: set[bytes], limit: int, *, chunked: bool = False
+) -> int:
     """The longest prefix whose next token sees only cached tokens, by definition."""
     for hit in range(limit, 0, -1):
         start = hit * 8
-        first = 0 if window is None else max(0, start - window + 1)
+        first = oldest_seen(start, window, chunked)
         if all(keys[p // 8] in cached for p in range(first, start)):
             return hit
     return 0
@@ -303,13 +313,35 @@ def test_the_longest_hit_is_what_the_definition_says(window: int | None) -> None
         assert rules.longest_hit(keys, cached, limit) == brute_hit(window, keys, cached, limit)
 
 
+@pytest.mark.parametrize("window", [1, 2, 8, 9, 16, 17, 24, 32, 100])
+def test_the_longest_hit_of_chunks_is_what_the_definition_says(window: int) -> None:
+    rng = random.Random(window)
+    rules = Chunks(8, window)
+    keys = [key(i) for i in range(10)]
+    for _ in range(200):
+        cached = {k for k in keys if rng.random() < 0.6}
+        limit = rng.randint(0, 10)
+        wanted = brute_hit(window, keys, cached, limit, chunked=True)
+        assert rules.longest_hit(keys, cached, limit) == wanted
+
+
+@pytest.mark.parametrize("window", [1, 7, 8, 9, 20, 32])
+def test_chunks_free_exactly_the_blocks_that_no_query_sees(window: int) -> None:
+    rules = Chunks(8, window)
+    for start in range(100):
+        first = rules.first_needed(start)
+        assert first * 8 <= oldest_seen(start, window, True) < (first + 1) * 8
+        for count in range(1, 40):
+            held = rules.blocks_needed(start + count) - first
+            assert held <= rules.most_live(start + count, count)
+
+
 @pytest.mark.parametrize("window", [1, 7, 8, 9, 20])
 def test_a_window_frees_exactly_the_blocks_that_no_query_sees(window: int) -> None:
     rules = SlidingWindow(8, window)
     for start in range(60):
         first = rules.first_needed(start)
-        oldest_seen = max(0, start - window + 1)
-        assert first * 8 <= oldest_seen < (first + 1) * 8
+        assert first * 8 <= oldest_seen(start, window, False) < (first + 1) * 8
     assert FullAttention(8).first_needed(60) == 0
 
 
@@ -319,6 +351,7 @@ def test_kinds_that_are_not_served_are_refused() -> None:
         rules_of(group)
     with pytest.raises(SettingsError, match="window"):
         rules_of(window_group(0))
+    assert isinstance(rules_of(msgspec.structs.replace(window_group(9), kind="chunked")), Chunks)
 
 
 # Tables.

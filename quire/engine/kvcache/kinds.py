@@ -104,6 +104,26 @@ class RecurrentState(SlidingWindow):
         return 0
 
 
+class Chunks(SlidingWindow):
+    """A query sees its own stretch of `window` tokens; blocks before the stretch are given back."""
+
+    def first_needed(self, start: int) -> int:
+        """Index of the first block that a query at position `start` or later can see."""
+        return start // self.window * self.window // self.block_size
+
+    def longest_hit(self, keys: Sequence[bytes], cached: Container[bytes], limit: int) -> int:
+        """Blocks of the longest usable cached prefix, at most `limit`.
+
+        A prefix is usable when the blocks of the stretch in which it ends are cached.
+        """
+        run = best = 0
+        for i in range(1, limit + 1):
+            run = run + 1 if keys[i - 1] in cached else 0
+            if run >= i - self.first_needed(i * self.block_size):
+                best = i
+        return best
+
+
 CacheRules = FullAttention | SlidingWindow
 
 
@@ -135,6 +155,9 @@ class Earlier:
         return key in self._cached and key not in self._fresh
 
 
+_WINDOWED = {"sliding_window": SlidingWindow, "chunked": Chunks}
+
+
 def rules_of(group: CacheGroup, key_size: int = 0) -> CacheRules:
     """The rules of a group's kind. Raises SettingsError for kinds that are not served.
 
@@ -142,14 +165,14 @@ def rules_of(group: CacheGroup, key_size: int = 0) -> CacheRules:
     """
     if group.kind in ("full", "mla"):
         return FullAttention(group.block_size)
-    if group.kind == "sliding_window" and group.window is not None and group.window > 0:
-        return SlidingWindow(group.block_size, group.window)
     if group.kind == "recurrent":
         return RecurrentState(group.block_size, key_size or group.block_size)
-    if group.kind == "sliding_window":
+    windowed = _WINDOWED.get(group.kind)
+    if windowed is None:
+        known = ", ".join(("full", "mla", "recurrent", *_WINDOWED))
+        raise SettingsError(f"cache kind {group.kind!r} is not served; known kinds: {known}")
+    if group.window is None or group.window < 1:
         raise SettingsError(
-            f"a sliding window cache has window {group.window}; it must be at least 1 token"
+            f"a {group.kind} cache has window {group.window}; it must be at least 1 token"
         )
-    raise SettingsError(
-        f"cache kind {group.kind!r} is not served; known kinds: full, mla, recurrent, sliding_window"
-    )
+    return windowed(group.block_size, group.window)

@@ -194,6 +194,7 @@ class PagedAttentionCpu(Provider):
         sinks: torch.Tensor | None = None,
         slopes: torch.Tensor | None = None,
         bidirectional: bool = False,
+        chunked: bool = False,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As the reference: q [T, H, D] to [T, H, Dv] in q's dtype, which is the cache's.
@@ -203,6 +204,7 @@ class PagedAttentionCpu(Provider):
         multiply scores, and weights before that rounding; the sum is then of the plain weights.
         slopes         [H] float32, each key's score gains slope * (key position - query position).
         bidirectional  whether a query sees the keys after it too; a window then counts both ways.
+        chunked        the window does not move: a query sees its own stretch of `window` positions.
         """
         if out is None:
             out = q.new_empty(*q.shape[:2], cache.value_size)
@@ -217,6 +219,7 @@ class PagedAttentionCpu(Provider):
                 sinks=sinks,
                 slopes=slopes,
                 bidirectional=bidirectional,
+                chunked=chunked,
                 out=out,
             )
         )
@@ -235,6 +238,7 @@ class PagedAttentionCpu(Provider):
         sinks: torch.Tensor | None = None,
         slopes: torch.Tensor | None = None,
         bidirectional: bool = False,
+        chunked: bool = False,
     ) -> tuple[int, ctypes.Structure]:
         """The call that `run` makes; it may be repeated after the plan was filled again.
 
@@ -242,7 +246,7 @@ class PagedAttentionCpu(Provider):
         """
         plan.check()
         cache.check("q", q)
-        key = (q.shape[1], scale, window, softcap, bidirectional, plan.window)
+        key = (q.shape[1], scale, window, softcap, bidirectional, chunked, plan.window)
         template = cache.templates.get(key)
         if template is None:
             template = cache.templates[key] = self._template(q.shape[1], cache, plan, key)
@@ -259,7 +263,7 @@ class PagedAttentionCpu(Provider):
     def _template(
         self, num_heads: int, cache: CpuCache, plan: CpuPlan, key: tuple[Any, ...]
     ) -> ctypes.Structure:
-        _, scale, window, softcap, bidirectional, _ = key
+        _, scale, window, softcap, bidirectional, chunked, _ = key
         check_heads(num_heads, cache.num_kv_heads)
         check_window(window, plan.window)
         return _Args(
@@ -269,6 +273,7 @@ class PagedAttentionCpu(Provider):
             window=window or 0,
             softcap=softcap,
             bidirectional=bidirectional,
+            chunked=chunked,
         )
 
 

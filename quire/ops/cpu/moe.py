@@ -139,6 +139,7 @@ class ExpertsCpu(Provider):
             gate_up_bytes=gate_up.shape[1],
             down_bytes=down.shape[1],
             limit=sizes.limit,
+            weigh_inputs=sizes.weigh_inputs,
             act=EXPERT_ACTS[sizes.act],
             dtype=CODES[dtype],
             format=quantized.code_of(stored),

@@ -62,7 +62,8 @@ OPERATIONS: dict[str, str] = {
     "i32:dtype i32:reserved",
     "experts": "const:x const:ids const:weights const:gate_up const:down const:gate_up_bias "
     "const:down_bias mut:out i64:rows i64:x_stride i64:out_stride i64:top_k i64:E i64:C i64:F "
-    "i64:gate_up_bytes i64:down_bytes f32:limit i32:act i32:dtype i32:format i32:group i32:reserved",
+    "i64:gate_up_bytes i64:down_bytes f32:limit i32:act i32:dtype i32:format i32:group "
+    "i32:weigh_inputs",
     # weight [N, K] to such codes, scales and zeros; limits [N, groups] or null
     "round_weight": "const:weight const:limits mut:codes mut:scales mut:zeros "
     "i64:N i64:K i64:stride i32:dtype i32:format i32:group i32:reserved",
@@ -143,7 +144,7 @@ OPERATIONS: dict[str, str] = {
     "attention": "const:q const:cache const:plan const:sinks const:slopes mut:out i64:q_stride "
     "i64:q_head_stride i64:out_stride i64:out_head_stride i64:slab_bytes i64:block_bytes "
     "i64:blocks_per_slab i64:block_size i64:H i64:K i64:D i64:Dv i64:window f32:scale f32:softcap "
-    "i32:bidirectional i32:dtype i32:format i32:reserved",
+    "i32:bidirectional i32:chunked i32:dtype i32:format",
     # k [T, K, D] and v [T, K, Dv] into their slots
     "attention_write": "const:k const:v mut:cache const:plan i64:k_stride i64:k_head_stride "
     "i64:v_stride i64:v_head_stride i64:slab_bytes i64:block_bytes i64:blocks_per_slab "

@@ -35,6 +35,8 @@ class PagedAttentionTorch(PagedAttentionBase):
             return f"it reads a plain cache only, not {signature.format}"
         if signature.sizes.get("bidirectional"):
             return "it computes causal attention only"
+        if signature.sizes.get("chunked"):
+            return "its windows move with the query; they cannot stand in stretches"
         if signature.dtype not in _DTYPES:
             return f"it knows {', '.join(_DTYPES)}, not {signature.dtype}"
         return None

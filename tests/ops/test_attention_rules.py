@@ -1,4 +1,7 @@
-"""Attention in which tokens see those behind them: every provider that knows it against PyTorch's own."""
+"""Attention in which tokens see those behind them, or those of their own stretch only.
+
+Every provider that knows it is compared with PyTorch's own.
+"""
 
 from __future__ import annotations
 
@@ -32,21 +35,29 @@ def step_of(lengths: tuple[int, ...]) -> AttentionStep:
     )
 
 
-def expected(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None) -> torch.Tensor:
+def expected(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, kind: str
+) -> torch.Tensor:
     """[T, H, D] for one sequence."""
-    places = torch.arange(len(q))
-    seen = (places[:, None] - places).abs() < (window or len(q) + 1)
+    places, size = torch.arange(len(q)), window or len(q) + 1
+    seen = (places[:, None] - places).abs() < size
+    if kind == "chunked":
+        seen = (places[:, None] // size == places // size) & (places[:, None] >= places)
     made = torch.nn.functional.scaled_dot_product_attention(
         *(x.transpose(0, 1) for x in (q, k, v)), attn_mask=seen, scale=0.3
     )
     return made.transpose(0, 1)
 
 
-@pytest.mark.parametrize("window", [None, 5, 33])
+RULES = [("bidirectional", window) for window in (None, 5, 33)]
+RULES += [("chunked", window) for window in (1, 5, 32, 33, 64)]
+
+
+@pytest.mark.parametrize(("kind", "window"), RULES)
 @pytest.mark.parametrize("name", ["reference", "cpu"])
-def test_tokens_see_both_ways(name: str, window: int | None) -> None:
+def test_tokens_see_what_the_rule_says(name: str, kind: str, window: int | None) -> None:
     provider = providers(PAGED_ATTENTION)[name]
-    sizes = {"H": HEADS, "K": HEADS, "D": SIZE, "bidirectional": True}
+    sizes = {"H": HEADS, "K": HEADS, "D": SIZE, kind: True}
     refusal = provider.accepts(Signature("float32", sizes, "plain", "cpu"))
     if refusal is not None:
         pytest.skip(refusal)
@@ -66,16 +77,23 @@ def test_tokens_see_both_ways(name: str, window: int | None) -> None:
     )
     provider.fill(plan, step)  # type: ignore[attr-defined]
     provider.write(k, v, cache, plan)  # type: ignore[attr-defined]
-    found = provider.run(q, cache, plan, scale=0.3, window=window, bidirectional=True)
+    found = provider.run(q, cache, plan, scale=0.3, window=window, **{kind: True})
     for start, end in zip(step.query_start[:-1], step.query_start[1:], strict=True):
         rows = slice(int(start), int(end))
-        wanted = expected(q[rows], k[rows], v[rows], window)
+        wanted = expected(q[rows], k[rows], v[rows], window, kind)
         torch.testing.assert_close(found[rows], wanted, atol=2e-6, rtol=1e-5)
 
 
-def test_a_provider_that_looks_back_only_refuses() -> None:
-    sizes = {"H": HEADS, "K": HEADS, "D": SIZE, "bidirectional": True}
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("bidirectional", "it computes causal attention only"),
+        ("chunked", "its windows move with the query; they cannot stand in stretches"),
+    ],
+)
+def test_a_provider_that_does_not_know_a_rule_refuses(kind: str, reason: str) -> None:
+    sizes = {"H": HEADS, "K": HEADS, "D": SIZE, kind: True}
     refusal = providers(PAGED_ATTENTION)["torch"].accepts(
         Signature("float32", sizes, "plain", "cpu")
     )
-    assert refusal == "it computes causal attention only"
+    assert refusal == reason

@@ -1,0 +1,94 @@
+"""Llama 4, text: attention in stretches, layers without positions, experts that all tokens share one of.
+
+Spellings shared with other families are in `models.hf_decoder`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quire.models.family import Architecture
+from quire.models.hf_config import HfConfig
+from quire.models.hf_decoder import activation, attention, dense, plain, with_parts
+from quire.models.hf_parts import layer_kinds
+from quire.models.name_parts import LAYER, OURS
+from quire.models.names import LLAMA_NAMES, Rule
+from quire.models.spec import Attention, DecoderSpec, Moe, Temperature
+
+
+def llama4(hf: HfConfig) -> DecoderSpec:
+    """`Llama4ForCausalLM`; defaults are those of Llama4TextConfig."""
+    hf.skip("for_llm_compressor")
+    num_layers = hf.int_("num_hidden_layers", 48)
+    every = hf.int_("no_rope_layer_interval", 4)
+    turns = hf.integers("no_rope_layers") or [(index + 1) % every for index in range(num_layers)]
+    if len(turns) < num_layers:
+        raise hf.refuse("no_rope_layers", f"it must have num_hidden_layers {num_layers} entries")
+    kinds = ("full_attention", "chunked_attention")
+    named = layer_kinds(hf, kinds, lambda index: kinds[bool(turns[index])])
+    mixers = [
+        _mixer(hf, bool(turn), kind == kinds[1]) for turn, kind in zip(turns, named, strict=False)
+    ]
+    part = dense(hf, width=hf.int_("intermediate_size_mlp", 16_384))
+    spec = plain(hf, mixers, part, eps=1e-5, max_len=131_072)
+    step = hf.int_("interleave_moe_layer_step", 1)
+    chosen = (
+        hf.integers("moe_layers") if hf.has("moe_layers") else range(step - 1, num_layers, step)
+    )
+    experts = Moe(
+        num_experts=hf.int_("num_local_experts", 16),
+        top_k=hf.int_("num_experts_per_tok", 1),
+        width=hf.int_("intermediate_size", 8192),
+        activation=activation(hf),
+        scoring="sigmoid",
+        normalize=False,
+        shared_width=hf.int_("intermediate_size", 8192),
+        weigh_inputs=True,
+    )
+    return with_parts(spec, *(experts if index in chosen else part for index in range(num_layers)))
+
+
+def _mixer(hf: HfConfig, turns: bool, chunked: bool) -> Attention:
+    """Heads turn and are normed, which without weights may come before the turn; or they grow with the position."""
+    one = attention(
+        hf, heads=40, kv_heads=8, head_dim=128, theta=("rope_theta", 500_000.0), interleaved=True
+    )
+    window = hf.optional_int("attention_chunk_size", 8192) if chunked else None
+    one = replace(one, window=window, chunked=window is not None)
+    growth = Temperature(
+        scale=hf.positive("attn_scale", 0.1), interval=hf.int_("floor_scale", 8192), shift=1
+    )
+    grows, is_normed = hf.bool_("attn_temperature_tuning", True), hf.bool_("use_qk_norm", True)
+    if not turns:
+        return replace(one, rope=None, temperature=growth if grows else None)
+    if not is_normed:
+        return one
+    eps = hf.positive("rms_norm_eps", 1e-5)
+    return replace(one, qk_norm="per_head", norm_eps=eps)
+
+
+_PART, _EXPERT = f"{LAYER}.feed_forward", f"{OURS}.feed_forward.experts.{{expert}}"
+
+NAMES = replace(
+    LLAMA_NAMES.without(f"{OURS}.feed_forward.gate_up", f"{OURS}.feed_forward.down").with_rules(
+        *(
+            Rule(
+                f"{_PART}.{block}{name}_proj.weight",
+                f"{OURS}.feed_forward.{target}.weight",
+                (part,),
+            )
+            for block, inside in (("", ""), ("shared_expert.", "shared."))
+            for name, target, part in (
+                ("gate", f"{inside}gate_up", 0),
+                ("up", f"{inside}gate_up", 1),
+                ("down", f"{inside}down", 0),
+            )
+        ),
+        Rule(f"{_PART}.router.weight", f"{OURS}.feed_forward.router.weight"),
+        Rule(f"{_PART}.experts.gate_up_proj", f"{_EXPERT}.gate_up.weight", (0, 1), transpose=True),
+        Rule(f"{_PART}.experts.down_proj", f"{_EXPERT}.down.weight", transpose=True),
+    ),
+    ones=(f"{OURS}.mixer.q_norm.weight", f"{OURS}.mixer.k_norm.weight"),
+)
+
+ARCHITECTURES = {"Llama4ForCausalLM": Architecture(llama4, NAMES)}
