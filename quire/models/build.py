@@ -161,15 +161,8 @@ def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch
     )
 
 
-def _decoder(
-    spec: DecoderSpec,
-    table: Table,
-    dtype: torch.dtype,
-    device: torch.device,
-    max_model_len: int,
-    scheme: Scheme,
-    cache_format: str,
-) -> Decoder:
+def _tables(spec: DecoderSpec, max_model_len: int, device: torch.device) -> Tables:
+    """Those of positions that the layers ask for."""
     ropes = {mixer.rope for mixer in spec.attentions if mixer.rope is not None}
     tables: Tables = {
         rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes
@@ -183,6 +176,19 @@ def _decoder(
             max_len=max_model_len,
             device=device,
         )
+    return tables
+
+
+def _decoder(
+    spec: DecoderSpec,
+    table: Table,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_model_len: int,
+    scheme: Scheme,
+    cache_format: str,
+) -> Decoder:
+    tables = _tables(spec, max_model_len, device)
     size = spec.hidden_size
     embedding = Embedding(
         table,

@@ -11,6 +11,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from quire.models.positions import (
+    DynamicScaling as DynamicScaling,
+)
+from quire.models.positions import (
+    LinearScaling as LinearScaling,
+)
+from quire.models.positions import (
+    Llama3Scaling as Llama3Scaling,
+)
+from quire.models.positions import (
+    LongRopeScaling as LongRopeScaling,
+)
+from quire.models.positions import (
+    Rope as Rope,
+)
+from quire.models.positions import (
+    RopeScaling as RopeScaling,
+)
+from quire.models.positions import (
+    Temperature as Temperature,
+)
+from quire.models.positions import (
+    YarnScaling as YarnScaling,
+)
 from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, Recurrent, ShortConv
 from quire.protocol.cache import CacheKind
 
@@ -31,87 +55,6 @@ Placement = Literal[
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
 QkNorm = Literal["none", "per_head", "full", "layer", "layer_per_head"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearScaling:
-    """Positions divided by `factor`."""
-
-    factor: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class DynamicScaling:
-    """A larger base if `max_model_len` passes `original_len`; both in tokens."""
-
-    factor: float
-    original_len: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Llama3Scaling:
-    """Long wavelengths divided by `factor`, short ones kept, a ramp between; lengths in tokens."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_len: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class YarnScaling:
-    """A ramp from kept to scaled frequencies; cosines and sines times `attention_factor`.
-
-    Source: arXiv 2309.00071.
-    """
-
-    factor: float
-    original_len: int
-    attention_factor: float
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    truncate: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class LongRopeScaling:
-    """Each wavelength times a factor of its own; cosines and sines times `attention_factor`.
-
-    short_factor, long_factor  one number for each pair; the long ones are taken for every position
-                               if `max_model_len` passes `original_len` tokens.
-    Source: arXiv 2402.13753.
-    """
-
-    short_factor: tuple[float, ...]
-    long_factor: tuple[float, ...]
-    original_len: int
-    attention_factor: float
-
-
-RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | LongRopeScaling
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rope:
-    """Rotary positions: the first `dim` numbers of a head turn, halves paired (or neighbours,
-    interleaved)."""
-
-    dim: int
-    theta: float = 10_000.0
-    scaling: RopeScaling | None = None
-    interleaved: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Temperature:
-    """Queries grow with their position p: times 1 + scale * log(1 + floor((p + shift) / interval)).
-
-    interval, shift  in tokens. Source: arXiv 2501.19399.
-    """
-
-    scale: float
-    interval: int
-    shift: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
