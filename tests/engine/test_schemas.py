@@ -93,6 +93,7 @@ KEPT: list[tuple[Any, list[Any], list[Any]]] = [
     ({"type": "integer", "not": {"multipleOf": 1}, "enum": [1]}, [], []),
     ({"type": "number", "not": {"type": "integer"}, "minimum": 2}, [2.5], [2, 3]),
     ({"anyOf": [{"$ref": "http://example.org/x"}, {"type": "null"}]}, [None], [1]),
+    ({"anyOf": [{"$ref": "#"}, {"type": "integer"}], "not": {"const": 3}}, [1], [3, "x"]),
     (members(unheard=1, minProperties=2), [{"a": 1, "b": "x"}], [{"c": 1, "d": 2}]),
 ]  # fmt: skip
 
@@ -137,6 +138,7 @@ REFUSED = [
     ({"allOf": [{"required": 3}], "not": {"type": "string"}}, "required at #/allOf/0"),
     ({"properties": {"a": {"type": "thing"}}, "type": "object", "required": ["a"]}, "thing"),
     ({"type": "object", "minProperties": 3, "maxProperties": 2}, "no document"),
+    ({"type": "array", "not": {"minItems": 1}, "contains": {}}, "no document"),
 ]  # fmt: skip
 
 

@@ -66,6 +66,8 @@ def array_shapes(context: Context, case: Case) -> Iterator[Shape]:
     for wanted, least, most in case.contains:
         ways = [way for one in ways for way in _with(context, one, wanted, (least, most))]
     for way in ways:
+        if way.most is not None and way.least > way.most:
+            continue
         if case.unique and (way.most is None or way.most > 1):
             yield from _distinct(context, way)
         else:

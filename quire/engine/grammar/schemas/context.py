@@ -19,12 +19,44 @@ class Context:
         self.document = document
         self.checker = Checker(document)
         self.notes: list[tuple[str, str]] = []
+        self._circular: dict[int, bool] = {}
         self._types: dict[int, frozenset[str]] = {}
         self._values: dict[frozenset[int], tuple[Any, ...] | None] = {}
 
     def note(self, keyword: str, schema: Any) -> None:
         """Remembers what had to be left out."""
         self.notes.append((keyword, self.document.path(schema)))
+
+    def is_circular(self, schema: dict[str, Any]) -> bool:
+        """Whether the reference of a schema leads back to itself without going into a value."""
+        number = self.document.number(schema)
+        if number not in self._circular:
+            self._circular[number] = False
+            target = self.document.target(schema)
+            waiting: list[Any] = [target]
+            seen = {id(target)}
+            for one in waiting:
+                if one is schema:
+                    self._circular[number] = True
+                    break
+                more = [inner for inner in self._beside(one) if id(inner) not in seen]
+                seen.update(map(id, more))
+                waiting += more
+        return self._circular[number]
+
+    def _beside(self, schema: Any) -> list[Any]:
+        """The schemas in a schema that speak of the same value."""
+        if not isinstance(schema, dict):
+            return []
+        found = (
+            [self.document.target(schema)] if "$ref" in schema or "$dynamicRef" in schema else []
+        )
+        for key in ("allOf", "anyOf", "oneOf"):
+            found += schema[key] if isinstance(schema.get(key), list) else []
+        found += [schema[key] for key in ("not", "if", "then", "else") if key in schema]
+        for key in ("dependentSchemas", "dependencies"):
+            found += schema[key].values() if isinstance(schema.get(key), dict) else []
+        return found
 
     def types(self, number: int, depth: int = 0) -> frozenset[str]:
         """The types that values of a schema may have; all where that takes a closer look."""

@@ -94,7 +94,7 @@ def _reference(
     context: Context, work: Work, schema: dict[str, Any], wanted: Any, scopes: Scopes
 ) -> None:
     target = context.document.target(schema)
-    if target is None:
+    if target is None or context.is_circular(schema):
         context.note("$ref" if "$ref" in schema else "$dynamicRef", schema)
         raise Dead
     work.pending.append((context.document.number(target), scopes))

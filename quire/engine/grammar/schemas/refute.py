@@ -108,7 +108,7 @@ class Refuter:
 
     def reference(self, schema: Any, wanted: Any, case: Case) -> Ways:
         target = self._document.target(schema)
-        if target is not None:
+        if target is not None and not self._context.is_circular(schema):
             yield self._breaks(target)
 
     def all_of(self, schema: Any, wanted: Any, case: Case) -> Ways:

@@ -24,6 +24,8 @@ from quire.engine.grammar.schemas.patterns import language, lengths
 
 _SAFE = 2**53 - 1
 """Beyond it, numbers that readers take for different ones may be the same to others."""
+_SHORT = 16
+"""Up to here, lengths are held against patterns to see whether a string is left."""
 LOOKS = re.compile(r"\(\?[!=<]")
 
 
@@ -33,7 +35,8 @@ def string_shapes(case: Case, formats: frozenset[str]) -> Iterator[Shape]:
     known = [one for one in case.formats if one in formats]
     patterns: list[dict[str, Any]] = [{"format": one} for one in known]
     least, most = case.lengths
-    if (case.patterns or case.excluded) and case.lengths != (0, None) and _is_none(case):
+    is_bounded = case.lengths != (0, None) and max(least, most or 0) <= _SHORT
+    if is_bounded and (case.patterns or case.excluded) and _is_none(case):
         return
     if case.excluded or any(LOOKS.search(one) for one in case.patterns):
         joined = _joined(case.patterns, case.excluded)
