@@ -173,7 +173,76 @@ def gemma2(
     return _write(folder, Gemma2ForCausalLM, made, **options)
 
 
-FAMILIES: dict[str, Checkpoint] = {"llama": llama, "qwen3": qwen3, "gemma2": gemma2}
+def bamba(
+    folder: Path,
+    *,
+    seed: int = 0,
+    tie: bool = False,
+    kv_heads: int = 2,
+    layers: int = 3,
+    hidden: int = 64,
+    max_len: int = 4096,
+    dtype: str = "float32",
+    shards: int = 1,
+    deviation: float = 0.2,
+    **config: Any,
+) -> Path:
+    """BambaForCausalLM: layer 1 attends, the others have a state-space mixer of 8 heads."""
+    from transformers import BambaConfig, BambaForCausalLM
+
+    fields = _common(tie, kv_heads, layers, hidden, max_len) | {
+        "rope_theta": 20_000.0,
+        "attn_layer_indices": [1],
+        "mamba_n_heads": 8,
+        "mamba_d_head": hidden // 4,
+        "mamba_d_state": 16,
+    }
+    made = BambaConfig(**(fields | config))
+    options = {"seed": seed, "dtype": dtype, "shards": shards, "deviation": deviation}
+    return _write(folder, BambaForCausalLM, made, **options)
+
+
+def mamba2(
+    folder: Path,
+    *,
+    seed: int = 0,
+    tie: bool = False,
+    layers: int = 2,
+    hidden: int = 64,
+    dtype: str = "float32",
+    shards: int = 1,
+    deviation: float = 0.2,
+    **config: Any,
+) -> Path:
+    """Mamba2ForCausalLM with 8 heads in two groups."""
+    from transformers import Mamba2Config, Mamba2ForCausalLM
+
+    fields = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_heads": 8,
+        "head_dim": hidden // 4,
+        "n_groups": 2,
+        "state_size": 16,
+        "layer_norm_epsilon": EPS,
+        "tie_word_embeddings": tie,
+        "bos_token_id": BOS_ID,
+        "eos_token_id": EOS_ID,
+        "max_position_embeddings": 4096,
+    }
+    made = Mamba2Config(**(fields | config))
+    options = {"seed": seed, "dtype": dtype, "shards": shards, "deviation": deviation}
+    return _write(folder, Mamba2ForCausalLM, made, **options)
+
+
+FAMILIES: dict[str, Checkpoint] = {
+    "llama": llama,
+    "qwen3": qwen3,
+    "gemma2": gemma2,
+    "bamba": bamba,
+    "mamba2": mamba2,
+}
 
 
 def _common(tie: bool, kv_heads: int, layers: int, hidden: int, max_len: int) -> dict[str, Any]:

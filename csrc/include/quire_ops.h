@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1812075565
+#define QUIRE_VERSION 172725770
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -58,6 +58,10 @@
   X(mul_sigmoid) \
   X(delta_rule) \
   X(short_conv) \
+  X(causal_conv) \
+  X(ssd_scan) \
+  X(selective_scan) \
+  X(group_norm_gated) \
   X(attention) \
   X(attention_write)
 
@@ -342,6 +346,38 @@ typedef struct {
   int64_t slab_bytes, block_bytes, blocks_per_slab, x_stride, out_stride, C, W;
   int32_t dtype, reserved;
 } QuireArgs_short_conv;
+
+typedef struct {
+  const void *x, *weight, *bias, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, x_stride, out_stride, C, W;
+  int32_t act, dtype;
+} QuireArgs_causal_conv;
+
+typedef struct {
+  const void *x, *b, *c, *steps, *step_bias, *decay, *skip, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, x_stride, b_stride, c_stride, steps_stride,
+      out_stride, H, P, N, G;
+  float least, most;
+  int32_t dtype, reserved;
+} QuireArgs_ssd_scan;
+
+typedef struct {
+  const void *x, *b, *c, *steps, *step_bias, *decay, *skip, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, x_stride, b_stride, c_stride, steps_stride,
+      out_stride, D, N;
+  int32_t dtype, reserved;
+} QuireArgs_selective_scan;
+
+typedef struct {
+  const void *x, *gate, *weight;
+  void *out;
+  int64_t rows, C, x_stride, gate_stride, out_stride, groups;
+  float eps;
+  int32_t kind, dtype, reserved;
+} QuireArgs_group_norm_gated;
 
 typedef struct {
   const void *q, *cache, *plan, *sinks, *slopes;

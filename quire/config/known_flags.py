@@ -144,10 +144,10 @@ _add("no effect", "there is no media, adapter or expert for it to act on",
      fully_sharded_loras=False, lora_target_modules=_LIST, specialize_active_lora=False,
      enable_mixed_moe_lora_format=False, enable_moe_shared_loras=False,
      enable_tower_connector_lora=False, lora_extra_vocab_size=None, long_lora_scaling_factors=None,
-     mamba_cache_dtype="auto", mamba_ssm_cache_dtype="auto", mamba_block_size=None,
-     mamba_cache_mode="none", enable_mamba_cache_stochastic_rounding=False,
-     mamba_cache_philox_rounds=0, use_replayssm=False, replayssm_buffer_len=16,
      enable_flash_late_interaction=True)  # fmt: skip
+_add("no effect", "a recurrent state is kept wherever --mamba-block-size tokens end, and never rounded",
+     mamba_cache_mode="none", enable_mamba_cache_stochastic_rounding=False,
+     mamba_cache_philox_rounds=0, use_replayssm=False, replayssm_buffer_len=16)  # fmt: skip
 _add("no effect", "there are no routes for it to act on",
      cohere_is_reasoning_model=True,
      cohere_format="cmd4")  # fmt: skip
@@ -163,6 +163,9 @@ _add("no effect", "there is one engine type and one implementation of each archi
 
 # --- refused: it asks for something that is not there -----------------------------------------------
 
+_add("refused", "recurrent states are float32: one that is rounded where a chunk happens to end would make "
+     "an answer depend on its chunks",
+     mamba_cache_dtype="auto", mamba_ssm_cache_dtype="auto")  # fmt: skip
 _add("refused", "a checkpoint's own settings are read; --quantization makes fewer bits of plain weights",
      quantization_config=_JSON, allow_deprecated_quantization=False,
      quantization_param_path=None, calculate_kv_scales=False, kv_cache_dtype_skip_layers=[])  # fmt: skip

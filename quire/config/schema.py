@@ -141,6 +141,9 @@ class CacheConfig:
     num_gpu_blocks_override: int | None = setting(
         None, "exact number of blocks of the first cache group"
     )
+    mamba_block_size: int | None = setting(
+        None, "tokens for which one recurrent state is kept: a multiple of the block size"
+    )
     enable_prefix_caching: bool | None = setting(None, "reuse the blocks of equal prefixes")
     prefix_caching_hash_algo: Literal["sha256", "sha256_cbor"] = setting(
         "sha256", "digest of block keys"

@@ -57,6 +57,29 @@ def block_size_of(wanted: int | None, device: str, note: Note) -> int:
     return size
 
 
+def interval_of(
+    wanted: int | None, block_size: int, max_model_len: int, caching: bool
+) -> int | None:
+    """Tokens for which one recurrent state is kept; None leaves it to the model's numbers.
+
+    Without prefix caching nobody comes back to a state, and one is enough.
+    Raises SettingsError for a size that is no power of two times block_size.
+    """
+    if wanted is None and not caching:
+        size = block_size
+        while size <= max_model_len:
+            size *= 2
+        return size
+    if wanted is None:
+        return None
+    blocks = wanted // block_size
+    if wanted < block_size or wanted % block_size or blocks & (blocks - 1):
+        raise SettingsError(
+            f"mamba_block_size is {wanted}; it must be block_size {block_size} times a power of two"
+        )
+    return wanted
+
+
 def budget_of(
     given: int | None, max_model_len: int, description: ModelDescription, note: Note
 ) -> int:

@@ -15,7 +15,15 @@ from quire.config.constraints import read_constraint_options
 from quire.config.plugins import LOGITS_PROCESSORS, entry_points, load_general
 from quire.config.profiling import read_profiler
 from quire.config.schema import Settings
-from quire.engine.choices import Note, block_size_of, budget_of, device_of, longest_of, reason_of
+from quire.engine.choices import (
+    Note,
+    block_size_of,
+    budget_of,
+    device_of,
+    interval_of,
+    longest_of,
+    reason_of,
+)
 from quire.engine.kvcache.limits import plan_layout, slabs_needed, useful_bytes, with_blocks
 from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
 from quire.hardware.cpu import Machine
@@ -93,6 +101,7 @@ class _Choices:
     device: Literal["cpu", "cuda"]
     max_model_len: int
     block_size: int
+    interval: int | None
     max_num_seqs: int
     budget: int
     threads: int
@@ -144,6 +153,10 @@ def _resolve(
     native = machine.is_native(made.device, settings.parallel.kernel_overrides)
     note("kernels", machine.kernels if native else "none", _KERNELS[native])
     needs = _needs(resolved, description, made, with_front, native)
+    for group in needs.groups[-1:]:
+        if group.kind == "recurrent":
+            why = f"tokens for which one state of {gib(group.state_bytes)} is kept"
+            note("mamba_block_size", group.block_size, why)
     available = machine.gpus[0].total_bytes if made.device == "cuda" else machine.available_bytes
     layout = _layout(settings, needs, made, available, note)
     ledger = needs.ledger(layout.num_slabs * layout.slab_bytes)
@@ -190,6 +203,7 @@ def _needs(
             block_size=made.block_size,
             dtype_bytes=stored.number_bytes(DTYPE_BYTES[made.dtype]),
             scale_bytes=stored.scale_bytes,
+            interval=made.interval,
         ),
         cache_dtype=made.cache_dtype,
         sizes=step_sizes(settings, dtype_bytes=DTYPE_BYTES[made.dtype]),
@@ -229,6 +243,7 @@ def _choose(
         device=device,
         max_model_len=max_model_len,
         block_size=block_size,
+        interval=interval_of(cache.mamba_block_size, block_size, max_model_len, caching),
         max_num_seqs=max_num_seqs,
         budget=budget,
         threads=threads,

@@ -6,6 +6,7 @@ Norms around it belong to the layer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.ops.arena import Arena
-from quire.ops.elementwise import ACT, ACT_MUL
+from quire.ops.elementwise import ACT, ACT_MUL, SCALE
 from quire.ops.registry import Table
 from quire.quant.formats import PLAIN, Formats
 
@@ -33,6 +34,7 @@ class GatedMlp:
 
     act     "silu", "gelu", "gelu_tanh", "relu" or "relu2".
     format  of both weights.
+    scales  factors of gate(x) and of up(x).
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class GatedMlp:
         bias: bool,
         dtype: torch.dtype,
         format: Formats = PLAIN,
+        scales: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self._width = width
         self._act = act
@@ -58,6 +61,12 @@ class GatedMlp:
             dtype=dtype,
             format=format,
         )
+        halves = (slice(0, width), slice(width, 2 * width))
+        self._scales = [
+            (half, partial(table.bind(SCALE, dtype_name(dtype), C=width), factor=factor))
+            for half, factor in zip(halves, scales, strict=True)
+            if factor != 1.0
+        ]
         self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
         self._down = Linear(
             table,
@@ -80,6 +89,8 @@ class GatedMlp:
         gate_up = self._gate_up(
             x, out=arena.take((num_tokens, 2 * self._width), x.dtype)
         )  # [T, 2F]
+        for half, scale in self._scales:
+            scale(gate_up[:, half], out=gate_up[:, half])
         gated = arena.take((num_tokens, self._width), x.dtype)  # [T, F]
         self._act_mul(gate_up, act=self._act, out=gated)
         return self._down(gated, out=out)

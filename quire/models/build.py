@@ -278,6 +278,7 @@ def _layer(parts: MixerParts, index: int, number: int, spec: LayerSpec) -> Decod
 def _dense(
     table: Table, name: str, spec: Dense, size: int, dtype: torch.dtype, format: Formats
 ) -> FeedForward:
+    scales = {"scales": (spec.gate_scale, spec.up_scale)} if spec.gated else {}
     return FEED_FORWARDS[spec.gated](
         table,
         name,
@@ -287,6 +288,7 @@ def _dense(
         bias=spec.bias,
         dtype=dtype,
         format=format,
+        **scales,
     )
 
 

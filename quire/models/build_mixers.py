@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
 from quire.layers.mla import MlaLayer, MlaSizes
 from quire.layers.short_conv import ShortConvLayer
 from quire.layers.side_by_side import MixersSideBySide
 from quire.models.decoder_layers import MixerLayer
 from quire.models.parameters import named_mixers
-from quire.models.recurrent import ShortConv
+from quire.models.recurrent import Mamba1, Mamba2, ShortConv
 from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide, Temperature
 from quire.ops.registry import Table
 from quire.quant.formats import Formats
@@ -132,9 +133,45 @@ def _short_conv(parts: MixerParts, name: str, index: int, spec: ShortConv) -> Mi
     )
 
 
+def _mamba1(parts: MixerParts, name: str, index: int, spec: Mamba1) -> MixerLayer:
+    sizes = Mamba1Sizes(
+        size=parts.size,
+        inner=spec.inner,
+        state_size=spec.state_size,
+        step_rank=spec.step_rank,
+        kernel=spec.kernel,
+        conv_bias=spec.conv_bias,
+        bias=spec.bias,
+        norms=spec.norms,
+        norm_eps=spec.norm_eps,
+    )
+    return Mamba1Layer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
+
+
+def _mamba2(parts: MixerParts, name: str, index: int, spec: Mamba2) -> MixerLayer:
+    sizes = Mamba2Sizes(
+        size=parts.size,
+        num_heads=spec.num_heads,
+        head_size=spec.head_size,
+        state_size=spec.state_size,
+        groups=spec.num_groups,
+        kernel=spec.kernel,
+        conv_bias=spec.conv_bias,
+        bias=spec.bias,
+        gate_norm=spec.gate_norm,
+        norm_groups=spec.norm_groups,
+        norm_eps=spec.norm_eps,
+        limits=spec.step_limit,
+        scales=spec.scales,
+    )
+    return Mamba2Layer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
+
+
 _MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
     Attention: _attention,
     Mla: _mla,
     ShortConv: _short_conv,
+    Mamba1: _mamba1,
+    Mamba2: _mamba2,
 }
 """What makes each kind of mixer: (parts, name, its number, its description)."""

@@ -144,6 +144,13 @@ class HfConfig:
         """A number above zero, or None when the key is null; `default` when it is absent."""
         return None if self._none(key, default) else self.positive(key, default or _MISSING)
 
+    def text(self, key: str, default: str) -> str:
+        """A string."""
+        value = self._read(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a string")
+        return value
+
     def strings(self, key: str) -> list[str] | None:
         """A list of strings; None when absent or null."""
         value = self._read(key, None)
@@ -181,6 +188,13 @@ class HfConfig:
             raise self._wrong(key, value, "a whole number from 0 up")
         return int(found[0])
 
+    def factors(self, key: str, count: int) -> tuple[float, ...]:
+        """So many finite numbers above zero; ones when absent or null."""
+        found = self.numbers(key) if self._read(key, None) is not None else (1.0,) * count
+        if len(found) != count:
+            raise self._wrong(key, list(found), f"a list of {count} numbers above zero")
+        return found
+
     def numbers(self, key: str) -> tuple[float, ...]:
         """A list of finite numbers above zero."""
         value = self._read(key, _MISSING)
@@ -190,6 +204,25 @@ class HfConfig:
         ):
             raise self._wrong(key, value, "a list of numbers above zero")
         return tuple(float(item) for item in value)
+
+    def int_or(self, key: str, word: str, default: int) -> int:
+        """A whole number; `default` if the value is `word` or the key is absent."""
+        value = self._read(key, word)
+        return default if value == word else self.int_(key)
+
+    def span(self, key: str) -> tuple[float, float]:
+        """Two numbers from 0 up, the second not below the first and maybe infinite: 0 and infinity when
+        absent or null. Infinity may be written as Transformers writes it, {"__float__": "Infinity"}."""
+        value = self._read(key, None) or [0.0, math.inf]
+        if not isinstance(value, list) or len(value) != 2:
+            raise self._wrong(key, value, "a list of two numbers")
+        low, high = (math.inf if one == {"__float__": "Infinity"} else one for one in value)
+        for one in (low, high):
+            if isinstance(one, bool) or not isinstance(one, int | float) or not one >= 0:
+                raise self._wrong(key, value, "a list of two numbers from 0 up")
+        if high < low:
+            raise self._wrong(key, value, "a list of two numbers, the least first")
+        return float(low), float(high)
 
     def section(self, key: str) -> HfConfig | None:
         """A nested object as a reader of its own; None when absent. Its unread keys count too."""

@@ -20,6 +20,7 @@ Fold = Literal[
     "none",
     "add_one",
     "exp",
+    "minus_exp",
     "gather_heads",
     "gather_quarters",
     "split_turns",
@@ -40,7 +41,8 @@ class Rule:
                     source without the expert's number holds all experts along its first axis.
     parts           which stacked parts it fills, in order; several parts split a fused tensor.
     transpose       the checkpoint holds [in, out].
-    fold            "add_one": the layer computes with 1 + w; "exp": with e^w. "gather_heads": the checkpoint
+    fold            "add_one": the layer computes with 1 + w; "exp": with e^w; "minus_exp": with -e^w.
+                    "gather_heads": the checkpoint
                     holds the q heads that share the first k and v, that k and that v, then those of the
                     second, and so on; likewise other parts by heads of k. "gather_quarters": a quarter of the
                     heads of q, of v, of k, then the next quarter. "split_turns": the rows of two parts take

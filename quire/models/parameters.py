@@ -184,10 +184,10 @@ def _mamba2(table: dict[str, Parameter], prefix: str, spec: Mamba2, width: int) 
     group: ParameterGroup = "recurrent"
     rows = (spec.inner, spec.convolved, spec.num_heads)  # gate, what is convolved, steps
     table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
-    table[f"{prefix}.out.weight"] = Parameter(((width, spec.inner),), group)
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
     if spec.bias:
         table[f"{prefix}.in.bias"] = Parameter(tuple((n,) for n in rows), group)
-        table[f"{prefix}.out.bias"] = Parameter(((width,),), group)
+        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
     _convolution(table, f"{prefix}.conv", spec.convolved, spec.kernel, spec.conv_bias)
     for name in ("step_bias", "decay", "skip"):
         table[f"{prefix}.{name}"] = Parameter(((spec.num_heads,),), "state")
@@ -199,10 +199,10 @@ def _mamba1(table: dict[str, Parameter], prefix: str, spec: Mamba1, width: int) 
     group: ParameterGroup = "recurrent"
     made = (spec.step_rank, spec.state_size, spec.state_size)
     table[f"{prefix}.in.weight"] = Parameter(((spec.inner, width),) * 2, group)
-    table[f"{prefix}.out.weight"] = Parameter(((width, spec.inner),), group)
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
     if spec.bias:
         table[f"{prefix}.in.bias"] = Parameter(((spec.inner,),) * 2, group)
-        table[f"{prefix}.out.bias"] = Parameter(((width,),), group)
+        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
     _convolution(table, f"{prefix}.conv", spec.inner, spec.kernel, spec.conv_bias)
     table[f"{prefix}.made.weight"] = Parameter(tuple((n, spec.inner) for n in made), "latent")
     if spec.norms == "learned":
@@ -247,7 +247,7 @@ def _delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, wi
 def _convolution(
     table: dict[str, Parameter], prefix: str, channels: int, kernel: int, bias: bool
 ) -> None:
-    table[f"{prefix}.weight"] = Parameter(((channels, kernel),), "state")
+    table[f"{prefix}.weight"] = Parameter(((channels, 1, kernel),), "state")
     if bias:
         table[f"{prefix}.bias"] = Parameter(((channels,),), "state")
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from quire.protocol.cache import CacheKind
 
+GateNorm = Literal["gated", "norm_then_gate", "none"]
 _STATE_ALIGNMENT = 64  # bytes, as in `ops.state`
 
 
@@ -119,26 +120,29 @@ class Mamba2(Recurrent):
     """A state-space mixer with one decay a head. Source: arXiv 2405.21060.
 
     inner = num_heads * head_size numbers a token pass it; state_size of them are kept for each.
-    groups     heads in so many groups share the vectors that write and read the state.
+    num_groups  heads in so many groups share the vectors that write and read the state.
     kernel     tokens that the convolution before it sees, the newest included.
     conv_bias, bias  of that convolution; of the products into and out of it.
     gate_norm  "gated": an RMS norm of y * silu(gate); "norm_then_gate": of y, then times silu(gate);
-               "none": y * silu(gate).
+               "none": y * silu(gate). See `ops.scan.KINDS`.
     norm_groups  the norm is over each of so many equal parts of the numbers.
     step_limit  the least and the greatest step that a decay is over.
+    scales     factors of the gate, of the numbers that pass, of the vectors that write and that read the
+               state, and of the steps.
     """
 
     num_heads: int
     head_size: int
     state_size: int
-    groups: int = 1
+    num_groups: int = 1
     kernel: int = 4
-    conv_bias: bool = True
+    conv_bias: bool = False
     bias: bool = False
-    gate_norm: str = "gated"
+    gate_norm: GateNorm = "gated"
     norm_groups: int = 1
     norm_eps: float = 1e-5
     step_limit: tuple[float, float] = (0.0, float("inf"))
+    scales: tuple[float, float, float, float, float] = (1.0, 1.0, 1.0, 1.0, 1.0)
 
     @property
     def inner(self) -> int:
@@ -148,13 +152,13 @@ class Mamba2(Recurrent):
     @property
     def convolved(self) -> int:
         """Channels of the convolution: those numbers, and the vectors that write and read the state."""
-        return self.inner + 2 * self.groups * self.state_size
+        return self.inner + 2 * self.num_groups * self.state_size
 
     def states(self) -> tuple[tuple[int, ...], ...]:
-        """The window of the convolution [kernel - 1, channels], and the heads' [H, P, N]."""
+        """The window of the convolution [kernel - 1, channels], and the heads' [H, N, P]."""
         return (
             (self.kernel - 1, self.convolved),
-            (self.num_heads, self.head_size, self.state_size),
+            (self.num_heads, self.state_size, self.head_size),
         )
 
     def inputs(self) -> tuple[int, ...]:
@@ -171,21 +175,22 @@ class Mamba1(Recurrent):
     inner      numbers of a token that pass it; state_size of them are kept for each.
     step_rank  of the product that makes the steps.
     kernel, conv_bias, bias  as in Mamba2.
-    norms      RMS norms of what makes the steps and of the vectors that write and read the state.
+    norms      RMS norms of what makes the steps and of the vectors that write and read the state: with
+               weights, without ("fixed"), or none.
     """
 
     inner: int
     state_size: int
     step_rank: int
     kernel: int = 4
-    conv_bias: bool = True
+    conv_bias: bool = False
     bias: bool = False
-    norms: str = "none"
+    norms: Literal["none", "fixed", "learned"] = "none"
     norm_eps: float = 1e-6
 
     def states(self) -> tuple[tuple[int, ...], ...]:
-        """The window of the convolution [kernel - 1, D], and the channels' [D, N]."""
-        return (self.kernel - 1, self.inner), (self.inner, self.state_size)
+        """The window of the convolution [kernel - 1, D], and the channels' [N, D]."""
+        return (self.kernel - 1, self.inner), (self.state_size, self.inner)
 
     def inputs(self) -> tuple[int, ...]:
         return self.inner, self.step_rank

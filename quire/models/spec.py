@@ -193,13 +193,15 @@ Mixer = Attention | Mla | ShortConv | GatedDeltaNet | Mamba1 | Mamba2
 class Dense:
     """Feed-forward part: down(act(gate(x)) * up(x)), or down(act(up(x))) if not `gated`.
 
-    `width` is F.
+    `width` is F. gate_scale, up_scale: factors of gate(x) and of up(x), if `gated`.
     """
 
     width: int
     activation: Activation = "silu"
     bias: bool = False
     gated: bool = True
+    gate_scale: float = 1.0
+    up_scale: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,6 +96,10 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "mul_sigmoid": _TRANSCENDENTAL,
     "delta_rule": _STATES,
     "short_conv": _STATES,
+    "causal_conv": _STATES,
+    "ssd_scan": _STATES,
+    "selective_scan": _STATES,
+    "group_norm_gated": _STATES,
 }
 """Float32 sums of a few thousand terms keep about 1e-6; one rounding to bfloat16 loses up to 2^-9 of
 the value, and the bounds above leave as much again for values next to a power of two."""

@@ -24,8 +24,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "kv2": ("qwen3", _HEADS | {"kv_heads": 2}),
     "kv8": ("llama", _HEADS | {"kv_heads": 8}),
     "window": ("gemma2", _HEADS | {"kv_heads": 4, "window": 300}),
+    "states": ("bamba", {"deviation": 0.1}),
 }
-"""Family and keywords of `tests.checkpoints`: two layers of 8 heads of 64, by what tells them apart."""
+"""Family and keywords of `tests.checkpoints`: two layers of 8 heads of 64, by what tells them apart; and a
+small hybrid of attention and recurrent states."""
+
+SETTINGS: dict[str, dict[str, Any]] = {"states": {"mamba_block_size": 32}}
+"""Settings of all ways for a model: states often enough that these prompts find some."""
 
 FORMATS: dict[str, dict[str, Any]] = {
     "bfloat16": {"dtype": "bfloat16"},
@@ -45,9 +50,9 @@ _BASE = {"max_num_seqs": 64, "max_num_batched_tokens": 2048, "block_size": 32, "
 def tight_tokens(model: str, longest: int) -> int:
     """Tokens of a cache that is short for more than one sequence of `longest` tokens.
 
-    Layers with a window hold blocks of their own beside those of full attention.
+    Layers with a window hold blocks of their own beside those of full attention, and so do states.
     """
-    return longest * (10 if model == "window" else 5) // 4 + 32
+    return longest * {"window": 10, "states": 28}.get(model, 5) // 4 + 32
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 
 from quire.ops.cpu.library import library, usable
 from tests.e2e.driver import mixed_jobs
-from tests.e2e.matrix import FORMATS, MODELS, Cell, Way, matrix, tight_tokens, ways
+from tests.e2e.matrix import FORMATS, MODELS, SETTINGS, Cell, Way, matrix, tight_tokens, ways
 
 ROOT = Path(__file__).parents[2]
 CASES = [
@@ -22,6 +22,7 @@ CASES = [
     ("kv2", "bfloat16"),
     ("kv1", "int8"),
     ("window", "int4"),
+    ("states", "float32"),
 ]
 LONGEST, MAX_TOKENS = 200, 20
 
@@ -31,7 +32,7 @@ def _run(
 ) -> list[Cell]:
     family, fields = MODELS.get(model, (model, {}))
     jobs = mixed_jobs(12, vocab_size=400, longest=LONGEST, max_tokens=MAX_TOKENS)
-    numbers: dict[str, Any] = FORMATS[number_type]
+    numbers: dict[str, Any] = FORMATS[number_type] | SETTINGS.get(model, {})
     folder = checkpoint(family, **fields)
     return list(matrix(folder, jobs, plan, longest=LONGEST + MAX_TOKENS, **numbers))
 

@@ -95,8 +95,38 @@ FEWER = {
     "PersimmonForCausalLM": 2,
     "SmolLM3ForCausalLM": 2,
     "Llama4ForCausalLM": 2,
+    "FalconMambaForCausalLM": 2,
+    "Mamba2ForCausalLM": 1,
+    "BambaForCausalLM": 1,
+    "FalconH1ForCausalLM": 1,
+    "NemotronHForCausalLM": 2,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
+_STATES = {
+    "mamba_n_heads": 4,
+    "mamba_d_head": 32,
+    "mamba_d_state": 16,
+    "shared_intermediate_size": 56,
+    "attn_layer_indices": [1],
+    "layer_types": ["mamba", "attention", "mamba"],
+}
+SMALL_STATES: dict[str, dict[str, Any]] = {
+    "mamba": {"time_step_rank": 8, "n_layer": 3},
+    "falcon_mamba": {"time_step_rank": 8},
+    "mamba2": {"head_dim": 32, "n_groups": 2, "state_size": 16, "time_step_rank": 8},
+    "bamba": _STATES,
+    "granitemoehybrid": _STATES,
+    "falcon_h1": _STATES | {"mamba_d_head": 24, "mamba_d_ssm": 96},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8},
+    "nemotron_h": {
+        "hybrid_override_pattern": "M*-",
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "n_groups": 2,
+        "ssm_state_size": 16,
+    },
+}
+"""What the keys of state-space models become, by model_type; a pattern keeps one layer of each kind."""
 SWITCH = 100  # tokens: where shrunken LongRoPE models change their factors
 
 
@@ -139,6 +169,9 @@ def shrunk(name: str) -> dict[str, Any]:
     if "attention_types" in values:
         values["attention_types"] = [[["global", "local", "global"], 1]]
         values["attention_layers"] = ["global", "local", "global"]
+    for key, small in SMALL_STATES.get(values["model_type"], {}).items():
+        if key in values:
+            values[key] = small
     scaling = values.get("rope_scaling") or {}
     if scaling.get("type") == "longrope":
         pairs = int(8 * values.get("partial_rotary_factor", 1.0))

@@ -14,7 +14,15 @@ from quire.models.hf_config import HfConfig
 from quire.models.names import WeightMap, expand
 from quire.models.parameters import NORM_PLACES, parameters
 from quire.models.registry import ARCHITECTURES
-from quire.models.spec import DecoderSpec, LayerSpec, LongRopeScaling, Mla, Rope, YarnScaling
+from quire.models.spec import (
+    DecoderSpec,
+    LayerSpec,
+    LongRopeScaling,
+    Mla,
+    Rope,
+    SideBySide,
+    YarnScaling,
+)
 from quire.ops.registry import Table
 from quire.protocol.errors import ModelLoadError
 from tests.models import harness
@@ -24,7 +32,7 @@ from tests.models.families import CASES
 TOLERANCE = 1e-4
 VISIBLE = 100 * TOLERANCE
 FAMILIES = ["llama", "qwen3", "gemma2", "granite", "olmo2", "cohere", "gpt2", "opt", "gpt_neox"]
-FAMILIES += ["qwen2_moe", "granite_moe", "deepseek_v3", "lfm2"]
+FAMILIES += ["qwen2_moe", "granite_moe", "deepseek_v3", "lfm2", "mamba", "falcon_h1", "nemotron_h"]
 """One case for each layer class, kind of norm and feed-forward part."""
 
 
@@ -98,6 +106,8 @@ def mutations(spec: DecoderSpec) -> Iterator[tuple[str, DecoderSpec]]:
     parts: dict[str, Callable[[Any], tuple[Any, Callable[[Any], Any]]]] = {
         "layer": lambda layer: (layer, lambda new: new),
         "mixer": lambda layer: (layer.mixer, lambda new: replace(layer, mixer=new)),
+        "first": lambda layer: (part_of(layer, 0), lambda new: with_part(layer, 0, new)),
+        "second": lambda layer: (part_of(layer, 1), lambda new: with_part(layer, 1, new)),
         "feed_forward": lambda layer: (
             layer.feed_forward,
             lambda new: replace(layer, feed_forward=new),
@@ -131,6 +141,18 @@ def rope_of(layer: LayerSpec) -> Any:
     return getattr(layer.mixer, "rope", None)
 
 
+def part_of(layer: LayerSpec, place: int) -> Any:
+    """One of several mixers of a layer; None if it has one."""
+    return layer.mixer.parts[place] if isinstance(layer.mixer, SideBySide) else None
+
+
+def with_part(layer: LayerSpec, place: int, part: Any) -> LayerSpec:
+    """The layer with another of its several mixers."""
+    assert isinstance(layer.mixer, SideBySide)
+    parts = tuple(part if i == place else one for i, one in enumerate(layer.mixer.parts))
+    return replace(layer, mixer=replace(layer.mixer, parts=parts))
+
+
 SHAPES = {"vocab_size", "hidden_size", "max_position_embeddings", "num_heads", "num_kv_heads"}
 SHAPES |= {
     "num_experts",
@@ -152,6 +174,11 @@ SHAPES |= {
     "layers",
     "mixer",
     "feed_forward",
+    "parts",
+    "inner",
+    "state_size",
+    "step_rank",
+    "num_groups",
 }
 """Fields without a plain value: sizes, which tensors' shapes prove, and the parts walked by themselves."""
 
@@ -162,6 +189,8 @@ def changed(owner: Any) -> list[str]:
         return []
     names = []
     for field in fields(owner):
+        if field.name == "placement" and None in (owner.mixer, owner.feed_forward):
+            continue  # a layer of one part has one place for its norm
         required = field.default is MISSING
         if field.name not in SHAPES and (required or getattr(owner, field.name) != field.default):
             names.append(field.name)

@@ -146,7 +146,7 @@ def test_context_extension_by_override(tmp_path: Path) -> None:
         ("[1]", "must hold a JSON object"),
         ('{"a": ' * 5000, "is not valid JSON"),
         ({"model_type": "llama"}, "names no architecture.*LlamaForCausalLM"),
-        (llama(architectures=["MambaForCausalLM"]), "'MambaForCausalLM' is not supported; known"),
+        (llama(architectures=["RwkvForCausalLM"]), "'RwkvForCausalLM' is not supported; known"),
         (
             llama(quantization_config={"quant_method": "x"}),
             "method 'x', which this version does not",

@@ -30,7 +30,11 @@ ELSEWHERE = {
     "experts",
     "delta_rule",
     "short_conv",
-}  # below, in test_moe.py and in test_delta_rule.py
+    "causal_conv",
+    "ssd_scan",
+    "selective_scan",
+    "group_norm_gated",
+}  # below, in test_moe.py, in test_delta_rule.py and in test_scan.py
 SAMPLING = (
     "quire.ops.sample",
     "quire.ops.sample_edits",

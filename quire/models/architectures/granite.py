@@ -1,4 +1,4 @@
-"""Granite, HyperCLOVA X, MiniCPM: the plain layer with factors of embedding, scores, residuals and logits.
+"""Granite, HyperCLOVA X, MiniCPM: factors of embedding, scores, residuals and logits; hybrids with states.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
@@ -14,9 +14,11 @@ from quire.models.hf_decoder import (
     attention,
     decoder,
     dense,
+    with_attention,
     with_parts,
     with_placement,
 )
+from quire.models.hf_mamba import mamba2, mamba_rules, with_mixers
 from quire.models.names import LLAMA_NAMES, Rule, router_rules
 from quire.models.spec import DecoderSpec, LayerSpec, Moe, Placement
 
@@ -80,6 +82,32 @@ def granite_moe(hf: HfConfig) -> DecoderSpec:
     return with_parts(granite(hf), part)
 
 
+def granite_hybrid(hf: HfConfig) -> DecoderSpec:
+    """`GraniteMoeHybridForCausalLM`: most layers have a state-space mixer instead of attention.
+
+    Without experts the part that all tokens pass is the feed-forward part. Positions only if the file says so.
+    """
+    hf.skip("layers_block_type", "normalization_function", "init_method", "mamba_use_mlp")
+    width = hf.int_("shared_intermediate_size", 1024)
+    if hf.int_("num_local_experts", 8, minimum=0):
+        spec = granite_moe(hf)
+    else:
+        hf.skip("intermediate_size", "num_experts_per_tok")
+        spec = with_parts(granite(hf), dense(hf, width=width))
+    turned = hf.choice("position_embedding_type", {"rope": True, "nope": False}, "nope")
+    kinds = hf.strings("layer_types") or ["mamba"] * len(spec.layers)
+    attends = [kind in ("attention", "full_attention") for kind in kinds]
+    known = {"attention", "full_attention", "mamba", "linear_attention"}
+    if len(kinds) != len(spec.layers) or not known.issuperset(kinds):
+        raise hf.refuse(
+            "layer_types", f"it must have {len(spec.layers)} entries, mamba or attention"
+        )
+    if not turned:
+        spec = with_attention(spec, lambda _, mixer: replace(mixer, rope=None))
+    states = mamba2(hf, eps=spec.norm_eps)
+    return with_mixers(spec, states, attends.__getitem__)
+
+
 _LAYER, _OURS = "model.layers.{layer}", "layers.{layer}.feed_forward"
 _MOE = f"{_LAYER}.block_sparse_moe"
 
@@ -93,6 +121,15 @@ MOE_NAMES = LLAMA_NAMES.with_rules(
     Rule(f"{_LAYER}.shared_mlp.output_linear.weight", f"{_OURS}.shared.down.weight"),
 )
 
+HYBRID_NAMES = MOE_NAMES.without(f"{_OURS}.gate_up", f"{_OURS}.down").with_rules(
+    *mamba_rules(f"{_LAYER}.mamba"),
+    *(
+        Rule(f"{_LAYER}.shared_mlp.{theirs}_linear.weight", f"{_OURS}.{part}.weight", parts=parts)
+        for theirs, name, parts in (("input", "gate_up", (0, 1)), ("output", "down", (0,)))
+        for part in (name, f"shared.{name}")
+    ),
+)
+
 HYPERCLOVAX_NAMES = LLAMA_NAMES.with_rules(
     Rule(f"{_LAYER}.post_norm1.weight", "layers.{layer}.norm_after_mixer.weight"),
     Rule(f"{_LAYER}.post_norm2.weight", "layers.{layer}.norm_after_feed_forward.weight"),
@@ -104,4 +141,5 @@ ARCHITECTURES = {
     "HyperCLOVAXForCausalLM": Architecture(hyperclovax, HYPERCLOVAX_NAMES),
     "GraniteMoeForCausalLM": Architecture(granite_moe, MOE_NAMES),
     "GraniteMoeSharedForCausalLM": Architecture(granite_moe, MOE_NAMES),
+    "GraniteMoeHybridForCausalLM": Architecture(granite_hybrid, HYBRID_NAMES),
 }

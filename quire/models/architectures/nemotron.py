@@ -1,24 +1,31 @@
-"""Nemotron, Jais 2 and Persimmon: LayerNorm with bias, a feed-forward part of squared ReLU without gate.
+"""Nemotron, Jais 2 and Persimmon: a feed-forward part of squared ReLU without gate; Nemotron-H.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense
+from quire.models.hf_decoder import activation, attention, decoder, dense
+from quire.models.hf_mamba import mamba_rules, silu_only, skip_training
 from quire.models.name_parts import (
     LAYER,
     MEGATRON_PARTS,
     NORM_BIAS_RULES,
+    OURS,
     PLAIN_MLP_RULES,
     joined_heads,
     ours,
     pair,
+    separate_heads,
 )
 from quire.models.names import LLAMA_NAMES, Rule, WeightMap
-from quire.models.spec import Attention, DecoderSpec, LayerSpec
+from quire.models.recurrent import Mamba2
+from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Mixer
 
 
 def nemotron(hf: HfConfig) -> DecoderSpec:
@@ -71,6 +78,83 @@ def _decoder(
     return decoder(hf, layer, max_len=max_len)
 
 
+def nemotron_h(hf: HfConfig) -> DecoderSpec:
+    """`NemotronHForCausalLM`: each layer is a state-space mixer, attention without positions, or a
+    feed-forward part, each behind one norm. Defaults as in NemotronHConfig. Source: arXiv 2504.03624.
+    """
+    skip_training(hf)
+    hf.skip("expand", "mamba_expand", "num_hidden_layers", "num_logits_to_keep", "rms_norm_eps")
+    hf.skip(
+        "mamba_ssm_cache_dtype",
+        "attention_head_dim",
+        "sliding_window",
+        "mamba_proj_bias",
+        "norm_eps",
+    )
+    hf.skip("time_step_limit", "time_step_rank")
+    hf.skip(*_NEMOTRON_EXPERTS)
+    eps = hf.positive("layer_norm_epsilon", 1e-5)
+    silu_only(hf, "mamba_hidden_act")
+    groups = hf.int_("n_groups", 8)
+    states = Mamba2(
+        num_heads=hf.int_("mamba_num_heads", 128),
+        head_size=hf.int_("mamba_head_dim", 64),
+        state_size=hf.int_("ssm_state_size", 128),
+        num_groups=groups,
+        kernel=hf.int_("conv_kernel", 4),
+        conv_bias=hf.bool_("use_conv_bias", True),
+        bias=hf.bool_("use_bias", False),
+        norm_groups=groups,
+        norm_eps=eps,
+        step_limit=(hf.positive("time_step_min", 0.001), math.inf),
+    )
+    heads = attention(hf, heads=32, kv_heads=8, head_dim=128, bias=False, rope=None)
+    act = activation(hf, "relu2", key="mlp_hidden_act")
+    part = dense(hf, activation=act, gated=False, bias=hf.bool_("mlp_bias", False))
+    kinds: dict[str, Mixer | Dense] = {"M": states, "*": heads, "-": part}
+    layers = []
+    for letter in _pattern(hf):
+        one = kinds[letter]
+        if isinstance(one, Dense):
+            layer = LayerSpec(mixer=None, feed_forward=one, placement="feed_forward_only")
+        else:
+            layer = LayerSpec(mixer=one, feed_forward=None, placement="mixer_only")
+        layers.append(replace(layer, norm_eps=eps))
+    return decoder(hf, layers, max_len=4096)
+
+
+_NEMOTRON_EXPERTS = (
+    *("n_routed_experts", "n_shared_experts", "moe_intermediate_size", "moe_latent_size"),
+    *("moe_shared_expert_intermediate_size", "moe_shared_expert_overlap", "num_experts_per_tok"),
+    *("routed_scaling_factor", "n_group", "topk_group", "norm_topk_prob"),
+    *("num_nextn_predict_layers", "mtp_layers_block_type", "mtp_hybrid_override_pattern"),
+)
+"""What experts are like, of which a model may have none, and what drafts further tokens."""
+
+_BLOCKS = {
+    "linear_attention": "M",
+    "mamba": "M",
+    "full_attention": "*",
+    "attention": "*",
+    "mlp": "-",
+    "moe": "E",
+}
+
+
+def _pattern(hf: HfConfig) -> str:
+    """A letter for each layer, as `hybrid_override_pattern` has it."""
+    names = hf.strings("layers_block_type") or hf.strings("layer_types")
+    text = hf.text("hybrid_override_pattern", "")
+    hf.skip("layer_types")
+    pattern = "".join(_BLOCKS.get(name, "?") for name in names) if names else text
+    key = "layers_block_type" if names else "hybrid_override_pattern"
+    if not pattern or not set(pattern) <= set("M*-"):
+        raise hf.refuse(
+            key, "layers are M, * or -: mamba, attention or mlp; experts are not served"
+        )
+    return pattern
+
+
 JAIS2_NAMES = LLAMA_NAMES.with_rules(*PLAIN_MLP_RULES, *NORM_BIAS_RULES)
 
 
@@ -79,6 +163,27 @@ NEMOTRON_NAMES = JAIS2_NAMES.folded(
     f"{LAYER}.input_layernorm.weight",
     f"{LAYER}.post_attention_layernorm.weight",
     "model.norm.weight",
+)
+
+NEMOTRON_H_NAMES = WeightMap(
+    rules=(
+        Rule("backbone.embeddings.weight", "embedding.weight"),
+        *(
+            Rule("backbone.layers.{layer}.norm.weight", f"{OURS}.norm_before_{part}.weight")
+            for part in ("mixer", "feed_forward")
+        ),
+        *separate_heads("backbone.layers.{layer}.mixer", "q_proj", "k_proj", "v_proj"),
+        *ours(
+            "backbone.layers.{layer}.mixer",
+            ("o_proj", "mixer.out"),
+            ("up_proj", "feed_forward.up"),
+            ("down_proj", "feed_forward.down"),
+        ),
+        *mamba_rules("backbone.layers.{layer}.mixer"),
+        Rule("backbone.norm_f.weight", "final_norm.weight"),
+        Rule("lm_head.weight", "head.weight"),
+    ),
+    ignored_if_tied=("lm_head.weight",),
 )
 
 PERSIMMON_NAMES = WeightMap(
@@ -104,4 +209,5 @@ ARCHITECTURES = {
     "NemotronForCausalLM": Architecture(nemotron, NEMOTRON_NAMES),
     "Jais2ForCausalLM": Architecture(jais2, JAIS2_NAMES),
     "PersimmonForCausalLM": Architecture(persimmon, PERSIMMON_NAMES),
+    "NemotronHForCausalLM": Architecture(nemotron_h, NEMOTRON_H_NAMES),
 }

@@ -221,8 +221,8 @@ class DummySource:
         """The parameter in memory of its own."""
         parameter = self._table[name]
         if parameter.is_float32 and parameter.group != "router_float32":
-            fill = torch.zeros if name.endswith(".bias") else torch.ones
-            return fill(parameter.shape, dtype=torch.float32, device=self._device)
+            fill = 0.0 if name.endswith(".bias") else -1.0 if name.endswith(".decay") else 1.0
+            return torch.full(parameter.shape, fill, dtype=torch.float32, device=self._device)
         dtype = torch.float32 if parameter.is_float32 else self._dtype
         result = torch.empty(parameter.shape, dtype=dtype, device=self._device)
         return self._draw(name, result)
@@ -262,6 +262,8 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
         tensor = tensor.float() + 1.0
     if piece.fold == "exp":
         tensor = tensor.float().exp()
+    if piece.fold == "minus_exp":
+        tensor = -torch.exp(tensor.float())
     return tensor
 
 

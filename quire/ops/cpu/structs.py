@@ -139,6 +139,23 @@ OPERATIONS: dict[str, str] = {
     # x [T, 3C] to [T, C]; weight [W, C] and bias [C] float32, null for none; inputs [W - 1, C]
     "short_conv": "const:x const:weight const:bias const:plan mut:states mut:out i64:slab_bytes "
     "i64:block_bytes i64:blocks_per_slab i64:x_stride i64:out_stride i64:C i64:W i32:dtype i32:reserved",
+    # x [T, C] with a window of W tokens; weight [W, C], bias [C] float32 or null; act 1 is silu; inputs
+    # [W - 1, C]
+    "causal_conv": "const:x const:weight const:bias const:plan mut:states mut:out i64:slab_bytes "
+    "i64:block_bytes i64:blocks_per_slab i64:x_stride i64:out_stride i64:C i64:W i32:act i32:dtype",
+    # x [T, H, P], b and c [T, G, N], steps [T, H]; step_bias, decay, skip [H] float32; states [H, N, P]
+    "ssd_scan": "const:x const:b const:c const:steps const:step_bias const:decay const:skip "
+    "const:plan mut:states mut:out i64:slab_bytes i64:block_bytes i64:blocks_per_slab i64:x_stride "
+    "i64:b_stride i64:c_stride i64:steps_stride i64:out_stride i64:H i64:P i64:N i64:G f32:least "
+    "f32:most i32:dtype i32:reserved",
+    # x and steps [T, D], b and c [T, N]; step_bias, skip [D], decay [N, D] float32; states [N, D]
+    "selective_scan": "const:x const:b const:c const:steps const:step_bias const:decay const:skip "
+    "const:plan mut:states mut:out i64:slab_bytes i64:block_bytes i64:blocks_per_slab i64:x_stride "
+    "i64:b_stride i64:c_stride i64:steps_stride i64:out_stride i64:D i64:N i32:dtype i32:reserved",
+    # x, gate [rows, C], weight [C] float32; kind 0 norms what was gated, 1 gates what was normed, 2
+    # only gates; each of `groups` equal parts has a norm of its own
+    "group_norm_gated": "const:x const:gate const:weight mut:out i64:rows i64:C i64:x_stride "
+    "i64:gate_stride i64:out_stride i64:groups f32:eps i32:kind i32:dtype i32:reserved",
     # q [T, H, D] over a paged cache, [T, H, Dv] out; cache is where a layer's part of block 0 lies;
     # sinks, slopes [H] float32 or null; window 0 for none
     "attention": "const:q const:cache const:plan const:sinks const:slopes mut:out i64:q_stride "
