@@ -118,7 +118,7 @@ STATE_CASES: dict[str, Case] = {
         | {
             "architectures": ["JambaForCausalLM"],
             "model_type": "jamba",
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 3,
             "attn_layer_period": 3,
             "attn_layer_offset": 1,
             "expert_layer_period": 2,

@@ -299,7 +299,7 @@ def test_a_missing_fold_shows(name: str, rule: int, built: Callable[[str], Built
         it.description, max_len=it.case.max_len, names=replace(names, rules=tuple(rules))
     )
     ours = harness.our_logits(decoder, it.ids, max_len=it.case.max_len)
-    assert (ours - it.theirs).abs().max() > VISIBLE
+    assert not (ours - it.theirs).abs().max() <= VISIBLE  # growing states end in NaN
 
 
 @pytest.mark.parametrize(("name", "other"), [("llama", "gelu"), ("gemma2", "gelu")])
