@@ -4,32 +4,30 @@ Files of further kinds are made by llama.cpp's own quantizer of the first one. l
 environment that `benchmarks.peers` sets up; without it nothing is compared.
 
     python -m benchmarks.gguf_tokens --file model-f32.gguf --kinds Q8_0,Q4_0,Q4_K_M,Q6_K
+    python -m benchmarks.gguf_tokens --random --tokenizer FOLDER --files a.gguf b.gguf
+
+The second form is for the random checkpoints of `benchmarks.peers`: prompts of random ids, and how far apart
+our two logits are where answers part, as random weights make likely tokens that are nearly equal.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.roster import SCRIPTS
+from benchmarks.peers.workloads import HIGHEST_ID, LOWEST_ID
 from quire import LLM, SamplingParams
 
 PEER = Path("~/.cache/quire-peers/environments/llamacpp/bin/python").expanduser()
 NUM_TOKENS = 64
-
-QUANTIZE = """
-import ctypes, json, sys
-import llama_cpp
-source, target, kind = sys.argv[1:4]
-params = llama_cpp.llama_model_quantize_default_params()
-params.ftype = getattr(llama_cpp, "LLAMA_FTYPE_MOSTLY_" + kind)
-params.nthread = 2
-sys.exit(llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)))
-"""
+NUM_LOGPROBS = 20
 
 GENERATE = """
 import json, sys
@@ -59,63 +57,96 @@ QUESTIONS = (
 def made(source: Path, kind: str, folder: Path) -> Path:
     """The file in another kind. Raises CalledProcessError if llama.cpp refuses."""
     target = folder / f"{source.stem}-{kind}.gguf"
-    command = [str(PEER), "-c", QUANTIZE, str(source), str(target), kind]
+    script = str(SCRIPTS / "quantize_gguf.py")
+    command = [str(PEER), script, str(source), str(target), kind]
     subprocess.run(command, check=True, capture_output=True)
     return target
 
 
-def prompts(llm: LLM) -> list[list[int]]:
-    """Token ids of the questions, or of any ids where the file has no chat template."""
+def prompts(llm: LLM, is_random: bool) -> list[list[int]]:
+    """Token ids of the questions, or random ones for a model that has learned nothing."""
+    if is_random:
+        draw = random.Random("gguf-tokens")
+        return [
+            [draw.randint(LOWEST_ID, HIGHEST_ID) for _ in range(draw.randint(16, 96))]
+            for _ in QUESTIONS
+        ]
     tokenizer = llm.get_tokenizer()
     text = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
     return [tokenizer.encode(text.format(question)) for question in QUESTIONS]
 
 
-def compare(path: Path, dtype: str, beyond: bool) -> dict[str, Any]:
+def gap(logprobs: Any, ours: int, theirs: int) -> float | None:
+    """How much likelier our token was to us than theirs, in nats; None if theirs was not among the likeliest."""
+    if theirs not in logprobs:
+        return None
+    return round(float(logprobs[ours].logprob - logprobs[theirs].logprob), 4)
+
+
+def compare(path: Path, flags: argparse.Namespace) -> dict[str, Any]:
     """How many prompts have the same tokens, and where the others part.
 
-    beyond  go on where an answer ends: what comes then is nearly random, and any rounding changes it.
+    --beyond-the-end goes on where an answer ends: what comes then is nearly random, and any rounding
+    changes it. Random weights know no end.
     """
-    llm = LLM(model=str(path), max_model_len=1024, dtype=dtype, use_tqdm_on_load=False)
-    ids = prompts(llm)
-    params = SamplingParams(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=beyond)
+    llm = LLM(
+        model=str(path),
+        tokenizer=flags.tokenizer,
+        max_model_len=1024,
+        dtype=flags.dtype,
+        use_tqdm_on_load=False,
+    )
+    ids, beyond = prompts(llm, flags.random), flags.beyond_the_end or flags.random
+    params = SamplingParams(
+        temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=beyond, logprobs=NUM_LOGPROBS
+    )
     outputs = llm.generate([{"prompt_token_ids": one} for one in ids], params, use_tqdm=False)
-    ours = [list(output.outputs[0].token_ids) for output in outputs]
     done = subprocess.run(
         [str(PEER), "-c", GENERATE, str(path), str(NUM_TOKENS), str(int(beyond))],
         input=json.dumps(ids), capture_output=True, text=True, check=True,
     )  # fmt: skip
     theirs = json.loads(done.stdout.splitlines()[-1])
-    parting = [
-        next((i for i, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]), None)
-        for a, b in zip(ours, theirs, strict=True)
-    ]
-    same = sum(place is None for place in parting)
+    parting: list[int | None] = []
+    gaps: list[float | None] = []
+    for output, other in zip((one.outputs[0] for one in outputs), theirs, strict=True):
+        pairs = list(zip(output.token_ids, other, strict=False))
+        place = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
+        parting.append(place)
+        if place is not None and output.logprobs is not None:
+            gaps.append(gap(output.logprobs[place], *pairs[place]))
     return {
         "file": path.name,
-        "dtype": dtype,
-        "same": same,
+        "dtype": flags.dtype,
+        "same": sum(place is None for place in parting),
         "of": len(ids),
         "parting": parting,
-        "tokens": sum(map(len, ours)),
+        "gaps": gaps,
+        "tokens": sum(len(output.outputs[0].token_ids) for output in outputs),
     }
 
 
 def main() -> None:
     """Prints one line of JSON for each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--file", required=True, type=Path, help="a GGUF file of floats")
-    parser.add_argument("--kinds", default="Q8_0,Q4_0,Q4_K_M,Q6_K")
+    parser.add_argument("--file", type=Path, help="a GGUF file of floats")
+    parser.add_argument("--kinds", default="Q8_0,Q4_0,Q4_K_M,Q6_K", help="made of --file")
+    parser.add_argument("--files", nargs="*", default=(), type=Path, help="files as they are")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--tokenizer", help="its folder, for files without one")
+    parser.add_argument("--random", action="store_true", help="prompts of random ids")
     parser.add_argument("--beyond-the-end", action="store_true", help="ignore the end of answers")
     flags = parser.parse_args()
+    if not flags.file and not flags.files:
+        parser.error("give --file or --files")
     if not PEER.is_file():
         sys.exit("llama.cpp is not set up: python -m benchmarks.peers setup")
+    for path in (*([flags.file] if flags.file else ()), *flags.files):
+        print(json.dumps(compare(path, flags)), flush=True)
+    if not flags.file:
+        return
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(compare(flags.file, flags.dtype, flags.beyond_the_end)), flush=True)
         for kind in flags.kinds.split(","):
-            path = made(flags.file, kind, Path(folder))
-            print(json.dumps(compare(path, flags.dtype, flags.beyond_the_end)), flush=True)
+            print(json.dumps(compare(made(flags.file, kind, Path(folder)), flags)), flush=True)
 
 
 if __name__ == "__main__":

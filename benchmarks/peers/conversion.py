@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.peers.checkpoints import ensure_checkpoint
-from benchmarks.peers.roster import SCRIPTS, Peer
+from benchmarks.peers.roster import FILES, SCRIPTS, Peer
 from benchmarks.peers.store import Store
 
 OPENVINO_FORMATS = {"bf16": "fp16", "int8": "int8", "int4": "int4"}
@@ -32,6 +32,8 @@ def ensure_model(peer: Peer, store: Store, model: str, number_format: str) -> Pa
     target = peer.model(store, model, number_format)
     log = store.log(f"convert-{peer.name}-{model}-{number_format}")
     python = store.python(peer.name)
+    if number_format in FILES:
+        return ensure_file(store, model, number_format)
     if peer.name == "llamacpp" and not target.exists():
         words = ["--model", str(source), "--format", number_format, "--out", str(target)]
         run_tool([str(python), str(SCRIPTS / "write_gguf.py"), *words], target, log)
@@ -42,4 +44,19 @@ def ensure_model(peer: Peer, store: Store, model: str, number_format: str) -> Pa
         words += ["--weight-format", OPENVINO_FORMATS[number_format], str(unfinished)]
         run_tool([str(python.with_name("optimum-cli")), *words], target, log)
         unfinished.rename(target)
+    return target
+
+
+def ensure_file(store: Store, model: str, number_format: str) -> Path:
+    """A GGUF file of the model of one of `FILES`, by llama.cpp's quantizer. Raises RuntimeError if it fails."""
+    target, plain = store.gguf(model, number_format), store.gguf(model, "bf16")
+    source = ensure_checkpoint(store.checkpoint(model), model)
+    python, log = str(store.python("llamacpp")), store.log(f"convert-{model}-{number_format}")
+    if target.exists():
+        return target
+    if not plain.exists():
+        words = ["--model", str(source), "--format", "bf16", "--out", str(plain)]
+        run_tool([python, str(SCRIPTS / "write_gguf.py"), *words], plain, log)
+    words = [str(plain), str(target), FILES[number_format]]
+    run_tool([python, str(SCRIPTS / "quantize_gguf.py"), *words], target, log)
     return target

@@ -15,6 +15,9 @@ from benchmarks.peers.store import Store
 SCRIPTS = Path(__file__).parent / "engines"
 ROOT = Path(__file__).resolve().parents[2]
 FORMATS = ("bf16", "int8", "int4")
+"""Formats that every engine makes of the checkpoint in its own way."""
+FILES = {kind.lower(): kind for kind in ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K")}
+"""Kinds of GGUF files, written by llama.cpp and read as they are by those that know them."""
 SERVED_NAME = "peer"
 
 
@@ -39,7 +42,7 @@ class Peer:
 
     def model(self, store: Store, model: str, number_format: str) -> Path:
         """The weights in its own form."""
-        if self.name == "llamacpp":
+        if self.name == "llamacpp" or number_format in FILES:
             return store.gguf(model, number_format)
         if self.name == "openvino":
             return store.openvino(model, number_format)
@@ -59,7 +62,7 @@ NO_SERVER = "no server that takes token ids comes with it"
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("quire", FORMATS, variables={"PYTHONPATH": str(ROOT)}),
+        Peer("quire", (*FORMATS, *FILES), variables={"PYTHONPATH": str(ROOT)}),
         Peer(
             "transformers",
             ("bf16",),
@@ -68,7 +71,7 @@ PEERS = {
         ),
         Peer(
             "llamacpp",
-            FORMATS,
+            (*FORMATS, *FILES),
             # one cache buffer lets sequences share their beginning; without sharing it halves the speed
             options={"B5": {"unified": "1"}},
             refused={"B6": NO_SERVER},
@@ -103,18 +106,35 @@ def refusal(peer: Peer, workload: str, number_format: str) -> str:
 
 
 def script_command(
-    peer: Peer, store: Store, model: Path, number_format: str, workload: str, num_threads: int
+    peer: Peer,
+    store: Store,
+    model: Path,
+    number_format: str,
+    workload: str,
+    num_threads: int,
+    tokenizer: Path | None = None,
 ) -> list[str]:
-    """The command line of its script but for the files of requests and results."""
+    """The command line of its script but for the files of requests and results.
+
+    tokenizer  the folder of the tokenizer of a GGUF file, which has none itself; only Quire wants one.
+    """
     command = [peer.python(store), str(SCRIPTS / f"run_{peer.name}.py")]
     command += ["--model", str(model), "--format", number_format, "--threads", str(num_threads)]
     for name, value in peer.options.get(workload, {}).items():
         command += ["--option", f"{name}={value}"]
+    if peer.name == "quire" and number_format in FILES:
+        command += ["--option", f"tokenizer={tokenizer}"]
     return command
 
 
 def server_command(
-    peer: Peer, store: Store, model: Path, number_format: str, port: int, num_threads: int
+    peer: Peer,
+    store: Store,
+    model: Path,
+    number_format: str,
+    port: int,
+    num_threads: int,
+    tokenizer: Path | None = None,
 ) -> list[str]:
     """The command line of its server. Raises ValueError for a peer without one."""
     common = ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", SERVED_NAME]
@@ -126,5 +146,7 @@ def server_command(
     if peer.name == "quire":
         start = [peer.python(store), "-m", "quire", "serve", str(model), *common]
         start += ["--threads", str(num_threads), "--kv-cache-memory-bytes", str(4 << 30)]
+        if number_format in FILES:
+            return [*start, "--tokenizer", str(tokenizer)]
         return start if number_format == "bf16" else [*start, "--quantization", number_format]
     raise ValueError(f"{peer.name} has no server here")

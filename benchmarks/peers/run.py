@@ -24,6 +24,7 @@ from benchmarks.peers.figures import EngineRun, Pass, figures_of, table
 from benchmarks.peers.launch import EngineFailed, Running, ScriptEngine, ServerEngine
 from benchmarks.peers.probe import Probe
 from benchmarks.peers.roster import (
+    FILES,
     FORMATS,
     PEERS,
     ROOT,
@@ -71,19 +72,20 @@ def start(plan: Plan, peer: Peer, workload: str) -> Running:
     if not Path(peer.python(plan.store)).exists():
         raise EngineFailed(f"not installed; run: python -m benchmarks.peers.setup {peer.name}")
     model = ensure_model(peer, plan.store, plan.model, plan.number_format)
+    tokenizer = plan.store.checkpoint(plan.model)
     variables = peer.environment(plan.store, plan.num_threads)
     name = plan.name(workload, peer.name)
     log = plan.store.log(name)
     if WORKLOADS[workload].num_clients:
         port = free_port()
         command = server_command(
-            peer, plan.store, model, plan.number_format, port, plan.num_threads
+            peer, plan.store, model, plan.number_format, port, plan.num_threads, tokenizer
         )
         return ServerEngine(command, variables, port, workload, log)
     requests = plan.store.requests(f"{workload}-{plan.num_passes}")
     write_requests(requests, workload, plan.num_passes)
     command = script_command(
-        peer, plan.store, model, plan.number_format, workload, plan.num_threads
+        peer, plan.store, model, plan.number_format, workload, plan.num_threads, tokenizer
     )
     return ScriptEngine(command, variables, requests, plan.store.results() / f"{name}.json", log)
 
@@ -179,7 +181,12 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--workloads", default="B1,B2,B3", help=f"some of {','.join(WORKLOADS)}")
     parser.add_argument("--reps", type=int, default=3, help="passes of each engine; 3")
     parser.add_argument("--model", choices=sorted(SHAPES), default="qwen3-0.6b")
-    parser.add_argument("--format", choices=FORMATS, default="bf16", help="how weights are held")
+    parser.add_argument(
+        "--format",
+        choices=(*FORMATS, *FILES),
+        default="bf16",
+        help="how weights are held; q8_0 and so on: the same GGUF file for Quire and llama.cpp",
+    )
     parser.add_argument("--threads", type=int, default=2, help="arithmetic threads; 2")
     parser.add_argument(
         "--quiet-wait",

@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 172725770
+#define QUIRE_VERSION 1479378182
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -24,6 +24,7 @@
   X(take_packed) \
   X(linear_quantized) \
   X(pack_quantized) \
+  X(pack_super) \
   X(route) \
   X(experts) \
   X(round_weight) \
@@ -102,6 +103,12 @@ typedef struct {
   float step;
   int32_t shift;
 } QuireArgs_pack_quantized;
+
+typedef struct {
+  const void *codes, *factors, *floors, *steps, *minima;
+  void *out;
+  int64_t N, K, stride, first, place, kind;
+} QuireArgs_pack_super;
 
 typedef struct {
   const void *logits, *bias;

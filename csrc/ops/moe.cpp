@@ -6,6 +6,7 @@
 #include "byte_rows.h"
 #include "functions.h"
 #include "rows.h"
+#include "superblocks.h"
 
 namespace quire {
 namespace {
@@ -331,6 +332,11 @@ void route(const QuireArgs_route& args, Team& team) {
 template <class T, class W> void quantized_experts(const QuireArgs_experts& args, Team& team) {
   const int64_t group = args.group;
   const int32_t format = args.format;
+  if (format == kSuper) {
+    typedef SuperProduct<T> P;
+    return run_experts<T, P>(
+        args, team, [](const void* data, int64_t n, int64_t depth) { return P(data, n, depth); });
+  }
   if (format >= kInt8Row) {
     typedef ByteProduct<T> P;
     return run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {

@@ -1,10 +1,15 @@
 // Products with packed weights of 4 and 8 bits: out [rows, N] = x [rows, K] * weight.T + delta + bias.
 #include "byte_rows.h"
+#include "superblocks.h"
 
 namespace quire {
 
 void linear_quantized(const QuireArgs_linear_quantized& args, Team& team) {
   const void* weight = args.weight;
+  if (args.format == kSuper) {
+    QUIRE_FOR_DTYPE(args.dtype, T, multiply<T>(args, SuperProduct<T>(weight, args.N, args.K), team))
+    return;
+  }
   if (args.format >= kInt8Row) {
     QUIRE_FOR_DTYPE(args.dtype, T,
                     multiply<T>(args, ByteProduct<T>(weight, args.N, args.K, args.format), team))

@@ -5,6 +5,8 @@ Making them of floats is `quant.rounding`'s, multiplying `ops.linear` and its pr
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +19,47 @@ BLOCK_COLUMNS = 32
 _SCALES_BYTES, _ZEROS_BYTES, _INPUTS_BYTES, _LEAST_DEPTH = 4 * BLOCK_COLUMNS, 64, 192, 32
 Inputs = Literal["", "row", "row_zp", "fixed"]
 _INPUT_NAMES: dict[Inputs, str] = {"": "", "row": "", "row_zp": "_zp", "fixed": "_fixed"}
+SUPER_DEPTH = 256
+"""Inputs of a super-block: numbers of a column that share a factor and a floor."""
+
+
+@dataclass(frozen=True)
+class SuperKind:
+    """A kind of super-block; `ops.quantized.SuperBlocks` says what its numbers stand for.
+
+    bits   of a stored code, and bias: what is taken from it.
+    span   neighbours with one scale of a byte. has_minima: and with one minimum of a byte.
+    unit   neighbours whose products with a row's integers are added up exactly, in 32 bits.
+    factor_bytes  of each factor and floor: float16, or float32.
+    """
+
+    bits: int
+    bias: int
+    span: int
+    unit: int
+    has_minima: bool = False
+    factor_bytes: int = 2
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a super-block of 32 columns."""
+        twice = 1 + self.has_minima
+        numbers = SUPER_DEPTH * self.bits // 8 + SUPER_DEPTH // self.span * twice
+        numbers += self.factor_bytes * twice
+        return BLOCK_COLUMNS * numbers
+
+
+SUPER_KINDS: dict[str, SuperKind] = {
+    "q2_k": SuperKind(2, 0, 16, 128, has_minima=True),
+    "q3_k": SuperKind(3, 4, 16, 128),
+    "q4_k": SuperKind(4, 0, 32, 64, has_minima=True),
+    "q5_k": SuperKind(5, 0, 32, 32, has_minima=True),
+    "q6_k": SuperKind(6, 32, 16, 16),
+    "int8_k": SuperKind(8, 0, 16, 16, factor_bytes=4),
+}
+"""In the order of the kernels' numbers. A code of int8_k times its scale is at most 4,096 in magnitude."""
+
+_SUPER_NAME = re.compile(r"(q[2-6]_k|int8_k)(:[0-9]+(\+(q[2-6]_k|int8_k):[0-9]+)+)?")
 
 
 @dataclass(frozen=True)
@@ -24,30 +67,37 @@ class Format:
     """Stored bits of a weight [N, K].
 
     kind   "plain": floats in the model's own dtype; "int8": -128 to 127; "int4": 0 to 15, less the zero
-           point; "fp8": e4m3 without infinity.
+           point; "fp8": e4m3 without infinity; "super": blocks of one of SUPER_KINDS.
     group  inputs, neighbours in K, that share a column's scale; 0 is all of them.
     has_zeros  whether each scale comes with a zero point from 0 to 15; without, int4's is 8.
     one_scale  whether all columns have one scale, which packed weights repeat.
     inputs  what its rows are rounded to: "" is 16 bits for integers, none for floats; of int8 also 8 bits,
             "row" with a scale for each row, "row_zp" with a zero point too, "fixed" with the weight's own.
+    runs   of "super": names of kinds, each with the number of columns that have it; of a single kind
+           that number is 0 and means all.
     """
 
-    kind: Literal["plain", "int8", "int4", "fp8"] = "plain"
+    kind: Literal["plain", "int8", "int4", "fp8", "super"] = "plain"
     group: int = 0
     has_zeros: bool = False
     one_scale: bool = False
     inputs: Inputs = ""
+    runs: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:
-        """What an operation's signature carries: "plain", "int8_rows8", "int4_g32_zp", "fp8_tensor"."""
+        """What an operation's signature carries: "plain", "int8_rows8", "int4_g32_zp", "q4_k:64+q6_k:32"."""
+        if self.runs:
+            return "+".join(f"{kind}:{count}" if count else kind for kind, count in self.runs)
         group = f"_g{self.group}" * bool(self.group)
         ends = group + "_zp" * self.has_zeros + "_tensor" * self.one_scale
         return self.kind + ends + f"_rows8{_INPUT_NAMES[self.inputs]}" * bool(self.inputs)
 
     @property
     def bits(self) -> int | None:
-        """Bits of one stored number; None when it is stored in the model's own dtype."""
+        """Bits of one stored number, of several kinds the most; None when it is in the model's own dtype."""
+        if self.runs:
+            return max(SUPER_KINDS[kind].bits for kind, _ in self.runs)
         return {"plain": None, "int8": 8, "int4": 4, "fp8": 8}[self.kind]
 
     def of(self, name: str) -> Format:
@@ -65,12 +115,61 @@ class Format:
         """
         if self.bits is None:
             return out_size * in_size * dtype_bytes
+        if self.runs:
+            return super_bytes(self, out_size, in_size)
         unit = self.group or _LEAST_DEPTH
         depth = -(-in_size // unit) * unit
         head = _SCALES_BYTES + _ZEROS_BYTES * self.has_zeros + _INPUTS_BYTES * bool(self.inputs)
         numbers = depth * BLOCK_COLUMNS * self.bits // 8
         blocks = -(-out_size // BLOCK_COLUMNS)
         return blocks * (self.num_groups(in_size) * head + numbers)
+
+
+def super_format(*runs: tuple[str, int]) -> Format:
+    """A format of super-blocks; neighbouring runs of one kind are one, and a single kind is all."""
+    joined: list[tuple[str, int]] = []
+    for kind, count in runs:
+        if joined and joined[-1][0] == kind:
+            count += joined.pop()[1]
+        joined.append((kind, count))
+    return Format("super", runs=tuple(joined) if len(joined) > 1 else ((joined[0][0], 0),))
+
+
+def super_runs(format: Format, out_size: int) -> Iterator[tuple[str, slice]]:
+    """The kinds of a weight of `out_size` columns, and which columns have them.
+
+    Raises ValueError if there are other columns than the format names, or runs are no whole blocks.
+    """
+    begin = 0
+    for place, (kind, count) in enumerate(format.runs):
+        end = begin + count if count else out_size
+        if place + 1 < len(format.runs) and end % BLOCK_COLUMNS:
+            raise ValueError(f"{format.name}: a run must end at a multiple of {BLOCK_COLUMNS}")
+        yield kind, slice(begin, end)
+        begin = end
+    if begin != out_size:
+        raise ValueError(f"{format.name} is a format of {begin} columns, not of {out_size}")
+
+
+def expert_formats(format: Format) -> tuple[Format, Format]:
+    """The formats of gate and up, and of down: of super-blocks the first run is one's, the last the other's."""
+    if not format.runs:
+        return format, format
+    return super_format((format.runs[0][0], 0)), super_format((format.runs[-1][0], 0))
+
+
+def super_index_bytes(out_size: int) -> int:
+    """Bytes before the blocks of a packed weight in super-blocks: eight for each, up to whole lines."""
+    return -(-out_size // (8 * BLOCK_COLUMNS)) * 64
+
+
+def super_bytes(format: Format, out_size: int, in_size: int) -> int:
+    """`Format.num_bytes` of super-blocks."""
+    supers, total = -(-in_size // SUPER_DEPTH), super_index_bytes(out_size)
+    for kind, columns in super_runs(format, out_size):
+        blocks: int = -(-(columns.stop - columns.start) // BLOCK_COLUMNS)
+        total += blocks * supers * SUPER_KINDS[kind].block_bytes
+    return total
 
 
 PLAIN = Format()
@@ -83,7 +182,10 @@ KNOWN: tuple[Format, ...] = (
     *(Format("int4", group, zeros) for group in (0, 32, 64, 128) for zeros in (False, True)),
     *(Format("fp8"), Format("fp8", one_scale=True), Format("fp8", 128)),
 )
-"""The formats of fewer bits that there are. The groups of fp8 are squares of 128."""
+"""The formats of fewer bits that floats are rounded to. The groups of fp8 are squares of 128."""
+
+SUPER_FORMATS = tuple(super_format((kind, 0)) for kind in SUPER_KINDS)
+"""Those of super-blocks of one kind, which come from checkpoints alone."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +239,13 @@ def cache_format(name: str) -> CacheFormat:
 
 def parse(name: str) -> Format:
     """The format of a name. Raises ValueError for an unknown one."""
+    if _SUPER_NAME.fullmatch(name):
+        runs = (run.partition(":") for run in name.split("+"))
+        return Format("super", runs=tuple((kind, int(count or 0)) for kind, _, count in runs))
     for format in (PLAIN, *KNOWN):
         if format.name == name:
             return format
     raise ValueError(
-        f"no stored format is named {name!r}; known: {', '.join(one.name for one in (PLAIN, *KNOWN))}"
+        f"no stored format is named {name!r}; known: "
+        f"{', '.join(one.name for one in (PLAIN, *KNOWN, *SUPER_FORMATS))}"
     )

@@ -16,6 +16,7 @@ from quire.ops.quantized import (
     byte_product,
     float_product,
     integer_product,
+    super_product,
 )
 from quire.ops.registry import Provider, declare, register
 
@@ -113,6 +114,8 @@ def _stored_product(x: torch.Tensor, packed: StoredWeight) -> torch.Tensor:
         return float_product(x, packed.weight, TILE_ROWS)
     if packed.weight.format.inputs:
         return byte_product(x, packed.weight)
+    if packed.weight.inner is not None:
+        return super_product(x, packed.weight)
     return integer_product(x, packed.weight)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quire.ops.formats import Format
+from quire.ops.formats import SUPER_KINDS, Format, SuperKind, super_runs
 
 PART = 128
 """Inputs of a row that share one step."""
@@ -20,6 +20,19 @@ LARGEST = 32512.0
 """What the largest of a part becomes: 127 * 256, so that the upper byte of any is at most 127."""
 SMALLEST = 2.0**-100
 """A part whose numbers are all below is zero."""
+
+
+@dataclass(frozen=True)
+class SuperBlocks:
+    """What numbers in super-blocks have beside their codes: factor * step * code - floor * minimum.
+
+    Factors are the weight's `scales`, one for each 256 inputs, and so are floors: [N, K / 256] float32, numbers
+    that float16 holds but for factors of int8_k. steps [N, K / 16] int8; minima [N, K / 16] uint8 up to 63.
+    """
+
+    floors: torch.Tensor
+    steps: torch.Tensor
+    minima: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,7 @@ class QuantizedWeight:
     zeros   [N, groups] uint8, or None for 0, and 8 for int4.
     dtype   of the rows that it multiplies.
     step, shift  of rows that are "fixed": what stands for one code, and the code of zero, -128 to 127.
+    inner   of super-blocks; None of others.
     """
 
     format: Format
@@ -40,9 +54,15 @@ class QuantizedWeight:
     zeros: torch.Tensor | None = None
     step: float = 0.0
     shift: int = 0
+    inner: SuperBlocks | None = None
 
     def dequantized(self) -> torch.Tensor:
-        """[N, K] float32: the numbers that it stands for, each rounded once."""
+        """[N, K] float32: the numbers that it stands for, each rounded once, or twice with a minimum."""
+        if self.inner is not None:
+            factors = self.scales.repeat_interleave(16, dim=1) * self.inner.steps
+            floors = self.inner.floors.repeat_interleave(16, dim=1) * self.inner.minima
+            numbers = factors.unsqueeze(-1) * self.codes.view(len(self.codes), -1, 16)
+            return (numbers - floors.unsqueeze(-1)).flatten(1)
         codes = _less_zero(self, self.codes.to(torch.float32))
         return codes * _spread(self.scales, self)
 
@@ -131,6 +151,50 @@ def integer_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
         term = sums.to(torch.float32) * steps[:, group * unit // PART, None]
         total += term * weight.scales[:, group] if weight.format.group else term
     return total if weight.format.group else total * weight.scales[:, 0]
+
+
+def super_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
+    """x [T, K] times a weight [N, K] in super-blocks: [T, N] float32, the same bits for any T."""
+    assert weight.inner is not None
+    numbers, steps = round_rows(x)
+    flat = numbers.flatten(1).to(torch.float64)  # [T, parts * PART]
+    total = torch.zeros(x.shape[0], len(weight.codes), dtype=torch.float32, device=x.device)
+    for kind, columns in super_runs(weight.format, len(weight.codes)):
+        total[:, columns] = _super_run(flat, steps, weight, SUPER_KINDS[kind], columns)
+    return total
+
+
+def _super_run(
+    flat: torch.Tensor,
+    steps: torch.Tensor,
+    weight: QuantizedWeight,
+    kind: SuperKind,
+    columns: slice,
+) -> torch.Tensor:
+    """[T, columns] float32. Of each part: units in rising order, their sum * step * factor.
+
+    Then what the minima take away, span by span: (sum of the row's numbers * step) * (floor * minimum).
+    """
+    inner, made = weight.inner, weight.codes[columns].to(torch.float64)
+    assert inner is not None
+    scaled = made.view(len(made), -1, 16) * inner.steps[columns].to(torch.float64).unsqueeze(-1)
+    scaled = scaled.flatten(1)
+    spread = kind.span // 16
+    minima = inner.minima[columns, ::spread].to(torch.float32)
+    floors = inner.floors[columns].repeat_interleave(256 // kind.span, dim=1)
+    sums = flat.view(len(flat), -1, kind.span).sum(-1).to(torch.float32)
+    total = torch.zeros(len(flat), len(made), dtype=torch.float32, device=flat.device)
+    for part in range(made.shape[1] // PART):
+        units = torch.zeros_like(total)
+        for begin in range(part * PART, (part + 1) * PART, kind.unit):
+            piece = slice(begin, begin + kind.unit)
+            units += (flat[:, piece] @ scaled[:, piece].T).to(torch.float32)  # exact, below 2^31
+        step = steps[:, part, None]
+        total += units * step * weight.scales[columns, part // 2]
+        spans = range(part * PART // kind.span, (part + 1) * PART // kind.span)
+        for span in spans if kind.has_minima else ():
+            total -= sums[:, span, None] * step * (floors[:, span] * minima[:, span])
+    return total
 
 
 def float_product(x: torch.Tensor, weight: QuantizedWeight, tile_rows: int) -> torch.Tensor:

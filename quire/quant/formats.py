@@ -16,10 +16,14 @@ from quire.ops.formats import (
     DTYPE_BYTES,
     PLAIN,
     PLAIN_CACHE,
+    SUPER_FORMATS,
     CacheFormat,
     Format,
     Inputs,
+    expert_formats,
     parse,
+    super_format,
+    super_runs,
 )
 
 __all__ = [
@@ -28,12 +32,16 @@ __all__ = [
     "DTYPE_BYTES",
     "PLAIN",
     "PLAIN_CACHE",
+    "SUPER_FORMATS",
     "CacheFormat",
     "Format",
     "FormatTable",
     "Formats",
     "Inputs",
+    "expert_formats",
     "parse",
+    "super_format",
+    "super_runs",
 ]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from quire.quant.formats import PLAIN, Format
+from quire.quant.formats import BLOCK_COLUMNS, PLAIN, Format, super_format, super_runs
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,22 @@ def plain(name: str, shape: tuple[int, ...]) -> StoredTensor:
     return StoredTensor(shape, {"weight": name})
 
 
+def stacked_format(parts: Iterable[tuple[Format, int]]) -> Format | None:
+    """The format that holds weights of these formats and numbers of columns, one under the other, exactly.
+
+    None if there is none: super-blocks of several kinds must meet at whole blocks of columns.
+    """
+    parts = list(parts)
+    if any(format.kind != "super" for format, _ in parts):
+        return joined_format(format for format, _ in parts)
+    found = super_format(*((format.runs[0][0], count) for format, count in parts))
+    try:
+        list(super_runs(found, sum(count for _, count in parts)))
+    except ValueError:
+        return None
+    return found
+
+
 def joined_format(formats: Iterable[Format]) -> Format | None:
     """The format that holds weights of all these formats exactly, None if there is none.
 
@@ -62,3 +78,18 @@ def joined_format(formats: Iterable[Format]) -> Format | None:
     if kinds == {"int4"}:
         return Format("int4", groups.pop(), has_zeros=True)
     return Format("int8", groups.pop())
+
+
+def experts_format(gate_up: set[Format], down: set[Format]) -> Format | None:
+    """The format of the experts of a layer by those of their weights; None for floats.
+
+    Super-blocks may be of one kind in all of gate and up, and of another in all of down.
+    """
+    formats = {*gate_up, *down}
+    if all(format.kind == "super" and len(format.runs) == 1 for format in formats):
+        if len(gate_up) == len(down) == 1:
+            kinds = (next(iter(gate_up)).runs[0][0], next(iter(down)).runs[0][0])
+            return super_format(*((kind, BLOCK_COLUMNS) for kind in kinds))
+        return None
+    found = joined_format(formats)
+    return None if found == PLAIN else found

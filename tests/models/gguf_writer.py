@@ -71,8 +71,37 @@ def _put(writer: gguf.GGUFWriter, name: str, values: np.ndarray, choose: Choice)
         writer.add_tensor(name, values)
     elif kind == Kind.F16:
         writer.add_tensor(name, values.astype(np.float16))
+    elif kind.name in HALVES:
+        writer.add_tensor(name, _drawn(kind, values), raw_dtype=kind)
     else:
         writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+
+
+HALVES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Q4_K", "Q5_K"), (0, 2)),
+    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ4_XS"), (0,)),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q6_K": (208,),
+    "TQ1_0": (52,),
+    "TQ2_0": (64,),
+}
+"""Types of super-blocks that the package reads but does not write, and where their float16 numbers are."""
+
+
+def _drawn(kind: Kind, values: np.ndarray) -> np.ndarray:
+    """Random blocks of a type, of the size of the values, which they replace."""
+    generator = np.random.default_rng(len(values))
+    numbers, num_bytes = gguf.GGML_QUANT_SIZES[kind]
+    shape = (*values.shape[:-1], values.shape[-1] // numbers, num_bytes)
+    data = generator.integers(0, 256, shape, np.uint8)
+    size = 0.01
+    for _ in range(2):  # the second time with the size that the first has shown
+        for place in HALVES[kind.name]:
+            data[..., place : place + 2] = np.frombuffer(np.float16(size).tobytes(), np.uint8)
+        rows = data.reshape(*shape[:-2], -1)
+        size *= float(values.std() / gguf.quants.dequantize(rows, kind).std())
+    return rows
 
 
 def _tensors(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from quire.models.build import build_decoder
 from quire.models.registry import ModelDescription, describe
 from quire.ops.registry import Table
 from quire.protocol.errors import ModelLoadError
+from quire.quant.formats import FormatTable
 from quire.quant.schemes.checkpoint import scheme_for
 from tests.models import harness
 from tests.models.case import COMMON
@@ -40,7 +42,10 @@ LLAMA3 = {
     "original_max_position_embeddings": 96,
 }
 
+WIDE = {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}
+
 CONFIGS: dict[str, dict[str, Any]] = {
+    "qwen3_wide": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", **WIDE},
     "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
     "llama_long": {
         "architectures": ["LlamaForCausalLM"],
@@ -78,6 +83,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "qwen3_moe",
         "head_dim": 32,
         **MOE,
+        "norm_topk_prob": True,
+    },
+    "qwen3_moe_wide": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        **MOE,
+        **WIDE,
+        "moe_intermediate_size": 256,
         "norm_topk_prob": True,
     },
     "gemma": {"architectures": ["GemmaForCausalLM"], "model_type": "gemma", **GEMMA},
@@ -210,6 +223,55 @@ def test_quantized_files_compute_what_the_package_reads(
     error = (logits(ours) - expected).std() / expected.std()
     # Q4_1 is rounded to 8 bits; of the others only rows are, to 16 bits.
     assert error < (3e-2 if kind == Kind.Q4_1 else 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        *((getattr(Kind, f"Q{bits}_K"), f"q{bits}_k") for bits in range(2, 7)),
+        *((kind, "int8_k") for kind in (Kind.IQ4_XS, Kind.IQ3_S, Kind.IQ2_XS, Kind.IQ1_S)),
+        (Kind.TQ2_0, "q3_k"),
+    ],
+)
+def test_super_blocks_compute_what_the_package_reads(
+    kind: Any, kept: str, folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = folders("qwen3_wide")
+    path = write_gguf(folder, tmp_path / "m.gguf", lambda _: kind)
+    ours = describe(str(path))
+    assert {format.name for format in ours.formats.by_name.values()} == {kept}
+    expected = harness.their_logits(dequantised(folder, path, tmp_path / "plain"), IDS)
+    assert (logits(ours) - expected).std() / expected.std() < 1e-3
+
+
+def test_super_blocks_of_several_kinds_are_stacked(
+    folders: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder, wide = folders("qwen3_wide"), {"attn_v": Kind.Q6_K, "ffn_up": Kind.Q5_K}
+    path = write_gguf(
+        folder, tmp_path / "m.gguf", lambda name: wide.get(name.split(".")[-2], Kind.Q4_K)
+    )
+    ours = describe(str(path))
+    formats = {name: format.name for name, format in ours.formats.by_name.items()}
+    assert formats["layers.0.mixer.qkv.weight"] == "q4_k:384+q6_k:128"
+    assert formats["layers.0.feed_forward.gate_up.weight"] == "q4_k:256+q5_k:256"
+    expected = harness.their_logits(dequantised(folder, path, tmp_path / "plain"), IDS)
+    assert (logits(ours) - expected).std() / expected.std() < 1e-3
+
+
+def test_experts_may_be_of_two_kinds(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    kinds = {"ffn_down_exps": Kind.Q6_K, "attn_output": Kind.Q2_K}
+    path = write_gguf(
+        folders("qwen3_moe_wide"),
+        tmp_path / "m.gguf",
+        lambda name: kinds.get(name.split(".")[-2], Kind.Q4_K),
+    )
+    ours = describe(str(path))
+    found = ours.formats.of("layers.1.feed_forward.experts").name
+    assert [run.split(":")[0] for run in found.split("+")] == ["q4_k", "q6_k"]
+    floats = replace(ours, formats=FormatTable())
+    expected = logits(floats)
+    assert (logits(ours) - expected).std() / expected.std() < 1e-3
 
 
 def test_mixed_types_are_kept_in_a_format_that_holds_all(

@@ -22,7 +22,15 @@ from benchmarks.peers.figures import (
     table,
 )
 from benchmarks.peers.http_load import even_times, request_bytes
-from benchmarks.peers.roster import FORMATS, PEERS, SCRIPTS, refusal, script_command, server_command
+from benchmarks.peers.roster import (
+    FILES,
+    FORMATS,
+    PEERS,
+    SCRIPTS,
+    refusal,
+    script_command,
+    server_command,
+)
 from benchmarks.peers.run import parse
 from benchmarks.peers.store import Store
 from benchmarks.peers.workloads import (
@@ -202,9 +210,9 @@ def test_only_quires_own_script_imports_quire() -> None:
 def test_what_a_peer_cannot_run_is_refused_with_the_reason() -> None:
     assert "not int4" in refusal(PEERS["transformers"], "B1", "int4")
     assert "server" in refusal(PEERS["llamacpp"], "B6", "bf16")
-    assert [refusal(PEERS["quire"], name, form) for name in WORKLOADS for form in FORMATS] == [
-        ""
-    ] * 18
+    every = [(name, form) for name in WORKLOADS for form in (*FORMATS, *FILES)]
+    assert not any(refusal(PEERS["quire"], name, form) for name, form in every)
+    assert "not q4_0" in refusal(PEERS["openvino"], "B1", "q4_0")
 
 
 def test_options_and_variables_reach_the_process() -> None:
@@ -215,6 +223,17 @@ def test_options_and_variables_reach_the_process() -> None:
     variables = PEERS["vllm"].environment(STORE, 2)
     assert variables["LD_PRELOAD"] == "/store/environments/vllm/lib/libiomp5.so"
     assert (variables["VLLM_CPU_OMP_THREADS_BIND"], variables["OMP_NUM_THREADS"]) == ("0-1", "2")
+
+
+def test_both_sides_of_a_file_read_the_same_file() -> None:
+    for form in FILES:
+        paths = [PEERS[name].model(STORE, "tiny", form) for name in ("quire", "llamacpp")]
+        assert paths == [Path(f"/store/gguf/tiny-{form}.gguf")] * 2
+    tokenizer = STORE.checkpoint("tiny")
+    command = script_command(PEERS["quire"], STORE, paths[0], "q8_0", "B1", 2, tokenizer)
+    assert command[-2:] == ["--option", "tokenizer=/store/models/tiny"]
+    command = server_command(PEERS["quire"], STORE, paths[0], "q8_0", 81, 2, tokenizer)
+    assert command[-2:] == ["--tokenizer", "/store/models/tiny"]
 
 
 def test_servers_are_started_with_the_same_limits() -> None:

@@ -31,7 +31,7 @@ class Quire:
             "kv_cache_memory_bytes": CACHE_GIB << 30,
             **setup.options,
         }
-        if setup.number_format != "bf16":
+        if setup.number_format != "bf16" and not setup.model.endswith(".gguf"):
             settings["quantization"] = setup.number_format
         self.version = quire.__version__
         self.settings = settings

@@ -23,6 +23,13 @@ QUIRE_INLINE vi pairs_unsigned(const uint8_t* p) {
 QUIRE_INLINE vi high_nibbles(vi pairs) {
   return {_mm256_srli_epi16(pairs.a, 4), _mm256_srli_epi16(pairs.b, 4)};
 }
+// Pair by pair, the low 16 bits of each result.
+QUIRE_INLINE vi mul_pairs(vi a, vi b) {
+  return {_mm256_mullo_epi16(a.a, b.a), _mm256_mullo_epi16(a.b, b.b)};
+}
+QUIRE_INLINE vi sub_pairs(vi a, vi b) {
+  return {_mm256_sub_epi16(a.a, b.a), _mm256_sub_epi16(a.b, b.b)};
+}
 
 // Four signed bytes in each lane, as pairs of the even and of the odd ones.
 struct Quads { vi even, odd; };

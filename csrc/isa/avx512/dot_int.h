@@ -16,6 +16,9 @@ QUIRE_INLINE vi pairs_unsigned(const uint8_t* p) {
 }
 // Of pairs of numbers up to 255: what lies above the low four bits.
 QUIRE_INLINE vi high_nibbles(vi pairs) { return {_mm512_srli_epi16(pairs.v, 4)}; }
+// Pair by pair, the low 16 bits of each result.
+QUIRE_INLINE vi mul_pairs(vi a, vi b) { return {_mm512_mullo_epi16(a.v, b.v)}; }
+QUIRE_INLINE vi sub_pairs(vi a, vi b) { return {_mm512_sub_epi16(a.v, b.v)}; }
 
 // Four signed bytes in each lane, and c + their products with four bytes from 0 to 255, exactly.
 struct Quads { __m512i v; };

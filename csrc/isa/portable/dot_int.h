@@ -30,6 +30,9 @@ QUIRE_INLINE vi pairs_unsigned(const uint8_t* p) {
 }
 // Of pairs of numbers up to 255: what lies above the low four bits.
 QUIRE_INLINE vi high_nibbles(vi pairs) { return {(i16x)((u16_32x)pairs.v >> 4)}; }
+// Pair by pair, the low 16 bits of each result.
+QUIRE_INLINE vi mul_pairs(vi a, vi b) { return {(i16x)((u16_32x)a.v * (u16_32x)b.v)}; }
+QUIRE_INLINE vi sub_pairs(vi a, vi b) { return {(i16x)((u16_32x)a.v - (u16_32x)b.v)}; }
 
 // Four signed bytes in each lane, as pairs of the even and of the odd ones.
 struct Quads { vi even, odd; };

@@ -14,12 +14,18 @@ from quire.models.loading import headers
 from quire.models.loading.gguf.checkpoint import adapted, float_dtype, read_gguf
 from quire.models.loading.gguf.header import BlockTensor, GgufHeader
 from quire.models.names import Piece, WeightMap
-from quire.models.parameters import parameters
+from quire.models.parameters import Parameter, parameters
 from quire.models.spec import DecoderSpec
 from quire.protocol.errors import ModelLoadError
-from quire.quant.formats import PLAIN, Format, FormatTable
+from quire.quant.formats import PLAIN, Format, FormatTable, expert_formats
 from quire.quant.schemes.checkpoint import find_scheme
-from quire.quant.stored import StoredTensor, TensorInfo, joined_format, plain
+from quire.quant.stored import (
+    StoredTensor,
+    TensorInfo,
+    experts_format,
+    plain,
+    stacked_format,
+)
 
 
 @dataclass(frozen=True)
@@ -114,36 +120,46 @@ def kept_formats(
     A parameter made of several tensors has a format that holds them all, or is floats.
     """
     found: dict[str, Format] = {}
-    experts: dict[str, list[Format]] = {}
+    experts: dict[str, dict[str, set[Format]]] = {}
     for name, parameter in parameters(spec).items():
         if parameter.group not in ("attention", "feed_forward", "head"):
             continue
         if len(parameter.shape) != 2:
             continue
-        format = _joined(plan[name], tensors)
+        format = _joined(plan[name], parameter, tensors)
         if ".experts." in name:
-            experts.setdefault(name.partition(".experts.")[0], []).append(format)
+            layer, _, part = name.partition(".experts.")
+            of_layer = experts.setdefault(layer, {"gate_up": set(), "down": set()})
+            of_layer[part.split(".")[1]].add(format)
         elif format != PLAIN:
             found[name] = format
     for name, formats in experts.items():
-        format = joined_format(formats) or PLAIN
-        if format == PLAIN:
+        both = experts_format(formats["gate_up"], formats["down"])
+        if both is None:
             continue
-        found[f"{name}.experts"] = format
+        found[f"{name}.experts"] = both
+        parts = dict(zip(("gate_up", "down"), expert_formats(both), strict=True))
         for parameter_name in plan:
             if parameter_name.startswith(f"{name}.experts.") and parameter_name.endswith(".weight"):
-                found[parameter_name] = format
+                found[parameter_name] = parts[parameter_name.split(".")[-2]]
     if spec.tie_head:
-        format = _joined(plan["embedding.weight"], tensors)
+        embedding = "embedding.weight"
+        format = _joined(plan[embedding], parameters(spec)[embedding], tensors)
         if format != PLAIN:
             found["head.weight"] = format
     return FormatTable(found)
 
 
-def _joined(pieces: tuple[Piece, ...], tensors: Mapping[str, StoredTensor]) -> Format:
+def _joined(
+    pieces: tuple[Piece, ...], parameter: Parameter, tensors: Mapping[str, StoredTensor]
+) -> Format:
     if not all(_is_kept(piece, tensors[piece.source]) for piece in pieces):
         return PLAIN
-    format = joined_format(tensors[piece.source].format for piece in pieces) or PLAIN
+    formats = (
+        (tensors[piece.source].format, sum(parameter.parts[part][0] for part in piece.parts))
+        for piece in sorted(pieces, key=lambda piece: piece.parts)
+    )
+    format = stacked_format(formats) or PLAIN
     scales = {tensors[piece.source].options.get("inputs") for piece in pieces}
     return replace(format, inputs="") if len(scales) > 1 else format
 

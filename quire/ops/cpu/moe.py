@@ -15,9 +15,9 @@ from quire.ops.cpu.library import native, refuses
 from quire.ops.cpu.memory import allocate
 from quire.ops.cpu.structs import EXPERT_ACTS, NUMBERS, SCORINGS, STRUCTS
 from quire.ops.cpu.views import CODES
-from quire.ops.formats import BLOCK_COLUMNS, PLAIN, Format, parse
+from quire.ops.formats import BLOCK_COLUMNS, PLAIN, Format, expert_formats, parse
 from quire.ops.moe import ExpertSizes, RouteRule
-from quire.ops.quantized import QuantizedWeight
+from quire.ops.quantized import QuantizedWeight, SuperBlocks
 from quire.ops.registry import Provider, Signature, register
 
 _MOST_CHOSEN = 32
@@ -117,10 +117,11 @@ class ExpertsCpu(Provider):
     ) -> PackedExperts:
         """Room for the experts' weights, which `put` fills."""
         stored = parse(format)
+        of_gate_up, of_down = expert_formats(stored)
         width, size = _whole(sizes.width), _whole(sizes.size)
         each = dtype.itemsize
-        gate_up = allocate(sizes.num_experts * _bytes(stored, 2 * width, sizes.size, each))
-        down = allocate(sizes.num_experts * _bytes(stored, sizes.size, sizes.width, each))
+        gate_up = allocate(sizes.num_experts * _bytes(of_gate_up, 2 * width, sizes.size, each))
+        down = allocate(sizes.num_experts * _bytes(of_down, sizes.size, sizes.width, each))
         gate_up, down = gate_up.view(sizes.num_experts, -1), down.view(sizes.num_experts, -1)
         biases = None
         if bias:
@@ -158,13 +159,7 @@ class ExpertsCpu(Provider):
     ) -> None:
         """Takes one expert's weights: gate_up [2F, C], the gate first; down [C, F]; biases [2F] and [C]."""
         if isinstance(gate_up, QuantizedWeight) and isinstance(down, QuantizedWeight):
-            turned = replace(
-                gate_up,
-                codes=_in_turns(gate_up.codes, 8 if gate_up.format.kind == "int4" else 0),
-                scales=_in_turns(gate_up.scales),
-                zeros=None if gate_up.zeros is None else _in_turns(gate_up.zeros, 8),
-            )
-            quantized.pack_into(packed.gate_up[expert], turned)
+            quantized.pack_into(packed.gate_up[expert], _stored_in_turns(gate_up))
             quantized.pack_into(packed.down[expert], down)
         elif isinstance(gate_up, torch.Tensor) and isinstance(down, torch.Tensor):
             _pack_plain(packed.gate_up[expert], _in_turns(gate_up))
@@ -235,6 +230,20 @@ def _in_turns(both: torch.Tensor, nothing: int = 0) -> torch.Tensor:
         if width % BLOCK_COLUMNS:
             turned[-1, place, : width % BLOCK_COLUMNS] = half[whole * BLOCK_COLUMNS :]
     return turned.flatten(0, 2)
+
+
+def _stored_in_turns(both: QuantizedWeight) -> QuantizedWeight:
+    """`_in_turns` of a weight of fewer bits."""
+    inner = both.inner
+    if inner is not None:
+        inner = SuperBlocks(*(_in_turns(x) for x in (inner.floors, inner.steps, inner.minima)))
+    return replace(
+        both,
+        codes=_in_turns(both.codes, 8 if both.format.kind == "int4" else 0),
+        scales=_in_turns(both.scales),
+        zeros=None if both.zeros is None else _in_turns(both.zeros, 8),
+        inner=inner,
+    )
 
 
 def _pack_plain(out: torch.Tensor, weight: torch.Tensor) -> None:

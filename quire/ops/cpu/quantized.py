@@ -13,18 +13,28 @@ import torch
 from quire.ops.cpu.library import library, native, refuses
 from quire.ops.cpu.memory import allocate
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
-from quire.ops.formats import KNOWN, Format
-from quire.ops.quantized import QuantizedWeight
+from quire.ops.formats import (
+    BLOCK_COLUMNS,
+    KNOWN,
+    SUPER_DEPTH,
+    SUPER_FORMATS,
+    SUPER_KINDS,
+    Format,
+    super_index_bytes,
+    super_runs,
+)
+from quire.ops.quantized import QuantizedWeight, SuperBlocks
 from quire.ops.registry import Signature
 
 LINEAR_QUANTIZED = NUMBERS["linear_quantized"]
 Args = STRUCTS["linear_quantized"]
-FORMATS = tuple(format.name for format in KNOWN)
-"""The formats that the kernels multiply."""
+FORMATS = tuple(format.name for format in (*KNOWN, *SUPER_FORMATS))
+"""The formats that the kernels multiply, beside those of several kinds of super-blocks."""
 
-_CODES = {"int8": 1, "int4": 2, "fp8": 4}  # and int4 with zero points is 3
+_CODES = {"int8": 1, "int4": 2, "fp8": 4, "super": 8}  # and int4 with zero points is 3
 _BYTE_ROWS = {"row": 5, "row_zp": 6, "fixed": 7}
 _MOST_DEPTH = 65536  # inputs of rows of 8 bits, whose sums have 32
+_SUPER_NUMBERS = {kind: number for number, kind in enumerate(SUPER_KINDS)}
 _TYPES = {"int8": torch.int8, "int4": torch.uint8, "fp8": torch.float8_e4m3fn}
 
 
@@ -41,6 +51,11 @@ class PackedQuantized:
     args: ctypes.Structure
 
 
+def accepted(name: str) -> tuple[str, ...]:
+    """ "plain" and the formats that the kernels multiply, with the one of this name if it is of several kinds."""
+    return ("plain", *FORMATS, name) if "+" in name else ("plain", *FORMATS)
+
+
 def code_of(format: Format) -> int:
     """The kernels' number of a format; 0 for plain floats."""
     if format.inputs:
@@ -52,6 +67,8 @@ def pack_into(data: torch.Tensor, weight: QuantizedWeight) -> None:
     """Rearranges a weight [N, K] for the kernels in `data`, uint8 of `Format.num_bytes`."""
     num_columns, depth = weight.codes.shape
     codes = weight.codes if weight.codes.stride(1) == 1 else weight.codes.contiguous()
+    if weight.inner is not None:
+        return _pack_super(data, weight, weight.inner, codes)
     scales = weight.scales.contiguous()
     zeros = None if weight.zeros is None else weight.zeros.contiguous()
     native().run(
@@ -74,10 +91,40 @@ def pack_into(data: torch.Tensor, weight: QuantizedWeight) -> None:
 
 def refuses_format(signature: Signature, *depths: int) -> str | None:
     """Why weights of a signature cannot be multiplied, or None. depths  of its products."""
-    refusal = refuses(signature, formats=("plain", *FORMATS))
+    refusal = refuses(signature, formats=accepted(signature.format))
     if refusal is None and "rows8" in signature.format and max(depths, default=0) > _MOST_DEPTH:
         refusal = f"rows of 8 bits have at most {_MOST_DEPTH} inputs here, not {max(depths)}"
     return refusal
+
+
+def _pack_super(
+    data: torch.Tensor, weight: QuantizedWeight, inner: SuperBlocks, codes: torch.Tensor
+) -> None:
+    """Super-blocks, each run of a kind behind the one before, and the places of all blocks before them."""
+    num_columns, depth = codes.shape
+    place, supers = super_index_bytes(num_columns), depth // SUPER_DEPTH
+    for kind, columns in super_runs(weight.format, num_columns):
+        parts = (weight.scales, inner.floors, inner.steps, inner.minima)
+        factors, floors, steps, minima = (part[columns].contiguous() for part in parts)
+        count = columns.stop - columns.start
+        native().run(
+            NUMBERS["pack_super"],
+            STRUCTS["pack_super"](
+                codes=codes[columns].data_ptr(),
+                factors=factors.data_ptr(),
+                floors=floors.data_ptr(),
+                steps=steps.data_ptr(),
+                minima=minima.data_ptr(),
+                out=data.data_ptr(),
+                N=count,
+                K=depth,
+                stride=codes.stride(0),
+                first=columns.start // BLOCK_COLUMNS,
+                place=place,
+                kind=_SUPER_NUMBERS[kind],
+            ),
+        )
+        place += -(-count // BLOCK_COLUMNS) * supers * SUPER_KINDS[kind].block_bytes
 
 
 def pack(weight: QuantizedWeight, bias: torch.Tensor | None) -> PackedQuantized:

@@ -55,6 +55,11 @@ OPERATIONS: dict[str, str] = {
     "i32:dtype i32:format i32:group i32:reserved",
     "pack_quantized": "const:codes const:scales const:zeros mut:out i64:N i64:K i64:stride "
     "i32:format i32:group f32:step i32:shift",
+    # weight [N, K] in super-blocks of one kind to blocks of 32 columns from `first` on, which begin
+    # `place` bytes after out; codes [N, K] and steps [N, K / 16] int8, minima likewise uint8, factors
+    # and floors [N, K / 256] float32
+    "pack_super": "const:codes const:factors const:floors const:steps const:minima mut:out i64:N i64:K "
+    "i64:stride i64:first i64:place i64:kind",
     # the top_k best of E logits a row, and what experts with packed weights make of rows; biases are
     # float32 [E, padded columns], null for none; gate and up take turns by blocks of columns
     "route": "const:logits const:bias mut:ids mut:weights i64:rows i64:E i64:stride i64:top_k "

@@ -10,10 +10,15 @@ from dataclasses import replace
 
 import torch
 
-from quire.ops.quantized import QuantizedWeight
+from quire.ops.quantized import QuantizedWeight, SuperBlocks
 from quire.quant.formats import Format
 
-_CODES = {"int8": torch.int8, "int4": torch.uint8, "fp8": torch.float8_e4m3fn}
+_CODES = {
+    "int8": torch.int8,
+    "int4": torch.uint8,
+    "fp8": torch.float8_e4m3fn,
+    "super": torch.int8,
+}
 
 
 def map_rows(
@@ -26,17 +31,24 @@ def map_rows(
     else:
         changed = change(codes)
     zeros = None if weight.zeros is None else change(weight.zeros)
-    return replace(weight, codes=changed, scales=change(weight.scales), zeros=zeros)
+    inner = weight.inner
+    if inner is not None:
+        inner = SuperBlocks(change(inner.floors), change(inner.steps), change(inner.minima))
+    return replace(weight, codes=changed, scales=change(weight.scales), zeros=zeros, inner=inner)
 
 
 def as_format(weight: QuantizedWeight, format: Format) -> QuantizedWeight:
     """The same numbers in another format: int4 as int8, or with the zero points that it implies.
+
+    Super-blocks as one run of several: which columns that is, is for whoever puts them together.
 
     Raises ValueError for formats of which this is not possible.
     """
     if weight.format == format:
         return weight
     source = weight.format
+    if source.runs and any(source.runs[0][0] == kind for kind, _ in format.runs):
+        return replace(weight, format=format)
     if source == replace(format, inputs=source.inputs):
         return replace(weight, format=format)
     if source.kind == "fp8" == format.kind and source.group == format.group:
@@ -58,12 +70,21 @@ def as_format(weight: QuantizedWeight, format: Format) -> QuantizedWeight:
 def empty(format: Format, shape: tuple[int, int], dtype: torch.dtype) -> QuantizedWeight:
     """Room for a weight [N, K]."""
     groups = format.num_groups(shape[1])
+    inner = None
+    if format.runs:
+        groups, steps = shape[1] // 256, (shape[0], shape[1] // 16)
+        inner = SuperBlocks(
+            torch.empty(shape[0], groups),
+            torch.empty(steps, dtype=torch.int8),
+            torch.empty(steps, dtype=torch.uint8),
+        )
     return QuantizedWeight(
         format,
         torch.empty(shape, dtype=_CODES[format.kind]),
         torch.empty(shape[0], groups),
         dtype,
         torch.empty(shape[0], groups, dtype=torch.uint8) if format.has_zeros else None,
+        inner=inner,
     )
 
 
@@ -74,3 +95,7 @@ def put_rows(room: QuantizedWeight, begin: int, weight: QuantizedWeight) -> None
     room.scales[rows] = weight.scales
     if room.zeros is not None and weight.zeros is not None:
         room.zeros[rows] = weight.zeros
+    if room.inner is not None and weight.inner is not None:
+        room.inner.floors[rows] = weight.inner.floors
+        room.inner.steps[rows] = weight.inner.steps
+        room.inner.minima[rows] = weight.inner.minima

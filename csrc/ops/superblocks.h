@@ -1,0 +1,310 @@
+// Products with weights in super-blocks: 256 numbers of a column that share two float16 factors.
+//
+// Within a super-block each 16 or 32 neighbours have a scale of whole numbers, and some kinds a minimum:
+// a number is factor * scale * code - floor * minimum. Codes times scales fit in 16 bits. Their products
+// with rows of integers are exact within a unit, of as many k as 32 bits allow; units are added up in
+// float32 within a part of a row, then come the row's step and the column's factor; then minima are taken
+// away, span by span: the sum of the row's numbers times what they stand for, times floor * minimum.
+//
+// A packed weight begins with a number for each block of 32 columns: where it is, plus its kind. So blocks
+// of several kinds may lie in one weight. A block is a row of super-blocks: 32 factors and 32 floors as
+// float16, or factors as float32; scales of 32 columns, one byte each, for each span of k; minima likewise; then codes: for every
+// 16 k and 16 columns their low bits, then their high bits, two k of a column side by side.
+#pragma once
+#include "quantized.h"
+
+namespace quire {
+
+const int kSuper = 8;             // the number of these formats among those of packed weights
+const int64_t kSuperDepth = 256;  // k of a super-block
+const int64_t kWide = kPart * kColumns / 2;  // pairs of 16 bits of a part of a block
+
+// LOW and HIGH bits of a code, BIAS that is taken from it, SPAN of k with one scale, UNIT of k with one
+// exact sum, whether there are minima, and the type of factors and floors.
+template <int LOW_, int HIGH_, int BIAS_, int SPAN_, int UNIT_, bool MINIMA_, class F_ = f16>
+struct SuperKind {
+  typedef F_ F;
+  static const int LOW = LOW_, HIGH = HIGH_, BIAS = BIAS_, SPAN = SPAN_, UNIT = UNIT_;
+  static const bool MINIMA = MINIMA_;
+  static const int64_t scales = sizeof(F) * kColumns * (MINIMA ? 2 : 1);  // where they begin, in bytes
+  static const int64_t spans = kSuperDepth / SPAN * kColumns;
+  static const int64_t minima = scales + spans;
+  static const int64_t codes = scales + spans * (MINIMA ? 2 : 1);
+  static const int64_t bytes = codes + kSuperDepth * kColumns * (LOW + HIGH) / 8;
+};
+typedef SuperKind<2, 0, 0, 16, 128, true> Q2K;
+typedef SuperKind<2, 1, 4, 16, 128, false> Q3K;
+typedef SuperKind<4, 0, 0, 32, 64, true> Q4K;
+typedef SuperKind<4, 1, 0, 32, 32, true> Q5K;
+typedef SuperKind<4, 2, 32, 16, 16, false> Q6K;
+typedef SuperKind<8, 0, 0, 16, 16, false, f32> Int8K;
+
+// Calls `body` with the type of the kind that has this number.
+#define QUIRE_FOR_SUPER(kind, S, ...)                     \
+  switch (kind) {                                         \
+    case 0: { typedef Q2K S; __VA_ARGS__; break; }        \
+    case 1: { typedef Q3K S; __VA_ARGS__; break; }        \
+    case 2: { typedef Q4K S; __VA_ARGS__; break; }        \
+    case 3: { typedef Q5K S; __VA_ARGS__; break; }        \
+    case 4: { typedef Q6K S; __VA_ARGS__; break; }        \
+    case 5: { typedef Int8K S; __VA_ARGS__; break; }      \
+  }
+
+// 16 k of 16 columns as eight registers of pairs of codes, BIAS not taken away.
+template <class S> QUIRE_INLINE void read_codes(const uint8_t* in, vi* codes) {
+  const vi low_mask = vi_set(((1 << S::LOW) - 1) * 0x10001);
+  const vi high_mask = vi_set(((1 << S::HIGH) - 1) * 0x10001);
+  vi low = vi_set(0), high = vi_set(0);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) {
+    if (S::LOW == 8) {
+      codes[i] = pairs_signed(in + 32 * i);
+    } else {
+      low = i * S::LOW % 8 ? shift_right<S::LOW % 32>(low) : pairs_unsigned(in + 4 * S::LOW * i);
+      codes[i] = low & low_mask;
+    }
+    if (S::HIGH) {
+      high = i * S::HIGH % 8 ? shift_right<S::HIGH>(high)
+                             : pairs_unsigned(in + 32 * S::LOW + 4 * S::HIGH * i);
+      codes[i] = codes[i] | shift_left<S::LOW>(high & high_mask);
+    }
+  }
+}
+
+template <class S> QUIRE_INLINE void fetch_ahead(const uint8_t* in) {
+  for (int i = 0; i < (S::LOW + S::HIGH) * 32; i += 64) __builtin_prefetch(in + kFar + i, 0, 2);
+}
+
+// floor * minimum of each span of a part, [spans][32].
+template <class S> void read_minima(const uint8_t* block, int part, float* out) {
+  if (!S::MINIMA) return;
+  const uint8_t* in = block + S::minima + part * kPart / S::SPAN * kColumns;
+  for (int j = 0; j < 2; j++) {
+    const vf floor = load((const typename S::F*)block + kColumns + 16 * j);
+    for (int s = 0; s < kPart / S::SPAN; s++)
+      store(out + s * kColumns + 16 * j,
+            floor * to_float(load8((const int8_t*)in + s * kColumns + 16 * j)));
+  }
+}
+
+// Codes times scales of part `part` (0 or 1) of a super-block, as pairs [64][32 columns] of 16 bits.
+template <class S> void widen_part(const uint8_t* block, int part, int32_t* out) {
+  const int kBytes = (S::LOW + S::HIGH) * 32;  // of 16 k of 16 columns
+  const uint8_t* in = block + S::codes + part * kPart / 16 * 2 * kBytes;
+  for (int s = 0; s < kPart / 16; s++) {
+    const uint8_t* scales = block + S::scales + (part * kPart / 16 + s) * 16 / S::SPAN * kColumns;
+    for (int j = 0; j < 2; j++, in += kBytes) {
+      const vi number = load8((const int8_t*)scales + 16 * j);
+      const vi scale = (number & vi_set(0xffff)) | shift_left<16>(number);
+      const vi less = S::BIAS ? mul_pairs(scale, vi_set(S::BIAS * 0x10001)) : vi_set(0);
+      vi codes[8];
+      read_codes<S>(in, codes);
+      fetch_ahead<S>(in);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; i++) {
+        vi product = mul_pairs(codes[i], scale);
+        if (S::BIAS) product = sub_pairs(product, less);
+        store(out + ((s * 8 + i) * 2 + j) * 16, product);
+      }
+    }
+  }
+}
+
+// Rows as integers, and for each 16 k and each 32 k the sum of what they stand for.
+struct SuperRows {
+  IntRows ints;
+  float* sums16;
+  float* sums32;
+};
+
+struct SuperSizes {
+  RowSizes ints;
+  explicit SuperSizes(const Layout& l) : ints(l, 16) {}
+  int64_t all() const { return ints.all() + ints.sums + ints.sums / 2; }
+  SuperRows at(int32_t* memory, int64_t all_rows, int64_t first) const {
+    float* after = (float*)memory + all_rows * ints.all();
+    return {ints.at(memory, all_rows, first), after + first * ints.sums,
+            after + all_rows * ints.sums + first * (ints.sums / 2)};
+  }
+};
+
+// sums [R][32] += totals of a part [R][2] of k `k`, in their units; then minima are taken away.
+template <int R, class S>
+QUIRE_INLINE void add_part(SuperRows a, const vf (*total)[2], const uint8_t* block, const float* minima,
+                           int64_t k, float* sums) {
+  const float* below = S::SPAN == 16 ? a.sums16 + k / 16 * R : a.sums32 + k / 32 * R;
+  for (int j = 0; j < 2; j++) {
+    const vf factor = load((const typename S::F*)block + 16 * j);
+    for (int i = 0; i < R; i++) {
+      const vf step = vf_set(a.ints.steps[k / kPart * R + i]);
+      vf sum = load(sums + kColumns * i + 16 * j) + total[i][j] * step * factor;
+      if (S::MINIMA)
+        for (int s = 0; s < kPart / S::SPAN; s++)
+          sum = sum - vf_set(below[s * R + i]) * load(minima + s * kColumns + 16 * j);
+      store(sums + kColumns * i + 16 * j, sum);
+    }
+  }
+}
+
+// A part of R rows times the same part of a block, which was widened.
+template <int R, class S>
+void wide_tile(SuperRows a, const int32_t* wide, const uint8_t* block, const float* minima, int64_t k,
+               float* sums) {
+  const int kSums = R <= 2 && kRows > 3 ? 2 : 1;
+  const int32_t* pairs = a.ints.pairs + k / 2 * R;
+  vf total[R][2];
+  for (int i = 0; i < R; i++) total[i][0] = total[i][1] = vf_zero();
+  for (int u = 0; u < kPart; u += S::UNIT) {
+    vi c[kSums][R][2];
+    for (int n = 0; n < kSums; n++)
+      for (int i = 0; i < R; i++) c[n][i][0] = c[n][i][1] = vi_set(0);
+    for (int s = 0; s < S::UNIT / 2; s += kSums)
+      for (int n = 0; n < kSums; n++, pairs += R, wide += 2 * 16) {
+        vi w[2] = {load(wide), load(wide + 16)};
+        for (int i = 0; i < R; i++) {
+          vi number = vi_set(pairs[i]);
+          for (int j = 0; j < 2; j++) c[n][i][j] = dot_pairs(number, w[j], c[n][i][j]);
+        }
+      }
+    for (int i = 0; i < R; i++)
+      for (int j = 0; j < 2; j++) {
+        vi sum = kSums > 1 ? c[0][i][j] + c[kSums - 1][i][j] : c[0][i][j];
+        total[i][j] = u ? total[i][j] + to_float(sum) : to_float(sum);
+      }
+  }
+  add_part<R, S>(a, total, block, minima, k, sums);
+}
+
+template <class S>
+void tile_of_size(int rows, SuperRows a, const int32_t* wide, const uint8_t* block,
+                  const float* minima, int64_t k, float* sums) {
+  switch (rows) {
+#if QUIRE_MAX_ROWS > 3
+    case 6: return wide_tile<6, S>(a, wide, block, minima, k, sums);
+    case 5: return wide_tile<5, S>(a, wide, block, minima, k, sums);
+    case 4: return wide_tile<4, S>(a, wide, block, minima, k, sums);
+    case 3: return wide_tile<3, S>(a, wide, block, minima, k, sums);
+#else
+#if QUIRE_MAX_ROWS > 2
+    case 3: return wide_tile<3, S>(a, wide, block, minima, k, sums);
+#endif
+    case 2: return wide_tile<2, S>(a, wide, block, minima, k, sums);
+    case 1: return wide_tile<1, S>(a, wide, block, minima, k, sums);
+#endif
+  }
+}
+
+// The same for few rows, straight from the block: codes are multiplied first, and their sums by scales.
+template <int R, class S>
+void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k, float* sums) {
+  const int kBytes = (S::LOW + S::HIGH) * 32;
+  const int64_t part = k % kSuperDepth / kPart;
+  const uint8_t* in = block + S::codes + part * kPart / 16 * 2 * kBytes;
+  const uint8_t* scales = block + S::scales + part * kPart / S::SPAN * kColumns;
+  const int32_t* pairs = a.ints.pairs + k / 2 * R;
+  const int32_t* numbers = a.ints.sums + k / 16 * R;
+  vf total[R][2];
+  for (int i = 0; i < R; i++) total[i][0] = total[i][1] = vf_zero();
+  for (int u = 0; u < kPart; u += S::UNIT) {
+    vi unit[R][2];
+    for (int i = 0; i < R; i++) unit[i][0] = unit[i][1] = vi_set(0);
+    for (int s = 0; s < S::UNIT; s += S::SPAN, scales += kColumns) {
+      vi c[R][2];
+      for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(0);
+      for (int n = 0; n < S::SPAN; n += 16, pairs += 8 * R, numbers += R)
+        for (int j = 0; j < 2; j++, in += kBytes) {
+          vi codes[8];
+          read_codes<S>(in, codes);
+          fetch_ahead<S>(in);
+          for (int i = 0; i < R; i++) {
+            if (S::BIAS) c[i][j] = c[i][j] - vi_set(S::BIAS * numbers[i]);
+#pragma GCC unroll 8
+            for (int p = 0; p < 8; p++)
+              c[i][j] = dot_pairs(vi_set(pairs[p * R + i]), codes[p], c[i][j]);
+          }
+        }
+      for (int j = 0; j < 2; j++) {
+        const vi scale = load8((const int8_t*)scales + 16 * j);
+        for (int i = 0; i < R; i++) unit[i][j] = unit[i][j] + c[i][j] * scale;
+      }
+    }
+    for (int i = 0; i < R; i++)
+      for (int j = 0; j < 2; j++)
+        total[i][j] = u ? total[i][j] + to_float(unit[i][j]) : to_float(unit[i][j]);
+  }
+  add_part<R, S>(a, total, block, minima, k, sums);
+}
+
+// A weight [N, K] in super-blocks, K a multiple of 256, for rows of type T.
+template <class T> struct SuperProduct {
+  static const int rows = kRows < 6 ? kRows : 6;
+  static const int64_t kMinima = kPart / 16 * kColumns;
+  const uint8_t* weight;
+  Layout l;
+  int64_t blocks;
+  SuperSizes sizes;
+
+  SuperProduct(const void* data, int64_t n, int64_t k)
+      : weight((const uint8_t*)data), l(n, k, 0, kInt8), blocks(l.blocks), sizes(l) {}
+
+  static void begin() {}
+  static void end() {}
+  static size_t temporary_bytes() { return (kWide + kMinima) * 4; }
+
+  int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
+  int64_t sum_rows(const Groups& groups) const { return groups.rows; }
+  size_t packed_bytes(const Groups& groups) const { return groups.rows * sizes.all() * 4; }
+  const float* scale(int64_t) const { return nullptr; }
+
+  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
+    const int count = groups.size(g);
+    SuperRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
+    pack_int_row(x, l, 16, count, i, out.ints);
+    for (int64_t s = 0; s < sizes.ints.sums; s += 2) {
+      const float step = out.ints.steps[s * 16 / kPart * count + i];
+      const int32_t one = out.ints.sums[s * count + i], two = out.ints.sums[(s + 1) * count + i];
+      out.sums16[s * count + i] = (float)one * step;
+      out.sums16[(s + 1) * count + i] = (float)two * step;
+      out.sums32[s / 2 * count + i] = (float)(one + two) * step;
+    }
+  }
+
+  template <int R, class S>
+  void sums_of(const Groups& groups, const void* packed, const uint8_t* block, float* out,
+               float* memory) const {
+    int32_t* wide = (int32_t*)(memory + kMinima);
+    for (int64_t k = 0; k < l.depth; k += kPart) {
+      const uint8_t* here = block + k / kSuperDepth * S::bytes;
+      const int part = (int)(k % kSuperDepth / kPart);
+      read_minima<S>(here, part, memory);
+      if constexpr (R > 0) {
+        narrow_tile<R, S>(sizes.at((int32_t*)packed, R, 0), here, memory, k, out);
+      } else {
+        widen_part<S>(here, part, wide);
+        for (int64_t g = 0; g < groups.count; g++) {
+          const int64_t row = groups.begin(g);
+          SuperRows a = sizes.at((int32_t*)packed, groups.rows, row);
+          tile_of_size<S>(groups.size(g), a, wide, here, memory, k, out + row * kColumns);
+        }
+      }
+    }
+  }
+
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void* memory) const {
+    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
+    const int64_t place = ((const int64_t*)weight)[block];
+    const uint8_t* data = weight + place / 64 * 64;
+    float* room = (float*)memory;
+    QUIRE_FOR_SUPER(place % 64, S, switch (groups.rows) {
+      case 1: return sums_of<1, S>(groups, packed, data, out, room);
+      case 2: return sums_of<2, S>(groups, packed, data, out, room);
+#if QUIRE_MAX_ROWS > 3
+      case 3: return sums_of<3, S>(groups, packed, data, out, room);
+      case 4: return sums_of<4, S>(groups, packed, data, out, room);
+#endif
+      default: return sums_of<0, S>(groups, packed, data, out, room);
+    })
+  }
+};
+
+}  // namespace quire
