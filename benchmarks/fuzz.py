@@ -120,7 +120,7 @@ def main() -> int:
 
 
 def _run(server: Server, source: Source, args: argparse.Namespace, runner: asyncio.Runner) -> int:
-    alive = Alive(server, patience_s=60)
+    alive = Alive(server)
     tally, memory = Tally(), Memory()
     begun_s = time.monotonic()
     end_s = begun_s + 60 * args.minutes if args.minutes else float("inf")

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
+import threading
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +39,16 @@ CANARY = {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 
 }
 _SERIES = re.compile(r"^([a-z:_]+)(?:\{[^}]*\})? (\S+)$", re.M)
 _USED = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+_HEALTH_S, _REST_S, _GAP_S = 1.0, 5.0, 1.0
+"""Longest times to answer /health, to come to rest, and between two tokens of a neighbour's stream, on a machine
+that does nothing else: see `stretched`."""
 MOST_GROWTH = 64 << 20
 """Bytes by which an attack may let the server's memory grow."""
+
+
+def stretched(seconds: float) -> float:
+    """The limit for a machine with so much other work: longer by as many processes as wait for each core."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def leaks_in(message: str, sent: str = "") -> list[str]:
@@ -80,14 +91,10 @@ class State:
 
 
 class Alive:
-    """The standing assertion: made on a server at rest, checked after each attack.
+    """The standing assertion: made on a server at rest, checked after each attack."""
 
-    patience_s  how long the server may take to come to rest; machines of tests are busy.
-    """
-
-    def __init__(self, server: Server, patience_s: float = 20.0) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._patience_s = patience_s
         self._front = psutil.Process(server.process.pid)
         self._client = httpx.Client(base_url=server.url, timeout=60)
         for _ in range(3):
@@ -100,7 +107,7 @@ class Alive:
         assert server.process.poll() is None, server.log()
         begun_s = time.monotonic()
         assert self._client.get("/health").status_code == 200
-        assert time.monotonic() - begun_s < 5, "/health was slow"
+        assert time.monotonic() - begun_s < stretched(_HEALTH_S), "/health was slow"
         counts = self._wait_for_rest()
         now = self._state()
         assert now.canary == self.before.canary, "an undisturbed request gets another answer"
@@ -123,7 +130,7 @@ class Alive:
         return found
 
     def _wait_for_rest(self) -> dict[str, float]:
-        end_s = time.monotonic() + self._patience_s
+        end_s = time.monotonic() + stretched(_REST_S)
         while True:
             counts = self.counts()
             used = {name: counts[f"vllm:{name}"] for name in _USED}
@@ -154,6 +161,50 @@ class Alive:
             except psutil.NoSuchProcess:
                 continue
         return total
+
+
+class Neighbour:
+    """Another client's stream beside an attack: `with neighbour:` runs it, and fails if it was disturbed."""
+
+    _BODY = {"prompt": "Once", "max_tokens": 1000, "temperature": 0, "ignore_eos": True} | {
+        "stream": True
+    }
+
+    def __init__(self, server: Server) -> None:
+        self._url = f"{server.url}/v1/completions"
+        self._pieces: list[tuple[float, str]] = []
+        self._is_ended = threading.Event()
+        self._read()
+        self._whole = "".join(text for _, text in self._pieces)
+
+    def _read(self) -> None:
+        self._pieces = []
+        with httpx.stream("POST", self._url, json=self._BODY, timeout=120) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data: {"):
+                    text = json.loads(line[6:])["choices"][0]["text"]
+                    self._pieces.append((time.monotonic(), text))
+                if self._is_ended.is_set():
+                    return
+
+    def __enter__(self) -> None:
+        self._is_ended.clear()
+        self._pieces = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        while not self._pieces and self._thread.is_alive():
+            time.sleep(0.002)
+
+    def __exit__(self, *error: object) -> None:
+        self._is_ended.set()
+        self._thread.join()
+        if error[0] is not None:
+            return
+        got = "".join(text for _, text in self._pieces)
+        assert got and self._whole.startswith(got), "a neighbour's stream got other text"
+        times_s = [at_s for at_s, _ in self._pieces]
+        gap_s = max((after - before for before, after in pairwise(times_s)), default=0.0)
+        assert gap_s < stretched(_GAP_S), f"a neighbour waited {gap_s:.2f} s between two tokens"
 
 
 def error_of(data: bytes) -> dict[str, Any] | None:

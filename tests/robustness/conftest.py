@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.e2e.killing import Server, serving
-from tests.robustness.alive import Alive
+from tests.robustness.alive import Alive, Neighbour
 
 FLAGS = ("--disable-uvicorn-access-log", "--engine-restarts", "0", "--responses-store", "memory")
 
@@ -27,6 +27,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def alive(server: Server) -> Alive:
     """The standing assertion; call `check`."""
     return Alive(server)
+
+
+@pytest.fixture(scope="module")
+def neighbour(server: Server) -> Neighbour:
+    """A stream that may run beside an attack."""
+    return Neighbour(server)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.killing import Server
-from tests.robustness.alive import Alive, assert_refused
+from tests.robustness.alive import Alive, Neighbour, assert_refused, stretched
 
 TESTS = Path(__file__).resolve().parents[1]
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -291,17 +291,25 @@ ROWS: list[Row] = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def ready(client: httpx.Client) -> httpx.Client:
+    """The client, when what compiles constraints has started: that takes a second, once."""
+    assert client.post(CHAT, json=GOOD[CHAT] | _schema({})).status_code == 200
+    return client
+
+
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_wrong_body_is_answered_in_words_and_soon(
-    client: httpx.Client, alive: Alive, row: Row
+    ready: httpx.Client, alive: Alive, neighbour: Neighbour, row: Row
 ) -> None:
     data = row.body
     if not isinstance(data, bytes):
         data = json.dumps(GOOD[row.path] | data).encode()
-    begun_s = time.monotonic()
     head = {"Content-Type": "application/json"}
-    answer = client.post(row.path, content=data, headers=head)
-    took_s = time.monotonic() - begun_s
+    with neighbour:
+        begun_s = time.monotonic()
+        answer = ready.post(row.path, content=data, headers=head)
+        took_s = time.monotonic() - begun_s
     if row.status == 200:
         assert answer.status_code == 200, answer.text[:1000]
     else:
@@ -309,7 +317,7 @@ def test_a_wrong_body_is_answered_in_words_and_soon(
             answer, row.status, row.param, sent=data[:10_000].decode("latin-1")
         )
         assert len(message) <= 2000 and "Recursion" not in message
-    assert took_s < 5, took_s
+    assert took_s < stretched(2.0 if row.number in (52, 53) else 1.0), took_s
     alive.check()
 
 
@@ -456,4 +464,4 @@ def test_every_row_is_tested_somewhere() -> None:
     assert sorted(set(range(1, 101)) - here - ELSEWHERE.keys() - NOT_SERVED.keys()) == []
     for place in ELSEWHERE.values():
         path, _, name = place.partition("::")
-        assert f"def {name}" in (TESTS / path).read_text(), place
+        assert f"def {name}(" in (TESTS / path).read_text(), place
