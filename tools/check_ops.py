@@ -95,6 +95,10 @@ OTHER_MEANINGS = frozenset(("add", "log", "norm", "sub"))
 
 EXEMPT: dict[str, str] = {
     "quire/models/loading": "weights are cut, stacked and folded once, before the first step",
+    "quire/models/foreign/parts.py": "a module is tried out in a process of its own, before loading",
+    "quire/models/foreign/decoder.py::_make_tables": "tables of positions are made once, at load",
+    "quire/models/foreign/helper.py": "makes the model in a process of its own, before loading",
+    "quire/models/foreign/trace.py": "names functions of torch that are replaced",
     "quire/layers/rope.py": "the table of cosines and sines is made once, at load",
 }
 """File, folder, or file::function, relative to the repository -> why it may compute."""

@@ -30,6 +30,19 @@ whole engine; the same bits in chunks as at once. Encoders, which are the family
 {confirmed} of the {published} published files were compared with copies elsewhere (`tests/models/sources.json`).
 Batches, prefix caching, structured outputs and quantization of weights while loading work for each.
 
+Any other causal model of an installed Transformers (`pip install 'quire[transformers]'`) runs from its code, with
+our products, norms, attention and cache; `--model-impl transformers` asks for that where there is a description too,
+and `--model-impl quire` forbids it. The code is followed once, in a process of its own, on tensors without numbers;
+what it did becomes a list of operations that is then carried out without it. Refused with a sentence: attention that
+does not go through Transformers' attention interface or has masks other than causal ones and windows, recurrent
+states, experts, encoder-decoders, code that looks at numbers, and code that mixes tokens outside attention.
+Operations left to torch whose rows may follow their batch in the last bits stand in the start table, `model_impl`.
+
+`quire verify MODEL` runs a prompt here and in Transformers and prints for every layer, and for the logits, by how much
+they differ; then greedy tokens. It names the first layer beyond the tolerance and ends with 1; 0 is agreement, 2 that
+they cannot be compared. Quantized checkpoints are compared with Transformers on the same weights made floats by our
+readers, GGUF files on floats that Transformers makes; `--reference FOLDER` compares with another checkpoint.
+
 {count} architectures in {families} families.
 
 | architecture | family | parts beyond the plain layer | published files in the tests |

@@ -19,6 +19,7 @@ _COMMANDS = {
     "launch": ("quire.cli.launch", "start a part of a server: render"),
     "bench": ("quire.cli.bench", "measure: latency, throughput, serve, startup"),
     "models": ("quire.cli.models", "list the architectures, or say what a checkpoint is"),
+    "verify": ("quire.cli.verify", "compare a checkpoint with Transformers, layer by layer"),
     "ops": ("quire.cli.ops", "show every operation and who carries it out"),
     "collect-env": ("quire.cli.collect_env", "describe this machine and installation"),
 }
@@ -29,6 +30,7 @@ _WORDS = {
     "serve": " [MODEL]",
     "ops": " [MODEL]",
     "models": " [FOLDER]",
+    "verify": " MODEL",
     "bench": " KIND",
     "launch": " render [MODEL]",
 }

@@ -74,6 +74,11 @@ class ModelConfig:
     chat_template_content_format: Literal["auto", "string", "openai"] = setting(
         "auto", "message content for the template: text, a list of parts, or what it can read"
     )
+    model_impl: Literal["auto", "vllm", "quire", "transformers"] = setting(
+        "auto",
+        "whose code describes the model: ours (vllm means the same), or that of Transformers; auto: ours "
+        "where there is a description",
+    )
     trust_remote_code: bool = setting(False, "allow Python code from the checkpoint to run")
     runner: Literal["auto", "generate", "pooling"] = setting(
         "auto", "text, or embeddings, classes and scores; auto: what the checkpoint was made for"

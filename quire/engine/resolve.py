@@ -29,6 +29,7 @@ from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, propos
 from quire.hardware.cpu import Machine
 from quire.models.cache_need import cache_groups
 from quire.models.footprint import step_sizes
+from quire.models.foreign.ask import left_to_torch
 from quire.models.pooling import PoolingWish
 from quire.models.registry import ModelDescription, describe
 from quire.protocol.cache import CacheLayout
@@ -89,6 +90,8 @@ def describe_model(settings: Settings) -> ModelDescription:
             convert=settings.model.convert,
             config=settings.model.pooler_config,
         ),
+        model_impl=settings.model.model_impl,
+        trust_remote_code=settings.model.trust_remote_code,
     )
 
 
@@ -150,6 +153,13 @@ def _resolve(
     _check_one_device(settings.parallel.tensor_parallel_size)
     made = _choose(settings, description, machine, note)
     resolved = _settle(settings, made)
+    program = description.spec.program
+    if program is not None:
+        note(
+            "model_impl",
+            "transformers",
+            left_to_torch(program, with_embeds=settings.model.enable_prompt_embeds),
+        )
     native = machine.is_native(made.device, settings.parallel.kernel_overrides)
     note("kernels", machine.kernels if native else "none", _KERNELS[native])
     needs = _needs(resolved, description, made, with_front, native)

@@ -19,11 +19,12 @@ from quire.layers.mlp import FEED_FORWARDS, FeedForward
 from quire.layers.moe import MoeMlp
 from quire.layers.norm import NORMS, Norms
 from quire.models.build_mixers import MixerParts, Tables, make_mixer
-from quire.models.decoder import Decoder
+from quire.models.decoder import AnyDecoder, Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
+from quire.models.foreign.decoder import ForeignDecoder
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
-from quire.models.registry import ModelDescription, architecture_of
+from quire.models.registry import ModelDescription, weight_map_of
 from quire.models.spec import (
     DecoderSpec,
     Dense,
@@ -55,7 +56,7 @@ def build_decoder(
     max_model_len: int,
     scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
-) -> Decoder:
+) -> AnyDecoder:
     """The model of a description with its weights.
 
     load_format    "dummy" makes random weights; all others read the folder, as its files are.
@@ -67,7 +68,7 @@ def build_decoder(
     """
     return build_from_spec(
         description.spec,
-        architecture_of(description).names,
+        weight_map_of(description),
         Path(description.path),
         table,
         dtype=dtype,
@@ -95,10 +96,22 @@ def build_from_spec(
     scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
     config: Mapping[str, Any] = MappingProxyType({}),
-) -> Decoder:
+) -> AnyDecoder:
     """`build_decoder` for a description and a weight map that need not be in the registry."""
     spec = spec.for_length(max_model_len)
-    decoder = _decoder(spec, table, dtype, device, max_model_len, scheme, cache_format)
+    decoder: AnyDecoder
+    if spec.program is not None:
+        decoder = ForeignDecoder(
+            table,
+            spec,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            format=scheme.layers,
+            head_format=scheme.head,
+            cache_format=cache_format,
+        )
+    else:
+        decoder = _decoder(spec, table, dtype, device, max_model_len, scheme, cache_format)
     if load_format == "dummy":
         decoder.load(DummySource(spec, dtype=dtype, device=device))
     else:

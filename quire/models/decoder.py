@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Protocol, overload
 
 import torch
 
@@ -32,6 +32,26 @@ class CacheBinding:
     index: int
     spec: Mixer
     attend: Bound | None
+
+
+class AnyDecoder(Protocol):
+    """What runs a model: the one decoder, or a program of Transformers."""
+
+    spec: DecoderSpec
+    dtype: torch.dtype
+    bindings: tuple[CacheBinding, ...]
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes every parameter once and packs it."""
+
+    def forward(self, ctx: ForwardContext) -> torch.Tensor:
+        """[T, C] in the arena, what `logits` takes rows of."""
+
+    def logits(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """[B, V] float32 for rows [B, C]."""
+
+    def normed(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """The final norm of rows [B, C]."""
 
 
 class Decoder:

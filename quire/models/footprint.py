@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quire.config.schema import Settings
+from quire.models.foreign.rooms import num_calls, program_bytes, table_bytes
 from quire.models.parameters import parameters
 from quire.models.recurrent import Recurrent
 from quire.models.spec import (
@@ -45,6 +46,7 @@ _EXPERT_TOKENS, _EXPERT_ROWS, _MADE_BYTES = 512, 96, 32 << 20  # as in csrc/ops/
 _FLOAT8_BYTES = 32 << 10  # of float8 weights as they are multiplied
 _SEARCH_BYTES = 16  # of one entry of the vocabulary while a native filter looks for the best
 _MAX_GRAPHS, _CALLS_A_LAYER, _CALL_BYTES = 128, 13, 160  # of recorded steps
+_TORCH_CALL_BYTES = 2048  # of a recorded call of torch with its arguments
 _FIRST_WEIGHTS, _LATER_WEIGHTS = 32 << 20, 192 << 20  # bytes of weights in one piece of memory
 _HUGE_PAGE = 2 << 20  # bytes, which native scratch is rounded up to
 _INDEX_BYTES = 24  # where a gathered token lies: three int64
@@ -132,6 +134,8 @@ def largest_layer_bytes(spec: DecoderSpec, dtype_bytes: int, scheme: Scheme = UN
 
 def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
     """Bytes of the cosines and sines, one float32 table [max_model_len, dim] for each kind of RoPE."""
+    if spec.program is not None:
+        return table_bytes(spec.program, max_model_len)
     ropes = {mixer.rope for mixer in spec.attentions if mixer.rope is not None}
     numbers = sum(rope.dim for rope in ropes) + sum(size for _, size in growths(spec))
     return max_model_len * numbers * FLOAT32_BYTES
@@ -140,6 +144,8 @@ def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
 def arena_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes that the largest step takes from its arena: residual stream, then layers or logits."""
     tokens, width, each = sizes.num_tokens, spec.hidden_size, sizes.dtype_bytes
+    if spec.program is not None:
+        return program_bytes(spec.program, tokens, sizes.num_logits, each) + 16 * _ALIGNMENT
     layer = max(tokens * _layer_width(spec, one) * each for one in spec.layers)
     logit_bytes = each if each == FLOAT32_BYTES else each + FLOAT32_BYTES
     rows = sizes.num_logits
@@ -200,6 +206,9 @@ def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> i
 def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the recorded steps, one for each number of tokens, as in `worker.graphs`."""
     lists = min(_MAX_GRAPHS, sizes.num_tokens)
+    if spec.program is not None:
+        ours, torchs = num_calls(spec.program)
+        return lists * (ours * _CALL_BYTES + torchs * _TORCH_CALL_BYTES)
     calls = len(spec.layers) * _CALLS_A_LAYER
     # Of latent attention each head has two products of its own.
     calls += sum(2 * mixer.num_heads for mixer in spec.mixers if isinstance(mixer, Mla))

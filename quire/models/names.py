@@ -237,8 +237,8 @@ def _piece(rule: Rule, parameter: Parameter, groups: int) -> Piece:
             f"the weight map names parts {rule.parts} of {rule.target}, which it does not have"
         )
     halves = 2 if rule.fold in _HALVES else 1
-    sizes = tuple(part[0] for part in chosen)
-    shape = (rule.skip + halves * sum(sizes), *chosen[0][1:])
+    sizes = tuple(part[0] for part in chosen if part)
+    shape = (rule.skip + halves * sum(sizes), *chosen[0][1:]) if chosen[0] else ()
     if rule.squeeze:
         shape = tuple(n for n in shape if n != 1)
     return Piece(

@@ -35,6 +35,7 @@ ParameterGroup = Literal[
     "choice",
     "norm",
     "head",
+    "other",
 ]
 
 NORM_PLACES = {
@@ -64,6 +65,8 @@ class Parameter:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        if not self.parts[0]:  # a single number
+            return ()
         return (sum(part[0] for part in self.parts), *self.parts[0][1:])
 
     @property
@@ -78,6 +81,11 @@ class Parameter:
 
 def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     """Every parameter of the decoder by name, in loading order."""
+    if spec.program is not None:
+        return {
+            name: Parameter((weight.shape,), weight.group)  # type: ignore[arg-type]
+            for name, weight in spec.program.weights.items()
+        }
     width = spec.hidden_size
     table: dict[str, Parameter] = {
         "embedding.weight": Parameter(((spec.vocab_size, width),), "embedding"),

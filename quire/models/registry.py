@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,11 @@ from quire.models.architectures import (
     stablelm,
 )
 from quire.models.family import Architecture
+from quire.models.foreign.ask import foreign_spec, is_known, names_of
 from quire.models.hf_config import HfConfig, merge_overrides
 from quire.models.loading.checkpoint import NOTHING, kept_formats, method_of, read_checkpoint
 from quire.models.loading.gguf.folder import folder_of, gguf_file
-from quire.models.names import match
+from quire.models.names import WeightMap, match
 from quire.models.pooling import (
     NOT_THE_DECODERS,
     PoolingDescription,
@@ -165,6 +166,7 @@ def known_architecture(name: Any) -> Architecture | None:
 GENERATION_KEYS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
 """What of generation_config.json sets defaults of requests."""
 
+_MAX_CONFIG_BYTES = 16 << 20
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -196,13 +198,15 @@ class ModelDescription:
     formats: FormatTable = field(default_factory=FormatTable)
 
 
-def architecture_of(description: ModelDescription) -> Architecture:
-    """What `describe` has found."""
+def weight_map_of(description: ModelDescription) -> WeightMap:
+    """Where the weights of what `describe` has found stand."""
+    if description.spec.program is not None:
+        return names_of(description.spec)
     architecture = known_architecture(description.architecture)
     assert architecture is not None, f"{description.architecture} was described and is not known"
     if description.pooling is not None:
-        return replace(architecture, names=description.pooling.names(architecture.names))
-    return architecture
+        return description.pooling.names(architecture.names)
+    return architecture.names
 
 
 def describe(
@@ -213,6 +217,8 @@ def describe(
     override_generation_config: Mapping[str, Any] | None = None,
     load_format: str = "auto",
     pooling: PoolingWish | None = None,
+    model_impl: str = "auto",
+    trust_remote_code: bool = False,
 ) -> ModelDescription:
     """What the folder `model` holds.
 
@@ -221,26 +227,25 @@ def describe(
     override_generation_config  over the defaults so found.
     load_format                 "dummy" asks for no weight files.
     pooling                     what is asked of a model that may pool.
+    model_impl                  "transformers": from its code always; "auto": where there is no description here.
+    trust_remote_code           whether code that comes with the checkpoint may run.
     Raises ModelLoadError with what is wrong and what to do.
     """
-    file = gguf_file(model) if model else None
-    folder = Path(model) if file is None else folder_of(file)
-    if not model or not folder.is_dir():
-        raise ModelLoadError(
-            f"there is no folder {model!r}; the model must be a local folder with config.json, "
-            "tokenizer.json and safetensors files, or a hub name: org/name"
-        )
+    folder = _folder(model)
     values = merge_overrides(_read_json(folder / "config.json", required=True), hf_overrides or {})
-    wish = pooling or PoolingWish()
-    name, architecture, role = _architecture(values, folder)
-    pooled = pools(role, wish, folder)
-    spec = _spec(values, name, architecture, folder, pooled)
+    name, architecture, role = _architecture(values, folder, model_impl)
+    pooled = pools(role, pooling or PoolingWish(), folder)
+    if architecture is None:
+        spec = foreign_spec(folder, values, name, pooled, hf_overrides or {}, trust_remote_code)
+        names = names_of(spec)
+    else:
+        spec, names = _spec(values, name, architecture, folder, pooled), architecture.names
     dtype = _checkpoint_dtype(values, folder)
     method_of(folder, values)
     checkpoint = NOTHING if load_format == "dummy" else read_checkpoint(folder, values)
-    shapes, names, how = checkpoint.shapes, architecture.names, None
+    shapes, how = checkpoint.shapes, None
     if pooled:
-        how = describe_pooling(folder, values, spec, role, wish, names, shapes)
+        how = describe_pooling(folder, values, spec, role, pooling or PoolingWish(), names, shapes)
         names = how.names(names)
     formats = FormatTable()
     if shapes:
@@ -266,6 +271,18 @@ def describe(
     )
 
 
+def _folder(model: str) -> Path:
+    """The folder that a model's name means; of a GGUF file the one that is made of it."""
+    file = gguf_file(model) if model else None
+    folder = Path(model) if file is None else folder_of(file)
+    if not model or not folder.is_dir():
+        raise ModelLoadError(
+            f"there is no folder {model!r}; the model must be a local folder with config.json, "
+            "tokenizer.json and safetensors files, or a hub name: org/name"
+        )
+    return folder
+
+
 def _max_len(spec: DecoderSpec, folder: Path, pooled: bool) -> int:
     longest = derived_max_len(spec)
     stated = read_modules(folder).max_length if pooled else None
@@ -274,6 +291,10 @@ def _max_len(spec: DecoderSpec, folder: Path, pooled: bool) -> int:
 
 def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
     try:
+        if path.is_file() and path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ModelLoadError(
+                f"{path} has {path.stat().st_size:,} bytes; at most {_MAX_CONFIG_BYTES:,} are read"
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         if required:
@@ -292,14 +313,21 @@ def _read_json(path: Path, *, required: bool) -> dict[str, Any]:
     return values
 
 
-def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Architecture, Role]:
-    """The known name, its architecture, and what the name in config.json says that it is for."""
+def _architecture(
+    values: Mapping[str, Any], folder: Path, model_impl: str
+) -> tuple[str, Architecture | None, Role]:
+    """The known name, its architecture, and what the name in config.json says that it is for.
+
+    No architecture means that Transformers' code shall run.
+    """
     names = values.get("architectures")
     known = f"known are {', '.join(ModelRegistry.get_supported_archs())}"
     if not isinstance(names, list) or not names:
         raise ModelLoadError(
             f"{folder}/config.json names no architecture in `architectures`; {known}"
         )
+    if model_impl == "transformers":
+        return str(names[0]), None, "generate"
     for name in names:
         architecture = known_architecture(name)
         if architecture is not None:
@@ -313,6 +341,8 @@ def _architecture(values: Mapping[str, Any], folder: Path) -> tuple[str, Archite
             architecture = known_architecture(base)
             if architecture is not None:
                 return base, architecture, role
+    if model_impl == "auto" and (is_known(names[0]) or values.get("auto_map")):
+        return str(names[0]), None, "generate"
     raise ModelLoadError(f"{folder}: the architecture {names[0]!r} is not supported; {known}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from quire.models.foreign.program import Program
 from quire.models.positions import (
     DynamicScaling as DynamicScaling,
 )
@@ -301,6 +302,8 @@ class DecoderSpec:
     logit_scale              factor of the logits, before the soft cap.
     logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
     tie_head                 the embedding is the output matrix too.
+    program                  of a model that is run from Transformers' code: its steps, of which `layers`
+                             are the attentions; None for all others.
     """
 
     vocab_size: int
@@ -318,6 +321,7 @@ class DecoderSpec:
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
     tie_head: bool = False
+    program: Program | None = None
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:

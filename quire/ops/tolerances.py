@@ -75,6 +75,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "rms_norm": _TRANSCENDENTAL,
     "add_rms_norm": _TRANSCENDENTAL,
     "add": _ONE_ROUNDING,
+    "torch": _EXACT,
     "add_gated": _TRANSCENDENTAL,
     "scale": _ONE_ROUNDING,
     "layer_norm": _TRANSCENDENTAL,

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from quire.layers.context import ForwardContext
-from quire.models.decoder import Decoder
+from quire.models.decoder import AnyDecoder
 from quire.ops.cpu.library import CallList, native
 from quire.ops.registry import Call, Table, Tape
 from quire.worker.batch import Batch
@@ -45,7 +45,7 @@ class Graph:
 class Graphs:
     """Passes by number of packed tokens, the least recently used given up first."""
 
-    def __init__(self, decoder: Decoder, table: Table) -> None:
+    def __init__(self, decoder: AnyDecoder, table: Table) -> None:
         self._decoder = decoder
         self._table = table
         self._graphs: OrderedDict[int, Graph] = OrderedDict()
@@ -69,7 +69,9 @@ class Graphs:
         with self._table.record() as tape:
             hidden = self._decoder.forward(context)
         parts = compile_tape(tape)
-        self._is_useful = len(parts) <= len(tape.calls) // 2
+        # Without a recording, every step would walk through a program of Transformers again.
+        walks = self._decoder.spec.program is not None
+        self._is_useful = walks or len(parts) <= len(tape.calls) // 2
         if self._is_useful:
             self._graphs[context.num_tokens] = Graph(
                 tuple(parts), hidden, context.arena.mark(), _inputs(context)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from quire.models.decoder import Decoder
+from quire.models.decoder import AnyDecoder
 from quire.models.recurrent import Recurrent
 from quire.ops.attention import AttentionStep, CachePlace
 from quire.ops.cache import COPY_BLOCKS
@@ -33,7 +33,7 @@ class CacheMemory:
         self,
         *,
         layout: CacheLayout,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         device: torch.device,
         table: Table,
     ) -> None:

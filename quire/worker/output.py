@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quire.models.decoder import Decoder
+from quire.models.decoder import AnyDecoder
 from quire.ops.elementwise import TAKE_ROWS
 from quire.ops.registry import Table
 from quire.protocol.params import SamplingParams
@@ -34,7 +34,7 @@ class Output:
         self,
         *,
         state: WorkerState,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         table: Table,
         logprobs_mode: str,
         dtype: str,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quire.models.decoder import Decoder
+from quire.models.decoder import AnyDecoder
 from quire.models.heads import PoolingHead
 from quire.ops.elementwise import TAKE_ROWS
 from quire.ops.norm import RMS_NORM
@@ -45,7 +45,7 @@ class PooledOutput:
         self,
         *,
         state: WorkerState,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         table: Table,
         pooler: Pooler,
         head: PoolingHead,

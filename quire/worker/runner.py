@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from quire.models.decoder import Decoder
+from quire.models.decoder import AnyDecoder
 from quire.protocol.step import StepPlan, StepResult
 from quire.worker.adapters import Adapters
 from quire.worker.batch import Batch, BatchBuilder
@@ -29,7 +29,7 @@ class ModelRunner:
     def __init__(
         self,
         *,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         state: WorkerState,
         memory: CacheMemory,
         builder: BatchBuilder,

@@ -13,7 +13,7 @@ import torch
 from quire.config.schema import Settings
 from quire.hardware.threads import set_threads
 from quire.models.build import build_decoder
-from quire.models.decoder import Decoder
+from quire.models.decoder import AnyDecoder
 from quire.models.footprint import arena_bytes, native_rooms, step_sizes
 from quire.models.heads import PoolingHead
 from quire.models.registry import ModelDescription
@@ -108,7 +108,7 @@ class Worker:
         settings: Settings,
         description: ModelDescription,
         state: WorkerState,
-        decoder: Decoder,
+        decoder: AnyDecoder,
         device: torch.device,
     ) -> Output | PooledOutput:
         """What the step ends in: tokens, or what is pooled."""
@@ -148,7 +148,7 @@ def usable_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _arena(decoder: Decoder, settings: Settings, device: torch.device) -> Arena:
+def _arena(decoder: AnyDecoder, settings: Settings, device: torch.device) -> Arena:
     """An arena of one chunk that the largest step fills, and the kernels' own scratch.
 
     Their pages stay untouched until a step needs them.

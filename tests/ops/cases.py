@@ -300,6 +300,14 @@ CASES: dict[str, list[Case]] = {
         )
         for width, scale in ((64, 1.0), (37, 0.22))
     ],
+    "torch": [
+        Case(
+            "neg C=37",
+            rows_of(37),
+            lambda p, rows, fixed, out: p.run(torch.neg, (rows["x"],), {}, out=out),
+            lambda rows, fixed: -rows["x"],
+        )
+    ],
     "add_gated": [
         Case(
             f"C={width}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,9 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / _SINGLE).is_file():
         return [folder / _SINGLE]
     found = sorted(folder.glob("*.safetensors"))
+    for path in found:
+        if not path.is_file():  # a pipe would never end
+            raise ModelLoadError(f"{path} is no regular file")
     if found:
         return found
     pickled = sorted(
@@ -135,10 +139,11 @@ def _file_headers(path: Path, elements: Mapping[str, int]) -> dict[str, TensorHe
             raise ModelLoadError(f"{path} is not a whole safetensors file; download it again")
         text = file.read(length)
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=partial(_unique, path))
         entries.pop("__metadata__", None)
+        _check_places(path, entries, size - 8 - length)
         return {
-            name: _header(path, name, entry, 8 + length, size, elements)
+            name: _header(path, name, entry, 8 + length, elements)
             for name, entry in entries.items()
             if not name.endswith(_COUNTING)
         }
@@ -162,20 +167,50 @@ def _unknown_element(
     )
 
 
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ModelLoadError for a name that it has twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelLoadError(f"{path} has {twice!r} twice in its header")
+    return found
+
+
+def _check_places(path: Path, entries: Mapping[str, Any], num_bytes: int) -> None:
+    """Raises ModelLoadError unless the tensors lie one behind the other and fill the file."""
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        sizes = (start, stop, *entry["shape"])
+        if any(type(one) is not int or one < 0 for one in sizes):
+            raise ModelLoadError(
+                f"{path}: tensor {name!r} has the shape {entry['shape']} and data_offsets "
+                f"{[start, stop]}; all must be whole numbers from 0 up"
+            )
+        if stop > num_bytes:
+            raise ModelLoadError(
+                f"{path}: the numbers of {name!r} are cut short; download the file again"
+            )
+        if start != end or stop < start:
+            raise ModelLoadError(
+                f"{path}: tensor {name!r} has data_offsets {[start, stop]}, but the one before it ends at {end}"
+            )
+        end = stop
+    if end != num_bytes:
+        raise ModelLoadError(f"{path} has {num_bytes - end:,} bytes behind its last tensor")
+
+
 def _header(
-    path: Path,
-    name: str,
-    entry: Mapping[str, Any],
-    start: int,
-    size: int,
-    elements: Mapping[str, int],
+    path: Path, name: str, entry: Mapping[str, Any], start: int, elements: Mapping[str, int]
 ) -> TensorHeader:
-    element, shape = entry["dtype"], tuple(int(size) for size in entry["shape"])
+    element, shape = entry["dtype"], tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if element not in elements:
         raise _unknown_element(name, path, element, elements)
-    if end - begin != prod(shape) * elements[element] or not 0 <= begin <= end <= size - start:
+    if end - begin != prod(shape) * elements[element]:
         raise ModelLoadError(
-            f"{path}: the numbers of {name!r} are cut short; download the file again"
+            f"{path}: tensor {name!r} of shape {list(shape)} in {element} needs "
+            f"{prod(shape) * elements[element]:,} bytes, but data_offsets are {[begin, end]}"
         )
     return TensorHeader(path, element, shape, start + begin)

@@ -241,6 +241,8 @@ class DummySource:
 
 def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     """A checkpoint tensor as the decoder wants it: cut, turned, constants folded in (in float32)."""
+    if not piece.shape:
+        return tensor
     tensor = (tensor.squeeze() if piece.squeeze else tensor)[piece.skip :]
     if piece.transpose:
         tensor = tensor.t()
@@ -269,6 +271,8 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
 
 def _rows(result: torch.Tensor, parameter: Parameter, piece: Piece) -> torch.Tensor:
     """The rows of `result` that a piece fills; its parts are neighbours."""
+    if not piece.shape:
+        return result
     begin = sum(part[0] for part in parameter.parts[: piece.parts[0]])
     num_rows = sum(parameter.parts[part][0] for part in piece.parts)
     return result[begin : begin + num_rows]
