@@ -37,7 +37,6 @@ from quire.protocol.errors import InvalidRequestError
 from quire.protocol.params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from quire.protocol.request import GrammarSpec
 
-
 EOS = 2
 PROMPTS = (
     "Tell me about a lake.",
