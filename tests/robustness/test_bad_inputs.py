@@ -36,7 +36,7 @@ ELSEWHERE: dict[int, str] = {
     13: "robustness/test_advisories.py::test_wrong_keys",
     40: "server/test_errors.py::test_unknown_fields_are_named_in_a_header_or_refused",
     45: "robustness/test_advisories.py::test_what_fired_it",
-    71: "unit/test_engine_cache.py::",
+    71: "unit/test_engine_cache.py::test_cached_blocks_are_evicted_least_recently_used_first",
     73: "models/test_registry.py::test_a_missing_folder_or_config_is_said",
     75: "models/test_registry.py::test_what_is_wrong_with_config_json_is_said",
     76: "unit/test_ledger.py::test_a_model_that_cannot_fit_is_refused_before_torch_is_loaded",
