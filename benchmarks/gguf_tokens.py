@@ -28,6 +28,7 @@ from quire import LLM, SamplingParams
 PEER = Path("~/.cache/quire-peers/environments/llamacpp/bin/python").expanduser()
 NUM_TOKENS = 64
 NUM_LOGPROBS = 20
+CACHE_BYTES = 1 << 30
 
 GENERATE = """
 import json, sys
@@ -94,6 +95,7 @@ def compare(path: Path, flags: argparse.Namespace) -> dict[str, Any]:
         tokenizer=flags.tokenizer,
         max_model_len=1024,
         dtype=flags.dtype,
+        kv_cache_memory_bytes=CACHE_BYTES,
         use_tqdm_on_load=False,
     )
     ids, beyond = prompts(llm, flags.random), flags.beyond_the_end or flags.random
