@@ -30,7 +30,6 @@ COLUMNS = {
     "B4": ("output_tok_s", "wall_s"),
     "B5": ("output_tok_s", "wall_s"),
     "B6": ("output_tok_s", "ttft_ms", "tpot_ms"),
-    "B7": ("decode_tok_s", "output_tok_s"),
 }
 """Figures shown of a workload. The first, of which more is better, is the one that is compared."""
 

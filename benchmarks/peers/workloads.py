@@ -56,7 +56,6 @@ WORKLOADS = {
     "B4": Workload("64 requests of mixed lengths", _mixed_lengths()),
     "B5": Workload("32 requests sharing 1024 tokens, 32 own, 32 out", ((1056, 32),) * 32, 1024),
     "B6": Workload("HTTP, 8 clients, 32 requests, 128 in, 64 out", ((128, 64),) * 32, 0, 8),
-    "B7": Workload("16 requests, 128 in, 128 out", ((128, 128),) * 16),
 }
 
 
