@@ -235,6 +235,18 @@ class HfConfig:
             self._children[key] = HfConfig(value, where=self._where, prefix=f"{self._prefix}{key}.")
         return self._children[key]
 
+    def sections(self, key: str) -> list[HfConfig]:
+        """A list of nested objects, each as a reader of its own; empty when absent or null."""
+        value = self._read(key, None) or []
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self._wrong(key, value, "a list of JSON objects")
+        for index, item in enumerate(value):
+            name = f"{key}[{index}]"
+            if name not in self._children:
+                prefix = f"{self._prefix}{name}."
+                self._children[name] = HfConfig(item, where=self._where, prefix=prefix)
+        return [self._children[f"{key}[{index}]"] for index in range(len(value))]
+
     def has(self, key: str) -> bool:
         """Whether the key is there and neither null nor empty; does not count as a read."""
         return self._values.get(key) not in (None, {}, [], "")

@@ -18,6 +18,8 @@ from quire.models.spec import (
     Dense,
     FeedForward,
     LayerSpec,
+    Mla,
+    Moe,
     Placement,
 )
 
@@ -32,6 +34,7 @@ def attention(
     theta: tuple[str, float] = ("rope_theta", 10_000.0),
     part: tuple[str, float] | None = None,
     interleaved: bool = False,
+    normed: float | None = None,
     **fields: Any,
 ) -> Attention:
     """Heads, positions and biases.
@@ -40,6 +43,7 @@ def attention(
     heads, kv_heads, head_dim   defaults of their keys; None: one is required, as many as heads, width over heads.
     theta, part  as in `hf_parts.rope`, which is asked unless `rope` is among the fields.
     interleaved  neighbours turn in pairs.
+    normed    an RMS norm over each head of q and k, with `rms_norm_eps`, whose default this is.
     fields    of Attention, over what the file says.
     """
     num_heads, num_kv_heads = head_counts(hf, default_heads=heads, default_kv_heads=kv_heads)
@@ -54,6 +58,8 @@ def attention(
         values["rope"] = replace(turned, interleaved=interleaved)
     if bias is not None:
         values["qkv_bias"] = values["out_bias"] = hf.bool_("attention_bias", bias)
+    if normed is not None:
+        values["qk_norm"], values["norm_eps"] = "per_head", hf.positive("rms_norm_eps", normed)
     return Attention(**{**values, **fields})
 
 
@@ -103,6 +109,29 @@ def plain(
         for mixer in mixers
     ]
     return decoder(hf, layers * count, **fields)
+
+
+def layered(
+    hf: HfConfig,
+    mixer: Attention | Mla,
+    parts: Sequence[FeedForward],
+    *,
+    eps: float = 1e-6,
+    **fields: Any,
+) -> DecoderSpec:
+    """A decoder with RMS norms, one mixer in all layers and a feed-forward part for each.
+
+    eps, fields  as in `plain`.
+    """
+    eps = hf.positive("rms_norm_eps", eps)
+    layers = [LayerSpec(mixer=mixer, feed_forward=part, norm_eps=eps) for part in parts]
+    return decoder(hf, layers, **fields)
+
+
+def experts(hf: HfConfig, **fields: Any) -> Moe:
+    """Experts of `intermediate_size` with `hidden_act`, unless the fields say otherwise."""
+    values: dict[str, Any] = {} if "width" in fields else {"width": hf.int_("intermediate_size")}
+    return Moe(activation=activation(hf), **values, **fields)
 
 
 def head_share(

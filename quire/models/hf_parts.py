@@ -209,8 +209,8 @@ def _yarn(hf: HfConfig, section: HfConfig) -> YarnScaling:
     original = _original_len(hf, section)
     factor = section.optional_positive("factor") or hf.int_("max_position_embeddings") / original
     mscale, mscale_all = (
-        section.optional_positive("mscale"),
-        section.optional_positive("mscale_all_dim"),
+        section.float_(key, 0.0) if section.has(key) else 0.0
+        for key in ("mscale", "mscale_all_dim")
     )
     attention_factor = section.optional_positive("attention_factor")
     if attention_factor is None and mscale and mscale_all:

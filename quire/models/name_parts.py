@@ -93,6 +93,16 @@ def transformer_map(
     )
 
 
+def with_head(*rules: Rule, ignored: tuple[str, ...] = (), optional_prefix: str = "") -> WeightMap:
+    """The map of these rules and of the output matrix `lm_head`, which files with a tied embedding may have too."""
+    return WeightMap(
+        rules=(*rules, Rule("lm_head.weight", "head.weight")),
+        ignored=ignored,
+        ignored_if_tied=("lm_head.weight",),
+        optional_prefix=optional_prefix,
+    )
+
+
 def for_placement(placement: Placement, rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """The rules for layers of one placement of norms only."""
     return tuple(replace(rule, placement=placement) for rule in rules)
@@ -114,7 +124,12 @@ NORM_BIAS_RULES = (
 """LayerNorms in Llama's names."""
 
 
-CHOICE_RULE = Rule(f"{LAYER}.mlp.gate.e_score_correction_bias", f"{OURS}.feed_forward.choice.bias")
+def choice_rule(source: str) -> Rule:
+    """The rule for a bias of each expert in the choice, `source` below a layer."""
+    return Rule(f"{LAYER}.{source}", f"{OURS}.feed_forward.choice.bias")
+
+
+CHOICE_RULE = choice_rule("mlp.gate.e_score_correction_bias")
 """A bias of each expert in the choice, as DeepSeek names it."""
 
 LATENT_RULES = (

@@ -96,6 +96,10 @@ class WeightMap:
         gone = {f"{target}.{kind}" for target in targets for kind in ("weight", "bias")}
         return replace(self, rules=tuple(rule for rule in self.rules if rule.target not in gone))
 
+    def without_source(self, *sources: str) -> WeightMap:
+        """This map without the rules that read `sources`."""
+        return replace(self, rules=tuple(rule for rule in self.rules if rule.source not in sources))
+
     def for_names(self, names: Iterable[str]) -> WeightMap:
         """This map for a checkpoint with these tensors: `optional_prefix` cut off if none has it."""
         prefix = self.optional_prefix

@@ -14,6 +14,7 @@ from typing import Any
 
 from quire.config.plugins import load as load_reference
 from quire.models.architectures import (
+    bailing,
     bert,
     bloom,
     cohere,
@@ -37,6 +38,7 @@ from quire.models.architectures import (
     llama_kin,
     mamba,
     nemotron,
+    nemotron_nas,
     olmo,
     phi,
     phimoe,
@@ -90,10 +92,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     **hybrid.ARCHITECTURES,
     **internlm.ARCHITECTURES,
     **lfm.ARCHITECTURES,
-    **llama4.ARCHITECTURES,
-    **llama_kin.ARCHITECTURES,
+    **(llama4.ARCHITECTURES | llama_kin.ARCHITECTURES),
     **mamba.ARCHITECTURES,
     **nemotron.ARCHITECTURES,
+    **(nemotron_nas.ARCHITECTURES | bailing.ARCHITECTURES),
     **stablelm.ARCHITECTURES,
 }
 
@@ -104,6 +106,7 @@ ALIASES = {
     "AquilaForCausalLM": "LlamaForCausalLM",
     "LLaMAForCausalLM": "LlamaForCausalLM",
     "XverseForCausalLM": "LlamaForCausalLM",
+    "TeleChat3ForCausalLM": "LlamaForCausalLM",
 }
 """Other names under which published files know an architecture above."""
 

@@ -1,6 +1,6 @@
 """What a case of an architecture is, and the values that the cases have in common.
 
-The cases are in `families`, `families_dense` and `families_moe`.
+The cases are in `families`, `families_dense`, `families_moe` and `families_more`.
 """
 
 from __future__ import annotations

@@ -262,7 +262,9 @@ def write_checkpoint(
         home = write_checkpoint(folder / REFERENCE, theirs, seed=seed, quiet=quiet)
         written = load_file(home / "model.safetensors")
         if stand_in.reference is not None:
-            save_file(stand_in.reference(written), home / "model.safetensors", {"format": "pt"})
+            save_file(
+                stand_in.reference(written, theirs), home / "model.safetensors", {"format": "pt"}
+            )
         tensors = stand_in.tensors(written, theirs)
         save_file(
             {key: it.contiguous() for key, it in tensors.items()}, folder / "model.safetensors"

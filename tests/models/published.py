@@ -8,10 +8,10 @@ from typing import Any
 
 CONFIGS = Path(__file__).parent / "configs"
 PUBLISHED = sorted(path.stem for path in CONFIGS.glob("*.json"))
-"""gemma-3-4b-text, llama-4-scout-text and llama-4-maverick-text are the text part of a file for text and
-images, with the name of the text model and, of Gemma, the outer eos_token_id. Files of checkpoints in fewer
-bits stand here as their copies in bfloat16 have them, without quantization_config; kimi-k2-instruct, whose
-model_type kimi_k2 Transformers lacks, with deepseek_v3."""
+"""gemma-3-4b-text, llama-4-scout-text, llama-4-maverick-text and ministral-3-3b-text are the text part of a
+file for text and images, with the name of the text model and, of Gemma, the outer eos_token_id. Files of
+checkpoints in fewer bits stand here as their copies in bfloat16 have them, without quantization_config;
+kimi-k2-instruct, whose model_type kimi_k2 Transformers lacks, with deepseek_v3."""
 
 SOURCES: dict[str, str] = json.loads((CONFIGS.parent / "sources.json").read_text())
 """Where a copy of a published file was found with which ours agrees in all keys that act ("sizes": in sizes,
@@ -100,6 +100,16 @@ FEWER = {
     "BambaForCausalLM": 1,
     "FalconH1ForCausalLM": 1,
     "NemotronHForCausalLM": 2,
+    "Ministral3ForCausalLM": 2,
+    "DeciLMForCausalLM": 1,
+    "DeepseekForCausalLM": 2,
+    "BailingMoeForCausalLM": 0,
+    "BailingMoeV2ForCausalLM": 0,
+    "PanguEmbeddedForCausalLM": 0,
+    "TeleFLMForCausalLM": 0,
+    "YoutuForCausalLM": 0,
+    "MellumForCausalLM": 0,
+    "HYV3ForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 _STATES = {
@@ -149,12 +159,16 @@ def shrunk(name: str) -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, list) and len(value) == num_layers:
             few = _SMALL["num_hidden_layers"]
-            values[key] = max((value[:few], value[-few:]), key=lambda part: len(set(part)))
+            ends = value[:few], value[-few:]
+            values[key] = max(ends, key=lambda part: len({json.dumps(item) for item in part}))
     for key, small in _SMALL.items():
         if values.get(key) not in (None, 0):
             values[key] = small
     if kv_heads is not None:
         values["num_key_value_heads"] = 4 if heads == kv_heads else min(kv_heads, 2)
+    for block in values.get("block_configs", ()):
+        if block["attention"]["n_heads_in_group"] is not None:
+            block["attention"]["n_heads_in_group"] = 2
     if values.get("sliding_window"):
         values["sliding_window"] = 48
     if values["model_type"] == "gemma3_text":

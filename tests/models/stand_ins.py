@@ -25,7 +25,7 @@ class StandIn:
 
     config: Callable[[Config], Config]
     tensors: Callable[[Tensors, Config], Tensors] = lambda tensors, config: tensors
-    reference: Callable[[Tensors], Tensors] | None = None
+    reference: Callable[[Tensors, Config], Tensors] | None = None
 
 
 def as_llama(config: Config, **values: Any) -> Config:
@@ -91,7 +91,7 @@ def baichuan(tensors: Tensors, config: Config) -> Tensors:
     return joined(tensors, QKV, "self_attn.W_pack")
 
 
-def unit_head(tensors: Tensors) -> Tensors:
+def unit_head(tensors: Tensors, config: Config) -> Tensors:
     """Rows of the output matrix have length one; those of the file have any."""
     head = tensors["lm_head.weight"]
     return tensors | {"lm_head.weight": head / head.square().sum(dim=1, keepdim=True).sqrt()}
@@ -203,7 +203,145 @@ def chatglm(tensors: Tensors, config: Config) -> Tensors:
     return renamed(joined(tensors, QKV, "self_attention.query_key_value"), names)
 
 
+def softmax_experts(config: Config, routed: str, common: str) -> Config:
+    """Qwen 2 MoE without biases; what it has beyond these models is taken out of its tensors."""
+    first = config.get("first_k_dense_replace", 0)
+    return config | {
+        "architectures": ["Qwen2MoeForCausalLM"],
+        "model_type": "qwen2_moe",
+        "num_experts": config[routed],
+        "shared_expert_intermediate_size": config[common] * config["moe_intermediate_size"],
+        "mlp_only_layers": list(range(first)),
+        "use_sliding_window": False,
+        "qkv_bias": False,
+    }
+
+
+def open_gate(tensors: Tensors, config: Config) -> Tensors:
+    """The gate of what all tokens pass is a half for every token, and that part twice as much."""
+    found = dict(tensors)
+    for name, it in tensors.items():
+        if "shared_expert_gate" in name:
+            found[name] = torch.zeros_like(it)
+        if "shared_expert.down_proj" in name:
+            found[name] = 2 * it
+    return found
+
+
+def ungated(tensors: Tensors, config: Config) -> Tensors:
+    found = {name: it for name, it in tensors.items() if "shared_expert_gate" not in name}
+    return renamed(found, {"mlp.shared_expert.": "mlp.shared_experts."})
+
+
+BAILING = {
+    "model.embed_tokens": "model.word_embeddings",
+    "self_attn.query_key_value": "attention.query_key_value",
+    "self_attn.o_proj": "attention.dense",
+    "self_attn.q_norm": "attention.query_layernorm",
+    "self_attn.k_norm": "attention.key_layernorm",
+    "e_score_correction_bias": "expert_bias",
+}
+
+
+def bailing(tensors: Tensors, config: Config) -> Tensors:
+    return renamed(joined(tensors, QKV, "self_attn.query_key_value"), BAILING)
+
+
+def bailing_v2_config(config: Config) -> Config:
+    return config | {
+        "architectures": ["Glm4MoeForCausalLM"],
+        "model_type": "glm4_moe",
+        "n_routed_experts": config["num_experts"],
+        "n_shared_experts": config["num_shared_experts"],
+        "attention_bias": config.get("use_qkv_bias", False),
+        "use_qk_norm": True,
+        "partial_rotary_factor": config.get("partial_rotary_factor", 0.5),
+        "first_k_dense_replace": config.get("first_k_dense_replace", 0),
+    }
+
+
+def decilm_config(config: Config) -> Config:
+    """As many heads of k as of q, and the widest feed-forward part."""
+    return as_llama(
+        config,
+        num_key_value_heads=config["num_attention_heads"],
+        intermediate_size=max(decilm_width(config, block) for block in config["block_configs"]),
+    )
+
+
+def decilm_width(config: Config, block: Config) -> int:
+    """2 / 3 of the multiple of the width, in whole steps of 256."""
+    width = int(2 * (block["ffn"]["ffn_mult"] or 0) * config["hidden_size"] / 3)
+    return (width + 255) // 256 * 256
+
+
+def decilm_layers(tensors: Tensors, config: Config) -> tuple[Tensors, Tensors]:
+    """What Llama reads, which computes the same, and what the file has."""
+    reference, file = dict(tensors), dict(tensors)
+    size = config["hidden_size"] // config["num_attention_heads"]
+    for index, block in enumerate(config["block_configs"]):
+        at = f"model.layers.{index}."
+        heads, part = block["attention"], block["ffn"]
+        width, out = decilm_width(config, block), f"{at}mlp.down_proj.weight"
+        if part["no_op"]:
+            reference[out] = torch.zeros_like(tensors[out])
+            names = [f"{at}post_attention_layernorm.weight", out]
+            for name in (*names, f"{at}mlp.gate_proj.weight", f"{at}mlp.up_proj.weight"):
+                del file[name]
+        else:
+            reference[out] = tensors[out].clone()
+            reference[out][:, width:] = 0
+            file[out] = tensors[out][:, :width]
+            for name in (f"{at}mlp.gate_proj.weight", f"{at}mlp.up_proj.weight"):
+                file[name] = tensors[name][:width]
+        out = f"{at}self_attn.o_proj.weight"
+        if heads["no_op"]:
+            reference[out] = torch.zeros_like(tensors[out])
+            del file[f"{at}input_layernorm.weight"]
+            for letter in "qkvo":
+                del file[f"{at}self_attn.{letter}_proj.weight"]
+            continue
+        for letter in "kv":
+            name = f"{at}self_attn.{letter}_proj.weight"
+            whole = tensors[name].view(-1, heads["n_heads_in_group"], size, tensors[name].shape[1])
+            file[name] = whole[:, 0].reshape(-1, tensors[name].shape[1])
+            reference[name] = whole[:, :1].expand_as(whole).reshape(tensors[name].shape)
+    return reference, file
+
+
 STAND_INS: dict[str, StandIn] = {
+    "DeepseekForCausalLM": StandIn(
+        lambda config: softmax_experts(config, "n_routed_experts", "n_shared_experts"),
+        ungated,
+        open_gate,
+    ),
+    "BailingMoeForCausalLM": StandIn(
+        lambda config: softmax_experts(config, "num_experts", "num_shared_experts"),
+        lambda tensors, config: bailing(ungated(tensors, config), config),
+        open_gate,
+    ),
+    "BailingMoeV2ForCausalLM": StandIn(bailing_v2_config, bailing),
+    "PanguEmbeddedForCausalLM": StandIn(
+        lambda config: as_llama(config, attention_bias=config["bias"])
+    ),
+    "TeleFLMForCausalLM": StandIn(
+        lambda config: (
+            config
+            | {
+                "architectures": ["GraniteForCausalLM"],
+                "model_type": "granite",
+                "embedding_multiplier": config["input_mult"],
+                "logits_scaling": config["mup_scale_factor"] / config["output_mult"],
+                "attention_multiplier": (config["hidden_size"] // config["num_attention_heads"])
+                ** -0.5,
+            }
+        )
+    ),
+    "DeciLMForCausalLM": StandIn(
+        decilm_config,
+        lambda tensors, config: decilm_layers(tensors, config)[1],
+        lambda tensors, config: decilm_layers(tensors, config)[0],
+    ),
     "InternLMForCausalLM": StandIn(
         lambda config: as_llama(
             config,

@@ -46,6 +46,8 @@ WINDOWED = {
     "exaone_moe_own_name",
     "dots1",
     "llama4",
+    "ministral3",
+    "mellum",
 }
 
 

@@ -18,8 +18,9 @@ from quire.models.name_parts import (
     joined_heads,
     ours,
     pair,
+    with_head,
 )
-from quire.models.names import Rule, WeightMap
+from quire.models.names import Rule
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Placement
 
 
@@ -153,22 +154,18 @@ def _layers(
 
 _BLOCK = "transformer.blocks.{layer}"
 
-BLOOM_NAMES = WeightMap(
-    rules=(
-        Rule("transformer.word_embeddings.weight", "embedding.weight"),
-        *pair("transformer.word_embeddings_layernorm", "embedding_norm"),
-        *joined_heads(f"{GPT_LAYER}.self_attention.query_key_value", fold="gather_heads"),
-        *ours(
-            GPT_LAYER,
-            *MEGATRON_PARTS,
-            ("self_attention.dense", "mixer.out"),
-            ("mlp.dense_h_to_4h", "feed_forward.up"),
-        ),
-        *pair("transformer.ln_f", "final_norm"),
-        Rule("lm_head.weight", "head.weight"),
+BLOOM_NAMES = with_head(
+    Rule("transformer.word_embeddings.weight", "embedding.weight"),
+    *pair("transformer.word_embeddings_layernorm", "embedding_norm"),
+    *joined_heads(f"{GPT_LAYER}.self_attention.query_key_value", fold="gather_heads"),
+    *ours(
+        GPT_LAYER,
+        *MEGATRON_PARTS,
+        ("self_attention.dense", "mixer.out"),
+        ("mlp.dense_h_to_4h", "feed_forward.up"),
     ),
+    *pair("transformer.ln_f", "final_norm"),
     ignored=(f"{GPT_LAYER}.self_attention.rotary_emb.inv_freq",),
-    ignored_if_tied=("lm_head.weight",),
     optional_prefix="transformer.",
 )
 
@@ -182,22 +179,18 @@ FALCON_NAMES = BLOOM_NAMES.with_rules(
     *for_placement("parallel", ours(GPT_LAYER, ("ln_mlp", "norm_before_feed_forward"))),
 )
 
-MPT_NAMES = WeightMap(
-    rules=(
-        Rule("transformer.wte.weight", "embedding.weight"),
-        *joined_heads(f"{_BLOCK}.attn.Wqkv"),
-        *ours(
-            _BLOCK,
-            ("norm_1", "norm_before_mixer"),
-            ("attn.out_proj", "mixer.out"),
-            ("norm_2", "norm_before_feed_forward"),
-            ("ffn.up_proj", "feed_forward.up"),
-            ("ffn.down_proj", "feed_forward.down"),
-        ),
-        Rule("transformer.norm_f.weight", "final_norm.weight"),
-        Rule("lm_head.weight", "head.weight"),
+MPT_NAMES = with_head(
+    Rule("transformer.wte.weight", "embedding.weight"),
+    *joined_heads(f"{_BLOCK}.attn.Wqkv"),
+    *ours(
+        _BLOCK,
+        ("norm_1", "norm_before_mixer"),
+        ("attn.out_proj", "mixer.out"),
+        ("norm_2", "norm_before_feed_forward"),
+        ("ffn.up_proj", "feed_forward.up"),
+        ("ffn.down_proj", "feed_forward.down"),
     ),
-    ignored_if_tied=("lm_head.weight",),
+    Rule("transformer.norm_f.weight", "final_norm.weight"),
 )
 
 ARCHITECTURES = {

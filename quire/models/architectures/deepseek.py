@@ -5,13 +5,12 @@ Spellings shared with other families are in `models.hf_deepseek` and `models.hf_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import decoder, dense
+from quire.models.hf_decoder import decoder, dense, layered
 from quire.models.hf_deepseek import (
     check_whole_heads,
     dense_first,
@@ -23,7 +22,7 @@ from quire.models.hf_deepseek import (
 )
 from quire.models.name_parts import DEEPSEEK_RULES, LATENT_RULES
 from quire.models.names import LLAMA_NAMES
-from quire.models.spec import DecoderSpec, FeedForward, LayerSpec, Mla
+from quire.models.spec import DecoderSpec, LayerSpec
 
 _GROUPED = {"greedy": False, "group_limited_greedy": True}
 
@@ -39,7 +38,7 @@ def deepseek_v2(hf: HfConfig) -> DecoderSpec:
     if hf.choice("topk_method", _GROUPED, "greedy"):
         part = in_groups(hf, part, 1, 1, best=1)
     hf.skip("n_group", "topk_group")
-    return _decoder(hf, mixer, dense_first(hf, part, 0), max_len=2048)
+    return layered(hf, mixer, dense_first(hf, part, 0), max_len=2048)
 
 
 def deepseek_v3(hf: HfConfig) -> DecoderSpec:
@@ -47,7 +46,7 @@ def deepseek_v3(hf: HfConfig) -> DecoderSpec:
     interleaved = hf.bool_("rope_interleave", True)
     mixer = latent_attention(hf, interleaved=interleaved, default_q_rank=1536)
     part = sigmoid_experts(hf, top_k=8, scale=2.5, groups=8, top_groups=4)
-    return _decoder(hf, mixer, dense_first(hf, part, 3), max_len=4096)
+    return layered(hf, mixer, dense_first(hf, part, 3), max_len=4096)
 
 
 def glm4_moe_lite(hf: HfConfig) -> DecoderSpec:
@@ -56,7 +55,7 @@ def glm4_moe_lite(hf: HfConfig) -> DecoderSpec:
     check_whole_heads(hf)
     mixer = latent_attention(hf, interleaved=interleaved, default_q_rank=768)
     parts = named_parts(hf, sigmoid_experts(hf, top_k=4, scale=1.8), 1)
-    return _decoder(hf, mixer, parts, max_len=202_752, eps=1e-5)
+    return layered(hf, mixer, parts, max_len=202_752, eps=1e-5)
 
 
 def deepseek_v32(hf: HfConfig) -> DecoderSpec:
@@ -67,7 +66,7 @@ def deepseek_v32(hf: HfConfig) -> DecoderSpec:
     """
     mixer = latent_attention(hf, interleaved=True, default_q_rank=1536)
     part = sigmoid_experts(hf, top_k=8, scale=2.5, groups=8, top_groups=4)
-    return _indexed(hf, _decoder(hf, mixer, named_parts(hf, part, 3), max_len=163_840))
+    return _indexed(hf, layered(hf, mixer, named_parts(hf, part, 3), max_len=163_840))
 
 
 def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
@@ -79,7 +78,7 @@ def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
     hf.skip("indexer_types", "indexer_rope_interleave", "index_topk_freq", "index_topk_pattern")
     hf.skip("index_skip_topk_offset", "index_share_for_mtp_iteration")
     hf.choice("moe_router_dtype", {"float32": None}, "float32")
-    spec = _decoder(hf, mixer, named_parts(hf, part, 3), max_len=202_752, eps=1e-5)
+    spec = layered(hf, mixer, named_parts(hf, part, 3), max_len=202_752, eps=1e-5)
     return _indexed(hf, spec)
 
 
@@ -89,6 +88,15 @@ def _indexed(hf: HfConfig, spec: DecoderSpec) -> DecoderSpec:
     if hf.bool_("mlp_bias", False):
         raise hf.refuse("mlp_bias", "no checkpoint of this architecture has it")
     return replace(spec, max_len=min(hf.int_("index_topk", 2048), spec.max_position_embeddings))
+
+
+def youtu(hf: HfConfig) -> DecoderSpec:
+    """`YoutuForCausalLM`: dense layers with latent attention."""
+    hf.skip("embedding_initializer_range")
+    turns = hf.bool_("rope_interleave", True)
+    mixer = latent_attention(hf, interleaved=turns, default_q_rank=1536)
+    parts = [dense(hf)] * hf.int_("num_hidden_layers")
+    return layered(hf, mixer, parts, max_len=131_072, tie=True)
 
 
 def minicpm3(hf: HfConfig) -> DecoderSpec:
@@ -119,14 +127,6 @@ def minicpm3(hf: HfConfig) -> DecoderSpec:
     )
 
 
-def _decoder(
-    hf: HfConfig, mixer: Mla, parts: Sequence[FeedForward], *, max_len: int, eps: float = 1e-6
-) -> DecoderSpec:
-    eps = hf.positive("rms_norm_eps", eps)
-    layers = [LayerSpec(mixer=mixer, feed_forward=part, norm_eps=eps) for part in parts]
-    return decoder(hf, layers, max_len=max_len)
-
-
 _LATENT = LLAMA_NAMES.with_rules(*LATENT_RULES)
 _EXPERTS = replace(_LATENT.with_rules(*DEEPSEEK_RULES), drafts=("model.layers.{layer}.",))
 
@@ -146,5 +146,6 @@ ARCHITECTURES = {
     "DeepseekV32ForCausalLM": Architecture(deepseek_v32, _INDEXED),
     "GlmMoeDsaForCausalLM": Architecture(glm_moe_dsa, _INDEXED),
     "Glm4MoeLiteForCausalLM": Architecture(glm4_moe_lite, _EXPERTS),
+    "YoutuForCausalLM": Architecture(youtu, _LATENT),
     "MiniCPM3ForCausalLM": Architecture(minicpm3, _LATENT),
 }

@@ -9,9 +9,14 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, dense, plain
+from quire.models.hf_decoder import (
+    attention,
+    dense,
+    experts,
+    plain,
+)
 from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules, shared_rules
-from quire.models.spec import DecoderSpec, Moe
+from quire.models.spec import DecoderSpec
 
 
 def ernie4_5(hf: HfConfig, *, head_dim: int | None = 128) -> DecoderSpec:
@@ -38,11 +43,11 @@ def ernie4_5_moe(hf: HfConfig) -> DecoderSpec:
         raise hf.refuse("use_bias", "experts with biases are not described for this architecture")
     plain = ernie4_5(hf, head_dim=None)
     width = hf.int_("moe_intermediate_size", 1536)
-    part = Moe(
+    part = experts(
+        hf,
         num_experts=hf.int_("moe_num_experts", 64),
         top_k=hf.int_("moe_k", 6),
         width=width,
-        activation=activation(hf),
         choice_bias=hf.bool_("moe_use_aux_free", True),
         router_float32=True,
         shared_width=hf.int_("moe_num_shared_experts", 2, minimum=0) * width,

@@ -15,6 +15,7 @@ from quire.models.hf_parts import sliding_layers
 from quire.models.name_parts import (
     GPT_LAYER,
     GPT_PARTS,
+    choice_rule,
     gate_and_up,
     ours,
     separate_heads,
@@ -24,7 +25,6 @@ from quire.models.names import (
     LLAMA_NAMES,
     POST_NORM_RULES,
     QK_NORM_RULES,
-    Rule,
     expert_rules,
     router_rules,
     shared_rules,
@@ -34,9 +34,8 @@ from quire.models.spec import DecoderSpec, LayerSpec, Placement
 
 def exaone4(hf: HfConfig, *, placement: Placement = "post") -> DecoderSpec:
     """`Exaone4ForCausalLM`: without `sliding_window` all layers have positions. Source: arXiv 2507.11407."""
-    eps = hf.positive("rms_norm_eps", 1e-5)
     window = hf.optional_int("sliding_window", 4096)
-    plain = attention(hf, bias=None, qk_norm="per_head", norm_eps=eps)
+    plain = attention(hf, bias=None, normed=1e-5)
     if window is None or hf.has("layer_types"):
         hf.skip("sliding_window_pattern")  # also a string such as "LLLG", which layer_types repeats
         every = 0
@@ -51,7 +50,7 @@ def exaone4(hf: HfConfig, *, placement: Placement = "post") -> DecoderSpec:
             ),
             feed_forward=dense(hf),
             placement=placement,
-            norm_eps=eps,
+            norm_eps=plain.norm_eps,
         )
         for slides in sliding_layers(hf, lambda index: every > 0 and (index + 1) % every != 0)
     ]
@@ -96,10 +95,7 @@ _EXAONE_MOE = Architecture(
             *expert_rules("mlp"),
             *router_rules("mlp.gate"),
             *shared_rules("mlp.shared_experts"),
-            Rule(
-                "model.layers.{layer}.mlp.e_score_correction_bias",
-                "layers.{layer}.feed_forward.choice.bias",
-            ),
+            choice_rule("mlp.e_score_correction_bias"),
         ),
         drafts=("mtp.",),
     ),

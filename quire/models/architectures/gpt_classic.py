@@ -18,7 +18,13 @@ from quire.models.hf_decoder import (
     with_attention,
 )
 from quire.models.hf_parts import ACTIVATIONS, head_counts
-from quire.models.name_parts import ALL_HEADS, pair, separate_heads, transformer_map
+from quire.models.name_parts import (
+    ALL_HEADS,
+    pair,
+    separate_heads,
+    transformer_map,
+    with_head,
+)
 from quire.models.names import Rule, WeightMap
 from quire.models.spec import DecoderSpec, Dense, LayerSpec
 
@@ -162,20 +168,16 @@ BIGCODE_NAMES = replace(
 
 _OPT = "model.decoder.layers.{layer}"
 
-OPT_NAMES = WeightMap(
-    rules=(
-        Rule("model.decoder.embed_tokens.weight", "embedding.weight"),
-        Rule("model.decoder.embed_positions.weight", "positions.weight", skip=2),
-        *pair(f"{_OPT}.self_attn_layer_norm", f"{_OURS}.norm_before_mixer"),
-        *separate_heads(_OPT, *(f"self_attn.{name}_proj" for name in "qkv")),
-        *pair(f"{_OPT}.self_attn.out_proj", f"{_OURS}.mixer.out"),
-        *pair(f"{_OPT}.final_layer_norm", f"{_OURS}.norm_before_feed_forward"),
-        *pair(f"{_OPT}.fc1", f"{_OURS}.feed_forward.up"),
-        *pair(f"{_OPT}.fc2", f"{_OURS}.feed_forward.down"),
-        *pair("model.decoder.final_layer_norm", "final_norm"),
-        Rule("lm_head.weight", "head.weight"),
-    ),
-    ignored_if_tied=("lm_head.weight",),
+OPT_NAMES = with_head(
+    Rule("model.decoder.embed_tokens.weight", "embedding.weight"),
+    Rule("model.decoder.embed_positions.weight", "positions.weight", skip=2),
+    *pair(f"{_OPT}.self_attn_layer_norm", f"{_OURS}.norm_before_mixer"),
+    *separate_heads(_OPT, *(f"self_attn.{name}_proj" for name in "qkv")),
+    *pair(f"{_OPT}.self_attn.out_proj", f"{_OURS}.mixer.out"),
+    *pair(f"{_OPT}.final_layer_norm", f"{_OURS}.norm_before_feed_forward"),
+    *pair(f"{_OPT}.fc1", f"{_OURS}.feed_forward.up"),
+    *pair(f"{_OPT}.fc2", f"{_OURS}.feed_forward.down"),
+    *pair("model.decoder.final_layer_norm", "final_norm"),
     optional_prefix="model.",
 )
 """The first two rows of the table of positions were for padding."""

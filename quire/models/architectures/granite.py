@@ -1,4 +1,4 @@
-"""Granite, HyperCLOVA X, MiniCPM: factors of embedding, scores, residuals and logits; hybrids with states.
+"""Granite, HyperCLOVA X, MiniCPM, Tele-FLM: factors of embedding, scores, residuals, logits; hybrids with states.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
@@ -10,17 +10,18 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import (
-    activation,
     attention,
     decoder,
     dense,
+    experts,
+    plain,
     with_attention,
     with_parts,
     with_placement,
 )
 from quire.models.hf_mamba import mamba2, mamba_rules, with_mixers
 from quire.models.names import LLAMA_NAMES, Rule, router_rules
-from quire.models.spec import DecoderSpec, LayerSpec, Moe, Placement
+from quire.models.spec import DecoderSpec, LayerSpec, Placement
 
 
 def granite(hf: HfConfig, *, default_scale: float | None = 1.0) -> DecoderSpec:
@@ -45,6 +46,16 @@ def hyperclovax(hf: HfConfig) -> DecoderSpec:
     spec = granite(hf, default_scale=None)
     placement: Placement = "sandwich" if hf.bool_("use_post_norm", True) else "pre"
     return replace(with_placement(spec, placement), logit_scale=hf.positive("logits_scaling", 1.0))
+
+
+def teleflm(hf: HfConfig) -> DecoderSpec:
+    """`TeleFLMForCausalLM`: factors of embedding and logits. Source: arXiv 2404.16645."""
+    spec = plain(hf, attention(hf, bias=None), dense(hf), eps=1e-5, max_len=4096)
+    if not hf.bool_("use_mup", False):
+        hf.skip("input_mult", "output_mult", "mup_scale_factor")
+        return spec
+    scale = hf.positive("output_mult") / hf.positive("mup_scale_factor")
+    return replace(spec, embedding_scale=hf.positive("input_mult"), logit_scale=scale)
 
 
 def minicpm(hf: HfConfig) -> DecoderSpec:
@@ -72,11 +83,10 @@ def granite_moe(hf: HfConfig) -> DecoderSpec:
 
     The weights of the chosen experts are their shares of each other.
     """
-    part = Moe(
+    part = experts(
+        hf,
         num_experts=hf.int_("num_local_experts", 8),
         top_k=hf.int_("num_experts_per_tok", 2),
-        width=hf.int_("intermediate_size"),
-        activation=activation(hf),
         shared_width=hf.int_("shared_intermediate_size", 0, minimum=0),
     )
     return with_parts(granite(hf), part)
@@ -138,6 +148,7 @@ HYPERCLOVAX_NAMES = LLAMA_NAMES.with_rules(
 ARCHITECTURES = {
     "GraniteForCausalLM": Architecture(granite, LLAMA_NAMES),
     "MiniCPMForCausalLM": Architecture(minicpm, LLAMA_NAMES),
+    "TeleFLMForCausalLM": Architecture(teleflm, LLAMA_NAMES),
     "HyperCLOVAXForCausalLM": Architecture(hyperclovax, HYPERCLOVAX_NAMES),
     "GraniteMoeForCausalLM": Architecture(granite_moe, MOE_NAMES),
     "GraniteMoeSharedForCausalLM": Architecture(granite_moe, MOE_NAMES),

@@ -9,11 +9,16 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, dense, plain
+from quire.models.hf_decoder import (
+    attention,
+    dense,
+    experts,
+    plain,
+)
 from quire.models.hf_parts import default_head_size, rope
 from quire.models.name_parts import LAYER, OURS
 from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules, shared_rules
-from quire.models.spec import Attention, DecoderSpec, Moe, Rope
+from quire.models.spec import Attention, DecoderSpec, Rope
 
 
 def hunyuan_dense(hf: HfConfig) -> DecoderSpec:
@@ -36,8 +41,7 @@ def hunyuan_attention(hf: HfConfig) -> Attention:
     return attention(
         hf,
         rope=_rope(hf),
-        qk_norm="per_head",
-        norm_eps=hf.positive("rms_norm_eps", 1e-5),
+        normed=1e-5,
         norm_after_rope=True,
     )
 
@@ -58,11 +62,11 @@ def hunyuan_moe(hf: HfConfig) -> DecoderSpec:
     if hf.each_layer("num_shared_expert", 1) != 1:
         raise hf.refuse("num_shared_expert", "this architecture has one")
     plain = hunyuan_dense(hf)
-    part = Moe(
+    part = experts(
+        hf,
         num_experts=hf.each_layer("num_experts", 1),
         top_k=hf.each_layer("moe_topk", 1),
         width=hf.int_("intermediate_size", 11_008),
-        activation=activation(hf),
         shared_width=hf.int_("intermediate_size", 11_008),
     )
     return replace(plain, layers=tuple(replace(layer, feed_forward=part) for layer in plain.layers))

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, dense, plain, with_parts
+from quire.models.hf_decoder import (
+    attention,
+    dense,
+    experts,
+    plain,
+    with_parts,
+)
 from quire.models.names import LLAMA_NAMES, expert_rules, router_rules
-from quire.models.spec import DecoderSpec, Moe
+from quire.models.spec import DecoderSpec
 
 
 def llama(hf: HfConfig) -> DecoderSpec:
@@ -25,11 +31,10 @@ def mistral(hf: HfConfig, *, window: int | None = 4096) -> DecoderSpec:
 
 def mixtral(hf: HfConfig) -> DecoderSpec:
     """`MixtralForCausalLM`: Mistral with experts of `intermediate_size`. Source: arXiv 2401.04088."""
-    part = Moe(
+    part = experts(
+        hf,
         num_experts=hf.int_("num_local_experts", 8),
         top_k=hf.int_("num_experts_per_tok", 2),
-        width=hf.int_("intermediate_size"),
-        activation=activation(hf),
     )
     return with_parts(mistral(hf, window=None), part)
 

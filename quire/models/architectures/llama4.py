@@ -9,11 +9,17 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, dense, plain, with_parts
+from quire.models.hf_decoder import (
+    attention,
+    dense,
+    experts,
+    plain,
+    with_parts,
+)
 from quire.models.hf_parts import layer_kinds
 from quire.models.name_parts import LAYER, OURS
 from quire.models.names import LLAMA_NAMES, Rule
-from quire.models.spec import Attention, DecoderSpec, Moe, Temperature
+from quire.models.spec import Attention, DecoderSpec, Temperature
 
 
 def llama4(hf: HfConfig) -> DecoderSpec:
@@ -35,17 +41,19 @@ def llama4(hf: HfConfig) -> DecoderSpec:
     chosen = (
         hf.integers("moe_layers") if hf.has("moe_layers") else range(step - 1, num_layers, step)
     )
-    experts = Moe(
+    part_of_experts = experts(
+        hf,
         num_experts=hf.int_("num_local_experts", 16),
         top_k=hf.int_("num_experts_per_tok", 1),
         width=hf.int_("intermediate_size", 8192),
-        activation=activation(hf),
         scoring="sigmoid",
         normalize=False,
         shared_width=hf.int_("intermediate_size", 8192),
         weigh_inputs=True,
     )
-    return with_parts(spec, *(experts if index in chosen else part for index in range(num_layers)))
+    return with_parts(
+        spec, *(part_of_experts if index in chosen else part for index in range(num_layers))
+    )
 
 
 def _mixer(hf: HfConfig, turns: bool, chunked: bool) -> Attention:
@@ -63,8 +71,7 @@ def _mixer(hf: HfConfig, turns: bool, chunked: bool) -> Attention:
         return replace(one, rope=None, temperature=growth if grows else None)
     if not is_normed:
         return one
-    eps = hf.positive("rms_norm_eps", 1e-5)
-    return replace(one, qk_norm="per_head", norm_eps=eps)
+    return replace(one, qk_norm="per_head", norm_eps=hf.positive("rms_norm_eps", 1e-5))
 
 
 _PART, _EXPERT = f"{LAYER}.feed_forward", f"{OURS}.feed_forward.experts.{{expert}}"

@@ -1,6 +1,6 @@
 """Models with Llama's names that differ from it in a point: positions, windows, biases, the activation.
 
-SmolLM3, Ministral, CWM, Seed-OSS, InternLM3, IQuest-Coder, Helium and Arcee.
+SmolLM3, Ministral, CWM, Seed-OSS, InternLM3, IQuest-Coder, Helium, Arcee and openPangu Embedded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from quire.models.hf_decoder import attention, dense, plain
 from quire.models.hf_parts import sliding_layers
 from quire.models.name_parts import PLAIN_MLP_RULES
 from quire.models.names import LLAMA_NAMES
-from quire.models.spec import DecoderSpec
+from quire.models.spec import DecoderSpec, Temperature
 
 
 def smollm3(hf: HfConfig) -> DecoderSpec:
@@ -43,6 +43,34 @@ def ministral(hf: HfConfig) -> DecoderSpec:
     slides = sliding_layers(hf, lambda index: window is not None)
     mixers = [replace(one, window=window if slide else None) for slide in slides]
     return plain(hf, mixers, dense(hf), max_len=131_072)
+
+
+def ministral3(hf: HfConfig) -> DecoderSpec:
+    """`Ministral3ForCausalLM`: queries grow with each trained length that they stand behind."""
+    section = hf.section("rope_parameters")
+    if section is None:
+        raise hf.refuse("rope_parameters", "it must be stated for this architecture")
+    section.skip("max_position_embeddings")
+    growth = None
+    if beta := section.float_("llama_4_scaling_beta"):
+        interval = section.int_("original_max_position_embeddings")
+        growth = Temperature(scale=beta, interval=interval)
+    one = attention(
+        hf,
+        bias=None,
+        kv_heads=8,
+        head_dim=128,
+        window=hf.optional_int("sliding_window"),
+        temperature=growth,
+    )
+    return plain(hf, one, dense(hf), max_len=262_144, eps=1e-5)
+
+
+def pangu_embedded(hf: HfConfig) -> DecoderSpec:
+    """`PanguEmbeddedForCausalLM` (openPangu 1B and 7B): `bias` is for q, k, v and output."""
+    bias = hf.bool_("attention_bias", hf.bool_("bias", False))
+    one = attention(hf, bias=None, qkv_bias=bias, out_bias=bias)
+    return plain(hf, one, dense(hf, bias=hf.bool_("mlp_bias", False)), max_len=32_768, eps=1e-5)
 
 
 def cwm(hf: HfConfig) -> DecoderSpec:
@@ -112,6 +140,8 @@ def arcee(hf: HfConfig) -> DecoderSpec:
 ARCHITECTURES = {
     "SmolLM3ForCausalLM": Architecture(smollm3, LLAMA_NAMES),
     "MinistralForCausalLM": Architecture(ministral, LLAMA_NAMES),
+    "Ministral3ForCausalLM": Architecture(ministral3, LLAMA_NAMES),
+    "PanguEmbeddedForCausalLM": Architecture(pangu_embedded, LLAMA_NAMES),
     "CwmForCausalLM": Architecture(cwm, LLAMA_NAMES),
     "SeedOssForCausalLM": Architecture(seed_oss, LLAMA_NAMES),
     "InternLM3ForCausalLM": Architecture(internlm3, LLAMA_NAMES),

@@ -22,8 +22,9 @@ from quire.models.name_parts import (
     ours,
     pair,
     separate_heads,
+    with_head,
 )
-from quire.models.names import LLAMA_NAMES, Rule, WeightMap
+from quire.models.names import LLAMA_NAMES, Rule
 from quire.models.recurrent import Mamba2
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Mixer
 
@@ -165,44 +166,36 @@ NEMOTRON_NAMES = JAIS2_NAMES.folded(
     "model.norm.weight",
 )
 
-NEMOTRON_H_NAMES = WeightMap(
-    rules=(
-        Rule("backbone.embeddings.weight", "embedding.weight"),
-        *(
-            Rule("backbone.layers.{layer}.norm.weight", f"{OURS}.norm_before_{part}.weight")
-            for part in ("mixer", "feed_forward")
-        ),
-        *separate_heads("backbone.layers.{layer}.mixer", "q_proj", "k_proj", "v_proj"),
-        *ours(
-            "backbone.layers.{layer}.mixer",
-            ("o_proj", "mixer.out"),
-            ("up_proj", "feed_forward.up"),
-            ("down_proj", "feed_forward.down"),
-        ),
-        *mamba_rules("backbone.layers.{layer}.mixer"),
-        Rule("backbone.norm_f.weight", "final_norm.weight"),
-        Rule("lm_head.weight", "head.weight"),
+NEMOTRON_H_NAMES = with_head(
+    Rule("backbone.embeddings.weight", "embedding.weight"),
+    *(
+        Rule("backbone.layers.{layer}.norm.weight", f"{OURS}.norm_before_{part}.weight")
+        for part in ("mixer", "feed_forward")
     ),
-    ignored_if_tied=("lm_head.weight",),
+    *separate_heads("backbone.layers.{layer}.mixer", "q_proj", "k_proj", "v_proj"),
+    *ours(
+        "backbone.layers.{layer}.mixer",
+        ("o_proj", "mixer.out"),
+        ("up_proj", "feed_forward.up"),
+        ("down_proj", "feed_forward.down"),
+    ),
+    *mamba_rules("backbone.layers.{layer}.mixer"),
+    Rule("backbone.norm_f.weight", "final_norm.weight"),
 )
 
-PERSIMMON_NAMES = WeightMap(
-    rules=(
-        Rule("model.embed_tokens.weight", "embedding.weight"),
-        *joined_heads(f"{LAYER}.self_attn.query_key_value", fold="gather_heads"),
-        *ours(
-            LAYER,
-            *MEGATRON_PARTS,
-            ("self_attn.q_layernorm", "mixer.q_norm"),
-            ("self_attn.k_layernorm", "mixer.k_norm"),
-            ("self_attn.dense", "mixer.out"),
-            ("mlp.dense_h_to_4h", "feed_forward.up"),
-        ),
-        *pair("model.final_layernorm", "final_norm"),
-        Rule("lm_head.weight", "head.weight"),
+PERSIMMON_NAMES = with_head(
+    Rule("model.embed_tokens.weight", "embedding.weight"),
+    *joined_heads(f"{LAYER}.self_attn.query_key_value", fold="gather_heads"),
+    *ours(
+        LAYER,
+        *MEGATRON_PARTS,
+        ("self_attn.q_layernorm", "mixer.q_norm"),
+        ("self_attn.k_layernorm", "mixer.k_norm"),
+        ("self_attn.dense", "mixer.out"),
+        ("mlp.dense_h_to_4h", "feed_forward.up"),
     ),
+    *pair("model.final_layernorm", "final_norm"),
     ignored=(f"{LAYER}.self_attn.rotary_emb.inv_freq",),
-    ignored_if_tied=("lm_head.weight",),
 )
 
 ARCHITECTURES = {

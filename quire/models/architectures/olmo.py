@@ -9,7 +9,14 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, decoder, dense, plain, with_attention
+from quire.models.hf_decoder import (
+    attention,
+    decoder,
+    dense,
+    experts,
+    plain,
+    with_attention,
+)
 from quire.models.hf_parts import default_head_size, rope, sliding_layers
 from quire.models.names import (
     LLAMA_NAMES,
@@ -18,13 +25,12 @@ from quire.models.names import (
     expert_rules,
     router_rules,
 )
-from quire.models.spec import DecoderSpec, LayerSpec, Moe, Placement, Rope
+from quire.models.spec import DecoderSpec, LayerSpec, Placement, Rope
 
 
 def olmo2(hf: HfConfig, *, theta: float = 10_000.0) -> DecoderSpec:
     """`Olmo2ForCausalLM`; defaults as in Olmo2Config. Source: arXiv 2501.00656."""
-    eps = hf.positive("rms_norm_eps", 1e-5)
-    mixer = attention(hf, theta=("rope_theta", theta), qk_norm="full", norm_eps=eps)
+    mixer = attention(hf, theta=("rope_theta", theta), normed=1e-5, qk_norm="full")
     return plain(hf, mixer, dense(hf), placement="post", eps=1e-5)
 
 
@@ -44,11 +50,10 @@ def _with_experts(
     hf: HfConfig, spec: DecoderSpec, placement: Placement, *, num_experts: int, top_k: int
 ) -> DecoderSpec:
     """`spec` with experts in every layer; the numbers are defaults of their keys."""
-    part = Moe(
+    part = experts(
+        hf,
         num_experts=hf.int_("num_experts", num_experts),
         top_k=hf.int_("num_experts_per_tok", top_k),
-        width=hf.int_("intermediate_size"),
-        activation=activation(hf),
         normalize=hf.bool_("norm_topk_prob", False),
     )
     layer = replace(spec.layers[0], feed_forward=part, placement=placement)

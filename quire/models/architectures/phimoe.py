@@ -9,10 +9,14 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, decoder
+from quire.models.hf_decoder import (
+    attention,
+    decoder,
+    experts,
+)
 from quire.models.name_parts import NORM_BIAS_RULES
 from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules
-from quire.models.spec import Attention, DecoderSpec, LayerSpec, LongRopeScaling, Moe
+from quire.models.spec import Attention, DecoderSpec, LayerSpec, LongRopeScaling
 
 
 def phimoe(hf: HfConfig) -> DecoderSpec:
@@ -20,11 +24,11 @@ def phimoe(hf: HfConfig) -> DecoderSpec:
     hf.skip("input_jitter_noise", "hidden_dropout", "original_max_position_embeddings")
     if hf.int_("num_experts_per_tok", 2) != 2:
         raise hf.refuse("num_experts_per_tok", "this routing is made for two")
-    part = Moe(
+    part = experts(
+        hf,
         num_experts=hf.int_("num_local_experts", 16),
         top_k=2,
         width=hf.int_("intermediate_size", 6400),
-        activation=activation(hf),
         scoring="sparse",
         jitter=hf.positive("router_jitter_noise", 0.01),
     )

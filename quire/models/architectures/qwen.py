@@ -1,4 +1,4 @@
-"""Qwen 2 and Qwen 3: biases on q, k and v, or a norm over each head of q and k; with or without experts.
+"""Qwen 2, Qwen 3 and Mellum: biases on q, k and v, or a norm over each head of q and k; some with experts.
 
 Spellings shared with other families are in `models.hf_parts`.
 """
@@ -10,8 +10,17 @@ from typing import Any
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, decoder, dense, plain, with_parts
-from quire.models.hf_parts import moe_layers, sliding_layers
+from quire.models.hf_decoder import (
+    activation,
+    attention,
+    decoder,
+    dense,
+    experts,
+    plain,
+    with_parts,
+)
+from quire.models.hf_deepseek import named_parts
+from quire.models.hf_parts import moe_layers, rope, sliding_layers
 from quire.models.name_parts import (
     GPT_LAYER,
     GPT_PARTS,
@@ -38,8 +47,7 @@ def qwen2(hf: HfConfig, *, qkv_bias: bool = True) -> DecoderSpec:
 
 def qwen3(hf: HfConfig) -> DecoderSpec:
     """`Qwen3ForCausalLM`: an RMS norm over each head of q and k before RoPE."""
-    eps = hf.positive("rms_norm_eps", 1e-6)
-    return _decoder(hf, attention(hf, head_dim=128, qk_norm="per_head", norm_eps=eps))
+    return _decoder(hf, attention(hf, head_dim=128, normed=1e-6))
 
 
 def qwen(hf: HfConfig) -> DecoderSpec:
@@ -99,6 +107,35 @@ def qwen3_moe(hf: HfConfig) -> DecoderSpec:
     )
 
 
+def mellum(hf: HfConfig) -> DecoderSpec:
+    """`MellumForCausalLM`: as Qwen 3, and layers with a window have positions of their own."""
+    hf.skip("num_mtp_layers", "mtp_layer_types", "mtp_mlp_layer_types")
+    one = attention(hf, kv_heads=4, head_dim=128, rope=None, normed=1e-6)
+    window = hf.optional_int("sliding_window", 1024)
+    mixers = [
+        replace(
+            one,
+            window=window if slides else None,
+            rope=rope(
+                hf,
+                head_size=one.head_size,
+                sliding=slides,
+                theta=("rope_theta", 10_000.0 if slides else 500_000.0),
+            ),
+        )
+        for slides in sliding_layers(hf, lambda index: False)
+    ]
+    part = experts(
+        hf,
+        normalize=hf.bool_("norm_topk_prob", True),
+        num_experts=_num_experts(hf, 64),
+        top_k=hf.int_("num_experts_per_tok", 8),
+        width=hf.int_("moe_intermediate_size", 896),
+    )
+    spec = plain(hf, mixers, dense(hf), max_len=131_072)
+    return with_parts(spec, *named_parts(hf, part, 0))
+
+
 def _num_experts(hf: HfConfig, default: int) -> int:
     """In the older spelling or the newer one."""
     return hf.int_("num_experts", hf.optional_int("num_local_experts") or default)
@@ -152,6 +189,7 @@ ARCHITECTURES = {
             ),
         ),
     ),
+    "MellumForCausalLM": Architecture(mellum, LLAMA_NAMES.with_rules(*QK_NORM_RULES, *MOE_RULES)),
     "Qwen3MoeForCausalLM": Architecture(
         qwen3_moe, LLAMA_NAMES.with_rules(*QK_NORM_RULES, *MOE_RULES)
     ),

@@ -1,0 +1,74 @@
+"""Bailing MoE (Ling, Ring): q, k and v in one tensor, experts beside ones that all tokens pass.
+
+The routing of the second version, and its spelling, is in `models.hf_deepseek`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from quire.models.family import Architecture
+from quire.models.hf_config import HfConfig
+from quire.models.hf_decoder import attention, layered
+from quire.models.hf_deepseek import dense_first, routed_experts, sigmoid_experts
+from quire.models.name_parts import DEEPSEEK_RULES, LAYER, OURS, choice_rule, joined_heads, ours
+from quire.models.names import LLAMA_NAMES, Rule
+from quire.models.spec import Attention, DecoderSpec
+
+_COUNTS = ("num_experts", "num_shared_experts")
+
+
+def bailing_moe(hf: HfConfig) -> DecoderSpec:
+    """`BailingMoeForCausalLM`: experts weighed by their share of all. Source: arXiv 2503.05139."""
+    part = routed_experts(hf, top_k=6, scale=1.0, counts=_COUNTS)
+    part = replace(part, normalize=hf.bool_("norm_topk_prob", False))
+    return layered(hf, _mixer(hf), dense_first(hf, part, 0), max_len=16_384)
+
+
+def bailing_moe_v2(hf: HfConfig) -> DecoderSpec:
+    """`BailingMoeV2ForCausalLM`: half of a head turns, experts are weighed by sigmoids."""
+    hf.skip("rotary_dim", "router_dtype", "mtp_loss_scaling_factor", "rope_interleave")
+    hf.choice("score_function", {"sigmoid": None}, "sigmoid")
+    for key in ("use_qk_norm", "moe_router_enable_expert_bias", "use_rmsnorm"):
+        if not hf.bool_(key, True):
+            raise hf.refuse(key, "this architecture has it")
+    part = sigmoid_experts(hf, top_k=8, scale=2.5, groups=8, top_groups=4, counts=_COUNTS)
+    width = hf.optional_int("moe_shared_expert_intermediate_size", part.width) or part.width
+    part = replace(part, shared_width=part.shared_width // part.width * width)
+    one = _mixer(hf, part=("partial_rotary_factor", 0.5), normed=1e-6)
+    return layered(hf, one, dense_first(hf, part, 0), max_len=32_768)
+
+
+def _mixer(hf: HfConfig, **fields: Any) -> Attention:
+    hf.skip("embedding_dropout", "output_dropout", "max_window_layers")
+    for key in ("norm_head", "norm_softmax", "multi_gate", "use_sliding_window"):
+        if hf.bool_(key, False):
+            raise hf.refuse(key, "it is not described for this architecture")
+    bias = hf.bool_("use_bias", False)
+    qkv_bias = hf.bool_("use_qkv_bias", False)
+    return attention(hf, bias=None, qkv_bias=qkv_bias, out_bias=bias, **fields)
+
+
+_NAMES = replace(
+    LLAMA_NAMES.without(f"{OURS}.mixer.qkv", f"{OURS}.mixer.out", "embedding")
+    .with_rules(
+        Rule("model.word_embeddings.weight", "embedding.weight"),
+        *joined_heads(f"{LAYER}.attention.query_key_value"),
+        *ours(
+            LAYER,
+            ("attention.dense", "mixer.out"),
+            ("attention.query_layernorm", "mixer.q_norm"),
+            ("attention.key_layernorm", "mixer.k_norm"),
+        ),
+        *DEEPSEEK_RULES,
+        choice_rule("mlp.gate.expert_bias"),
+    )
+    .without_source(f"{LAYER}.mlp.gate.e_score_correction_bias"),
+    drafts=("model.layers.{layer}.",),
+)
+
+ARCHITECTURES = {
+    "BailingMoeForCausalLM": Architecture(bailing_moe, _NAMES),
+    "BailingMoeV2ForCausalLM": Architecture(bailing_moe_v2, _NAMES),
+}
