@@ -16,8 +16,10 @@ from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.layers.norm import LayerNorm, Norm, RmsNorm
+from quire.ops.arena import Arena
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import CLAMP
+from quire.ops.gating import MUL_SIGMOID
 from quire.ops.registry import Bound, Table
 from quire.ops.rope import QK_ROPE, ROPE
 from quire.quant.formats import PLAIN, Formats
@@ -51,7 +53,7 @@ class AttentionLayer:
     """x [T, C] to [T, C] for decoder layer `index`.
 
     Its parameters: `<name>.qkv`, `<name>.out`, with norms `<name>.q_norm`, `<name>.k_norm`, with sinks
-    `<name>.sinks` [H].
+    `<name>.sinks` [H], with `gate` `<name>.gate`.
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
     growth   table [max_len, D] of `layers.rope.growth_table` for queries, or None.
@@ -74,6 +76,7 @@ class AttentionLayer:
         norm_after_rope: bool = False,
         qkv_bias: bool,
         out_bias: bool,
+        gate: bool = False,
         dtype: torch.dtype,
         format: Formats = PLAIN,
         cache_format: str = "plain",
@@ -117,6 +120,7 @@ class AttentionLayer:
             D=sizes.head_size,
             **self._unusual,
         )
+        self._gates = [OutputGate(table, f"{name}.gate", linear, sizes, dtype)] if gate else []
         self._out = linear(f"{name}.out", in_size=q_size, out_size=sizes.size, bias=out_bias)
 
     @property
@@ -133,6 +137,8 @@ class AttentionLayer:
             self._sinks = weights(self._sinks_name)
         if self._sizes.alibi:
             self._slopes = self._sizes.alibi * alibi_slopes(self._sizes.num_heads)
+        for gate in self._gates:
+            gate.load(weights)
         self._out.load(weights)
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
@@ -164,7 +170,34 @@ class AttentionLayer:
             **self._unusual,
             out=mixed,
         )
+        for gate in self._gates:
+            gate(x, mixed.view(num_tokens, q_end), ctx.arena)
         return self._out(mixed.view(num_tokens, q_end), out=out)
+
+
+class OutputGate:
+    """Multiplies what heads mixed with the sigmoid of a product `<name>` of the layer's input."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        linear: Callable[..., Linear],
+        sizes: AttentionSizes,
+        dtype: torch.dtype,
+    ) -> None:
+        width = sizes.num_heads * sizes.head_size
+        self._product = linear(name, in_size=sizes.size, out_size=width, bias=False)
+        self._multiply = table.bind(MUL_SIGMOID, dtype_name(dtype), C=width)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its weight."""
+        self._product.load(weights)
+
+    def __call__(self, x: torch.Tensor, mixed: torch.Tensor, arena: Arena) -> None:
+        """Changes mixed [T, H * D] in place, by x [T, C]."""
+        gates = self._product(x, out=arena.take(tuple(mixed.shape), x.dtype))
+        self._multiply(mixed, gates, out=mixed)
 
 
 def alibi_slopes(num_heads: int) -> torch.Tensor:

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.delta_net import DeltaNetLayer, DeltaNetSizes
 from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
 from quire.layers.mla import MlaLayer, MlaSizes
 from quire.layers.short_conv import ShortConvLayer
 from quire.layers.side_by_side import MixersSideBySide
 from quire.models.decoder_layers import MixerLayer
 from quire.models.parameters import named_mixers
-from quire.models.recurrent import Mamba1, Mamba2, ShortConv
+from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, ShortConv
 from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide, Temperature
 from quire.ops.registry import Table
 from quire.quant.formats import Formats
@@ -87,6 +88,7 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         norm_after_rope=spec.norm_after_rope,
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
+        gate=spec.gate,
         dtype=parts.dtype,
         format=parts.format,
         cache_format=parts.cache_format,
@@ -133,6 +135,22 @@ def _short_conv(parts: MixerParts, name: str, index: int, spec: ShortConv) -> Mi
     )
 
 
+def _delta_net(parts: MixerParts, name: str, index: int, spec: GatedDeltaNet) -> MixerLayer:
+    sizes = DeltaNetSizes(
+        size=parts.size,
+        key_heads=spec.key_heads,
+        heads=spec.num_heads,
+        key_size=spec.key_size,
+        value_size=spec.value_size,
+        kernel=spec.kernel,
+        rank=spec.rank,
+        strength=spec.strength,
+        gate=spec.gate,
+        eps=spec.norm_eps,
+    )
+    return DeltaNetLayer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
+
+
 def _mamba1(parts: MixerParts, name: str, index: int, spec: Mamba1) -> MixerLayer:
     sizes = Mamba1Sizes(
         size=parts.size,
@@ -171,6 +189,7 @@ _MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
     Attention: _attention,
     Mla: _mla,
     ShortConv: _short_conv,
+    GatedDeltaNet: _delta_net,
     Mamba1: _mamba1,
     Mamba2: _mamba2,
 }

@@ -249,6 +249,8 @@ def _mixer_room(mixer: Mixer) -> int:
     if isinstance(mixer, Recurrent):
         return mixer.room()
     heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
+    if isinstance(mixer, Attention) and mixer.gate:
+        heads += mixer.num_heads * mixer.head_size
     if isinstance(mixer, Mla):
         # Beside absorbed queries and mixed latents: what they are made of and become.
         heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)

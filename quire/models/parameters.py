@@ -160,6 +160,8 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
                 table[f"{prefix}.{which}.bias"] = Parameter((shapes[spec.qk_norm],), "norm")
     if spec.sinks:
         table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
+    if spec.gate:
+        table[f"{prefix}.gate.weight"] = Parameter(((q_size, width),), "attention")
     table[f"{prefix}.out.weight"] = Parameter(((width, q_size),), "attention")
     if spec.out_bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), "attention")

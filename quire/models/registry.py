@@ -43,6 +43,7 @@ from quire.models.architectures import (
     phi,
     phimoe,
     qwen,
+    qwen_next,
     stablelm,
 )
 from quire.models.family import Architecture
@@ -72,6 +73,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **bert.ARCHITECTURES,
     **llama.ARCHITECTURES,
     **qwen.ARCHITECTURES,
+    **qwen_next.ARCHITECTURES,
     **gemma.ARCHITECTURES,
     **phi.ARCHITECTURES,
     **olmo.ARCHITECTURES,

@@ -75,6 +75,7 @@ class Attention:
     temperature  what queries are multiplied by, after norm and RoPE; None is nothing.
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     clip     what is beyond it of q, k and v becomes clip or -clip; 0 is off.
+    gate     what a head mixed is multiplied with the sigmoid of a product of the layer's input.
     """
 
     num_heads: int
@@ -94,6 +95,7 @@ class Attention:
     temperature: Temperature | None = None
     softcap: float = 0.0
     clip: float = 0.0
+    gate: bool = False
     bidirectional: bool = False
 
     @property

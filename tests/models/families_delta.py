@@ -16,6 +16,26 @@ def lfm2(name: str, model_type: str, **values: Any) -> dict[str, Any]:
     return COMMON | names | sizes | values
 
 
+def delta(name: str, model_type: str, **values: Any) -> dict[str, Any]:
+    names = {"architectures": [name], "model_type": model_type, "layer_types": LAYERS}
+    sizes = {
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 12,
+        "linear_value_head_dim": 20,
+        "linear_conv_kernel_dim": 3,
+    }
+    return COMMON | names | sizes | values
+
+
+LAYERS = ["linear_attention", "full_attention"]
+EXPERTS = {
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "shared_expert_intermediate_size": 48,
+}
+
 DELTA_CASES: dict[str, Case] = {
     "lfm2": Case(
         lfm2(
@@ -65,6 +85,55 @@ DELTA_CASES: dict[str, Case] = {
             norm_topk_prob=False,
             use_expert_bias=False,
             tie_word_embeddings=False,
+        )
+    ),
+    "qwen3_next": Case(
+        delta(
+            "Qwen3NextForCausalLM",
+            "qwen3_next",
+            **EXPERTS,
+            head_dim=24,
+            partial_rotary_factor=0.5,
+            rope_theta=600.0,
+        )
+    ),
+    "qwen3_next_dense_first": Case(
+        delta(
+            "Qwen3NextForCausalLM",
+            "qwen3_next",
+            **EXPERTS,
+            head_dim=16,
+            mlp_only_layers=[0],
+            norm_topk_prob=False,
+            linear_conv_kernel_dim=4,
+            layer_types=None,
+            full_attention_interval=2,
+            tie_word_embeddings=True,
+        )
+    ),
+    "qwen3_5": Case(
+        delta(
+            "Qwen3_5ForCausalLM",
+            "qwen3_5_text",
+            head_dim=24,
+            rope_parameters={
+                "rope_type": "default",
+                "rope_theta": 600.0,
+                "partial_rotary_factor": 0.5,
+                "mrope_interleaved": True,
+                "mrope_section": [2, 2, 2],
+            },
+        )
+    ),
+    "qwen3_5_moe": Case(
+        delta(
+            "Qwen3_5MoeForCausalLM",
+            "qwen3_5_moe_text",
+            **EXPERTS,
+            head_dim=24,
+            partial_rotary_factor=0.5,
+            rope_theta=600.0,
+            tie_word_embeddings=True,
         )
     ),
 }

@@ -46,6 +46,10 @@ WRITERS = (
 )
 
 
+NEAR_ONE = ("gemma", "qwen3_next", "qwen3_5")
+"""Families whose norms compute with one more than their weights."""
+
+
 REFERENCE = "reference"
 """Where the stand-in of an architecture that Transformers lacks is, below the checkpoint's folder."""
 
@@ -281,7 +285,7 @@ def write_checkpoint(
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             if weight.dim() == 1 or "norm" in name.rpartition(".")[0].rpartition(".")[2]:
-                bias = name.endswith("bias") or config["model_type"].startswith("gemma")
+                bias = name.endswith("bias") or config["model_type"].startswith(NEAR_ONE)
                 weight.copy_(0.4 * noise if bias else 1.0 + 0.4 * noise)
             elif any(part in name for part in TABLES):
                 weight.copy_(0.4 * noise)
@@ -291,6 +295,10 @@ def write_checkpoint(
                     weight.shape[-1] if name.endswith(("conv.weight", "conv1d.weight")) else in_size
                 )
                 weight.copy_(1.5 * noise / in_size**0.5)
+            if name.endswith(
+                "A_log"
+            ):  # slow decays: Transformers takes them off each other in chunks
+                weight.copy_(0.5 * noise - 2.0)
             if any(part in name for part in WRITERS):
                 weight.mul_(quiet)
         for name, bias in (*model.named_buffers(), *model.named_parameters()):
