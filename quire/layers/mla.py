@@ -55,7 +55,7 @@ class MlaLayer:
     Its parameters: `<name>.kv_down` [R + P, C] with the norm `<name>.kv_norm`, `<name>.kv_up`
     [H * (N + V), R], `<name>.out`; and `<name>.q`, or `<name>.q_down`, `<name>.q_norm`, `<name>.q_up`.
 
-    rope    table [max_len, P] of `layers.rope`.
+    rope    table [max_len, P] of `layers.rope`; None: nothing is turned.
     bias    of the products that make latents, and of the output.
     eps     of the norms of both latents.
     format  of all weights but kv_up's.
@@ -68,7 +68,7 @@ class MlaLayer:
         index: int,
         sizes: MlaSizes,
         *,
-        rope: torch.Tensor,
+        rope: torch.Tensor | None,
         interleaved: bool,
         bias: bool,
         eps: float,
@@ -86,7 +86,9 @@ class MlaLayer:
         )
         self._kv_norm = RmsNorm(table, f"{name}.kv_norm", size=sizes.kv_rank, eps=eps, dtype=dtype)
         turn = table.bind(ROPE, dtype_name(dtype), D=sizes.rope_size, rot=sizes.rope_size)
-        self._turn = partial(turn, table=rope, interleaved=interleaved)
+        self._turn: Callable[..., object] = _leave
+        if rope is not None:
+            self._turn = partial(turn, table=rope, interleaved=interleaved)
         self._copy = table.bind(SCALE, dtype_name(dtype), C=sizes.rope_size)
         self._absorb = HeadProducts(
             table, in_size=sizes.nope_size, out_size=sizes.kv_rank, dtype=dtype
@@ -153,6 +155,10 @@ class MlaLayer:
         )
         self._turn(turned, positions)
         return absorbed
+
+
+def _leave(heads: torch.Tensor, positions: torch.Tensor) -> None:
+    """Turns nothing."""
 
 
 class LatentQuery:

@@ -176,7 +176,7 @@ def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch
 
 def _tables(spec: DecoderSpec, max_model_len: int, device: torch.device) -> Tables:
     """Those of positions that the layers ask for."""
-    ropes = {mixer.rope for mixer in spec.attentions if mixer.rope is not None}
+    ropes = {mixer.positions for mixer in spec.attentions if mixer.positions is not None}
     tables: Tables = {
         rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes
     }

@@ -111,7 +111,7 @@ def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
         name,
         index,
         sizes,
-        rope=parts.tables[spec.rope],
+        rope=None if spec.positions is None else parts.tables[spec.positions],
         interleaved=spec.rope.interleaved,
         bias=spec.bias,
         eps=spec.norm_eps,

@@ -136,7 +136,7 @@ def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
     """Bytes of the cosines and sines, one float32 table [max_model_len, dim] for each kind of RoPE."""
     if spec.program is not None:
         return table_bytes(spec.program, max_model_len)
-    ropes = {mixer.rope for mixer in spec.attentions if mixer.rope is not None}
+    ropes = {mixer.positions for mixer in spec.attentions if mixer.positions is not None}
     numbers = sum(rope.dim for rope in ropes) + sum(size for _, size in growths(spec))
     return max_model_len * numbers * FLOAT32_BYTES
 

@@ -37,7 +37,7 @@ def latent_attention(
     growth = _score_growth(hf)
     return Mla(
         num_heads=heads,
-        q_rank=hf.optional_int("q_lora_rank", default_q_rank) or 0,
+        q_rank=hf.optional_int("q_lora_rank", default_q_rank or None) or 0,
         kv_rank=hf.int_("kv_lora_rank", default_kv_rank),
         nope_size=nope_size,
         out_size=hf.optional_int("v_head_dim", out_size) or out_size,
@@ -91,18 +91,20 @@ def sigmoid_experts(
     )
 
 
-def in_groups(hf: HfConfig, part: Moe, groups: int, top_groups: int, *, best: int) -> Moe:
-    """`part` with experts chosen among `topk_group` of `n_group` groups, whose defaults are given.
+def in_groups(
+    hf: HfConfig, part: Moe, groups: int, top_groups: int, *, best: int, key: str = "n_group"
+) -> Moe:
+    """`part` with experts chosen among `topk_group` of `n_group` (or `key`) groups, whose defaults are given.
 
     best  how many of its choices a group counts by.
     """
-    groups = hf.optional_int("n_group", groups) or 1
+    groups = hf.optional_int(key, groups) or 1
     top_groups = hf.optional_int("topk_group", top_groups) or 1
     if groups == 1:
         return part
     each = part.num_experts // groups
     if part.num_experts % groups or each < best:
-        raise hf.refuse("n_group", f"{part.num_experts} experts must stand in equal groups")
+        raise hf.refuse(key, f"{part.num_experts} experts must stand in equal groups")
     if top_groups > groups or top_groups * each < part.top_k:
         raise hf.refuse(
             "topk_group", f"{groups} groups of {each} experts, of which {part.top_k} are chosen"

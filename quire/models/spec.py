@@ -103,6 +103,11 @@ class Attention:
         return self.head_size**-0.5 if self.scale is None else self.scale
 
     @property
+    def positions(self) -> Rope | None:
+        """What turns queries and keys."""
+        return self.rope
+
+    @property
     def value_size(self) -> int:
         """Numbers of a cached value of one head."""
         return self.head_size
@@ -125,6 +130,7 @@ class Mla:
     kv_rank     of the latent that keys and values come from, which is what is cached.
     nope_size   numbers of a head's query and key without a position; rope.dim more have one.
     out_size    numbers of a head's value.
+    turned      the part of a head with a position is turned by it; else it only has a key that all heads share.
     scale       factor of the scores; None is (nope_size + rope.dim) ** -0.5.
     bias        products that make latents, and the output, have biases.
     norm_eps    of the norms of both latents.
@@ -136,6 +142,7 @@ class Mla:
     nope_size: int
     out_size: int
     rope: Rope
+    turned: bool = True
     scale: float | None = None
     bias: bool = False
     norm_eps: float = 1e-6
@@ -143,6 +150,11 @@ class Mla:
     @property
     def query_scale(self) -> float:
         return self.query_size**-0.5 if self.scale is None else self.scale
+
+    @property
+    def positions(self) -> Rope | None:
+        """What turns queries and keys."""
+        return self.rope if self.turned else None
 
     @property
     def query_size(self) -> int:

@@ -36,6 +36,31 @@ EXPERTS = {
     "shared_expert_intermediate_size": 48,
 }
 
+
+def kimi(deltas: list[int], wholes: list[int], **values: Any) -> dict[str, Any]:
+    linear = {"head_dim": 12, "num_heads": 3, "short_conv_kernel_size": 3}
+    linear |= {"kda_layers": deltas, "full_attn_layers": wholes}
+    names = {"architectures": ["KimiLinearForCausalLM"], "model_type": "kimi_linear"}
+    sizes = {
+        "linear_attn_config": linear,
+        "num_key_value_heads": 4,
+        "model_max_length": 512,
+        "rms_norm_eps": 0.3,
+        "kv_lora_rank": 48,
+        "qk_nope_head_dim": 24,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 20,
+        "num_experts": 12,
+        "num_experts_per_token": 3,
+        "moe_intermediate_size": 40,
+        "num_shared_experts": 2,
+        "first_k_dense_replace": 1,
+        "routed_scaling_factor": 1.7,
+    }
+    config = COMMON | names | sizes | values
+    return {key: it for key, it in config.items() if key != "max_position_embeddings"}
+
+
 DELTA_CASES: dict[str, Case] = {
     "lfm2": Case(
         lfm2(
@@ -135,5 +160,9 @@ DELTA_CASES: dict[str, Case] = {
             rope_theta=600.0,
             tie_word_embeddings=True,
         )
+    ),
+    "kimi_linear": Case(kimi([1], [2], num_expert_group=3, topk_group=2)),
+    "kimi_linear_plain": Case(
+        kimi([1, 3], [2], num_hidden_layers=3, moe_renormalize=False, q_lora_rank=40)
     ),
 }

@@ -75,6 +75,7 @@ FEWER = {
     "MiniCPM3ForCausalLM": 1,
     "DbrxForCausalLM": 2,
     "Lfm2MoeForCausalLM": 1,
+    "KimiLinearForCausalLM": 1,
     "ExaoneMoeForCausalLM": 0,
     "ExaoneMoEForCausalLM": 1,
     "DeepseekV32ForCausalLM": 2,

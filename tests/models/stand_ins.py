@@ -33,6 +33,11 @@ def as_llama(config: Config, **values: Any) -> Config:
     return config | names | values
 
 
+def as_itself(config: Config) -> Config:
+    """The same architecture, whose tensors only are written under other names than published ones."""
+    return config | {"architectures": ["Theirs"]}
+
+
 def renamed(tensors: Tensors, names: Mapping[str, str]) -> Tensors:
     """Each tensor with every part of its name in `names` replaced, in order."""
     found = {}
@@ -342,6 +347,28 @@ STAND_INS: dict[str, StandIn] = {
         lambda tensors, config: decilm_layers(tensors, config)[1],
         lambda tensors, config: decilm_layers(tensors, config)[0],
     ),
+
+
+def kimi_linear(tensors: Tensors, config: Config) -> Tensors:
+    """Transformers reads the published names and writes those of dense layers as if they had experts."""
+    dense = ("gate_proj", "up_proj", "down_proj")
+    names = {f"block_sparse_moe.{name}": f"mlp.{name}" for name in dense}
+    return renamed(tensors, names)
+
+
+def olmo_hybrid(tensors: Tensors, config: Config) -> Tensors:
+    """It writes the norm behind attention under the name of another one, which delta nets have."""
+    names = {
+        f"layers.{index}.feedforward_layer_norm": f"layers.{index}.post_attention_layernorm"
+        for index, kind in enumerate(config["layer_types"])
+        if kind == "full_attention"
+    }
+    return renamed(tensors, names)
+
+
+STAND_INS: dict[str, StandIn] = {
+    "KimiLinearForCausalLM": StandIn(as_itself, kimi_linear),
+    "OlmoHybridForCausalLM": StandIn(as_itself, olmo_hybrid),
     "InternLMForCausalLM": StandIn(
         lambda config: as_llama(
             config,

@@ -35,7 +35,9 @@ def test_every_part_is_filled_once_and_every_tensor_used(
     plan = match(names, spec, stored_shapes(it))
     assert list(plan) == list(parameters(spec))
     sources = [piece.source for found in plan.values() for piece in found]
-    slices = [(it.source, it.expert, it.fold) for found in plan.values() for it in found]  # or halves
+    slices = [
+        (it.source, it.expert, it.fold) for found in plan.values() for it in found
+    ]  # or halves
     assert len(slices) == len(set(slices))
     unread = {name for name in stored_shapes(it) if ".self_attn.indexer." not in name}  # on purpose
     assert unread - set(sources) <= {"lm_head.weight"}

@@ -189,11 +189,14 @@ def changed(owner: Any) -> list[str]:
     if not is_dataclass(owner):
         return []
     names = []
+    unused = {"rope"} if isinstance(owner, Mla) and not owner.turned else set()
     for field in fields(owner):
         if field.name == "placement" and None in (owner.mixer, owner.feed_forward):
             continue  # a layer of one part has one place for its norm
         required = field.default is MISSING
-        if field.name not in SHAPES and (required or getattr(owner, field.name) != field.default):
+        if field.name not in SHAPES | unused and (
+            required or getattr(owner, field.name) != field.default
+        ):
             names.append(field.name)
     return names
 

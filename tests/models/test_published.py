@@ -174,10 +174,13 @@ def test_weight_counts_are_those_of_the_real_models() -> None:
     assert totals["gpt-oss-20b-bf16"] == 20_914_757_184
     assert totals["gpt-oss-120b-bf16"] == 116_829_156_672
     assert totals["dbrx-base"] == 131_596_523_520
+    assert totals["kimi-linear-48b-a3b-instruct"] == 49_122_681_728
     assert totals["qwen3-next-80b-a3b-instruct"] == 79_674_391_296  # without what drafts
     assert totals["lfm2-1.2b"] == 1_170_340_608
     assert totals["lfm2-350m"] == 354_483_968
-    assert totals["lfm2-8b-a1b"] == 8_339_929_856 + 22 * 32  # biases of the choice are no weights there
+    assert (
+        totals["lfm2-8b-a1b"] == 8_339_929_856 + 22 * 32
+    )  # biases of the choice are no weights there
     assert totals["hunyuan-a13b-instruct"] == 80_393_183_232
 
 
