@@ -314,7 +314,15 @@ def decilm_layers(tensors: Tensors, config: Config) -> tuple[Tensors, Tensors]:
     return reference, file
 
 
+def kimi_linear(tensors: Tensors, config: Config) -> Tensors:
+    """Transformers reads the published names and writes those of dense layers as if they had experts."""
+    dense = ("gate_proj", "up_proj", "down_proj")
+    names = {f"block_sparse_moe.{name}": f"mlp.{name}" for name in dense}
+    return renamed(tensors, names)
+
+
 STAND_INS: dict[str, StandIn] = {
+    "KimiLinearForCausalLM": StandIn(as_itself, kimi_linear),
     "DeepseekForCausalLM": StandIn(
         lambda config: softmax_experts(config, "n_routed_experts", "n_shared_experts"),
         ungated,
@@ -347,28 +355,6 @@ STAND_INS: dict[str, StandIn] = {
         lambda tensors, config: decilm_layers(tensors, config)[1],
         lambda tensors, config: decilm_layers(tensors, config)[0],
     ),
-
-
-def kimi_linear(tensors: Tensors, config: Config) -> Tensors:
-    """Transformers reads the published names and writes those of dense layers as if they had experts."""
-    dense = ("gate_proj", "up_proj", "down_proj")
-    names = {f"block_sparse_moe.{name}": f"mlp.{name}" for name in dense}
-    return renamed(tensors, names)
-
-
-def olmo_hybrid(tensors: Tensors, config: Config) -> Tensors:
-    """It writes the norm behind attention under the name of another one, which delta nets have."""
-    names = {
-        f"layers.{index}.feedforward_layer_norm": f"layers.{index}.post_attention_layernorm"
-        for index, kind in enumerate(config["layer_types"])
-        if kind == "full_attention"
-    }
-    return renamed(tensors, names)
-
-
-STAND_INS: dict[str, StandIn] = {
-    "KimiLinearForCausalLM": StandIn(as_itself, kimi_linear),
-    "OlmoHybridForCausalLM": StandIn(as_itself, olmo_hybrid),
     "InternLMForCausalLM": StandIn(
         lambda config: as_llama(
             config,
