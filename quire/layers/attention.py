@@ -83,8 +83,7 @@ class AttentionLayer:
     ) -> None:
         self.index = index
         self._sizes = sizes
-        q_size = sizes.num_heads * sizes.head_size
-        kv_size = sizes.num_kv_heads * sizes.head_size
+        q_size, kv_size = (n * sizes.head_size for n in (sizes.num_heads, sizes.num_kv_heads))
         self._bounds = (q_size, q_size + kv_size, q_size + 2 * kv_size)
         linear = partial(Linear, table, dtype=dtype, format=format)
         self._qkv = linear(

@@ -258,7 +258,6 @@ def describe(
     if shapes:
         plan = match(checkpoint.mapped(names), spec, shapes)
         formats = kept_formats(plan, spec, checkpoint.tensors)
-        dtype = dtype or checkpoint.dtype
     generation = _generation_config(folder, generation_config)
     eos = generation.get("eos_token_id", values.get("eos_token_id"))
     defaults = {key: generation[key] for key in GENERATION_KEYS if generation.get(key) is not None}
@@ -266,7 +265,7 @@ def describe(
         path=str(folder),
         architecture=name,
         spec=spec,
-        checkpoint_dtype=dtype or "float32",
+        checkpoint_dtype=dtype or checkpoint.dtype,
         max_model_len=_max_len(spec, folder, pooled),
         eos_token_ids=_token_ids(eos, folder),
         bos_token_id=next(iter(_token_ids(values.get("bos_token_id"), folder)), None),

@@ -76,6 +76,8 @@ FEWER = {
     "DbrxForCausalLM": 2,
     "Lfm2MoeForCausalLM": 1,
     "KimiLinearForCausalLM": 1,
+    "Qwen3_5ForCausalLM": 0,
+    "Qwen3_5MoeForCausalLM": 0,
     "ExaoneMoeForCausalLM": 0,
     "ExaoneMoEForCausalLM": 1,
     "DeepseekV32ForCausalLM": 2,
