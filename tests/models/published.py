@@ -38,6 +38,7 @@ _SMALL = {
     "num_experts": 6,
     "num_local_experts": 6,
     "num_experts_per_tok": 2,
+    "num_experts_per_token": 2,
     "kv_lora_rank": 48,
     "q_lora_rank": 40,
     "qk_nope_head_dim": 24,
@@ -183,6 +184,9 @@ def shrunk(name: str) -> dict[str, Any]:
         values["sliding_window_pattern"] = 2
     if values["model_type"] == "helium":
         values["head_dim"] = 16  # its heads share the width
+    if "linear_attn_config" in values:
+        small = {"head_dim": 12, "num_heads": 3, "kda_layers": [1, 2], "full_attn_layers": [3]}
+        values["linear_attn_config"] |= small
     if "attention_types" in values:
         values["attention_types"] = [[["global", "local", "global"], 1]]
         values["attention_layers"] = ["global", "local", "global"]
