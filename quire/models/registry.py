@@ -70,37 +70,12 @@ from quire.quant.formats import FormatTable
 
 logger = logging.getLogger(__name__)
 
+_FAMILIES: list[Any] = [bert, llama, qwen, qwen_next, gemma, phi, olmo, cohere, granite]
+_FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
+_FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
+_FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm]
 ARCHITECTURES: dict[str, Architecture] = {
-    **bert.ARCHITECTURES,
-    **llama.ARCHITECTURES,
-    **qwen.ARCHITECTURES,
-    **qwen_next.ARCHITECTURES,
-    **gemma.ARCHITECTURES,
-    **phi.ARCHITECTURES,
-    **olmo.ARCHITECTURES,
-    **cohere.ARCHITECTURES,
-    **granite.ARCHITECTURES,
-    **gpt_classic.ARCHITECTURES,
-    **deepseek.ARCHITECTURES,
-    **dbrx.ARCHITECTURES,
-    **glm_moe.ARCHITECTURES,
-    **gpt_oss.ARCHITECTURES,
-    **phimoe.ARCHITECTURES,
-    **bloom.ARCHITECTURES,
-    **exaone.ARCHITECTURES,
-    **ernie.ARCHITECTURES,
-    **glm.ARCHITECTURES,
-    **gptj.ARCHITECTURES,
-    **hunyuan.ARCHITECTURES,
-    **hybrid.ARCHITECTURES,
-    **internlm.ARCHITECTURES,
-    **kimi.ARCHITECTURES,
-    **lfm.ARCHITECTURES,
-    **(llama4.ARCHITECTURES | llama_kin.ARCHITECTURES),
-    **mamba.ARCHITECTURES,
-    **nemotron.ARCHITECTURES,
-    **(nemotron_nas.ARCHITECTURES | bailing.ARCHITECTURES),
-    **stablelm.ARCHITECTURES,
+    name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }
 
 ALIASES = {
