@@ -18,7 +18,7 @@ from quire.config.constraints import read_constraint_options
 from quire.config.schema import Settings
 from quire.engine.control import CONTROL_CALLS, Control
 from quire.engine.grammar.compiler import Compiler
-from quire.engine.grammar.masks import Masks, StepMasks
+from quire.engine.grammar.masks import MaskError, Masks, StepMasks
 from quire.engine.record import RecordWriter
 from quire.engine.resolve import resolve
 from quire.engine.scheduler.scheduler import Scheduler
@@ -102,7 +102,7 @@ class EngineCore:
             vocab_size=description.spec.vocab_size,
             threads=self.resolved.settings.parallel.threads or 1,
         )
-        self._mask_errors: dict[int, str] = {}
+        self._mask_errors: dict[int, MaskError] = {}
         self._record = record
         self._flights: deque[tuple[StepPlan, Ticket]] = deque()
         self._updates: list[SequenceUpdate] = []
@@ -198,8 +198,10 @@ class EngineCore:
             return self._recover(plan, error)
         self._follow_rate(plan, result)
         self._control.on_step()
-        for place, sentence in self._mask_errors.items():
-            result.rows[place] = RowResult(row=plan.rows[place], error=sentence)
+        for place, (sentence, is_refused) in self._mask_errors.items():
+            result.rows[place] = RowResult(
+                row=plan.rows[place], error=sentence, is_refused=is_refused
+            )
         self._mask_errors = {}
         updates = self.scheduler.update(plan, result)
         if self._flights:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, Self, TypeVar
 
-from quire.protocol.errors import RequestFailedError
+from quire.protocol.errors import QuireError
 
 
 class Mergeable(Protocol):
@@ -17,6 +17,10 @@ class Mergeable(Protocol):
 
     finished: bool
     error: str | None
+
+    def failure(self) -> QuireError:
+        """The error as an exception."""
+        ...
 
     def add(self, next_output: Self, aggregate: bool) -> None:
         """Takes one in."""
@@ -73,7 +77,7 @@ class RequestStream(Generic[T]):
         output, self._waiting = self._waiting, None
         if output.error is not None:
             self._ended = True
-            raise RequestFailedError(output.error)
+            raise output.failure()
         self._ended = output.finished
         return output
 

@@ -12,13 +12,17 @@ import msgspec
 from quire.protocol.request import TensorRef
 from quire.protocol.step import PositionLogprobs
 
+REFUSED = "refused"
+"""The stop_reason of an error that what a request asked for led to; HTTP 400."""
+
 FinishReason = Literal["stop", "length", "abort", "error", "repetition"]
 
 
 class SequenceUpdate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """News of one sequence: tokens since the last update, and how it ended if it did.
 
-    stop_reason        the stop token id that ended it; None for EOS or length.
+    stop_reason        the stop token id that ended it; None for EOS or length; REFUSED where an error is
+                       the request's own.
     num_cached_tokens  prompt tokens found in the prefix cache; sent with the first update.
     prompt_logprobs    the slice computed in this step; position 0 of the prompt has none.
     queued_s, scheduled_s  monotonic times of arrival in the queue and of first scheduling.

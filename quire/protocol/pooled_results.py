@@ -82,8 +82,12 @@ class PoolingRequestOutput(Generic[T]):
     def checked(self) -> PoolingRequestOutput[T]:
         """Itself. Raises RequestFailedError if the engine failed on it."""
         if self.error is not None:
-            raise RequestFailedError(self.error)
+            raise self.failure()
         return self
+
+    def failure(self) -> RequestFailedError:
+        """The error as an exception."""
+        return RequestFailedError(self.error or "the request could not be carried out")
 
 
 def _vector(pooled: PoolingOutput, what: str) -> list[float]:

@@ -9,6 +9,9 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from quire.protocol.errors import InvalidRequestError, RequestFailedError
+from quire.protocol.outputs import REFUSED
+
 logger = logging.getLogger(__name__)
 
 
@@ -151,6 +154,13 @@ class RequestOutput:
         self.kv_transfer_params = kv_transfer_params
         self.ec_transfer_params = ec_transfer_params
         self.error = error
+
+    def failure(self) -> InvalidRequestError | RequestFailedError:
+        """The error as an exception: the first where what was asked for led to it."""
+        sentence = self.error or "the request could not be carried out"
+        if any(choice.stop_reason == REFUSED for choice in self.outputs):
+            return InvalidRequestError(sentence)
+        return RequestFailedError(sentence)
 
     def add(self, next_output: RequestOutput, aggregate: bool) -> None:
         """Takes a later output of the same request into this one.

@@ -100,6 +100,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 
     prompt_logprobs  for the prompt tokens at positions starts+1 to starts+counts that exist, in order.
     error            a sentence; the row's request ends with it, its mates do not notice.
+    is_refused       the error is the request's own, of what it asked for.
     nonfinite        the logits were not finite: nothing was sampled.
     """
 
@@ -110,6 +111,7 @@ class RowResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     drafts: list[int] = []
     pooled: TensorRef | None = None
     error: str | None = None
+    is_refused: bool = False
     nonfinite: bool = False
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from quire.metrics.engine_stats import RequestWatch
-from quire.protocol.errors import InvalidRequestError, OutOfCapacityError, RequestFailedError
+from quire.protocol.errors import InvalidRequestError, OutOfCapacityError
 from quire.protocol.params import SamplingParams
 from quire.protocol.results import RequestOutput
 from quire.server.errors import HttpError
@@ -164,7 +164,7 @@ def _ask(llm: Face, job: Job, params: SamplingParams) -> AsyncGenerator[RequestO
 def _check(output: RequestOutput) -> None:
     for choice in output.outputs:
         if choice.finish_reason == "error":
-            raise RequestFailedError(output.error or "the request could not be carried out")
+            raise output.failure()
 
 
 async def _merged(streams: Sequence[Outputs]) -> Outputs:

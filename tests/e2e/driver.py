@@ -52,6 +52,7 @@ class Collected:
     prompt_logprobs: list[Any] = field(default_factory=list)
     finish_reason: str | None = None
     error: str | None = None
+    stop_reason: int | str | None = None
     num_cached_tokens: int = 0
 
     @property
@@ -162,6 +163,7 @@ def run(
             one.num_cached_tokens = update.num_cached_tokens or one.num_cached_tokens
             if update.finish_reason is not None:
                 one.finish_reason, one.error = update.finish_reason, update.error
+                one.stop_reason = update.stop_reason
                 open_sequences[number] -= 1
                 live -= open_sequences[number] == 0
     return found

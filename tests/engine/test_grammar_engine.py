@@ -16,6 +16,7 @@ from quire.engine.client import EngineClient
 from quire.engine.grammar import masks
 from quire.engine.grammar.backend import GrammarError
 from quire.engine.grammar.guidance import GuidanceMatcher
+from quire.protocol.outputs import REFUSED
 from quire.protocol.request import EngineRequest, GrammarSpec
 from tests.e2e.driver import Collected, Job, bits, engine, run
 
@@ -192,6 +193,7 @@ def test_a_matcher_that_raises_among_others_ends_alone(monkeypatch: pytest.Monke
         monkeypatch.setattr(GuidanceMatcher, "fill", first_raises)
         found = run(client, [job(2), job(1), plain(3)])
     assert found[0][0].finish_reason == "error" and "planted" in (found[0][0].error or "")
+    assert found[0][0].stop_reason == REFUSED
     assert bits(found[1:]) == bits(good)
 
 

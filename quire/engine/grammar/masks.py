@@ -46,11 +46,18 @@ class _Live:
         return found
 
 
+class MaskError(NamedTuple):
+    """Why a row ends, and whether its constraint is to blame."""
+
+    sentence: str
+    is_refused: bool = True
+
+
 class StepMasks(NamedTuple):
     """bits [rows that need one, ceil(V / 32)]; errors by place in the plan."""
 
     bits: NDArray[np.uint32]
-    errors: dict[int, str]
+    errors: dict[int, MaskError]
 
 
 class _Row(NamedTuple):
@@ -147,7 +154,7 @@ class Masks:
         if not places:
             return None
         bits = np.empty((len(places), self._num_words), dtype=np.uint32)
-        errors: dict[int, str] = {}
+        errors: dict[int, MaskError] = {}
         rows: list[_Row] = []
         for number, place in enumerate(places):
             end = plan.starts[place] + plan.counts[place]
@@ -161,7 +168,9 @@ class Masks:
         self._fill_all(rows, bits, errors)
         return StepMasks(bits, errors)
 
-    def _fill_all(self, rows: list[_Row], bits: NDArray[np.uint32], errors: dict[int, str]) -> None:
+    def _fill_all(
+        self, rows: list[_Row], bits: NDArray[np.uint32], errors: dict[int, MaskError]
+    ) -> None:
         """Writes the masks of rows into their rows of `bits`; `errors` by place in the plan."""
         started = time.perf_counter()
         kinds: dict[type[Matcher], list[tuple[_Row, Matcher]]] = {}
@@ -191,7 +200,7 @@ class Masks:
             self._find_slow(rows, bits, errors)
 
     def _find_slow(
-        self, rows: list[_Row], bits: NDArray[np.uint32], errors: dict[int, str]
+        self, rows: list[_Row], bits: NDArray[np.uint32], errors: dict[int, MaskError]
     ) -> None:
         """Who took so long, if it was anybody: once more, each by the clock of this thread alone, which
         is too dear to be read for every mask. The machine may have been busy with others."""
@@ -203,7 +212,7 @@ class Masks:
             spent = time.thread_time() - started
             if spent > MAX_MASK_S:
                 bits[row.number] = ALL
-                errors[row.place] = (
+                errors[row.place] = MaskError(
                     f"the constraint is too complex: a token took {spent * 1000:.0f} ms to check; the "
                     f"limit is {MAX_MASK_S * 1000:.0f} ms"
                 )
@@ -214,7 +223,7 @@ class Masks:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _fill(row: _Row, bits: NDArray[np.uint32], errors: dict[int, str]) -> None:
+def _fill(row: _Row, bits: NDArray[np.uint32], errors: dict[int, MaskError]) -> None:
     """Writes one row's mask."""
     try:
         row.constraint.fill(row.output_ids, bits[row.number])
@@ -222,11 +231,14 @@ def _fill(row: _Row, bits: NDArray[np.uint32], errors: dict[int, str]) -> None:
         _end_row(row, bits, errors, error)
 
 
-def _end_row(row: _Row, bits: NDArray[np.uint32], errors: dict[int, str], error: Exception) -> None:
+def _end_row(
+    row: _Row, bits: NDArray[np.uint32], errors: dict[int, MaskError], error: Exception
+) -> None:
     """Ends a row with a sentence for what went wrong."""
     text = str(error)
     if not isinstance(error, GrammarError):
         logger.error("a mask failed", exc_info=error)
         text = type(error).__name__
-    errors[row.place] = f"the output cannot follow its constraint: {text}"
+    sentence = f"the output cannot follow its constraint: {text}"
+    errors[row.place] = MaskError(sentence, isinstance(error, GrammarError))
     bits[row.number] = ALL

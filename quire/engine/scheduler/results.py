@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from quire.engine.request import Request, Sequence
-from quire.protocol.outputs import FinishReason, SequenceUpdate
+from quire.protocol.outputs import REFUSED, FinishReason, SequenceUpdate
 from quire.protocol.request import TensorRef
 from quire.protocol.step import PositionLogprobs
 
@@ -91,3 +91,8 @@ def make_update(
         queued_s=request.queued_s,
         scheduled_s=request.scheduled_s,
     )
+
+
+def refused(updates: list[SequenceUpdate], is_refused: bool) -> list[SequenceUpdate]:
+    """The ends of a request, marked as its own fault if that is so."""
+    return [replace(one, stop_reason=REFUSED) for one in updates] if is_refused else updates

@@ -19,6 +19,7 @@ from quire.engine.scheduler.results import (
     late_logprobs,
     make_update,
     pooled_update,
+    refused,
     stop_of,
     unsent_logprobs,
 )
@@ -387,7 +388,7 @@ class Scheduler:
         if error is None and not row.nonfinite and num_given != sampled:
             error = f"the step gave {num_given} tokens where {int(sampled)} was due"
         if error is not None or row.nonfinite:
-            return self._take_trouble(sequence, start, error)
+            return self._take_trouble(sequence, start, error, row.is_refused)
         request = sequence.request
         if request.pools and row.pooled is not None:
             self._places.finish(sequence)
@@ -414,7 +415,7 @@ class Scheduler:
         return [make_update(sequence, row.token_ids, row.logprobs, prompt_logprobs, stop)]
 
     def _take_trouble(
-        self, sequence: Sequence, start: int, error: str | None
+        self, sequence: Sequence, start: int, error: str | None, is_refused: bool
     ) -> list[SequenceUpdate]:
         """A row's error ends its request. Logits that are not finite start it over once, uncached.
 
@@ -427,7 +428,7 @@ class Scheduler:
                 "check the prompt and the weights, or try --dtype float32"
             )
         if error is not None:
-            return self._end_request(sequence.request, "error", error)
+            return refused(self._end_request(sequence.request, "error", error), is_refused)
         sequence.num_nonfinite += 1
         sequence.reads_cache = False
         self._places.strip(sequence.request)
