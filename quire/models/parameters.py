@@ -231,7 +231,9 @@ def _short_conv(table: dict[str, Parameter], prefix: str, spec: ShortConv, width
     if spec.bias:
         table[f"{prefix}.in.bias"] = Parameter(((spec.width,),) * 3, group)
         table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
-    _convolution(table, f"{prefix}.conv", spec.width, spec.kernel, spec.bias)
+    table[f"{prefix}.conv.weight"] = Parameter(((spec.width, spec.kernel),), "state")
+    if spec.bias:
+        table[f"{prefix}.conv.bias"] = Parameter(((spec.width,),), "state")
 
 
 def _delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, width: int) -> None:
