@@ -130,6 +130,11 @@ class LoadConfig:
         None, "folder that hub downloads are kept in; default: the hub library's cache"
     )
     use_tqdm_on_load: bool = setting(True, "show a progress bar while weights load")
+    packed_weights_gib: float = setting(
+        0.0,
+        "GiB of disk in QUIRE_CACHE_DIR that keep weights as the kernels want them, so that later starts "
+        "neither round nor pack them; 0 keeps none",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,11 +52,15 @@ class Embedding:
         if head is None:
             self._packed = provider.pack(read_to_pack(weights, name, self._rows))  # type: ignore[attr-defined]
             return
-        weight = read_to_pack(weights, name, self._rows, head.product)
-        tied = getattr(weights, "tied", None)
-        head.pack(weight if tied is None else tied(weight))
+        weight = None
+        if not head.take_packed(weights):
+            weight = read_to_pack(weights, name, self._rows, head.product)
+            tied = getattr(weights, "tied", None)
+            head.pack(weight if tied is None else tied(weight))
+            head.keep_packed(weights)
         self._packed = provider.share(head.packed)  # type: ignore[attr-defined]
         if self._packed is None:
+            weight = read_to_pack(weights, name, self._rows) if weight is None else weight
             self._packed = provider.pack(weight)  # type: ignore[attr-defined]
 
     def __call__(self, ctx: ForwardContext) -> torch.Tensor:

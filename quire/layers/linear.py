@@ -35,6 +35,26 @@ def read_to_pack(
     return weights(name)
 
 
+def packed_before(
+    weights: Callable[[str], torch.Tensor], name: str, product: Bound, room: Callable[[], object]
+) -> object | None:
+    """What a source keeps packed under a name, in the room that a provider makes; None if it is not there."""
+    kept, provider = getattr(weights, "kept", None), product.provider
+    if kept is None or not hasattr(provider, "parts") or not kept.has(name):
+        return None
+    packed = room()
+    return packed if kept.fill(name, provider.parts(packed)) else None
+
+
+def keep_packed(
+    weights: Callable[[str], torch.Tensor], name: str, product: Bound, packed: object
+) -> None:
+    """Lets a source keep what was packed under a name, if it keeps such things."""
+    kept, provider = getattr(weights, "kept", None), product.provider
+    if kept is not None and hasattr(provider, "parts"):
+        kept.add(name, provider.parts(packed))
+
+
 class Linear:
     """x [T, K] to x @ weight.T + bias [T, N]; several projections of one input are stacked along N.
 
@@ -57,6 +77,8 @@ class Linear:
     ) -> None:
         self.name = name
         self.out_size = out_size
+        self._in_size = in_size
+        self._dtype = dtype
         self._bias = bias
         self._format = format.of(f"{name}.weight")
         self.product = table.bind(
@@ -66,8 +88,28 @@ class Linear:
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters; only what the provider made of them is kept."""
+        if self.take_packed(weights):
+            return
         weight = read_to_pack(weights, f"{self.name}.weight", self.product)
         self.pack(weight, weights(f"{self.name}.bias") if self._bias else None)
+        self.keep_packed(weights)
+
+    def take_packed(self, weights: Callable[[str], torch.Tensor]) -> bool:
+        """Takes what its source keeps packed since an earlier start; False where that is nothing."""
+
+        def room() -> object:
+            bias = weights(f"{self.name}.bias") if self._bias else None
+            sizes = (self.out_size, self._in_size, self._dtype, self._format)
+            return self.product.provider.room(*sizes, bias)  # type: ignore[attr-defined]
+
+        packed = packed_before(weights, self.name, self.product, room)
+        if packed is not None:
+            self.packed = packed
+        return packed is not None
+
+    def keep_packed(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Lets its source keep what was packed."""
+        keep_packed(weights, self.name, self.product, self.packed)
 
     def pack(
         self, weight: torch.Tensor | QuantizedWeight, bias: torch.Tensor | None = None

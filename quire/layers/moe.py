@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from quire.layers.dtypes import dtype_name
-from quire.layers.linear import Linear, read_to_pack, stored_as
+from quire.layers.linear import Linear, keep_packed, packed_before, read_to_pack, stored_as
 from quire.layers.mlp import GatedMlp
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, ADD_GATED, TO_FLOAT32
@@ -107,16 +107,25 @@ class Experts:
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the experts one after the other."""
         provider = self._run.provider
-        room = provider.room(  # type: ignore[attr-defined]
-            self._sizes, dtype=self._dtype, format=self._format.name, bias=self._bias
-        )
-        for number in range(self._sizes.num_experts):
-            gate_up, gate_up_bias = self._read(weights, f"{number}.gate_up")
-            # What was borrowed is good until the next is asked for.
-            gate_up = gate_up.clone() if isinstance(gate_up, torch.Tensor) else gate_up
-            down, down_bias = self._read(weights, f"{number}.down")
-            provider.put(room, number, gate_up, down, gate_up_bias, down_bias)  # type: ignore[attr-defined]
-        self._packed = room
+        name = f"{self._name}.experts"
+
+        def room() -> object:
+            return provider.room(  # type: ignore[attr-defined]
+                self._sizes, dtype=self._dtype, format=self._format.name, bias=self._bias
+            )
+
+        packed = None if self._bias else packed_before(weights, name, self._run, room)
+        if packed is None:
+            packed = room()
+            for number in range(self._sizes.num_experts):
+                gate_up, gate_up_bias = self._read(weights, f"{number}.gate_up")
+                # What was borrowed is good until the next is asked for.
+                gate_up = gate_up.clone() if isinstance(gate_up, torch.Tensor) else gate_up
+                down, down_bias = self._read(weights, f"{number}.down")
+                provider.put(packed, number, gate_up, down, gate_up_bias, down_bias)  # type: ignore[attr-defined]
+            if not self._bias:
+                keep_packed(weights, name, self._run, packed)
+        self._packed = packed
 
     def _read(
         self, weights: Callable[[str], torch.Tensor], part: str

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from quire import __version__
 from quire.hardware.allocator import give_back
 from quire.layers import rope as rope_tables
 from quire.layers.embedding import AddedRows, Embedding, Head
@@ -22,6 +23,7 @@ from quire.models.build_mixers import MixerParts, Tables, make_mixer
 from quire.models.decoder import AnyDecoder, Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.foreign.decoder import ForeignDecoder
+from quire.models.loading.packed import Keeping
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, weight_map_of
@@ -56,6 +58,7 @@ def build_decoder(
     max_model_len: int,
     scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
+    packed_weights: tuple[Path, int] | None = None,
 ) -> AnyDecoder:
     """The model of a description with its weights.
 
@@ -64,6 +67,7 @@ def build_decoder(
     max_model_len  longest sequence in tokens; position tables and dynamic scaling follow it.
     scheme         what is made of the weights as they are read, one at a time.
     cache_format   how keys and values are kept, a key of `ops.formats.CACHE_FORMATS`.
+    packed_weights  the folder that keeps packed weights from one start to the next, and its bytes; CPU only.
     Raises ModelLoadError if the weights are not those that the description implies.
     """
     return build_from_spec(
@@ -79,6 +83,7 @@ def build_decoder(
         scheme=scheme,
         cache_format=cache_format,
         config=description.hf_config,
+        packed_weights=packed_weights,
     )
 
 
@@ -96,6 +101,7 @@ def build_from_spec(
     scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
     config: Mapping[str, Any] = MappingProxyType({}),
+    packed_weights: tuple[Path, int] | None = None,
 ) -> AnyDecoder:
     """`build_decoder` for a description and a weight map that need not be in the registry."""
     spec = spec.for_length(max_model_len)
@@ -115,6 +121,10 @@ def build_from_spec(
     if load_format == "dummy":
         decoder.load(DummySource(spec, dtype=dtype, device=device))
     else:
+        keeping = None
+        if packed_weights is not None and device.type == "cpu":
+            about = repr((__version__, config.get("architectures"), spec, dtype, scheme))
+            keeping = Keeping(*packed_weights, about)
         with checkpoint_source(
             folder,
             weight_map,
@@ -124,6 +134,7 @@ def build_from_spec(
             progress=progress,
             config=config,
             formats=scheme.layers if isinstance(scheme, CheckpointScheme) else PLAIN,
+            keeping=keeping,
         ) as weights:
             decoder.load(weights)
     give_back()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from quire.config.env import cache_dir
 from quire.config.schema import Settings
 from quire.hardware.threads import set_threads
 from quire.models.build import build_decoder
@@ -64,6 +65,7 @@ class Worker:
             device=device.type, overrides=parallel.kernel_overrides, fast_math=parallel.fast_math
         )
         on_phase("loading weights", 0)
+        kept_bytes = int(settings.load.packed_weights_gib * 2**30)
         decoder = build_decoder(
             description,
             self.table,
@@ -76,6 +78,7 @@ class Worker:
                 model.quantization, description.quantization, description.formats, device.type
             ),
             cache_format="plain" if cache_dtype == model.dtype else cache_dtype,
+            packed_weights=(cache_dir() / "packed", kept_bytes) if kept_bytes else None,
         )
         on_phase("allocating the KV cache", 100)
         memory = CacheMemory(layout=layout, decoder=decoder, device=device, table=self.table)

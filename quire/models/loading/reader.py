@@ -20,6 +20,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from quire.models.loading.checkpoint import Checkpoint, read_checkpoint
 from quire.models.loading.files import OpenedFile, opened
+from quire.models.loading.packed import Keeping, KeptWeights
 from quire.models.names import Piece, WeightMap, match
 from quire.models.parameters import Parameter, parameters
 from quire.models.spec import DecoderSpec
@@ -68,12 +69,14 @@ def checkpoint_source(
     progress: bool,
     config: Mapping[str, Any] = MappingProxyType({}),
     formats: Formats = PLAIN,
+    keeping: Keeping | None = None,
 ) -> Iterator[WeightSource]:
     """A source that reads the folder's files; at most one parameter is held at a time.
 
     Matrices and biases come in `dtype`, norm weights in float32 (exact, and 1 + w is not rounded); those
     that `formats` names come in their format.
     config  the folder's config.json, for what it says of quantized weights.
+    keeping  where packed weights are kept from one start to the next; the source then has them as `kept`.
     Raises ModelLoadError as `models.names.match` does, and if a file cannot be read.
     """
     checkpoint = read_checkpoint(folder, config)
@@ -88,7 +91,17 @@ def checkpoint_source(
         for path in sorted({header.path for header in checkpoint.files.values()}):
             files[path] = stack.enter_context(opened(path))
 
-        yield _Checkpoint(plan, table, checkpoint, files, bar, dtype, device, formats)
+        source = _Checkpoint(plan, table, checkpoint, files, bar, dtype, device, formats)
+        if keeping is None:
+            yield source
+            return
+        source.kept = KeptWeights(keeping.path(files), keeping.limit)
+        is_whole = False
+        try:
+            yield source
+            is_whole = True
+        finally:
+            source.kept.close(is_whole=is_whole)
 
 
 class _Checkpoint:
@@ -114,6 +127,7 @@ class _Checkpoint:
         self._dtype = dtype
         self._device = device
         self._staging = Staging()
+        self.kept: KeptWeights | None = None
 
     def __call__(self, name: str) -> torch.Tensor:
         """The parameter in memory of its own; as a QuantizedWeight if it has a format."""

@@ -15,6 +15,7 @@ from quire.ops.cpu.library import native
 from quire.ops.cpu.memory import allocate
 from quire.ops.cpu.quantized import PackedQuantized
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
+from quire.ops.formats import PLAIN, Format
 from quire.ops.quantized import QuantizedWeight
 from quire.ops.registry import Provider, Signature, register
 
@@ -54,30 +55,47 @@ class LinearCpu(Provider):
         if weight.stride(1) != 1:
             weight = weight.contiguous()
         num_columns, depth = weight.shape
-        blocks, room = -(-num_columns // _COLUMNS), -(-depth // _DEPTH) * _DEPTH
-        data = allocate(blocks * _COLUMNS * room * weight.dtype.itemsize)
-        dtype = DTYPES[str(weight.dtype).removeprefix("torch.")]
-        bias = None if bias is None else bias.to(torch.float32).contiguous()
+        packed = self.room(num_columns, depth, weight.dtype, PLAIN, bias)
         native().run(
             NUMBERS["pack_linear"],
             STRUCTS["pack_linear"](
                 weight=weight.data_ptr(),
-                out=data.data_ptr(),
+                out=packed.data.data_ptr(),
                 N=num_columns,
                 K=depth,
                 stride=weight.stride(0),
-                dtype=dtype,
+                dtype=DTYPES[str(weight.dtype).removeprefix("torch.")],
                 format=0,
             ),
         )
+        return packed
+
+    def room(
+        self,
+        num_columns: int,
+        depth: int,
+        dtype: torch.dtype,
+        format: Format,
+        bias: torch.Tensor | None,
+    ) -> PackedLinear | PackedQuantized:
+        """Room for a packed weight [N, K] that multiplies rows of `dtype`; its data are to be filled."""
+        if format.bits is not None:
+            return quantized.room(num_columns, depth, dtype, format, bias)
+        blocks, deep = -(-num_columns // _COLUMNS), -(-depth // _DEPTH) * _DEPTH
+        data = allocate(blocks * _COLUMNS * deep * dtype.itemsize)
+        bias = None if bias is None else bias.to(torch.float32).contiguous()
         args = _LinearArgs(
             weight=data.data_ptr(),
             bias=None if bias is None else bias.data_ptr(),
             N=num_columns,
             K=depth,
-            dtype=dtype,
+            dtype=DTYPES[str(dtype).removeprefix("torch.")],
         )
         return PackedLinear(num_columns, data, bias, args)
+
+    def parts(self, packed: PackedLinear | PackedQuantized) -> list[torch.Tensor]:
+        """What a packed weight is made of, uint8 [n] each: filled with the same, room is the same weight."""
+        return [packed.data]
 
     def native(
         self,

@@ -148,6 +148,10 @@ class ExpertsCpu(Provider):
         )
         return PackedExperts(sizes, stored, dtype, gate_up, down, biases, args)
 
+    def parts(self, packed: PackedExperts) -> list[torch.Tensor]:
+        """What packed weights without biases are made of, uint8 [n] each."""
+        return [packed.gate_up.view(-1), packed.down.view(-1)]
+
     def put(
         self,
         packed: PackedExperts,

@@ -129,17 +129,28 @@ def _pack_super(
 
 def pack(weight: QuantizedWeight, bias: torch.Tensor | None) -> PackedQuantized:
     """A weight [N, K] for the kernels; bias [N] is kept in float32."""
-    stored = weight.format
     num_columns, depth = weight.codes.shape
-    data = allocate(stored.num_bytes(num_columns, depth, weight.dtype.itemsize))
-    pack_into(data, weight)
+    packed = room(num_columns, depth, weight.dtype, weight.format, bias)
+    pack_into(packed.data, weight)
+    return packed
+
+
+def room(
+    num_columns: int,
+    depth: int,
+    dtype: torch.dtype,
+    stored: Format,
+    bias: torch.Tensor | None,
+) -> PackedQuantized:
+    """Room for a weight [N, K] that multiplies rows of `dtype`; its data are to be filled."""
+    data = allocate(stored.num_bytes(num_columns, depth, dtype.itemsize))
     bias = None if bias is None else bias.to(torch.float32).contiguous()
     args = Args(
         weight=data.data_ptr(),
         bias=None if bias is None else bias.data_ptr(),
         N=num_columns,
         K=depth,
-        dtype=DTYPES[str(weight.dtype).removeprefix("torch.")],
+        dtype=DTYPES[str(dtype).removeprefix("torch.")],
         format=code_of(stored),
         group=stored.group,
     )
