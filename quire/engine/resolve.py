@@ -232,9 +232,6 @@ def _choose(
     device = device_of(parallel.device, machine, note)
     max_model_len = longest_of(settings.model.max_model_len, description, note)
     block_size = block_size_of(cache.block_size, device, note)
-    kept = settings.load.packed_weights_gib
-    if not 0.0 <= kept < float("inf"):
-        raise SettingsError(f"packed_weights_gib is {kept}; it must be a number from 0 on")
     cache_dtype = cache_storage(cache.kv_cache_dtype, dtype=dtype, device=device)
     note("kv_cache_dtype", cache_dtype, "the model's" if cache_dtype == dtype else "given")
     max_num_seqs = _positive("max_num_seqs", scheduler.max_num_seqs) or _DEFAULT_MAX_NUM_SEQS

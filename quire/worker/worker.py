@@ -17,6 +17,7 @@ from quire.models.build import build_decoder
 from quire.models.decoder import AnyDecoder
 from quire.models.footprint import arena_bytes, native_rooms, step_sizes
 from quire.models.heads import PoolingHead
+from quire.models.loading.packed import bytes_kept
 from quire.models.registry import ModelDescription
 from quire.ops.arena import Arena
 from quire.ops.cpu.memory import reserve
@@ -65,7 +66,7 @@ class Worker:
             device=device.type, overrides=parallel.kernel_overrides, fast_math=parallel.fast_math
         )
         on_phase("loading weights", 0)
-        kept_bytes = int(settings.load.packed_weights_gib * 2**30)
+        kept_bytes = bytes_kept(settings.load.packed_weights_gib)
         decoder = build_decoder(
             description,
             self.table,

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from quire.config.schema import LoadConfig, ModelConfig, Settings
-from quire.engine.resolve import describe_model, resolve
-from quire.hardware.cpu import read_machine
+from quire import LLM
 from quire.models.build import build_decoder
 from quire.models.loading.packed import KeptWeights, checksum
 from quire.models.loading.reader import _Checkpoint
@@ -182,8 +180,5 @@ def test_the_sum_sees_bytes_and_places() -> None:
 
 @pytest.mark.parametrize("size", [-1.0, float("nan"), float("inf")])
 def test_sizes_that_are_none_are_refused(size: float) -> None:
-    settings = Settings(
-        model=ModelConfig(model="quire/models/demo"), load=LoadConfig(packed_weights_gib=size)
-    )
     with pytest.raises(SettingsError, match=r"packed_weights_gib is .* from 0 on"):
-        resolve(settings, describe_model(settings), read_machine())
+        LLM("quire/models/demo", packed_weights_gib=size, max_model_len=64)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from quire.models.build import build_decoder
 from quire.models.loading.reader import checkpoint_source
-from quire.models.registry import ModelDescription, architecture_of, describe
+from quire.models.registry import ModelDescription, describe, weight_map_of
 from quire.ops.linear import LINEAR
 from quire.ops.registry import Table
 from quire.protocol.errors import ModelLoadError
@@ -456,7 +456,7 @@ def test_inputs_of_eight_bits(inputs: str, strategy: str, folder: Path, tmp_path
     }
     more: Any = {"dtype": torch.float32, "device": torch.device("cpu"), "progress": False}
     more |= {"config": ours.hf_config, "formats": ours.formats}
-    with checkpoint_source(folders[0], architecture_of(ours).names, ours.spec, **more) as source:
+    with checkpoint_source(folders[0], weight_map_of(ours), ours.spec, **more) as source:
         for name in ours.formats.by_name:
             layer, _, product = name.removesuffix(".weight").partition(".")[2].partition(".")
             places = [f"layers.{layer}.{part}" for part in products[product]]

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import torch
 
 from quire.ops.cpu.library import library, native
+from quire.protocol.errors import SettingsError
 
 _MAGIC = b"quire packed 1\0\0"
 _HEAD_BYTES = 64  # the magic, where the index stands, its bytes, and 32 bytes of its digest
@@ -171,6 +172,13 @@ class KeptWeights:
         _close(self._file)
         Path(self._temporary).unlink(missing_ok=True)
         self._file, self._index = None, {}
+
+
+def bytes_kept(gib: float) -> int:
+    """The setting in bytes. Raises SettingsError for what is no size."""
+    if not 0.0 <= gib < float("inf"):
+        raise SettingsError(f"packed_weights_gib is {gib}; it must be a number from 0 on")
+    return int(gib * 2**30)
 
 
 def checksum(part: torch.Tensor) -> int:
