@@ -48,6 +48,8 @@ MAX_SEQUENCES = 16_384
 MIN_TEMPERATURE = 0.01
 """Colder than this, logit/T loses the small differences that matter; 0 itself is greedy."""
 MAX_TEMPERATURE = 100.0
+MIN_REPETITION_PENALTY = 1e-6
+"""Logits divided by less could leave the range of float32."""
 MAX_REPETITION_PENALTY = 100.0
 MAX_LOGPROB_TOKEN_IDS = 128
 MAX_TOP_K = 2**31 - 1
@@ -217,7 +219,9 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True, tag="samp
         for name in ("presence_penalty", "frequency_penalty"):
             setattr(self, name, limits(name, number(name, getattr(self, name)), low=-2.0, high=2.0))
         penalty = number("repetition_penalty", self.repetition_penalty)
-        limits("repetition_penalty", penalty, above=0.0, high=MAX_REPETITION_PENALTY)
+        limits(
+            "repetition_penalty", penalty, low=MIN_REPETITION_PENALTY, high=MAX_REPETITION_PENALTY
+        )
         self.repetition_penalty = penalty
         self.temperature = number("temperature", self.temperature)
         limits("temperature", self.temperature, low=0.0, high=MAX_TEMPERATURE)

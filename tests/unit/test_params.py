@@ -24,7 +24,7 @@ REFUSED = [
     ("n", 0), ("n", -1), ("n", 16_385), ("n", 10**9), ("n", 1.5), ("n", "2"), ("n", True),
     ("presence_penalty", 2.01), ("presence_penalty", -2.01), ("presence_penalty", math.nan),
     ("frequency_penalty", 2.01), ("frequency_penalty", math.inf), ("frequency_penalty", "1"),
-    ("repetition_penalty", 0), ("repetition_penalty", -1), ("repetition_penalty", 1e9),
+    ("repetition_penalty", 0), ("repetition_penalty", -1), ("repetition_penalty", 1e9), ("repetition_penalty", 2.3e-308),
     ("repetition_penalty", math.nan),
     ("temperature", -0.1), ("temperature", math.nan), ("temperature", math.inf), ("temperature", "0"),
     ("temperature", 1e9), ("temperature", None), ("temperature", True), ("temperature", 10**400),
