@@ -12,12 +12,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from quire.config import env
 from quire.hardware.threads import bound_waiting
 from tests.checkpoints import FAMILIES
 from tests.e2e.driver import Job, mixed_jobs
-from tests.e2e.matrix import FORMATS, MODELS, Way, matrix, tight_tokens, ways
+from tests.e2e.matrix import FORMATS, MODELS, SETTINGS, Way, matrix, tight_tokens, ways
 
 SHORTEST = 16
 FULL = {"prompts": 200, "longest": 2500, "max_tokens": 64}
@@ -45,7 +46,8 @@ def main(words: list[str] | None = None) -> int:
             path = FAMILIES[family](Path(folder) / model, **fields)
             for number_type in args.formats:
                 title = f"{_isa()} {model} {number_type}"
-                bad += _run(path, jobs, _plan(model, args), title, args, FORMATS[number_type])
+                numbers = FORMATS[number_type] | SETTINGS.get(model, {})
+                bad += _run(path, jobs, _plan(model, args), title, args, numbers)
     print(f"{_isa()}: bad cells {bad}; {time.monotonic() - started:.0f} s", flush=True)
     return 1 if bad else 0
 
@@ -98,7 +100,7 @@ def _run(
     plan: list[Way],
     title: str,
     args: argparse.Namespace,
-    numbers: dict[str, str],
+    numbers: dict[str, Any],
 ) -> int:
     """One model in one number type; the number of cells that differ or prove nothing."""
     longest = args.longest + args.max_tokens

@@ -236,12 +236,73 @@ def mamba2(
     return _write(folder, Mamba2ForCausalLM, made, **options)
 
 
+def qwen3_next(
+    folder: Path,
+    *,
+    seed: int = 0,
+    tie: bool = False,
+    kv_heads: int = 2,
+    layers: int = 3,
+    hidden: int = 64,
+    max_len: int = 4096,
+    dtype: str = "float32",
+    shards: int = 1,
+    deviation: float = 0.2,
+    **config: Any,
+) -> Path:
+    """Qwen3NextForCausalLM: layer 1 attends, the others are gated delta nets; no experts."""
+    from transformers import Qwen3NextConfig, Qwen3NextForCausalLM
+
+    kinds = ["full_attention" if layer == 1 else "linear_attention" for layer in range(layers)]
+    fields = _common(tie, kv_heads, layers, hidden, max_len) | {
+        "layer_types": kinds,
+        "head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "mlp_only_layers": list(range(layers)),
+    }
+    made = Qwen3NextConfig(**(fields | config))
+    options = {"seed": seed, "dtype": dtype, "shards": shards, "deviation": deviation}
+    return _write(folder, Qwen3NextForCausalLM, made, **options)
+
+
+def lfm2(
+    folder: Path,
+    *,
+    seed: int = 0,
+    tie: bool = True,
+    kv_heads: int = 2,
+    layers: int = 3,
+    hidden: int = 64,
+    max_len: int = 4096,
+    dtype: str = "float32",
+    shards: int = 1,
+    deviation: float = 0.2,
+    **config: Any,
+) -> Path:
+    """Lfm2ForCausalLM: layer 1 attends, the others are gated short convolutions."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    fields = _common(tie, kv_heads, layers, hidden, max_len) | {
+        "full_attn_idxs": [1],
+        "norm_eps": EPS,
+    }
+    del fields["rms_norm_eps"]
+    made = Lfm2Config(**(fields | config))
+    options = {"seed": seed, "dtype": dtype, "shards": shards, "deviation": deviation}
+    return _write(folder, Lfm2ForCausalLM, made, **options)
+
+
 FAMILIES: dict[str, Checkpoint] = {
     "llama": llama,
     "qwen3": qwen3,
     "gemma2": gemma2,
     "bamba": bamba,
     "mamba2": mamba2,
+    "qwen3_next": qwen3_next,
+    "lfm2": lfm2,
 }
 
 

@@ -25,11 +25,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "kv8": ("llama", _HEADS | {"kv_heads": 8}),
     "window": ("gemma2", _HEADS | {"kv_heads": 4, "window": 300}),
     "states": ("bamba", {"deviation": 0.1}),
+    "deltas": ("qwen3_next", {"deviation": 0.1}),
+    "short": ("lfm2", {"deviation": 0.1}),
 }
 """Family and keywords of `tests.checkpoints`: two layers of 8 heads of 64, by what tells them apart; and a
-small hybrid of attention and recurrent states."""
+small hybrids of attention and recurrent states: state spaces, delta nets, short convolutions."""
 
-SETTINGS: dict[str, dict[str, Any]] = {"states": {"mamba_block_size": 32}}
+HYBRIDS = ("states", "deltas", "short")
+
+SETTINGS: dict[str, dict[str, Any]] = {name: {"mamba_block_size": 32} for name in HYBRIDS}
 """Settings of all ways for a model: states often enough that these prompts find some."""
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -52,7 +56,7 @@ def tight_tokens(model: str, longest: int) -> int:
 
     Layers with a window hold blocks of their own beside those of full attention, and so do states.
     """
-    return longest * {"window": 10, "states": 28}.get(model, 5) // 4 + 32
+    return longest * {"window": 10, "states": 28, "deltas": 28, "short": 8}.get(model, 5) // 4 + 32
 
 
 @dataclass(frozen=True)

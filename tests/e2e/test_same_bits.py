@@ -23,6 +23,8 @@ CASES = [
     ("kv1", "int8"),
     ("window", "int4"),
     ("states", "float32"),
+    ("deltas", "float32"),
+    ("short", "bfloat16"),
 ]
 LONGEST, MAX_TOKENS = 200, 20
 
