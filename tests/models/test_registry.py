@@ -166,7 +166,7 @@ def test_context_extension_by_override(tmp_path: Path) -> None:
         (llama(num_hidden_layers=10**9), "num_hidden_layers is 1000000000; .* to 10000"),
         (llama(vocab_size=2.5), "vocab_size is 2.5; it must be a whole number"),
         (llama(rope_scaling=LINEAR | {"factor": 0}), "rope_scaling.factor is 0.0; .* above zero"),
-        (llama(rope_scaling=LLAMA3 | {"high_freq_factor": 1}), "must be above low_freq_factor"),
+        (llama(rope_scaling=LLAMA3 | {"high_freq_factor": 1}), "must not be below low_freq_factor"),
         (llama(tie_word_embeddings=1), "tie_word_embeddings is 1; it must be true or false"),
         (llama(hidden_act="relu6"), "hidden_act is 'relu6'; it must be one of gelu"),
         (phi3(rope_scaling=longrope(7)), "short_factor is .* it must have 8 numbers"),
