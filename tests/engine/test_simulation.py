@@ -251,8 +251,8 @@ def state_of_last_token_dropped(patch: Patch) -> None:
 def nonfinite_forgiven(patch: Patch) -> None:
     right = Scheduler._take_trouble
 
-    def wrong(self: Scheduler, sequence: Sequence, start: int, error: str | None) -> list[Any]:
-        return right(self, sequence, start, error) if error else []
+    def wrong(self: Scheduler, sequence: Sequence, start: int, error: Any, *rest: Any) -> list[Any]:
+        return right(self, sequence, start, error, *rest) if error else []
 
     patch.setattr(Scheduler, "_take_trouble", wrong)
 

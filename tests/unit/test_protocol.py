@@ -105,6 +105,7 @@ RESULT = StepResult(
             drafts=[1],
             pooled=TENSOR,
             error="why",
+            is_refused=True,
             nonfinite=True,
         )
     ],

@@ -13,9 +13,6 @@ from quire.engine.grammar.backend import GrammarError
 MAX_REPEATS = 10_000
 MAX_NESTING = 200
 
-_ESCAPED = re.compile(
-    r"\\.|\[\^?\]?(?:[^\]\\]|\\.)*\]", re.DOTALL
-)  # an escape, or a class of letters
 _ENDLESS = r"(?:[*+]|\{[0-9]+,\})"
 # (a+)+ with any one thing for a; (a|a)* with any letters for a. Nothing in them repeats in the regex's own search.
 _NESTED = re.compile(
@@ -40,13 +37,41 @@ def check_regex(text: str) -> str:
                     f"{MAX_REPEATS}"
                 )
     check_nesting(text, "regex")
-    nested = _NESTED.search(_ESCAPED.sub("e", text))
+    nested = _NESTED.search(_without_classes(text))
     if nested is not None:
         raise GrammarError(
             f"the regex is too complex: {nested.group()[:40]!r} repeats without end what repeats without "
             "end; the limit is one such repeat of the same thing: write a+ for (a+)+"
         )
     return text
+
+
+def _without_classes(text: str) -> str:
+    """A regex with a plain letter for each escape and each class of letters; once through the text."""
+    pieces: list[str] = []
+    at = 0
+    while at < len(text):
+        if text[at] == "\\":
+            pieces.append("e")
+            at += 2
+        elif text[at] == "[":
+            end = _end_of_class(text, at)
+            pieces.append("e" if end <= len(text) else text[at:])
+            at = end
+        else:
+            pieces.append(text[at])
+            at += 1
+    return "".join(pieces)
+
+
+def _end_of_class(text: str, start: int) -> int:
+    """Where the text goes on behind the class of letters at `start`; beyond its end if it is not closed."""
+    at = start + 1
+    at += text.startswith("^", at)
+    at += text.startswith("]", at)
+    while at < len(text) and text[at] != "]":
+        at += 2 if text[at] == "\\" else 1
+    return at + 1
 
 
 def check_nesting(text: str, kind: str) -> None:
