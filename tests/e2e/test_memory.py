@@ -13,7 +13,7 @@ import torch
 from benchmarks.memory import CASES, held, measure, run_server, write_model
 from quire.models import footprint
 from quire.models.registry import describe
-from quire.ops import attention, linear
+from quire.ops import attention_tiles, linear
 from quire.ops.arena import Arena
 from quire.ops.vendor import attention_plan
 from quire.worker import output
@@ -25,8 +25,8 @@ def test_the_ledgers_constants_are_those_of_the_operations() -> None:
     assert footprint.PROMPT_SLICE == output._PROMPT_SLICE
     assert footprint.QUERY_ROWS == attention_plan.QUERY_ROWS
     assert footprint.GROUP_BYTES == attention_plan.GROUP_BYTES
-    assert footprint.TILE_TOKENS == attention.TILE_TOKENS
-    assert footprint.SEGMENT_TOKENS == attention.SEGMENT_TOKENS
+    assert footprint.TILE_TOKENS == attention_tiles.TILE_TOKENS
+    assert footprint.SEGMENT_TOKENS == attention_tiles.SEGMENT_TOKENS
     assert footprint._TILE_ROWS == linear.TILE_ROWS
 
 

@@ -15,6 +15,7 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.models.foreign.program import Step, registers_of
 from quire.models.foreign.rooms import is_view
+from quire.models.foreign.rows import short
 from quire.ops.elementwise import ACT, ACT_MUL, ADD, SCALE
 from quire.ops.embedding import EMBEDDING
 from quire.ops.foreign import TORCH
@@ -188,17 +189,22 @@ class Operations:
 
     def _view(self, step: Step) -> Run:
         function, outs = _function(step.op), step.outs
+        is_shape = short(step) in ("view", "_unsafe_view")
 
         def run(values: Values, num_tokens: int, ctx: ForwardContext, room: Room) -> None:
             args = self._filled(step.args, values, num_tokens)
-            try:
-                made = function(*args)
-            except RuntimeError:  # memory in another order than in the pass that was followed
-                made = args[0].reshape(args[1])
+            made = self._viewed(args[0], args[1], ctx) if is_shape else function(*args)
             for number, tensor in zip(outs, made if len(outs) > 1 else [made], strict=True):
                 values[number] = tensor
 
         return run
+
+    def _viewed(self, x: torch.Tensor, shape: list[int], ctx: ForwardContext) -> torch.Tensor:
+        """x in another shape, copied if its memory lies in another order than in the pass that was followed."""
+        try:
+            return x.view(shape)
+        except RuntimeError:
+            return self._fresh(x, ctx).view(shape)
 
     def _both(self, step: Step, bound: Bound) -> Run:
         """Of two tensors of one shape; other pairs go to torch."""
@@ -253,10 +259,7 @@ class Operations:
             keys = self._filled(step.kwargs, values, num_tokens)
             made = [room(number) for number in outs]
             values.update(zip(outs, made, strict=True))
-            if writer is not None:
-                self._torch(writer, args, keys, out=made[0])
-            else:
-                self._torch(_several(function, made), args, keys, out=made[0])
+            self._torch(writer or _several(function, made), args, keys, out=made[0])
 
         return run
 
@@ -277,23 +280,23 @@ class Operations:
         else:
             self._torch(_copied, (x,), {}, out=out)
 
+    def _fresh(self, x: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """A copy of x in the arena, rows in order; the copy is an operation, which a recorded step repeats."""
+        room = ctx.arena.take(tuple(x.shape), x.dtype)
+        self._put(x, room)
+        return room
+
     def _rows(self, x: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """x [..., K] as [rows, K], copied to the arena if its memory does not allow that."""
         plane = _plane(x)
         if plane is not None:
             return plane if plane.shape[-1] == x.shape[-1] else x.view(-1, x.shape[-1])
-        room = ctx.arena.take(tuple(x.shape), x.dtype)
-        self._put(x, room)
-        return room.view(-1, x.shape[-1])
+        return self._fresh(x, ctx).view(-1, x.shape[-1])
 
     def _heads(self, x: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """x [1, H, T, D] as [T, H, D] with neighbours in a head."""
         heads = x[0].transpose(0, 1)
-        if heads.stride(-1) == 1:
-            return heads
-        room = ctx.arena.take(tuple(heads.shape), x.dtype)
-        self._put(heads, room)
-        return room
+        return heads if heads.stride(-1) == 1 else self._fresh(heads, ctx)
 
     def _filled(self, value: Any, values: Values, num_tokens: int) -> Any:
         """Arguments with what their placeholders stand for."""

@@ -6,6 +6,7 @@ A norm, an activation or a turn by positions is ours if both give the same for r
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from quire.models.foreign.evaluate import evaluate
 from quire.models.foreign.trace import CannotRunError, Recording, Ref, for_real
 from quire.ops.elementwise import ACTIVATIONS
 from quire.ops.rope import rope
+
+logger = logging.getLogger(__name__)
 
 _EXACT = 2e-5  # of numbers near one in float32
 
@@ -126,7 +129,8 @@ def _is_norm(module: nn.Module, kind: str, add_one: bool, eps: float, width: int
         x = torch.randn(1, 3, width) * scale + 0.3 * scale
         try:
             given = module(x)
-        except Exception:
+        except Exception as error:  # what was tried may want other arguments
+            logger.debug("%r is not tried as a norm: %s", module, error)
             return False
         centred = x - x.mean(-1, keepdim=True) if kind == "layer" else x
         wanted = centred * torch.rsqrt(centred.pow(2).mean(-1, keepdim=True) + eps)
@@ -149,7 +153,8 @@ def _activation(module: nn.Module) -> str | None:
     x = torch.linspace(-8.0, 8.0, 401)
     try:
         given = module(x)
-    except Exception:
+    except Exception as error:  # what was tried may want other arguments
+        logger.debug("%r is not tried as an activation: %s", module, error)
         return None
     if not isinstance(given, torch.Tensor) or given.shape != x.shape:
         return None
@@ -320,7 +325,8 @@ class _Turn:
             x = torch.randn(shape)
             try:
                 turned = self._original(x.clone(), x.clone(), c, s, *rest)[0]
-            except Exception:
+            except Exception as error:  # what was tried may want other arguments
+                logger.debug("%r is not tried as a turn: %s", self._original, error)
                 return None
             token_axis = list(q.shape).index(cos.shape[1], 1)
             heads = x[0].transpose(0, token_axis - 1)  # [8, H, D]

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from quire.models.foreign.fuse import fused
 from quire.models.foreign.program import Program, Step, inputs_of
-from quire.models.foreign.rows import short
+from quire.models.foreign.rows import VIEWS, short
 
 _SIZING_TOKENS = 64
 """For so many tokens pieces of memory are compared."""
@@ -103,29 +103,6 @@ def settled(steps: Iterable[Step], constants: Iterable[int]) -> set[int]:
 def is_view(step: Step) -> bool:
     """Whether a step of torch only looks at memory in another way."""
     return short(step) in VIEWS
-
-
-VIEWS = frozenset(
-    [
-        "view",
-        "_unsafe_view",
-        "transpose",
-        "t",
-        "permute",
-        "unsqueeze",
-        "squeeze",
-        "expand",
-        "slice",
-        "select",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "alias",
-        "detach",
-        "unflatten",
-        "lift_fresh",
-    ]
-)
 
 
 def _rooms(

@@ -7,27 +7,15 @@ from __future__ import annotations
 
 from quire.models.foreign.program import Register, Step, registers_of
 
-_VIEWS = [
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "transpose",
-    "t",
-    "permute",
-    "unsqueeze",
-    "squeeze",
-    "expand",
-    "slice",
-    "select",
-    "split",
-    "split_with_sizes",
-    "unbind",
-    "alias",
-    "detach",
-    "unflatten",
-    "flatten",
-    "lift_fresh",
-]
+VIEWS = frozenset(
+    (
+        "view", "_unsafe_view", "transpose", "t", "permute", "unsqueeze", "squeeze", "expand", "slice",
+        "select", "split", "split_with_sizes", "unbind", "alias", "detach", "unflatten", "lift_fresh",
+    )
+)  # fmt: skip
+"""Operations of torch that only look at memory in another way."""
+
+_RESHAPED = VIEWS | {"reshape", "flatten"}
 _EXACT = [
     "add",
     "sub",
@@ -160,7 +148,7 @@ def complaint(step: Step, registers: list[Register]) -> str | None:
         if any(one.token_axis is not None for one in outs) and name not in _FILLS:
             return f"{step.op} counts tokens without their positions" if name == "arange" else None
         return None
-    if name in _VIEWS or name in ("cat", "stack", "gather") or name in _ALONG:
+    if name in _RESHAPED or name in ("cat", "stack", "gather") or name in _ALONG:
         return _along(step, name, inputs, outs)
     if name in _PRODUCTS:
         first, second = inputs[-2], inputs[-1]
@@ -200,7 +188,7 @@ def _along(step: Step, name: str, inputs: list[Register], outs: list[Register]) 
         dim = _dim(step, 1, 0)
         if name == "stack":
             return None  # an axis of its own
-    elif name in _VIEWS:
+    elif name in _RESHAPED:
         return None
     else:
         last = -1 if name in ("topk", "sort") else None

@@ -7,6 +7,7 @@ activations are contiguous float32.
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 
@@ -89,6 +90,34 @@ class CausalConvCpu(RowProvider):
         return out
 
 
+def _scan_fields(
+    x: torch.Tensor,
+    write: torch.Tensor,
+    read: torch.Tensor,
+    steps: torch.Tensor,
+    step_bias: torch.Tensor,
+    decay: torch.Tensor,
+    skip: torch.Tensor,
+    out: torch.Tensor,
+) -> dict[str, Any]:
+    """What both scans are told of their tensors."""
+    rows = {
+        "x": ("x", x),
+        "b": ("write", write),
+        "c": ("read", read),
+        "steps": ("steps", steps),
+        "out": ("out", out),
+    }
+    return {
+        **{field: tensor.data_ptr() for field, (_, tensor) in rows.items()},
+        **{f"{field}_stride": _rows(name, tensor) for field, (name, tensor) in rows.items()},
+        "step_bias": floats(step_bias),
+        "decay": floats(decay),
+        "skip": floats(skip),
+        "dtype": CODES[x.dtype],
+    }
+
+
 @register
 class SsdScanCpu(RowProvider):
     op = "ssd_scan"
@@ -110,26 +139,13 @@ class SsdScanCpu(RowProvider):
     ) -> tuple[int, ctypes.Structure]:
         """The call that `run` makes; it may be repeated after the plan was filled again."""
         return _SSD, _Ssd(
-            x=x.data_ptr(),
-            b=write.data_ptr(),
-            c=read.data_ptr(),
-            steps=steps.data_ptr(),
-            step_bias=floats(step_bias),
-            decay=floats(decay),
-            skip=floats(skip),
-            out=out.data_ptr(),
-            x_stride=_rows("x", x),
-            b_stride=_rows("write", write),
-            c_stride=_rows("read", read),
-            steps_stride=_rows("steps", steps),
-            out_stride=_rows("out", out),
+            **_scan_fields(x, write, read, steps, step_bias, decay, skip, out),
             H=x.shape[1],
             P=x.shape[2],
             N=write.shape[2],
             G=write.shape[1],
             least=limits[0],
             most=limits[1],
-            dtype=CODES[x.dtype],
             **state_fields(states, plan),
         )
 
@@ -176,22 +192,9 @@ class SelectiveScanCpu(RowProvider):
     ) -> tuple[int, ctypes.Structure]:
         """The call that `run` makes; it may be repeated after the plan was filled again."""
         return _SELECTIVE, _Selective(
-            x=x.data_ptr(),
-            b=write.data_ptr(),
-            c=read.data_ptr(),
-            steps=steps.data_ptr(),
-            step_bias=floats(step_bias),
-            decay=floats(decay),
-            skip=floats(skip),
-            out=out.data_ptr(),
-            x_stride=_rows("x", x),
-            b_stride=_rows("write", write),
-            c_stride=_rows("read", read),
-            steps_stride=_rows("steps", steps),
-            out_stride=_rows("out", out),
+            **_scan_fields(x, write, read, steps, step_bias, decay, skip, out),
             D=x.shape[1],
             N=write.shape[1],
-            dtype=CODES[x.dtype],
             **state_fields(states, plan),
         )
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import torch
 
 from quire.ops.attention import (
-    LOWEST,
-    TILE_TOKENS,
     AttentionStep,
     PagedAttentionBase,
     PlainCache,
     check_heads,
     check_window,
 )
+from quire.ops.attention_tiles import LOWEST, TILE_TOKENS
 from quire.ops.registry import Signature, register
 from quire.ops.vendor.attention_plan import Group, Heads, TorchPlan
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quire.ops.attention import SEGMENT_TOKENS, TILE_TOKENS, AttentionStep
+from quire.ops.attention import AttentionStep
+from quire.ops.attention_tiles import SEGMENT_TOKENS, TILE_TOKENS
 
 QUERY_ROWS = 32
 """Rows of one product: queries times query heads per kv head. A row of a product of 64 costs 25% less

@@ -122,8 +122,10 @@ def _settings_of(stem: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     for name, one in (settings.get("extra_config") or {}).items():
         try:
             is_meant = name == stem or re.fullmatch(name, stem) is not None
-        except re.error:
-            is_meant = False
+        except re.error as error:
+            raise ValueError(
+                f"quantization_config.extra_config: {name!r} is neither a layer nor an expression ({error})"
+            ) from None
         if is_meant and isinstance(one, dict):
             return {key: value for key, value in one.items() if value is not None}
     return {}
