@@ -97,6 +97,7 @@ def main() -> int:
     """Prints a line every ten rounds, and the sums at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--first", type=int, default=0, help="number of the first body")
     parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--width", type=int, default=64, help="requests at a time")
@@ -125,7 +126,7 @@ def _run(server: Server, source: Source, args: argparse.Namespace, runner: async
     begun_s = time.monotonic()
     end_s = begun_s + 60 * args.minutes if args.minutes else float("inf")
     printed = 0
-    for first in range(0, args.count, args.round):
+    for first in range(args.first, args.count, args.round):
         if time.monotonic() > end_s:
             break
         numbers = range(first, min(first + args.round, args.count))
@@ -134,7 +135,7 @@ def _run(server: Server, source: Source, args: argparse.Namespace, runner: async
         try:
             alive.check(most_growth=_MOST_GROWTH)
         except AssertionError as error:
-            print(f"not alive after body {numbers[-1]}: {error}\n{server.log()[-5000:]}")
+            print(f"not alive after body {numbers[-1]}: {error!r}\n{server.log()[-5000:]}")
             _say(tally, memory, begun_s)
             return 1
         memory.now = alive.memory_bytes()

@@ -59,7 +59,7 @@ class RequestWatch:
     """Follows one request through its DELTA outputs; exactly one of the three ends counts.
 
     Call `take` for each output, then `close`: a request that is closed before its last output was
-    aborted, or failed if `close` is told so. One that the engine never got is not closed.
+    aborted, or failed if `close` is told so.
     """
 
     def __init__(self, metrics: Metrics | None, *, n: int, max_tokens: int | None) -> None:
@@ -174,11 +174,16 @@ class RequestWatch:
         ):
             metrics.observe(name, max(0.0, last - first))
 
-    def close(self, *, failed: bool = False) -> None:
-        """Ends the account; does nothing if the last output has come."""
+    def close(self, *, failed: bool = False, refused: bool = False) -> None:
+        """Ends the account; does nothing if the last output has come.
+
+        failed   it ended with an error. refused: with one that is the client's fault, which is a failure too
+                 if outputs had come, and no request at all if none had.
+        """
         metrics = self._metrics
-        if metrics is None or self._ended:
+        if metrics is None or self._ended or (refused and not self._accepted):
             return
+        failed = failed or refused
         self._accept(metrics)
         for index in sorted(self._open):
             self._end_choice(metrics, index, "error" if failed else "abort")

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from quire.metrics.engine_stats import RequestWatch
 from quire.protocol.errors import InvalidRequestError, OutOfCapacityError
 from quire.protocol.params import SamplingParams
 from quire.protocol.results import RequestOutput
@@ -124,12 +123,7 @@ async def _one(state: ServerState, llm: Face, place: int, job: Job) -> Outputs:
         failed = True
         raise
     finally:
-        _close(watch, failed=failed, refused=refused)
-
-
-def _close(watch: RequestWatch, *, failed: bool, refused: bool) -> None:
-    if not refused:
-        watch.close(failed=failed)
+        watch.close(failed=failed, refused=refused)
 
 
 async def _opened(

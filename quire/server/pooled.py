@@ -200,8 +200,7 @@ async def _one(state: ServerState, llm: Face, job: PoolJob) -> Pooled:
         failed = True
         raise
     finally:
-        if not refused:
-            watch.close(failed=failed)
+        watch.close(failed=failed, refused=refused)
 
 
 def usage_of(state: ServerState, outputs: Sequence[Pooled]) -> Usage:

@@ -172,6 +172,7 @@ ROWS = [
     Row("CVE-2025-48944 braces", CHAT, _tool("{{}}"), param="tools"),
     Row("CVE-2026-105757 empty grammar", COMPLETIONS, _constraint(grammar=""), param=_FORM),
     Row("CVE-2026-55574", COMPLETIONS, _constraint(regex="(a+)+$"), (200, 400)),
+    Row("CVE-2026-55574 while it runs", COMPLETIONS, _constraint(regex="[^x]*" * 400)),
     Row("CVE-2026-73556", COMPLETIONS, _constraint(regex="(a{1,100000}){1,100000}"), (200, 400)),
     Row("CVE-2026-25048 itself", COMPLETIONS, _constraint(grammar="root ::= root"), param=_FORM),
     Row("CVE-2025-58446 large", COMPLETIONS, _constraint(grammar="root ::= " + '"a" ' * 70_000), (200, 400)),
