@@ -27,7 +27,8 @@ An architecture is what `architectures` in config.json names. Each of them is a 
 at every position within 1e-4 (2e-4 with latent attention and where scores are not divided) on tiny models with odd
 values in every field, and on the published files below with their sizes shrunk; thirty-two greedy tokens through the
 whole engine; the same bits in chunks as at once. Encoders, which are the family `bert`, have tests of their own.
-{confirmed} of the {published} published files were compared with copies elsewhere (`tests/models/sources.json`).
+{confirmed} of the {published} published files agree with a copy elsewhere, which `tests/models/sources.json` names;
+those in brackets have no source.
 Batches, prefix caching, structured outputs and quantization of weights while loading work for each.
 
 Any other causal model of an installed Transformers (`pip install 'quire[transformers]'`) runs from its code, with
@@ -51,11 +52,13 @@ readers, GGUF files on floats that Transformers makes; `--reference FOLDER` comp
 
 
 def published() -> dict[str, list[str]]:
-    """Names of published files by architecture."""
+    """Names of published files by architecture; in brackets those without a source."""
+    sourced = json.loads((CONFIGS.parent / "sources.json").read_text())
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(CONFIGS.glob("*.json")):
         values = json.loads(path.read_text())
-        found[known_as(values["architectures"][0])].append(path.stem)
+        name = path.stem if path.stem in sourced else f"({path.stem})"
+        found[known_as(values["architectures"][0])].append(name)
     return found
 
 

@@ -14,8 +14,8 @@ checkpoints in fewer bits stand here as their copies in bfloat16 have them, with
 kimi-k2-instruct, whose model_type kimi_k2 Transformers lacks, with deepseek_v3."""
 
 SOURCES: dict[str, str] = json.loads((CONFIGS.parent / "sources.json").read_text())
-"""Where a copy of a published file was found with which ours agrees in all keys that act ("sizes": in sizes,
-biases and positions). The files that are not named here were written from what is publicly known of them."""
+"""Where a copy of a published file was found with which ours agrees in all keys that act; "sizes", `.md` and
+`.py`: in those that the place tells. No source supports the files that are not named here."""
 
 _SMALL = {
     "block_ff_dim": 80,
@@ -66,6 +66,11 @@ _SMALL = {
     "padded_vocab_size": 97,
     "intermediate_size_mlp": 72,
     "attention_chunk_size": 48,
+    "full_attention_interval": 3,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 24,
+    "linear_value_head_dim": 24,
 }
 FEWER = {
     "Dots1ForCausalLM": 2,
@@ -75,10 +80,8 @@ FEWER = {
     "FlexOlmoForCausalLM": 2,
     "MiniCPM3ForCausalLM": 1,
     "DbrxForCausalLM": 2,
-    "Lfm2MoeForCausalLM": 1,
+    "Lfm2MoeForCausalLM": 2,
     "KimiLinearForCausalLM": 1,
-    "Qwen3_5ForCausalLM": 0,
-    "Qwen3_5MoeForCausalLM": 0,
     "ExaoneMoeForCausalLM": 0,
     "ExaoneMoEForCausalLM": 1,
     "DeepseekV32ForCausalLM": 2,
@@ -93,7 +96,7 @@ FEWER = {
     "IQuestCoderForCausalLM": 1,
     "InternLM3ForCausalLM": 1,
     "Jais2ForCausalLM": 1,
-    "MinistralForCausalLM": 1,
+    "MinistralForCausalLM": 0,
     "VaultGemmaForCausalLM": 1,
     "Ernie4_5ForCausalLM": 2,
     "PersimmonForCausalLM": 2,
@@ -101,10 +104,7 @@ FEWER = {
     "Llama4ForCausalLM": 2,
     "FalconMambaForCausalLM": 2,
     "Mamba2ForCausalLM": 1,
-    "BambaForCausalLM": 1,
     "FalconH1ForCausalLM": 1,
-    "NemotronHForCausalLM": 2,
-    "Ministral3ForCausalLM": 2,
     "DeciLMForCausalLM": 1,
     "DeepseekForCausalLM": 2,
     "BailingMoeForCausalLM": 0,
@@ -112,10 +112,12 @@ FEWER = {
     "PanguEmbeddedForCausalLM": 0,
     "TeleFLMForCausalLM": 0,
     "YoutuForCausalLM": 0,
-    "MellumForCausalLM": 0,
+    "MellumForCausalLM": 1,
     "HYV3ForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
+UNSOURCED = {"BaiChuanForCausalLM", "HyperCLOVAXForCausalLM"}
+"""Architectures that have files but none with a source."""
 _STATES = {
     "mamba_n_heads": 4,
     "mamba_d_head": 32,
@@ -180,6 +182,10 @@ def shrunk(name: str) -> dict[str, Any]:
         values |= (
             {"layer_types": config(name)["layer_types"][:7]} if "layer_types" in values else {}
         )
+    if (
+        values["model_type"] == "mistral" and "layer_types" in values
+    ):  # Transformers' Mistral reads no kinds
+        values |= {"architectures": ["MinistralForCausalLM"], "model_type": "ministral"}
     if values["model_type"] == "cohere2":
         values["sliding_window_pattern"] = 2
     if values["model_type"] == "helium":

@@ -18,7 +18,7 @@ from quire.models.spec import DecoderSpec, Mla, derived_max_len
 from quire.models.spec_json import to_json
 from tests.models import harness
 from tests.models.families import CASES
-from tests.models.published import FEWER, PUBLISHED, SOURCES, SWITCH, config, shrunk
+from tests.models.published import FEWER, PUBLISHED, SOURCES, SWITCH, UNSOURCED, config, shrunk
 from tests.models.stand_ins import STAND_INS
 
 SPECS = Path(__file__).parent / "specs"
@@ -52,6 +52,8 @@ def test_every_architecture_has_three_stored_descriptions() -> None:
 
 def test_sources_are_those_of_published_files() -> None:
     assert set(SOURCES) <= set(PUBLISHED)
+    named = {name: config(name)["architectures"][0] for name in PUBLISHED}
+    assert set(named.values()) - {named[name] for name in SOURCES} == UNSOURCED
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

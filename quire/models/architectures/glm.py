@@ -56,6 +56,7 @@ def chatglm(hf: HfConfig) -> DecoderSpec:
         "fp32_residual_connection", "attn_implementation", "classifier_dropout", "original_rope"
     )
     hf.skip("pre_seq_len", "prefix_projection", "quantization_bit", "interleaved_qkv", "vocab_size")
+    hf.skip("num_hidden_layers")  # beside num_layers
     width, heads = hf.int_("hidden_size"), hf.int_("num_attention_heads")
     size = hf.int_("kv_channels", width // heads)
     groups = hf.int_("multi_query_group_num", 1)

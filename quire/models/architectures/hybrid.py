@@ -27,7 +27,7 @@ from quire.models.spec import DecoderSpec, LayerSpec, Moe, SideBySide
 
 def bamba(hf: HfConfig) -> DecoderSpec:
     """`BambaForCausalLM`: half of each head turns; defaults as in BambaConfig."""
-    hf.skip("num_logits_to_keep", "z_loss_coefficient", "attn_rotary_emb")
+    hf.skip("num_logits_to_keep", "z_loss_coefficient", "attn_rotary_emb", "mamba_dt_rank")
     mixer = attention(hf, kv_heads=8, bias=False, part=("partial_rotary_factor", 0.5))
     spec = plain(hf, mixer, dense(hf, bias=hf.bool_("mlp_bias", False)), eps=1e-5, max_len=262_144)
     where = set(hf.integers("attn_layer_indices"))

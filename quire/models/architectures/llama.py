@@ -5,6 +5,8 @@ Spellings shared with other families are in `models.hf_decoder`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import (
@@ -14,6 +16,7 @@ from quire.models.hf_decoder import (
     plain,
     with_parts,
 )
+from quire.models.hf_parts import sliding_layers
 from quire.models.names import LLAMA_NAMES, expert_rules, router_rules
 from quire.models.spec import DecoderSpec
 
@@ -24,9 +27,12 @@ def llama(hf: HfConfig) -> DecoderSpec:
 
 
 def mistral(hf: HfConfig, *, window: int | None = 4096) -> DecoderSpec:
-    """`MistralForCausalLM`: every layer has the window `sliding_window` unless that is null."""
-    mixer = attention(hf, bias=None, kv_heads=8, window=hf.optional_int("sliding_window", window))
-    return plain(hf, mixer, dense(hf), max_len=131_072)
+    """`MistralForCausalLM`, `MinistralForCausalLM`: windows, unless null, in all layers or as `layer_types` says."""
+    size = hf.optional_int("sliding_window", window)
+    mixer = attention(hf, bias=None, kv_heads=8)
+    slides = sliding_layers(hf, lambda index: size is not None)
+    mixers = [replace(mixer, window=size if slide else None) for slide in slides]
+    return plain(hf, mixers, dense(hf), max_len=131_072)
 
 
 def mixtral(hf: HfConfig) -> DecoderSpec:
@@ -42,6 +48,7 @@ def mixtral(hf: HfConfig) -> DecoderSpec:
 ARCHITECTURES = {
     "LlamaForCausalLM": Architecture(llama, LLAMA_NAMES),
     "MistralForCausalLM": Architecture(mistral, LLAMA_NAMES),
+    "MinistralForCausalLM": Architecture(mistral, LLAMA_NAMES),
     "MixtralForCausalLM": Architecture(
         mixtral,
         LLAMA_NAMES.with_rules(

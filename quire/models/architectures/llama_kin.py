@@ -36,15 +36,6 @@ def smollm3(hf: HfConfig) -> DecoderSpec:
     return plain(hf, mixers, dense(hf, bias=hf.bool_("mlp_bias", False)), max_len=32_768, tie=True)
 
 
-def ministral(hf: HfConfig) -> DecoderSpec:
-    """`MinistralForCausalLM`: windows in the layers that `layer_types` names, else in all."""
-    window = hf.optional_int("sliding_window", 4096)
-    one = attention(hf, bias=None, kv_heads=8)
-    slides = sliding_layers(hf, lambda index: window is not None)
-    mixers = [replace(one, window=window if slide else None) for slide in slides]
-    return plain(hf, mixers, dense(hf), max_len=131_072)
-
-
 def ministral3(hf: HfConfig) -> DecoderSpec:
     """`Ministral3ForCausalLM`: queries grow with each trained length that they stand behind."""
     section = hf.section("rope_parameters")
@@ -139,7 +130,6 @@ def arcee(hf: HfConfig) -> DecoderSpec:
 
 ARCHITECTURES = {
     "SmolLM3ForCausalLM": Architecture(smollm3, LLAMA_NAMES),
-    "MinistralForCausalLM": Architecture(ministral, LLAMA_NAMES),
     "Ministral3ForCausalLM": Architecture(ministral3, LLAMA_NAMES),
     "PanguEmbeddedForCausalLM": Architecture(pangu_embedded, LLAMA_NAMES),
     "CwmForCausalLM": Architecture(cwm, LLAMA_NAMES),

@@ -63,6 +63,7 @@ def _states(hf: HfConfig, mixer: Mamba1 | Mamba2, *, tie: bool) -> DecoderSpec:
     silu_only(hf)
     hf.skip("intermediate_size", "expand", "n_layer")
     hf.skip("norm_before_gate", "rms_norm")  # Transformers reads neither
+    hf.skip("d_inner", "d_model", "dt_rank", "ssm_cfg")  # left over from the first package
     layer = LayerSpec(
         mixer=mixer,
         feed_forward=None,

@@ -31,6 +31,7 @@ from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Mixer
 
 def nemotron(hf: HfConfig) -> DecoderSpec:
     """`NemotronForCausalLM`: parts of heads turned, norms of 1 + w. Source: arXiv 2402.16819."""
+    hf.skip("kv_channels")
     return _decoder(
         hf,
         attention(hf, part=("partial_rotary_factor", 0.5)),

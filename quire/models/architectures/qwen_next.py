@@ -58,6 +58,10 @@ def _experts(hf: HfConfig, num_experts: int, top_k: int, *, normalize: bool = Tr
 
 def _decoder(hf: HfConfig, parts: Sequence[FeedForward | None]) -> DecoderSpec:
     eps = hf.positive("rms_norm_eps", 1e-6)
+    if not hf.bool_("attn_output_gate", True):
+        raise hf.refuse("attn_output_gate", "attention of this architecture has gates")
+    hf.choice("output_gate_type", {"swish": None}, "swish")  # of delta nets
+    hf.skip("mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "mamba_ssm_dtype")
     section = hf.section("rope_parameters")
     if section is not None:
         section.skip(
