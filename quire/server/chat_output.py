@@ -9,6 +9,7 @@ from typing import Any
 
 from quire.protocol.message import CallDelta, MessageDelta
 from quire.protocol.results import CompletionOutput, Logprob, RequestOutput
+from quire.server.call_output import new_calls, whole_calls
 from quire.server.completion_output import encode, finite, prompt_logprobs
 from quire.server.face import Decoder
 from quire.server.schema.chat import ChatRequest
@@ -142,6 +143,7 @@ class ChatAnswer:
         self._prepared = prepared
         self._cached_details = cached_details
         self._splits = splits
+        self.old_calls = request.functions is not None
         self._first: RequestOutput | None = None
         hides = splits and not request.include_reasoning
         self.with_ids = request.return_token_ids and not hides
@@ -161,6 +163,8 @@ class ChatAnswer:
         if first:
             self._first = news.output
         for piece in news.pieces:
+            if self.old_calls and piece.finish_reason == "tool_calls":
+                piece.finish_reason = "function_call"
             self.choices[piece.index].add(piece)
         return first
 
@@ -196,7 +200,7 @@ class ChatAnswer:
         """One entry of `choices`; what it says is taken out."""
         delta = choice.take()
         text = self.echo + delta.content
-        calls = _whole_calls(delta.calls)
+        calls = whole_calls(delta.calls, old=self.old_calls)
         message: dict[str, Any] = {
             "role": self.role,
             "content": text if text or not (calls or delta.reasoning) else None,
@@ -208,11 +212,9 @@ class ChatAnswer:
             "reasoning_content": delta.reasoning
             or None,  # its older name, which clients still read
         }
-        if calls:
-            message["tool_calls"] = calls
         return {
             "index": index,
-            "message": message,
+            "message": message | calls,
             "logprobs": choice.log.take() if choice.log is not None else None,
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
@@ -230,35 +232,6 @@ def whole_batch(answers: list[ChatAnswer]) -> dict[str, Any]:
         "prompt_logprobs": None,
     }
     return found
-
-
-def _whole_calls(deltas: list[CallDelta]) -> list[dict[str, Any]]:
-    """`tool_calls` of a message."""
-    names: dict[int, CallDelta] = {}
-    arguments: dict[int, list[str]] = {}
-    for delta in deltas:
-        names.setdefault(delta.index, delta)
-        arguments.setdefault(delta.index, []).append(delta.arguments)
-    return [
-        {
-            "id": names[index].id,
-            "type": "function",
-            "function": {"name": names[index].name, "arguments": "".join(pieces)},
-        }
-        for index, pieces in sorted(arguments.items())
-    ]
-
-
-def _call_news(delta: CallDelta) -> dict[str, Any]:
-    """An entry of `tool_calls` in a piece of a stream."""
-    if not delta.name:
-        return {"index": delta.index, "function": {"arguments": delta.arguments}}
-    return {
-        "index": delta.index,
-        "id": delta.id,
-        "type": "function",
-        "function": {"name": delta.name, "arguments": delta.arguments},
-    }
 
 
 _OPEN = b',"finish_reason":null,"stop_reason":null'
@@ -311,7 +284,7 @@ class ChatChunkWriter:
         if found.content or answer.always:
             delta["content"] = found.content
         if found.calls:
-            delta["tool_calls"] = [_call_news(one) for one in found.calls]
+            delta |= new_calls(found.calls, old=answer.old_calls)
         end = _OPEN
         if ended:
             end = b',"finish_reason":' + encode(choice.finish_reason)

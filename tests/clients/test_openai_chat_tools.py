@@ -145,6 +145,45 @@ def test_the_whole_round(client: openai.OpenAI) -> None:
     assert "21" in last.message.content and "sunny" in last.message.content
 
 
+def test_the_whole_round_in_the_older_form(client: openai.OpenAI) -> None:
+    """`functions` say what `tools` say, and the answer has `function_call`; the prompts are the same."""
+    functions = [WEATHER["function"]]
+    messages = list(ASKED)
+    tools = create(client, tools=[WEATHER])
+    answer = create(client, functions=functions, messages=messages)
+    message = answer.choices[0].message
+    assert message.tool_calls is None and answer.choices[0].finish_reason == "function_call"
+    assert message.function_call.name == "get_weather"
+    assert json.loads(message.function_call.arguments) == {"city": "Paris"}
+    assert answer.usage == tools.usage
+    name = arguments = ""
+    for chunk in create(client, functions=functions, messages=messages, stream=True):
+        delta = chunk.choices[0].delta
+        assert delta.tool_calls is None
+        if delta.function_call is not None:
+            assert not (name and delta.function_call.name), "the name comes once"
+            name += delta.function_call.name or ""
+            arguments += delta.function_call.arguments or ""
+    assert chunk.choices[0].finish_reason == "function_call"
+    assert (name, arguments) == (message.function_call.name, message.function_call.arguments)
+    messages.append(message.to_dict())
+    result = json.dumps({"temperature": 21, "sky": "sunny"})
+    messages.append({"role": "function", "name": "get_weather", "content": result})
+    last = create(client, functions=functions, messages=messages).choices[0]
+    assert last.finish_reason == "stop" and last.message.function_call is None
+    assert "21" in last.message.content and "sunny" in last.message.content
+
+
+def test_a_function_that_is_named_and_none(client: openai.OpenAI) -> None:
+    functions = [WEATHER["function"], CLOCK["function"]]
+    named = create(client, functions=functions, function_call={"name": "get_time"}, messages=SUM)
+    assert named.choices[0].message.function_call.name == "get_time"
+    assert "city" in json.loads(named.choices[0].message.function_call.arguments)
+    assert named.choices[0].finish_reason == "stop"
+    none = create(client, functions=functions, function_call="none")
+    assert none.choices[0].message.function_call is None and none.choices[0].message.content
+
+
 @pytest.mark.parametrize("how", [{}, {"parallel_tool_calls": False}, {"temperature": 1, "seed": 3}])
 def test_a_required_call_is_made_whatever_the_question(
     client: openai.OpenAI, how: dict[str, Any]

@@ -150,7 +150,7 @@ CHAT_FIELDS: dict[str, Any] = {
 """Fields of a chat and values that are taken. Those that mean nothing to a server of one's own change nothing."""
 CHAT_REFUSED: dict[str, Any] = {
     "audio": {"format": "wav", "voice": "ash"}, "modalities": ["text", "audio"], "n": 0,
-    "functions": [{"name": "f"}], "function_call": "auto", "temperature": -1, "top_p": 0,
+    "functions": [], "function_call": "auto", "temperature": -1, "top_p": 0,
     "top_logprobs": 3, "frequency_penalty": -3, "presence_penalty": 3, "max_tokens": 0,
     "max_completion_tokens": -1, "reasoning_effort": "huge", "response_format": {"type": "xml"},
     "logit_bias": {"x": 1}, "stream_options": {"include_usage": True}, "tool_choice": "some",

@@ -26,6 +26,7 @@ from quire.server.generation import begun, run
 from quire.server.heads import ignored_fields, openapi_of, priority
 from quire.server.heads import request_id as request_id_of
 from quire.server.schema.chat import ChatRequest, check_batch, check_chat
+from quire.server.schema.functions import names_of_functions
 from quire.server.sse import DONE, EventStream, answer, event
 from quire.server.state import ServerState
 from quire.server.timing import timing_of
@@ -91,7 +92,8 @@ def _names_of_chat(request: ChatRequest, place: int | None = None) -> Iterator[N
     if request.max_completion_tokens is not None:
         names["max_tokens"] = "max_completion_tokens"
     try:
-        yield
+        with names_of_functions(request):
+            yield
     except InvalidRequestError as error:
         error.param = names.get(error.param or "", error.param)
         if place is not None and (error.param or "").startswith("messages"):

@@ -11,6 +11,7 @@ import msgspec
 
 from quire.protocol.chat import ChatOptions
 from quire.protocol.errors import NotServedError
+from quire.server.schema.functions import names_of_functions, use_tools
 from quire.server.schema.sampling import (
     SamplingFields,
     check_sampling,
@@ -52,10 +53,7 @@ class ChatRequest(SamplingFields, kw_only=True):
 
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_OLD_TOOLS = "{} is an old form that is not read; send tools and tool_choice"
 _NOT_SERVED = {
-    "functions": _OLD_TOOLS.format("functions"),
-    "function_call": _OLD_TOOLS.format("function_call"),
     "mm_processor_kwargs": "images, audio and video are not served; leave mm_processor_kwargs out",
     "media_io_kwargs": "images, audio and video are not served; leave media_io_kwargs out",
     "audio": "audio is not served; leave audio out",
@@ -65,11 +63,16 @@ _NOT_SERVED = {
 def check_chat(
     request: ChatRequest, *, max_choices: int, max_logprobs: int, trusts_templates: bool = False
 ) -> None:
-    """Refuses what is not served and combinations that make no sense. Raises InvalidRequestError."""
+    """Refuses what is not served and combinations that make no sense. Raises InvalidRequestError.
+
+    Tools in the older form are rewritten: `request.tools` are all there is afterwards.
+    """
     refuse_not_served(request, _NOT_SERVED)
-    if request.tools is not None:
-        check_tools(request.tools)
-    read_choice(request.tool_choice, request.tools)
+    use_tools(request)
+    with names_of_functions(request):
+        if request.tools is not None:
+            check_tools(request.tools)
+        read_choice(request.tool_choice, request.tools)
     if any(one != "text" for one in request.modalities or ()):
         raise NotServedError("only text is served; leave modalities out", param="modalities")
     check_sampling(request, max_choices=max_choices)
