@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import tokenizers
 
+from quire.models.loading.tokenizer_files import class_settings, tokenizer_file
 from quire.protocol.errors import InvalidRequestError, ModelLoadError
 
 TruncationSide = Literal["left", "right"]
@@ -69,18 +70,13 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
-        """The tokenizer in `folder`: tokenizer.json with tokenizer_config.json and special_tokens_map.json.
+        """The tokenizer in `folder`: tokenizer.json, or older files, with tokenizer_config.json and the like.
 
-        Raises ModelLoadError if tokenizer.json is missing or cannot be read.
+        Raises ModelLoadError if it is missing or cannot be read.
         """
         folder = Path(folder)
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise ModelLoadError(
-                f"no tokenizer.json in {folder}; put the model's tokenizer.json there, name another folder "
-                "with tokenizer=, or set skip_tokenizer_init to use token ids only"
-            )
-        settings: dict[str, Any] = {}
+        path = tokenizer_file(folder)
+        settings: dict[str, Any] = {**class_settings(folder)}
         for name in ("special_tokens_map.json", "tokenizer_config.json"):
             if (folder / name).is_file():
                 settings |= {k: v for k, v in _read_json(folder / name).items() if v is not None}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from quire.models.loading.tokenizer_files import tokenizer_file
 from quire.models.names import WeightMap
 from quire.models.spec import DecoderSpec
 from quire.protocol.errors import ModelLoadError
@@ -139,7 +140,7 @@ def label_rows(
         raise ModelLoadError(
             f"config.json: classifier_from_token has {len(tokens)} tokens; from_2_way_softmax takes two"
         )
-    path = folder / "tokenizer.json"
+    path = tokenizer_file(folder)
     try:
         tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception

@@ -15,6 +15,8 @@ import numpy as np
 
 from quire.engine.grammar.backend import Backend, Compiled, GrammarError
 from quire.engine.grammar.guidance import GuidanceBackend
+from quire.models.loading.tokenizer_files import tokenizer_file
+from quire.protocol.errors import ModelLoadError
 from quire.protocol.request import GrammarSpec
 
 CACHE_BYTES = 64 << 20
@@ -23,7 +25,7 @@ CACHE_BYTES = 64 << 20
 class Compiler:
     """One grammar engine and its compiled constraints. Safe in several threads.
 
-    tokenizer_file  a tokenizer.json; read at the first use.
+    file            a tokenizer.json, or where it would be: then the older files beside it; read at the first use.
     vocab_size      rows of the model's head.
     eos_token_ids   may be empty.
     """
@@ -31,14 +33,14 @@ class Compiler:
     def __init__(
         self,
         backend: str,
-        tokenizer_file: str | Path,
+        file: str | Path,
         vocab_size: int,
         eos_token_ids: tuple[int, ...],
         *,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._name = backend
-        self._file = Path(tokenizer_file)
+        self._file = Path(file)
         self._vocab_size = vocab_size
         self._eos_token_ids = eos_token_ids
         self._limit = cache_bytes
@@ -84,8 +86,9 @@ class Compiler:
 
     def _make(self) -> Backend:
         try:
-            text = self._file.read_text(encoding="utf-8")
-        except OSError as error:
+            path = self._file if self._file.is_file() else tokenizer_file(self._file.parent)
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ModelLoadError) as error:
             raise GrammarError(f"the tokenizer cannot be read: {error}") from None
         if self._name == "xgrammar":
             from quire.engine.grammar.xgrammar import XGrammarBackend  # loads torch
