@@ -15,6 +15,7 @@ from quire.config.demo import with_model
 from quire.config.known_flags import KNOWN_FLAGS, judge
 from quire.config.plugins import reference_to
 from quire.config.schema import Settings
+from quire.config.values import fitting
 from quire.protocol.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class AsyncEngineArgs(EngineArgs):
 
 
 def _checked(name: str, value: Any) -> Any:
-    """The value, made a list or a string where the field is one; SettingsError if it is not allowed."""
+    """The value as its field has it, text of numbers read as in a flag; SettingsError if it is not allowed."""
     if name == "model":
         if not isinstance(value, str):
             if not hasattr(value, "__fspath__"):
@@ -109,12 +110,29 @@ def _checked(name: str, value: Any) -> Any:
             value = value.__fspath__()
     elif name in ("served_model_name", "api_key"):
         value = [] if value is None else [value] if isinstance(value, str) else list(value)
+    elif name == "max_model_len" and value == "auto":
+        value = -1
     elif name == "logits_processors":
         value = [reference_to(one) for one in ([] if value is None else value)]
     elif name in _choices() and value not in _choices()[name]:
         allowed = ", ".join(str(one) for one in _choices()[name] if one is not None)
         raise SettingsError(f"{name} is {value!r}; it must be one of: {allowed}")
+    else:
+        try:
+            value = fitting(_kinds()[name], value)
+        except ValueError as error:
+            raise SettingsError(f"{name} is {value!r:.80}; {error}") from None
     return value
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Field name -> its type."""
+    return {
+        name: kind
+        for leaf in get_type_hints(Settings).values()
+        for name, kind in get_type_hints(leaf).items()
+    }
 
 
 def _known_or_raise(owner: str, name: str, value: Any) -> None:

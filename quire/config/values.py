@@ -87,6 +87,41 @@ def parse(kind: Any, text: str) -> Any:
     return text
 
 
+_WANTED = {
+    bool: "it must be true or false",
+    int: "it must be a whole number, such as 4096 or '4k'",
+    float: "it must be a number",
+    str: "it must be a text",
+}
+
+
+def fitting(kind: Any, value: Any) -> Any:
+    """A value that a program gives to a field of type `kind`: numbers also as text, or as NumPy has them.
+
+    Types beside truth values, numbers and texts are passed on. Raises ValueError saying what is wanted.
+    """
+    kind, may_be_none = optional_part(kind)
+    if kind not in _WANTED or (value is None and may_be_none) or type(value) is kind:
+        return value
+    if isinstance(value, str) and kind is not str:
+        try:
+            return parse(kind, value)
+        except ValueError:
+            raise ValueError(_WANTED[kind]) from None
+    is_truth = isinstance(value, bool)
+    if kind is bool and value in (0, 1):
+        return bool(value)
+    if kind is int and hasattr(value, "__index__") and not is_truth:
+        return int(value)
+    if kind is float and hasattr(value, "__float__") and not is_truth:
+        return float(value)
+    if kind is str and isinstance(value, str):
+        return value
+    if kind is str and hasattr(value, "__fspath__"):
+        return str(value.__fspath__())
+    raise ValueError(_WANTED[kind])
+
+
 def truth(text: str) -> bool:
     """A truth value from a word. Raises ValueError."""
     word = text.strip().lower()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import quire.llm
@@ -352,6 +353,33 @@ def test_values_outside_the_choices_are_refused() -> None:
         EngineArgs("m", dtype="int3")
     with pytest.raises(SettingsError, match="fcfs, priority"):
         EngineArgs("m", scheduling_policy="random")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "kept"),
+    [
+        ("max_model_len", "4k", 4000), ("max_model_len", "auto", -1), ("max_model_len", None, None),
+        ("kv_cache_memory_bytes", "32M", 32 << 20), ("max_num_seqs", np.int64(4), 4),
+        ("gpu_memory_utilization", 1, 1.0), ("enable_prefix_caching", 0, False),
+        ("tokenizer", Path("there"), "there"),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_in_a_flag(name: str, given: Any, kept: Any) -> None:
+    value = getattr(EngineArgs("m", **{name: given}), name)
+    assert value == kept and type(value) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [
+        ("max_model_len", "many", "a whole number"), ("max_num_seqs", 1.5, "a whole number"),
+        ("max_num_seqs", True, "a whole number"), ("gpu_memory_utilization", "all", "a number"),
+        ("enable_prefix_caching", 2, "true or false"), ("tokenizer", 5, "a text"),
+    ],
+)  # fmt: skip
+def test_values_of_the_wrong_type_are_refused(name: str, given: Any, wanted: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is .*; it must be {wanted}"):
+        EngineArgs("m", **{name: given})
 
 
 def test_flags_known_from_elsewhere() -> None:
