@@ -19,6 +19,7 @@ from quire.async_pooling import AsyncPooling
 from quire.config.args import EngineArgs
 from quire.config.schema import Settings
 from quire.engine.absent import AbsentClient
+from quire.engine.child import EarlyChild
 from quire.engine.client import EngineClient, make_client
 from quire.frontend.chat_readers import check_parsers
 from quire.frontend.inputs import InputProcessor, RequestOptions
@@ -83,11 +84,19 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, *, wait: bool = True, own_process: bool = True
+        cls,
+        settings: Settings,
+        *,
+        wait: bool = True,
+        own_process: bool = True,
+        early: EarlyChild | None = None,
     ) -> AsyncLLM:
-        """An engine with these settings; `wait` until it can serve. Raises what `wait_ready` raises."""
+        """An engine with these settings; `wait` until it can serve. Raises what `wait_ready` raises.
+
+        early  a process that was started for it before.
+        """
         check_parsers(settings.parsers)
-        engine = cls(make_client(settings, own_process=own_process))
+        engine = cls(make_client(settings, own_process=own_process, early=early))
         if wait:
             try:
                 engine.wait_ready()

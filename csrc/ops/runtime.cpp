@@ -146,6 +146,22 @@ __attribute__((visibility("default"))) int32_t quire_run(
   return 0;
 }
 
+// Carries out the calls that no other thread has taken yet, each by this thread alone, until there are
+// none; several threads may do so at once, beside quire_run too. `next` is the first that nobody has taken.
+// Only for operations that need nothing of their team. Returns as quire_run.
+__attribute__((visibility("default"))) int32_t quire_share(
+    const QuireCall* calls, int32_t count, int64_t* next) {
+  for (int32_t i = 0; i < count; i++)
+    if (calls[i].operation < 0 || calls[i].operation >= kNumFunctions) return 1 + i;
+  uint64_t pulse = 0;
+  Shared shared = {};
+  shared.pulse = &pulse;
+  Team team = {0, 1, 0, 0, &shared};
+  for (int64_t i; (i = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED)) < count;)
+    kFunctions[calls[i].operation](calls[i].args, team);
+  return 0;
+}
+
 // Memory of `bytes` zeros aligned to 2 MiB, in huge pages where the system has them; null if none.
 __attribute__((visibility("default"))) void* quire_map(uint64_t bytes) { return map_memory(bytes); }
 

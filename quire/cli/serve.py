@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import quire
 from quire.config import env
-from quire.config.cli import read_serve
+from quire.config.cli import ServeOptions, read_serve
 from quire.config.schema import Settings
-from quire.models.loading.hub import check_name
+from quire.engine.child import EarlyChild
+from quire.models.loading.hub import check_name, needs_hub, with_local_folders
 from quire.protocol.errors import SettingsError
+from quire.server.address import bind, check
 
 logger = logging.getLogger("quire")
 
@@ -32,12 +37,36 @@ def main(argv: Sequence[str]) -> int:
             logger.warning("%s", note)
         shown = {name: value for name, value in options.given.items() if name not in _SECRET}
         logger.info("Quire %s; given: %s", quire.__version__, shown)
-        from quire.server.launch import serve  # takes 0.3 s, which a wrong argument should not wait
+        check(options.server)
+        bound = bind(options.server)
+        with early_child(options) as child:
+            from quire.server.launch import serve  # takes 0.5 s, while the child imports torch
 
-        return serve(options.settings, options.server)
+            return serve(options.settings, options.server, _maker(child), bound=bound)
     except SettingsError as error:
         print(f"quire serve: error: {error}", file=sys.stderr)
         return 2
+
+
+def early_child(options: ServeOptions) -> AbstractContextManager[EarlyChild | None]:
+    """The engine's process, where it is clear which settings it gets; a download may change them."""
+    settings = options.settings
+    if options.server.render_only or needs_hub(settings) or not Path(settings.model.model).is_dir():
+        return nullcontext()
+    return EarlyChild(with_local_folders(settings))
+
+
+def _maker(child: EarlyChild | None) -> Callable[[Settings], Any] | None:
+    """What makes the face of an engine in that process; None where there is no process yet."""
+    if child is None:
+        return None
+
+    def make(settings: Settings) -> Any:
+        from quire.async_llm import AsyncLLM
+
+        return AsyncLLM.from_settings(settings, wait=False, early=child)
+
+    return make
 
 
 def set_up_log() -> None:

@@ -11,6 +11,8 @@ import threading
 from typing import Any
 
 from quire.config.schema import Settings
+from quire.engine.ahead import pack_ahead
+from quire.engine.child import EarlyChild
 from quire.engine.interface import EngineClient, OnDeath, OnOutputs
 from quire.engine.remote import ProcessClient
 from quire.engine.resolve import resolve
@@ -34,9 +36,16 @@ class InProcessClient(EngineClient):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         # What cannot work is told before torch is imported for it.
-        resolve(self.settings, self.description, read_machine())
+        resolved = resolve(self.settings, self.description, read_machine())
+        ahead = pack_ahead(resolved, self.description)
         core = importlib.import_module("quire.engine.core")
-        self._core = core.EngineCore(self.settings, self.description, on_phase=self._set_phase)
+        self._core = core.EngineCore(
+            self.settings,
+            self.description,
+            on_phase=self._set_phase,
+            resolved=resolved,
+            ahead=ahead,
+        )
         self._info = self._core.info
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -95,6 +104,11 @@ class InProcessClient(EngineClient):
         self._core.shutdown()
 
 
-def make_client(settings: Settings, *, own_process: bool) -> EngineClient:
-    """An engine in this process, or in its own. The latter returns at once; see `wait_ready`."""
-    return ProcessClient(settings) if own_process else InProcessClient(settings)
+def make_client(
+    settings: Settings, *, own_process: bool, early: EarlyChild | None = None
+) -> EngineClient:
+    """An engine in this process, or in its own. The latter returns at once; see `wait_ready`.
+
+    early  a process that was started for it before.
+    """
+    return ProcessClient(settings, early) if own_process else InProcessClient(settings)

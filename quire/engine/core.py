@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from quire.engine.control import CONTROL_CALLS, Control
 from quire.engine.grammar.compiler import Compiler
 from quire.engine.grammar.masks import MaskError, Masks, StepMasks
 from quire.engine.record import RecordWriter
-from quire.engine.resolve import resolve
+from quire.engine.resolve import ResolvedSettings, resolve
 from quire.engine.scheduler.scheduler import Scheduler
 from quire.engine.scheduler.view import engine_view
 from quire.engine.warmup import measured_rate
 from quire.hardware.cpu import Machine, read_machine
+from quire.models.loading.ahead import Ahead
 from quire.models.registry import ModelDescription
 from quire.protocol.engine_view import encode_view
 from quire.protocol.errors import InvalidRequestError
@@ -65,14 +67,18 @@ class EngineCore:
         machine: Machine | None = None,
         with_front: bool = False,
         record: RecordWriter | None = None,
+        resolved: ResolvedSettings | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         """Loads the model. Raises SettingsError or ModelLoadError with what to do.
 
         with_front  whether a front in a process of its own belongs to the memory ledger.
         record      is told of every plan that goes to the executor and comes back.
+        resolved    of these settings, where that was done before.
+        ahead       weights that are being packed already; closed here.
         """
         report = on_phase or (lambda text, percent: None)
-        self.resolved = resolve(
+        self.resolved = resolved or resolve(
             settings, description, machine or read_machine(), with_front=with_front
         )
         scheduling = self.resolved.settings.scheduler
@@ -89,13 +95,18 @@ class EngineCore:
             hash_algo=cache.prefix_caching_hash_algo,
             whole_prompts=description.spec.sees_both_ways,
         )
-        self.executor = (make_executor or LocalExecutor)(
-            settings=self.resolved.settings,
-            layout=self.resolved.layout,
-            description=description,
-            cache_dtype=self.resolved.cache_dtype,
-            on_phase=report,
-        )
+        make = make_executor or partial(LocalExecutor, ahead=ahead)
+        try:
+            self.executor = make(
+                settings=self.resolved.settings,
+                layout=self.resolved.layout,
+                description=description,
+                cache_dtype=self.resolved.cache_dtype,
+                on_phase=report,
+            )
+        finally:
+            if ahead is not None:
+                ahead.close()
         self.info = self._describe(description)
         self._masks = Masks(
             lambda eos_token_ids: self._compiler(settings, description, eos_token_ids),

@@ -1,6 +1,6 @@
 """One life of an engine process, from its front's side: its sockets, its record, and how it ended.
 
-What follows from its end is `engine.client`'s business; inside the process is `engine.process`.
+How it is started is `engine.child`; what follows from its end is `engine.client`'s business.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from quire.config.schema import Settings
-from quire.engine.record import Memory, RecordReader, new_memory
+from quire.engine.child import Child
+from quire.engine.record import Memory, RecordReader
 from quire.engine.supervision import Death
 from quire.protocol import wire
 
@@ -31,39 +31,20 @@ _OWN_STALL_S = 1.0  # a watcher that was not run itself for so long has seen not
 
 
 class Link:
-    """Starts an engine process. `receive` and `death` are for one thread, `send` for any one at a time.
+    """Takes over an engine's process. `receive` and `death` are for one thread, `send` for any one at a time."""
 
-    folder  takes the sockets; `number` tells them from those of other lives.
-    """
-
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], folder: str, number: int, settings: Settings
-    ) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], child: Child) -> None:
         self._inbox = context.socket(zmq.PUSH)
         self._outbox = context.socket(zmq.PULL)
-        addresses = [f"ipc://{folder}/{name}-{number}" for name in ("in", "out")]
-        for socket, address in zip((self._inbox, self._outbox), addresses, strict=True):
+        for socket, address in zip((self._inbox, self._outbox), child.addresses, strict=True):
             socket.set_hwm(0)
             socket.setsockopt(zmq.LINGER, 0)
             socket.bind(address)
-        descriptor = new_memory()
-        self._memory = Memory(descriptor)
+        self._memory = Memory(child.descriptor)
         self._record = RecordReader(self._memory)
         self._num_oom_kills = _oom_kills()
-        # The settings travel as an argument, not pickled: the child imports no code of the caller's.
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "quire.engine.process",
-                *addresses,
-                str(descriptor),
-                msgspec.json.encode(settings).decode(),
-            ],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(descriptor,),
-        )
-        os.close(descriptor)
+        self._process = child.process
+        os.close(child.descriptor)
         self._poller = zmq.Poller()
         self._poller.register(self._outbox, zmq.POLLIN)
         self._handle = _handle_of(self._process.pid)

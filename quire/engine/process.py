@@ -1,27 +1,30 @@
 """The engine in its own process: takes messages, steps, sends news; ends with its parent.
 
-Started by `engine.link.Link` as `python -m quire.engine.process IN OUT MEMORY SETTINGS`.
+Started by `engine.child.Child` as `python -m quire.engine.process IN OUT MEMORY PARENT SETTINGS`.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import zmq
 
 from quire.config import env
 from quire.config.schema import Settings
-from quire.engine.core import EngineCore
+from quire.engine.ahead import pack_ahead
 from quire.engine.record import OPERATIONS_OFFSET, Memory, RecordWriter
-from quire.engine.resolve import describe_model
+from quire.engine.resolve import describe_model, resolve
 from quire.hardware import pulse
+from quire.hardware.cpu import read_machine
 from quire.protocol import wire
 from quire.protocol.errors import ModelLoadError, SettingsError
 
@@ -53,12 +56,17 @@ class _Engine:
     def run(self, settings: Settings) -> None:
         self.send(wire.Phase("reading the model's description"))
         description = describe_model(settings)
-        core = EngineCore(
+        resolved = resolve(settings, description, read_machine(), with_front=True)
+        ahead = pack_ahead(resolved, description)
+        self.send(wire.Phase("importing libraries"))
+        core = importlib.import_module("quire.engine.core").EngineCore(
             settings,
             description,
             on_phase=lambda text, percent: self.send(wire.Phase(text, percent)),
             with_front=True,
             record=self._record,
+            resolved=resolved,
+            ahead=ahead,
         )
         core.warm_up()
         # What the model and the libraries hold stays for good: the collector need not walk it again,
@@ -79,12 +87,12 @@ class _Engine:
         finally:
             core.shutdown()
 
-    def _take_all(self, core: EngineCore) -> None:
+    def _take_all(self, core: Any) -> None:
         while not self._stopping and self._inbox.poll(0):
             self._record.turn()
             self._take(core, wire.decode_to_engine(self._inbox.recv()))
 
-    def _take(self, core: EngineCore, message: wire.ToEngine) -> None:
+    def _take(self, core: Any, message: wire.ToEngine) -> None:
         if isinstance(message, wire.Add):
             core.add(message.request)
         elif isinstance(message, wire.Abort):
@@ -106,7 +114,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(
         level=env.log_level().upper(), format="%(levelname)s %(asctime)s engine: %(message)s"
     )
-    inbox_address, outbox_address, descriptor, settings_text = arguments
+    inbox_address, outbox_address, descriptor, parent_text, settings_text = arguments
     settings = msgspec.json.decode(settings_text.encode(), type=Settings)
     context = zmq.Context()
     inbox, outbox = context.socket(zmq.PULL), context.socket(zmq.PUSH)
@@ -116,7 +124,7 @@ def main(arguments: list[str]) -> int:
         socket.connect(address)
     memory = Memory(int(descriptor))
     pulse.place_in(memory.pages, OPERATIONS_OFFSET)
-    parent = os.getppid()
+    parent = int(parent_text)
     engine = _Engine(inbox, outbox, RecordWriter(memory), parent)
     try:
         engine.run(settings)

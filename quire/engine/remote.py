@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import queue
-import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -19,6 +18,7 @@ import msgspec
 import zmq
 
 from quire.config.schema import Settings, SupervisionConfig
+from quire.engine.child import Child, EarlyChild, new_folder
 from quire.engine.interface import EngineClient, OnDeath, OnOutputs
 from quire.engine.link import Link
 from quire.engine.replay import Live, Roster, RunningStats
@@ -63,12 +63,15 @@ class ProcessClient(EngineClient):
     never served, or died too often.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, early: EarlyChild | None = None) -> None:
+        """`early` is taken as the first process if it was started with these settings."""
         _check(settings.supervision)
         super().__init__(settings)
-        # What cannot work is told before a process is started for it.
-        resolve(self.settings, self.description, read_machine(), with_front=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="quire-")
+        taken = early.take(self.settings) if early is not None else None
+        if taken is None:
+            # What cannot work is told before a process is started for it.
+            resolve(self.settings, self.description, read_machine(), with_front=True)
+        self._folder, child = taken or (new_folder(), None)
         self._context = zmq.Context()
         self._lock = threading.Lock()
         self._roster = Roster()
@@ -86,12 +89,14 @@ class ProcessClient(EngineClient):
         self._stopping = False
         self._on_outputs: OnOutputs | None = None
         self._on_death: OnDeath | None = None
-        self._link = self._new_link(self.settings)
+        number = next(self._lives)
+        child = child or Child(self._folder.name, number, self.settings)
+        self._link = Link(self._context, child)
         self._reader = threading.Thread(target=self._read, name="quire-engine-reader", daemon=True)
         self._reader.start()
 
     def _new_link(self, settings: Settings) -> Link:
-        return Link(self._context, self._folder.name, next(self._lives), settings)
+        return Link(self._context, Child(self._folder.name, next(self._lives), settings))
 
     @property
     def pid(self) -> int:

@@ -16,6 +16,9 @@ from quire.ops.registry import Bound, Table
 from quire.quant.formats import PLAIN, Format, Formats
 from quire.quant.rounding import quantize
 
+Room = Callable[[Callable[[int], torch.Tensor]], object]
+"""Makes a packed weight in the memory that a function gives: uint8 [n] for each n that it is asked for."""
+
 
 def stored_as(
     weight: torch.Tensor | QuantizedWeight, format: Format
@@ -36,14 +39,14 @@ def read_to_pack(
 
 
 def packed_before(
-    weights: Callable[[str], torch.Tensor], name: str, product: Bound, room: Callable[[], object]
+    weights: Callable[[str], torch.Tensor], name: str, product: Bound, room: Room
 ) -> object | None:
-    """What a source keeps packed under a name, in the room that a provider makes; None if it is not there."""
-    kept, provider = getattr(weights, "kept", None), product.provider
-    if kept is None or not hasattr(provider, "parts") or not kept.has(name):
+    """What a source has packed already under a name, as a provider makes it; None if it is not there."""
+    kept = getattr(weights, "kept", None)
+    if kept is None or not hasattr(product.provider, "parts") or not kept.has(name):
         return None
-    packed = room()
-    return packed if kept.fill(name, provider.parts(packed)) else None
+    packed: object | None = kept.packed(name, room)
+    return packed
 
 
 def keep_packed(
@@ -95,12 +98,12 @@ class Linear:
         self.keep_packed(weights)
 
     def take_packed(self, weights: Callable[[str], torch.Tensor]) -> bool:
-        """Takes what its source keeps packed since an earlier start; False where that is nothing."""
+        """Takes what its source has packed already; False where that is nothing."""
 
-        def room() -> object:
+        def room(take: Callable[[int], torch.Tensor]) -> object:
             bias = weights(f"{self.name}.bias") if self._bias else None
             sizes = (self.out_size, self._in_size, self._dtype, self._format)
-            return self.product.provider.room(*sizes, bias)  # type: ignore[attr-defined]
+            return self.product.provider.room(*sizes, bias, take)  # type: ignore[attr-defined]
 
         packed = packed_before(weights, self.name, self.product, room)
         if packed is not None:

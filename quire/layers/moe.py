@@ -109,12 +109,14 @@ class Experts:
         provider = self._run.provider
         name = f"{self._name}.experts"
 
-        def room() -> object:
+        def room(**how: object) -> object:
             return provider.room(  # type: ignore[attr-defined]
-                self._sizes, dtype=self._dtype, format=self._format.name, bias=self._bias
+                self._sizes, dtype=self._dtype, format=self._format.name, bias=self._bias, **how
             )
 
-        packed = None if self._bias else packed_before(weights, name, self._run, room)
+        packed = None
+        if not self._bias:
+            packed = packed_before(weights, name, self._run, lambda take: room(take=take))
         if packed is None:
             packed = room()
             for number in range(self._sizes.num_experts):

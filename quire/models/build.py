@@ -23,6 +23,7 @@ from quire.models.build_mixers import MixerParts, Tables, make_mixer
 from quire.models.decoder import AnyDecoder, Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.foreign.decoder import ForeignDecoder
+from quire.models.loading.ahead import Ahead
 from quire.models.loading.packed import Keeping
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
@@ -59,6 +60,7 @@ def build_decoder(
     scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
     packed_weights: tuple[Path, int] | None = None,
+    ahead: Ahead | None = None,
 ) -> AnyDecoder:
     """The model of a description with its weights.
 
@@ -68,6 +70,7 @@ def build_decoder(
     scheme         what is made of the weights as they are read, one at a time.
     cache_format   how keys and values are kept, a key of `ops.formats.CACHE_FORMATS`.
     packed_weights  the folder that keeps packed weights from one start to the next, and its bytes; CPU only.
+    ahead          what is being packed already of this description's weights.
     Raises ModelLoadError if the weights are not those that the description implies.
     """
     return build_from_spec(
@@ -84,6 +87,7 @@ def build_decoder(
         cache_format=cache_format,
         config=description.hf_config,
         packed_weights=packed_weights,
+        ahead=ahead,
     )
 
 
@@ -102,6 +106,7 @@ def build_from_spec(
     cache_format: str = "plain",
     config: Mapping[str, Any] = MappingProxyType({}),
     packed_weights: tuple[Path, int] | None = None,
+    ahead: Ahead | None = None,
 ) -> AnyDecoder:
     """`build_decoder` for a description and a weight map that need not be in the registry."""
     spec = spec.for_length(max_model_len)
@@ -135,6 +140,7 @@ def build_from_spec(
             config=config,
             formats=scheme.layers if isinstance(scheme, CheckpointScheme) else PLAIN,
             keeping=keeping,
+            ahead=ahead,
         ) as weights:
             decoder.load(weights)
     give_back()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import re
 import time
 
@@ -18,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from quire.config.server import ServerConfig
 from quire.metrics.registry import HttpAnswer
 from quire.server import page
+from quire.server.address import is_loopback
 from quire.server.batches.caller import INTERNAL
 from quire.server.errors import (
     JSON,
@@ -157,14 +157,6 @@ def _unauthorized(scope: Scope) -> Response:
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _own_hosts(config: ServerConfig) -> frozenset[str] | None:

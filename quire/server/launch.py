@@ -22,11 +22,11 @@ from quire.config.schema import Settings
 from quire.config.server import ServerConfig
 from quire.metrics.start_log import capacity_lines
 from quire.protocol.errors import ModelLoadError, QuireError, SettingsError
+from quire.server.address import bind, check
 from quire.server.app import build_app
-from quire.server.certificates import check_tls, follow
+from quire.server.certificates import follow
 from quire.server.endpoint_plugins import Endpoint, attach, installed_endpoints, start
 from quire.server.face import Face
-from quire.server.guard import is_loopback
 from quire.server.http_protocol import bounded_protocol
 from quire.server.state import ServerState
 
@@ -64,14 +64,17 @@ def serve(
     make_llm: MakeLlm | None = None,
     *,
     endpoints: Sequence[Endpoint] = (),
+    bound: socket.socket | None = None,
 ) -> int:
     """Serves until a signal or the engine's death; returns the exit code. Raises SettingsError.
 
     endpoints  routes beside those of the server and of installed plug-ins.
+    bound      the listening socket of these settings, which were checked, where there is one already.
     """
-    check(config)
+    if bound is None:
+        check(config)
     added = [*installed_endpoints(), *endpoints]
-    bound = bind(config)
+    bound = bound or bind(config)
     make = make_llm or (make_render_llm if config.render_only else make_async_llm)
     running = Running(settings, config, make, added)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -90,55 +93,6 @@ def _is_starting() -> bool:
             thread.join(_FLUSH_S)
             return thread.is_alive()
     return False
-
-
-def check(config: ServerConfig) -> None:
-    """Raises SettingsError for settings that cannot work; warns of an open server."""
-    if not 0 <= config.port <= 65535:
-        raise SettingsError(f"--port is {config.port}; it must be between 0 and 65535")
-    if any(not key for key in config.api_key):
-        raise SettingsError("--api-key is empty; give a key, or leave it out for an open server")
-    if config.allow_credentials and "*" in config.allowed_origins:
-        raise SettingsError("--allow-credentials needs --allowed-origins that are named, not *")
-    if (config.ssl_keyfile is None) != (config.ssl_certfile is None):
-        raise SettingsError("--ssl-keyfile and --ssl-certfile must be given together")
-    check_tls(config)
-    if config.max_queue_wait < 0:
-        raise SettingsError(
-            f"--max-queue-wait is {config.max_queue_wait:g}; give seconds, or 0 for no limit"
-        )
-    if config.batch_concurrency is not None and config.batch_concurrency < 1:
-        raise SettingsError(
-            f"--batch-concurrency is {config.batch_concurrency}; it must be at least 1"
-        )
-    if config.fingerprint_mode == "custom" and config.fingerprint_value is None:
-        raise SettingsError("--fingerprint-mode custom needs --fingerprint-value")
-    if not config.api_key and config.uds is None and not is_loopback(config.host):
-        logger.warning(
-            "anyone who reaches %s:%d can use this server: give --api-key", config.host, config.port
-        )
-
-
-def bind(config: ServerConfig) -> socket.socket:
-    """The listening socket. Raises SettingsError."""
-    if config.uds is not None:
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        address: str | tuple[str, int] = config.uds
-        where = f"--uds {config.uds}"
-    else:
-        family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        address = (config.host, config.port)
-        where = f"--host {config.host} --port {config.port}"
-    try:
-        bound.bind(address)
-        bound.listen(2048)
-    except OSError as error:
-        bound.close()
-        raise SettingsError(f"cannot listen at {where}: {error.strerror or error}") from None
-    bound.setblocking(False)
-    return bound
 
 
 def url_of(bound: socket.socket, config: ServerConfig) -> str:

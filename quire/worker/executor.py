@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quire.config.schema import Settings
+from quire.models.loading.ahead import Ahead
 from quire.models.registry import ModelDescription
 from quire.ops.cpu.library import library
 from quire.ops.report import lines
@@ -101,6 +102,7 @@ class LocalExecutor(Executor):
         description: ModelDescription,
         cache_dtype: str,
         on_phase: Callable[[str, int], None],
+        ahead: Ahead | None = None,
     ) -> None:
         """Blocks until the model is loaded. Raises what loading raises."""
         self._plans: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
@@ -118,6 +120,7 @@ class LocalExecutor(Executor):
                 description=description,
                 cache_dtype=cache_dtype,
                 on_phase=on_phase,
+                ahead=ahead,
             )
 
         self._thread = threading.Thread(

@@ -17,6 +17,7 @@ from quire.models.build import build_decoder
 from quire.models.decoder import AnyDecoder
 from quire.models.footprint import arena_bytes, native_rooms, step_sizes
 from quire.models.heads import PoolingHead
+from quire.models.loading.ahead import Ahead
 from quire.models.loading.packed import bytes_kept
 from quire.models.registry import ModelDescription
 from quire.ops.arena import Arena
@@ -46,6 +47,7 @@ class Worker:
     settings    resolved: no None left.
     cache_dtype  the model's dtype, or a key of `ops.formats.CACHE_FORMATS`.
     on_phase    told what is loading, with percent or -1.
+    ahead       weights that are being packed already.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Worker:
         description: ModelDescription,
         cache_dtype: str,
         on_phase: Callable[[str, int], None],
+        ahead: Ahead | None = None,
     ) -> None:
         parallel, model = settings.parallel, settings.model
         assert parallel.threads is not None and model.max_model_len is not None
@@ -80,6 +83,7 @@ class Worker:
             ),
             cache_format="plain" if cache_dtype == model.dtype else cache_dtype,
             packed_weights=(cache_dir() / "packed", kept_bytes) if kept_bytes else None,
+            ahead=ahead,
         )
         on_phase("allocating the KV cache", 100)
         memory = CacheMemory(layout=layout, decoder=decoder, device=device, table=self.table)

@@ -58,6 +58,12 @@ def hub_name(text: str) -> HubName | None:
     return HubName(match[1], match[2])
 
 
+def needs_hub(settings: Settings) -> bool:
+    """Whether the settings name something on the hub."""
+    model = settings.model
+    return any(hub_name(name or "") is not None for name in (model.model, model.tokenizer))
+
+
 def with_local_folders(settings: Settings) -> Settings:
     """The same settings with folders in the places of hub names, and without the token.
 

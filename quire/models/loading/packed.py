@@ -12,15 +12,16 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import torch
 
 from quire.ops.cpu.library import library, native
+from quire.ops.cpu.memory import Take, allocate
 from quire.protocol.errors import SettingsError
 
 _MAGIC = b"quire packed 1\0\0"
@@ -30,6 +31,8 @@ _LARGEST_INDEX = 1 << 26
 _ABANDONED_SECONDS = 3600
 _ENDING, _UNFINISHED = ".packed", ".unfinished"
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -81,23 +84,28 @@ class KeptWeights:
         """Whether parts are kept under the name."""
         return not self._is_new and name in self._index
 
-    def fill(self, name: str, parts: Sequence[torch.Tensor]) -> bool:
-        """Copies what is kept into parts, uint8 [n] each, contiguous; False where it is not good."""
-        places = self._index[name]
-        try:
-            if self._file is None or [part.numel() for part in parts] != [one[1] for one in places]:
+    def packed(self, name: str, room: Callable[[Take], T]) -> T | None:
+        """What `room` makes in memory that is filled with what is kept; None where that is not good."""
+        places = iter(self._index[name])
+
+        def take(num_bytes: int) -> torch.Tensor:
+            begin, size, check = next(places, (0, -1, 0))
+            if self._file is None or num_bytes != size:
                 raise ValueError(f"{name} has other sizes")
-            for part, (begin, num_bytes, check) in zip(parts, places, strict=True):
-                self._file.seek(begin)
-                if self._file.readinto(part.numpy().data) != num_bytes:  # type: ignore[attr-defined]
-                    raise ValueError(f"{name} is cut short")
-                if checksum(part) != check:
-                    raise ValueError(f"{name} has other bytes than were written")
-                self._moved += num_bytes
+            part = allocate(num_bytes)
+            self._file.seek(begin)
+            if self._file.readinto(part.numpy().data) != num_bytes:  # type: ignore[attr-defined]
+                raise ValueError(f"{name} is cut short")
+            if checksum(part) != check:
+                raise ValueError(f"{name} has other bytes than were written")
+            self._moved += num_bytes
+            return part
+
+        try:
+            return room(take)
         except (OSError, ValueError) as error:
             self._distrust(error)
-            return False
-        return True
+            return None
 
     def add(self, name: str, parts: Sequence[torch.Tensor]) -> None:
         """Writes parts, uint8 [n] each, if a file is being written."""

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from quire.models.loading.ahead import Ahead
 from quire.models.loading.checkpoint import Checkpoint, read_checkpoint
 from quire.models.loading.files import OpenedFile, opened
 from quire.models.loading.packed import Keeping, KeptWeights
@@ -70,6 +71,7 @@ def checkpoint_source(
     config: Mapping[str, Any] = MappingProxyType({}),
     formats: Formats = PLAIN,
     keeping: Keeping | None = None,
+    ahead: Ahead | None = None,
 ) -> Iterator[WeightSource]:
     """A source that reads the folder's files; at most one parameter is held at a time.
 
@@ -77,6 +79,7 @@ def checkpoint_source(
     that `formats` names come in their format.
     config  the folder's config.json, for what it says of quantized weights.
     keeping  where packed weights are kept from one start to the next; the source then has them as `kept`.
+    ahead    what is being packed already, of the same folder and dtype; likewise.
     Raises ModelLoadError as `models.names.match` does, and if a file cannot be read.
     """
     checkpoint = read_checkpoint(folder, config)
@@ -93,15 +96,17 @@ def checkpoint_source(
 
         source = _Checkpoint(plan, table, checkpoint, files, bar, dtype, device, formats)
         if keeping is None:
+            source.kept = ahead
             yield source
+            bar.update(num_tensors - bar.n)  # what was packed before is not counted one by one
             return
-        source.kept = KeptWeights(keeping.path(files), keeping.limit)
+        kept = source.kept = KeptWeights(keeping.path(files), keeping.limit)
         is_whole = False
         try:
             yield source
             is_whole = True
         finally:
-            source.kept.close(is_whole=is_whole)
+            kept.close(is_whole=is_whole)
 
 
 class _Checkpoint:
@@ -127,7 +132,7 @@ class _Checkpoint:
         self._dtype = dtype
         self._device = device
         self._staging = Staging()
-        self.kept: KeptWeights | None = None
+        self.kept: KeptWeights | Ahead | None = None
 
     def __call__(self, name: str) -> torch.Tensor:
         """The parameter in memory of its own; as a QuantizedWeight if it has a format."""

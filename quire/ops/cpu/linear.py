@@ -12,7 +12,7 @@ import torch
 
 from quire.ops.cpu import quantized
 from quire.ops.cpu.library import native
-from quire.ops.cpu.memory import allocate
+from quire.ops.cpu.memory import Take, allocate
 from quire.ops.cpu.quantized import PackedQuantized
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
 from quire.ops.formats import PLAIN, Format
@@ -77,12 +77,13 @@ class LinearCpu(Provider):
         dtype: torch.dtype,
         format: Format,
         bias: torch.Tensor | None,
+        take: Take = allocate,
     ) -> PackedLinear | PackedQuantized:
-        """Room for a packed weight [N, K] that multiplies rows of `dtype`; its data are to be filled."""
+        """A packed weight [N, K] that multiplies rows of `dtype`, in memory of `take` that is filled or to be."""
         if format.bits is not None:
-            return quantized.room(num_columns, depth, dtype, format, bias)
+            return quantized.room(num_columns, depth, dtype, format, bias, take)
         blocks, deep = -(-num_columns // _COLUMNS), -(-depth // _DEPTH) * _DEPTH
-        data = allocate(blocks * _COLUMNS * deep * dtype.itemsize)
+        data = take(blocks * _COLUMNS * deep * dtype.itemsize)
         bias = None if bias is None else bias.to(torch.float32).contiguous()
         args = _LinearArgs(
             weight=data.data_ptr(),

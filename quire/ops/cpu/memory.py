@@ -6,15 +6,18 @@ Scratch memory of a step is `ops.arena`; that of a kernel belongs to the library
 from __future__ import annotations
 
 import ctypes
-import mmap
 import threading
+from collections.abc import Callable
 
 import torch
 
+from quire.hardware.allocator import map_pages
 from quire.ops.cpu.library import library, native
 from quire.ops.cpu.structs import NUMBERS, STRUCTS
 
-_HUGE = 2 << 20  # bytes of a huge page
+Take = Callable[[int], torch.Tensor]
+"""Gives memory of so many bytes: `allocate`, or what fills it too."""
+
 _FIRST_CHUNK, _LAST_CHUNK = 32 << 20, 256 << 20
 """Bytes asked of the system at once, twice as many each time, so that neighbours share pages."""
 _ALIGNMENT = 64
@@ -60,17 +63,7 @@ def allocate(num_bytes: int) -> torch.Tensor:
 
 def _map(num_bytes: int) -> torch.Tensor:
     """Fresh memory that starts at a huge page."""
-    try:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory has no huge pages
-        mapped = mmap.mmap(-1, num_bytes + _HUGE, flags=flags)
-    except OSError as error:
-        raise MemoryError(
-            f"there is no memory for {num_bytes} bytes of weights: {error}"
-        ) from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        mapped.madvise(mmap.MADV_HUGEPAGE)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
-    start = -address % _HUGE
+    mapped, start = map_pages(num_bytes)
     return torch.frombuffer(mapped, dtype=torch.uint8)[start : start + num_bytes]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from quire.ops.cpu import quantized
 from quire.ops.cpu.library import native, refuses
-from quire.ops.cpu.memory import allocate
+from quire.ops.cpu.memory import Take, allocate
 from quire.ops.cpu.structs import EXPERT_ACTS, NUMBERS, SCORINGS, STRUCTS
 from quire.ops.cpu.views import CODES
 from quire.ops.formats import BLOCK_COLUMNS, PLAIN, Format, expert_formats, parse
@@ -113,15 +113,21 @@ class ExpertsCpu(Provider):
         return quantized.refuses_format(signature, sizes.get("C", 0), sizes.get("F", 0))
 
     def room(
-        self, sizes: ExpertSizes, *, dtype: torch.dtype, format: str, bias: bool
+        self,
+        sizes: ExpertSizes,
+        *,
+        dtype: torch.dtype,
+        format: str,
+        bias: bool,
+        take: Take = allocate,
     ) -> PackedExperts:
-        """Room for the experts' weights, which `put` fills."""
+        """The experts' weights in memory of `take`, which is filled or `put` fills."""
         stored = parse(format)
         of_gate_up, of_down = expert_formats(stored)
         width, size = _whole(sizes.width), _whole(sizes.size)
         each = dtype.itemsize
-        gate_up = allocate(sizes.num_experts * _bytes(of_gate_up, 2 * width, sizes.size, each))
-        down = allocate(sizes.num_experts * _bytes(of_down, sizes.size, sizes.width, each))
+        gate_up = take(sizes.num_experts * _bytes(of_gate_up, 2 * width, sizes.size, each))
+        down = take(sizes.num_experts * _bytes(of_down, sizes.size, sizes.width, each))
         gate_up, down = gate_up.view(sizes.num_experts, -1), down.view(sizes.num_experts, -1)
         biases = None
         if bias:

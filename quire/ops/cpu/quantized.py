@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from quire.ops.cpu.library import library, native, refuses
-from quire.ops.cpu.memory import allocate
+from quire.ops.cpu.memory import Take, allocate
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
 from quire.ops.formats import (
     BLOCK_COLUMNS,
@@ -141,9 +141,10 @@ def room(
     dtype: torch.dtype,
     stored: Format,
     bias: torch.Tensor | None,
+    take: Take = allocate,
 ) -> PackedQuantized:
-    """Room for a weight [N, K] that multiplies rows of `dtype`; its data are to be filled."""
-    data = allocate(stored.num_bytes(num_columns, depth, dtype.itemsize))
+    """A weight [N, K] that multiplies rows of `dtype`, in memory of `take` that is filled or to be."""
+    data = take(stored.num_bytes(num_columns, depth, dtype.itemsize))
     bias = None if bias is None else bias.to(torch.float32).contiguous()
     args = Args(
         weight=data.data_ptr(),
