@@ -63,3 +63,7 @@ def _usage() -> str:
         "  quire --version        print the version",
     ]
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -75,7 +75,7 @@ class EngineCore:
         with_front  whether a front in a process of its own belongs to the memory ledger.
         record      is told of every plan that goes to the executor and comes back.
         resolved    of these settings, where that was done before.
-        ahead       weights that are being packed already; closed here.
+        ahead       weights that are being packed already.
         """
         report = on_phase or (lambda text, percent: None)
         self.resolved = resolved or resolve(
@@ -95,18 +95,13 @@ class EngineCore:
             hash_algo=cache.prefix_caching_hash_algo,
             whole_prompts=description.spec.sees_both_ways,
         )
-        make = make_executor or partial(LocalExecutor, ahead=ahead)
-        try:
-            self.executor = make(
-                settings=self.resolved.settings,
-                layout=self.resolved.layout,
-                description=description,
-                cache_dtype=self.resolved.cache_dtype,
-                on_phase=report,
-            )
-        finally:
-            if ahead is not None:
-                ahead.close()
+        self.executor = (make_executor or partial(LocalExecutor, ahead=ahead))(
+            settings=self.resolved.settings,
+            layout=self.resolved.layout,
+            description=description,
+            cache_dtype=self.resolved.cache_dtype,
+            on_phase=report,
+        )
         self.info = self._describe(description)
         self._masks = Masks(
             lambda eos_token_ids: self._compiler(settings, description, eos_token_ids),

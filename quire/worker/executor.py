@@ -104,7 +104,7 @@ class LocalExecutor(Executor):
         on_phase: Callable[[str, int], None],
         ahead: Ahead | None = None,
     ) -> None:
-        """Blocks until the model is loaded. Raises what loading raises."""
+        """Blocks until the model is loaded; then closes `ahead`. Raises what loading raises."""
         self._plans: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._loaded = threading.Event()
         self._error: BaseException | None = None
@@ -128,6 +128,8 @@ class LocalExecutor(Executor):
         )
         self._thread.start()
         self._loaded.wait()
+        if ahead is not None:
+            ahead.close()
         if self._error is not None:
             raise self._error
         assert self.worker is not None
