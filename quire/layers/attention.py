@@ -15,7 +15,7 @@ import torch
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
-from quire.layers.norm import LayerNorm, Norm, RmsNorm
+from quire.layers.norm import LayerNorm, Norm, PlainNorm, RmsNorm
 from quire.ops.arena import Arena
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import CLAMP
@@ -32,6 +32,7 @@ class AttentionSizes:
     sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none;
     clip  the bound of q, k and v, 0 is none.
     bidirectional  tokens see those behind them too.
+    values  as in `models.spec.Attention`.
     chunked  the window is the stretch of so many positions in which the query stands.
     """
 
@@ -47,6 +48,14 @@ class AttentionSizes:
     clip: float = 0.0
     bidirectional: bool = False
     chunked: bool = False
+    values: str = "own"
+
+    @property
+    def bounds(self) -> tuple[int, int, int]:
+        """Where q, k and v end in the product that makes them; v is made of k if it ends where k does."""
+        kv_size = self.num_kv_heads * self.head_size
+        end_of_k = self.num_heads * self.head_size + kv_size
+        return end_of_k - kv_size, end_of_k, end_of_k + kv_size * (self.values != "normed_keys")
 
 
 class AttentionLayer:
@@ -83,8 +92,7 @@ class AttentionLayer:
     ) -> None:
         self.index = index
         self._sizes = sizes
-        q_size, kv_size = (n * sizes.head_size for n in (sizes.num_heads, sizes.num_kv_heads))
-        self._bounds = (q_size, q_size + kv_size, q_size + 2 * kv_size)
+        self._bounds = (q_size, *_) = sizes.bounds
         linear = partial(Linear, table, dtype=dtype, format=format)
         self._qkv = linear(
             f"{name}.qkv", in_size=sizes.size, out_size=self._bounds[2], bias=qkv_bias
@@ -94,7 +102,9 @@ class AttentionLayer:
         self._sinks: torch.Tensor | None = None
         self._slopes: torch.Tensor | None = None
         self._sinks_name = f"{name}.sinks"
-        # Sizes of the signature: a provider that knows causal attention with moving windows only refuses them.
+        norm = PlainNorm(table, sizes.head_size, qk_eps, dtype)
+        self._value_norm = [norm] * (sizes.values != "own")
+        # Of the signature: a provider that knows causal attention with moving windows only refuses them.
         asked = {"bidirectional": sizes.bidirectional, "chunked": sizes.chunked}
         self._unusual = {name: True for name, value in asked.items() if value}
         self._on_heads = head_steps(
@@ -103,13 +113,12 @@ class AttentionLayer:
             sizes,
             dtype,
             rope=rope,
+            growth=growth,
             interleaved=interleaved,
             qk_norm=qk_norm,
             eps=qk_eps,
             norm_after_rope=norm_after_rope,
         )
-        if growth is not None:
-            self._on_heads.append(QueryGrowth(table, sizes, dtype, growth))
         self._attend = table.bind(
             PAGED_ATTENTION,
             dtype_name(dtype),
@@ -150,10 +159,14 @@ class AttentionLayer:
         q_and_k = qkv[:, :k_end].view(  # [T, H + K, D]
             num_tokens, sizes.num_heads + sizes.num_kv_heads, sizes.head_size
         )
+        v = qkv[:, q_end - k_end :].view(
+            num_tokens, sizes.num_kv_heads, sizes.head_size
+        )  # the last
+        for norm in self._value_norm:
+            v = norm(v, ctx.arena)
         for step in self._on_heads:
             step(q_and_k, positions)
         q, k = q_and_k[:, : sizes.num_heads], q_and_k[:, sizes.num_heads :]
-        v = qkv[:, k_end:].view(num_tokens, sizes.num_kv_heads, sizes.head_size)  # [T, K, D]
         cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
         self._attend.call("write", k, v, cache, plan)
         mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.head_size), x.dtype)
@@ -227,6 +240,7 @@ def head_steps(
     dtype: torch.dtype,
     *,
     rope: torch.Tensor | None,
+    growth: torch.Tensor | None,
     interleaved: bool,
     qk_norm: str,
     eps: float,
@@ -235,13 +249,16 @@ def head_steps(
     """What is done to query and key heads, in order; a norm over each head and RoPE are one where they meet."""
     norms: list[HeadStep] = []
     turns: list[HeadStep] = []
+    grown = [] if growth is None else [QueryGrowth(table, sizes, dtype, growth)]
     if qk_norm == "per_head" and rope is not None and not norm_after_rope:
-        return [NormedRope(table, name, sizes, eps, dtype, rope=rope, interleaved=interleaved)]
+        both = NormedRope(table, name, sizes, eps, dtype, rope=rope, interleaved=interleaved)
+        return [both, *grown]
     if qk_norm != "none":
         norms.append(HeadNorms(table, name, sizes, eps, dtype, kind=qk_norm))
     if rope is not None:
         turns.append(Rope(table, sizes, dtype, rope, interleaved))
-    return turns + norms if norm_after_rope else norms + turns
+    steps = turns + norms if norm_after_rope else norms + turns
+    return [*steps, *grown]
 
 
 class HeadNorms:

@@ -24,6 +24,7 @@ class ForwardContext:
                  its blocks, or a StateView for each of its states.
     group_of     by number of the mixer: its cache group.
     types        [T] int64, token types, for models that have them.
+    layer_inputs [T, L, P]: numbers of its own for every layer, of models that have them.
     embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there
                  are none.
     """
@@ -37,6 +38,7 @@ class ForwardContext:
     types: torch.Tensor | None = None
     embeds: torch.Tensor | None = None
     embed_rows: torch.Tensor | None = None
+    layer_inputs: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from statistics import NormalDist
+from typing import Any, Protocol
 
 import torch
 
@@ -16,6 +17,7 @@ from quire.layers.linear import Linear
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ACT, ACT_MUL, SCALE
 from quire.ops.registry import Table
+from quire.ops.streams import LARGEST
 from quire.quant.formats import PLAIN, Formats
 
 
@@ -35,6 +37,7 @@ class GatedMlp:
     act     "silu", "gelu", "gelu_tanh", "relu" or "relu2".
     format  of both weights.
     scales  factors of gate(x) and of up(x).
+    sparsity  the part of normally distributed gates that becomes zero; what they exceed the others by is left.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class GatedMlp:
         dtype: torch.dtype,
         format: Formats = PLAIN,
         scales: tuple[float, float] = (1.0, 1.0),
+        sparsity: float = 0.0,
     ) -> None:
         self._width = width
         self._act = act
@@ -62,11 +66,15 @@ class GatedMlp:
             format=format,
         )
         halves = (slice(0, width), slice(width, 2 * width))
-        self._scales = [
+        self._scales: list[tuple[slice, Callable[..., Any]]] = [
             (half, partial(table.bind(SCALE, dtype_name(dtype), C=width), factor=factor))
             for half, factor in zip(halves, scales, strict=True)
             if factor != 1.0
         ]
+        if sparsity:
+            largest = table.bind(LARGEST, dtype_name(dtype), F=width)
+            cut = partial(largest, deviations=NormalDist().inv_cdf(sparsity))
+            self._scales.append((halves[0], cut))
         self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
         self._down = Linear(
             table,

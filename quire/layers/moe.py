@@ -6,15 +6,24 @@ Dense parts are `layers.mlp`; how experts are chosen and multiplied is `ops.moe`
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear, keep_packed, packed_before, read_to_pack, stored_as
 from quire.layers.mlp import GatedMlp
+from quire.layers.norm import RmsNorm
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, ADD_GATED, TO_FLOAT32
-from quire.ops.moe import EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
+from quire.ops.moe import (
+    EXPERTS,
+    ROUTE,
+    ROUTE_SPARSE,
+    WEIGH_CHOSEN,
+    ExpertSizes,
+    RouteRule,
+)
 from quire.ops.registry import Bound, Table
 from quire.quant.formats import PLAIN, Formats
 
@@ -23,6 +32,7 @@ class Router:
     """x [T, C] of `dtype` to the ids [T, k] and weights [T, k] of each token's experts.
 
     router_dtype  of its weight and logits: that of x, or float32.
+    factors  the weights of each expert have a factor `<name>.factors` [E].
     """
 
     def __init__(
@@ -35,10 +45,14 @@ class Router:
         rule: RouteRule,
         bias: bool,
         choice_bias: bool,
+        factors: bool = False,
         dtype: torch.dtype,
         router_dtype: torch.dtype,
     ) -> None:
         self._name = name
+        self._has_factors = factors
+        self._factors: torch.Tensor | None = None
+        self._weigh = table.bind(WEIGH_CHOSEN, "float32", E=num_experts, K=rule.top_k)
         self._num_experts = num_experts
         self._rule = rule
         self._has_choice_bias = choice_bias
@@ -63,6 +77,8 @@ class Router:
         self._product.load(weights)
         if self._has_choice_bias:
             self._choice_bias = weights(f"{self._name}.choice.bias")
+        if self._has_factors:
+            self._factors = weights(f"{self._name}.factors")
 
     def __call__(self, x: torch.Tensor, arena: Arena) -> tuple[torch.Tensor, torch.Tensor]:
         """ids [T, k] int32 and weights [T, k] float32, from the arena."""
@@ -73,6 +89,8 @@ class Router:
         ids = arena.take((num_tokens, self._rule.top_k), torch.int32)
         weights = arena.take((num_tokens, self._rule.top_k), torch.float32)
         self._route(logits, self._rule, bias=self._choice_bias, ids=ids, weights=weights)
+        if self._factors is not None:
+            self._weigh(weights, ids, self._factors)
         return ids, weights
 
 
@@ -257,4 +275,77 @@ class SharedPart:
             return out
         gate = self._gate(x, out=arena.take((x.shape[0], 1), x.dtype))
         self._add_gated(made, self._mlp(x, arena, out=out), gate, out=out)
+        return out
+
+
+class NormedParts:
+    """Routed experts and a gated part side by side, each with norms of its own on both sides.
+
+    Reads the residual stream x [T, C] itself: norm(mlp(norm(x))) + norm(experts(norm(x))). The norms are
+    `<name>.norm_before_experts`, `norm_after_experts`, `norm_before_shared`, `norm_after_shared`, and of what the
+    router sees `router_norm`.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        sizes: ExpertSizes,
+        rule: RouteRule,
+        *,
+        shared_width: int,
+        eps: float,
+        dtype: torch.dtype,
+        format: Formats = PLAIN,
+    ) -> None:
+        size, norm = sizes.size, partial(RmsNorm, table, size=sizes.size, eps=eps, dtype=dtype)
+        self._router_norm = norm(f"{name}.router_norm")
+        self._router = Router(
+            table,
+            name,
+            size=size,
+            num_experts=sizes.num_experts,
+            rule=rule,
+            bias=False,
+            choice_bias=False,
+            factors=True,
+            dtype=dtype,
+            router_dtype=dtype,
+        )
+        self._experts = Experts(table, name, sizes, bias=False, dtype=dtype, format=format)
+        self._shared = GatedMlp(
+            table,
+            f"{name}.shared",
+            size=size,
+            width=shared_width,
+            act=sizes.act,
+            bias=False,
+            dtype=dtype,
+            format=format,
+        )
+        self._of_experts, self._of_shared = (
+            [norm(f"{name}.norm_{side}_{part}") for side in ("before", "after")]
+            for part in ("experts", "shared")
+        )
+        self._add = table.bind(ADD, dtype_name(dtype), C=size)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        self._router_norm.load(weights)
+        for norm in (*self._of_experts, *self._of_shared):
+            norm.load(weights)
+        for part in (self._router, self._experts, self._shared):
+            part.load(weights)
+
+    def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes [T, C] into `out`, which must not be x."""
+        shape = tuple(x.shape)
+        normed, made = arena.take(shape, x.dtype), arena.take(shape, x.dtype)
+        ids, weights = self._router(self._router_norm(x, out=normed), arena)
+        before, after = self._of_experts
+        self._experts(before(x, out=normed), ids, weights, out=made)
+        after(made, out=made)
+        before, after = self._of_shared
+        self._shared(before(x, out=normed), arena, out=out)
+        self._add(after(out, out=out), made, out=out)
         return out

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from quire.layers.dtypes import dtype_name
+from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, SCALE
 from quire.ops.norm import ADD_RMS_NORM, LAYER_NORM, RMS_NORM
 from quire.ops.registry import Table
@@ -58,6 +59,21 @@ class RmsNorm:
     def __call__(self, x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
         """Writes the norm of x [..., C] into `out` of the same shape, which may be x."""
         self._norm(x, self._weight, eps=self._eps, out=out)
+        return out
+
+
+class PlainNorm:
+    """x / rms(x) over the last axis, without weights."""
+
+    def __init__(self, table: Table, size: int, eps: float, dtype: torch.dtype) -> None:
+        self._ones = torch.ones(size, device=table.device)
+        self._norm = table.bind(RMS_NORM, dtype_name(dtype), C=size)
+        self._eps = eps
+
+    def __call__(self, x: torch.Tensor, arena: Arena) -> torch.Tensor:
+        """The norm of x [..., C], in the arena."""
+        out = arena.take(tuple(x.shape), x.dtype)
+        self._norm(x, self._ones, eps=self._eps, out=out)
         return out
 
 

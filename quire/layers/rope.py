@@ -18,6 +18,11 @@ def frequencies(dim: int, theta: float) -> torch.Tensor:
     return 1.0 / (theta**exponents)
 
 
+def first_frequencies(plain: torch.Tensor, count: int) -> torch.Tensor:
+    """The first `count` of frequencies [dim / 2]; the other pairs do not turn."""
+    return torch.cat((plain[:count], torch.zeros_like(plain[count:])))
+
+
 def dynamic_theta(
     dim: int, theta: float, *, factor: float, original_len: int, max_model_len: int
 ) -> float:

@@ -14,12 +14,14 @@ import torch
 
 from quire import __version__
 from quire.hardware.allocator import give_back
-from quire.layers import rope as rope_tables
+from quire.layers.altup import Streams
 from quire.layers.embedding import AddedRows, Embedding, Head
+from quire.layers.layer_inputs import LayerInputs
 from quire.layers.mlp import FEED_FORWARDS, FeedForward
-from quire.layers.moe import MoeMlp
+from quire.layers.moe import MoeMlp, NormedParts
 from quire.layers.norm import NORMS, Norms
-from quire.models.build_mixers import MixerParts, Tables, make_mixer
+from quire.models.build_mixers import MixerParts, make_mixer
+from quire.models.build_positions import position_tables
 from quire.models.decoder import AnyDecoder, Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.foreign.decoder import ForeignDecoder
@@ -28,19 +30,8 @@ from quire.models.loading.packed import Keeping
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, weight_map_of
-from quire.models.spec import (
-    DecoderSpec,
-    Dense,
-    DynamicScaling,
-    LayerSpec,
-    LinearScaling,
-    Llama3Scaling,
-    LongRopeScaling,
-    Moe,
-    Rope,
-    YarnScaling,
-    growths,
-)
+from quire.models.spec import DecoderSpec, Dense, LayerSpec, Moe
+from quire.models.stream_layers import AltUpLayer, EndedLayer, EndParts
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
 from quire.quant.formats import PLAIN, Formats
@@ -147,68 +138,6 @@ def build_from_spec(
     return decoder
 
 
-def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch.Tensor:
-    """[max_model_len, rope.dim] float32: the cosines and sines that a description asks for."""
-    scaling, theta, attention_factor = rope.scaling, rope.theta, 1.0
-    if isinstance(scaling, DynamicScaling):
-        theta = rope_tables.dynamic_theta(
-            rope.dim,
-            theta,
-            factor=scaling.factor,
-            original_len=scaling.original_len,
-            max_model_len=max_model_len,
-        )
-    inv_freq = rope_tables.frequencies(rope.dim, theta)
-    if isinstance(scaling, LinearScaling):
-        inv_freq = inv_freq / scaling.factor
-    elif isinstance(scaling, Llama3Scaling):
-        inv_freq = rope_tables.llama3_frequencies(
-            inv_freq,
-            factor=scaling.factor,
-            low_freq_factor=scaling.low_freq_factor,
-            high_freq_factor=scaling.high_freq_factor,
-            original_len=scaling.original_len,
-        )
-    elif isinstance(scaling, YarnScaling):
-        attention_factor = scaling.attention_factor
-        inv_freq = rope_tables.yarn_frequencies(
-            rope.dim,
-            theta,
-            factor=scaling.factor,
-            original_len=scaling.original_len,
-            beta_fast=scaling.beta_fast,
-            beta_slow=scaling.beta_slow,
-            truncate=scaling.truncate,
-        )
-    elif isinstance(scaling, LongRopeScaling):
-        attention_factor = scaling.attention_factor
-        is_long = max_model_len > scaling.original_len
-        inv_freq = rope_tables.longrope_frequencies(
-            rope.dim, theta, scaling.long_factor if is_long else scaling.short_factor
-        )
-    return rope_tables.angle_table(
-        inv_freq, max_len=max_model_len, attention_factor=attention_factor, device=device
-    )
-
-
-def _tables(spec: DecoderSpec, max_model_len: int, device: torch.device) -> Tables:
-    """Those of positions that the layers ask for."""
-    ropes = {mixer.positions for mixer in spec.attentions if mixer.positions is not None}
-    tables: Tables = {
-        rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes
-    }
-    for growth, head_size in growths(spec):
-        tables[growth, head_size] = rope_tables.growth_table(
-            head_size,
-            scale=growth.scale,
-            interval=growth.interval,
-            shift=growth.shift,
-            max_len=max_model_len,
-            device=device,
-        )
-    return tables
-
-
 def _decoder(
     spec: DecoderSpec,
     table: Table,
@@ -218,7 +147,7 @@ def _decoder(
     scheme: Scheme,
     cache_format: str,
 ) -> Decoder:
-    tables = _tables(spec, max_model_len, device)
+    tables = position_tables(spec, max_model_len, device)
     size = spec.hidden_size
     embedding = Embedding(
         table,
@@ -249,6 +178,8 @@ def _decoder(
         embedding=embedding,
         embedding_norm=embedding_norm,
         added=added,
+        layer_inputs=_layer_inputs(parts, spec),
+        streams=_streams(parts, spec),
         layers=_layers(parts, spec),
         final_norm=NORMS[spec.norm](table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
         head=Head(
@@ -266,16 +197,42 @@ def _decoder(
     )
 
 
+def _layer_inputs(parts: MixerParts, spec: DecoderSpec) -> LayerInputs | None:
+    inputs = spec.layer_inputs
+    if inputs is None:
+        return None
+    return LayerInputs(
+        parts.table,
+        "layer_inputs",
+        vocab_size=inputs.vocab_size,
+        num_layers=len(spec.layers),
+        input_size=inputs.size,
+        size=parts.size,
+        eps=spec.norm_eps,
+        dtype=parts.dtype,
+    )
+
+
+def _streams(parts: MixerParts, spec: DecoderSpec) -> Streams | None:
+    if spec.streams is None:
+        return None
+    return Streams(
+        parts.table, "streams", count=spec.streams.count, size=parts.size, dtype=parts.dtype
+    )
+
+
 def _layers(parts: MixerParts, spec: DecoderSpec) -> list[DecoderLayer]:
     layers: list[DecoderLayer] = []
     number = 0
     for index, layer in enumerate(spec.layers):
-        layers.append(_layer(parts, index, number, layer))
+        layers.append(_layer(parts, index, number, layer, spec))
         number += len(layer.mixers)
     return layers
 
 
-def _layer(parts: MixerParts, index: int, number: int, spec: LayerSpec) -> DecoderLayer:
+def _layer(
+    parts: MixerParts, index: int, number: int, spec: LayerSpec, decoder: DecoderSpec
+) -> DecoderLayer:
     """Layer `index`, whose first mixer has that number."""
     name = f"layers.{index}"
     part, feed_forward = spec.feed_forward, None
@@ -297,18 +254,26 @@ def _layer(parts: MixerParts, index: int, number: int, spec: LayerSpec) -> Decod
         dtype=parts.dtype,
         residual_scale=spec.residual_scale,
     )
-    return PLACEMENTS[spec.placement](
-        name,
-        mixer=make_mixer(parts, name, number, spec),
-        feed_forward=feed_forward,
-        norms=norms,
-    )
+    made: dict[str, Any] = {
+        "mixer": make_mixer(parts, name, number, spec),
+        "feed_forward": feed_forward,
+    }
+    end = EndParts(parts, decoder, name, index, norms)
+    if (decoder.streams is not None) != (spec.placement == "altup"):
+        raise ValueError("layers stand as altup in decoders with several streams, and only there")
+    if decoder.streams is not None:
+        return AltUpLayer(spec, decoder.streams, end, **made)
+    layer = PLACEMENTS[spec.placement](name, **made, norms=norms)
+    has_end = spec.scaled or spec.input_act is not None
+    return EndedLayer(layer, spec, end) if has_end else layer
 
 
 def _dense(
     table: Table, name: str, spec: Dense, size: int, dtype: torch.dtype, format: Formats
 ) -> FeedForward:
-    scales = {"scales": (spec.gate_scale, spec.up_scale)} if spec.gated else {}
+    of_gates: dict[str, Any] = {}
+    if spec.gated:
+        of_gates = {"scales": (spec.gate_scale, spec.up_scale), "sparsity": spec.sparsity}
     return FEED_FORWARDS[spec.gated](
         table,
         name,
@@ -318,35 +283,38 @@ def _dense(
         bias=spec.bias,
         dtype=dtype,
         format=format,
-        **scales,
+        **of_gates,
     )
 
 
 def _moe(
     table: Table, name: str, spec: Moe, size: int, dtype: torch.dtype, format: Formats
 ) -> FeedForward:
+    sizes = ExpertSizes(
+        spec.num_experts, size, spec.width, spec.activation, spec.limit, spec.weigh_inputs
+    )
+    rule = RouteRule(
+        spec.top_k,
+        scoring=spec.scoring,
+        normalize=spec.normalize,
+        scale=spec.scale,
+        groups=spec.groups,
+        top_groups=spec.top_groups,
+        group_best=spec.group_best,
+        jitter=spec.jitter,
+    )
+    kinds: dict[str, Any] = {"dtype": dtype, "format": format, "shared_width": spec.shared_width}
+    if spec.norm_eps is not None:
+        return NormedParts(table, name, sizes, rule, eps=spec.norm_eps, **kinds)
     return MoeMlp(
         table,
         name,
-        ExpertSizes(
-            spec.num_experts, size, spec.width, spec.activation, spec.limit, spec.weigh_inputs
-        ),
-        RouteRule(
-            spec.top_k,
-            scoring=spec.scoring,
-            normalize=spec.normalize,
-            scale=spec.scale,
-            groups=spec.groups,
-            top_groups=spec.top_groups,
-            group_best=spec.group_best,
-            jitter=spec.jitter,
-        ),
+        sizes,
+        rule,
         bias=spec.bias,
         router_bias=spec.router_bias,
         router_dtype=torch.float32 if spec.router_float32 else dtype,
         choice_bias=spec.choice_bias,
-        shared_width=spec.shared_width,
         shared_gate=spec.shared_gate,
-        dtype=dtype,
-        format=format,
+        **kinds,
     )

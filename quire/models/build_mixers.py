@@ -15,6 +15,7 @@ from quire.layers.attention import AttentionLayer, AttentionSizes
 from quire.layers.delta_net import DeltaNetLayer, DeltaNetSizes
 from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
 from quire.layers.mla import MlaLayer, MlaSizes
+from quire.layers.shared_attention import SharedAttention
 from quire.layers.short_conv import ShortConvLayer
 from quire.layers.side_by_side import MixersSideBySide
 from quire.models.decoder_layers import MixerLayer
@@ -74,13 +75,30 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         clip=spec.clip,
         bidirectional=spec.bidirectional,
         chunked=spec.chunked,
+        values=spec.values,
     )
+    rope = None if spec.rope is None else parts.tables[spec.rope]
+    if spec.shares is not None:
+        return SharedAttention(
+            parts.table,
+            name,
+            spec.shares,
+            sizes,
+            rope=rope,
+            interleaved=spec.rope is not None and spec.rope.interleaved,
+            normed=spec.qk_norm != "none",
+            qk_eps=spec.norm_eps,
+            bias=spec.qkv_bias,
+            dtype=parts.dtype,
+            format=parts.format,
+            cache_format=parts.cache_format,
+        )
     return AttentionLayer(
         parts.table,
         name,
         index,
         sizes,
-        rope=None if spec.rope is None else parts.tables[spec.rope],
+        rope=rope,
         growth=parts.tables[spec.temperature, spec.head_size] if spec.temperature else None,
         interleaved=spec.rope is not None and spec.rope.interleaved,
         qk_norm=spec.qk_norm,

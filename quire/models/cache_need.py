@@ -6,7 +6,7 @@ Follows from the description alone, before any weight is read; blocks are `engin
 from __future__ import annotations
 
 from quire.models.recurrent import Recurrent
-from quire.models.spec import DecoderSpec
+from quire.models.spec import Attention, DecoderSpec
 from quire.protocol.cache import CacheGroup, CacheKind
 
 LONGEST_INTERVAL = 1024
@@ -24,7 +24,7 @@ def cache_groups(
 ) -> tuple[CacheGroup, ...]:
     """Mixers grouped by kind of cache, window and bytes per token, in order of their first one.
 
-    All recurrent ones are one group, the last.
+    All recurrent ones are one group, the last. Those that look at what others cached are in none.
 
     dtype_bytes    of one stored key or value number; scale_bytes of a token's scales of one kv head.
     max_model_len  longest sequence in tokens; a window at least as long is full attention.
@@ -46,6 +46,8 @@ def cache_groups(
     for number, mixer in enumerate(spec.mixers):
         if isinstance(mixer, Recurrent):
             recurrent.append(number)
+            continue
+        if isinstance(mixer, Attention) and mixer.shares is not None:
             continue
         num_bytes = mixer.cache_bytes_per_token(dtype_bytes, scale_bytes)
         members.setdefault((mixer.cache_kind(), mixer.window, num_bytes), []).append(number)

@@ -11,9 +11,11 @@ from typing import Protocol, overload
 
 import torch
 
+from quire.layers.altup import Streams
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.embedding import AddedRows, Embedding, Head
+from quire.layers.layer_inputs import LayerInputs
 from quire.layers.norm import Norm
 from quire.models.decoder_layers import DecoderLayer
 from quire.models.spec import DecoderSpec, Mixer
@@ -59,6 +61,8 @@ class Decoder:
 
     spec       without windows that reach `max_model_len`: caches and plans agree with layers.
     embedding_norm  nothing, or one norm of the embedding.
+    layer_inputs  what every layer gets beside the residual stream, if anything.
+    streams    the ends of several residual streams, where there are some; a pass then runs all layers at once.
     added      what is added to the embedding before that norm: rows by token type and by position.
     """
 
@@ -70,6 +74,8 @@ class Decoder:
         embedding: Embedding,
         embedding_norm: Sequence[Norm],
         added: Sequence[AddedRows],
+        layer_inputs: LayerInputs | None,
+        streams: Streams | None,
         layers: Sequence[DecoderLayer],
         final_norm: Norm,
         head: Head,
@@ -87,6 +93,8 @@ class Decoder:
         self._embedding = embedding
         self._embedding_norm = tuple(embedding_norm)
         self._added = tuple(added)
+        self._layer_inputs = layer_inputs
+        self._streams = streams
         self._layers = tuple(layers)
         self._final_norm = final_norm
         self._head = head
@@ -99,6 +107,9 @@ class Decoder:
             norm.load(weights)
         for rows in self._added:
             rows.load(weights)
+        for part in (self._layer_inputs, self._streams):
+            if part is not None:
+                part.load(weights)
         for layer in self._layers:
             layer.load(weights)
         self._final_norm.load(weights)
@@ -141,8 +152,13 @@ class Decoder:
         for index in range(len(self._layers)) if layers is None else layers:
             self._layers[index](residual, ctx)
             if index in taps:
-                kept = ctx.arena.take(tuple(residual.shape), residual.dtype)
-                tapped[index] = self._copy(residual, factor=1.0, out=kept)
+                stream = (
+                    residual if self.spec.streams is None else residual[self.spec.streams.active]
+                )
+                kept = ctx.arena.take(tuple(stream.shape), residual.dtype)
+                tapped[index] = self._copy(stream, factor=1.0, out=kept)
+        if self._streams is not None:
+            residual = self._streams.close(residual, ctx.arena)
         if not taps:
             return residual
         return residual, [tapped[index] for index in taps if index in tapped]
@@ -153,7 +169,9 @@ class Decoder:
             rows(hidden, ctx)
         for norm in self._embedding_norm:
             norm(hidden, out=hidden)
-        return hidden
+        if self._layer_inputs is not None:
+            self._layer_inputs(hidden, ctx)
+        return hidden if self._streams is None else self._streams.open(hidden, ctx.arena)
 
     def logits(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """[B, V] float32 for rows [B, C] of the residual stream; the final norm is applied here."""

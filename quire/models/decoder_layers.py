@@ -145,6 +145,38 @@ class SandwichLayer:
         ctx.arena.release(mark)
 
 
+class OpenSandwichLayer:
+    """x += norm(mixer(norm(x))); x += norm(feed_forward(x)): norms of its own are before that part's parts."""
+
+    def __init__(
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
+    ) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        places = ("before_mixer", "after_mixer", "after_feed_forward")
+        self._norms = tuple(norms.norm(f"{name}.norm_{place}") for place in places)
+        self._add = norms.add()
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for norm in self._norms:
+            norm.load(weights)
+        for part in (self.mixer, self._feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Adds the layer's part to the residual stream [T, C] in place."""
+        before_mixer, after_mixer, after_feed_forward = self._norms
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        before_mixer(residual, out=x)
+        self.mixer(x, ctx, out=x)
+        self._add(residual, after_mixer(x, out=x), out=residual)
+        self._feed_forward(residual, ctx.arena, out=x)
+        self._add(residual, after_feed_forward(x, out=x), out=residual)
+        ctx.arena.release(mark)
+
+
 class ParallelLayer:
     """x += mixer(norm(x)) + feed_forward(norm'(x)): both parts read the same x."""
 
@@ -319,5 +351,6 @@ PLACEMENTS: dict[str, Callable[..., DecoderLayer]] = {
     "pre_feed_forward": PreFeedForwardLayer,
     "mixer_only": MixerOnlyLayer,
     "feed_forward_only": FeedForwardOnlyLayer,
+    "sandwich_open": OpenSandwichLayer,
 }
 """The class for each placement that a description can name."""

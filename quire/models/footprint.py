@@ -46,10 +46,12 @@ _EXPERT_TOKENS, _EXPERT_ROWS, _MADE_BYTES = 512, 96, 32 << 20  # as in csrc/ops/
 _FLOAT8_BYTES = 32 << 10  # of float8 weights as they are multiplied
 _SEARCH_BYTES = 16  # of one entry of the vocabulary while a native filter looks for the best
 _MAX_GRAPHS, _CALLS_A_LAYER, _CALL_BYTES = 128, 13, 160  # of recorded steps
+_CALLS_OF_STREAMS = 4  # times as many calls are of a layer with several residual streams
 _TORCH_CALL_BYTES = 2048  # of a recorded call of torch with its arguments
 _FIRST_WEIGHTS, _LATER_WEIGHTS = 32 << 20, 192 << 20  # bytes of weights in one piece of memory
 _HUGE_PAGE = 2 << 20  # bytes, which native scratch is rounded up to
 _INDEX_BYTES = 24  # where a gathered token lies: three int64
+_STREAM_COPIES = 4  # of one stream, that the reference of their mixture holds beside all of them
 _STATE_COPIES = 4  # of a state and of a step's numbers, that the reference of a scan holds
 _ROW_TEMPORARIES = 6  # float64 of one row's vocabulary that a draw or a logprob holds at once
 
@@ -150,7 +152,8 @@ def arena_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     logit_bytes = each if each == FLOAT32_BYTES else each + FLOAT32_BYTES
     rows = sizes.num_logits
     head = 2 * rows * width * each + rows * spec.vocab_size * logit_bytes
-    return tokens * width * each + max(layer, head) + 16 * _ALIGNMENT
+    ends = tokens * _ends_width(spec) * each + (8 * tokens if spec.layer_inputs else 0)
+    return tokens * width * each + ends + max(layer, head) + 16 * _ALIGNMENT
 
 
 def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
@@ -158,6 +161,9 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     tokens, copies = sizes.num_tokens, sizes.wide_copies
     norm = tokens * spec.hidden_size * FLOAT32_BYTES * (2 + copies)
     found = [norm, _sampling(spec, sizes)]
+    if spec.streams is not None:
+        copies = spec.streams.count + _STREAM_COPIES
+        found.append(tokens * spec.hidden_size * FLOAT32_BYTES * copies)
     for mixer in set(spec.mixers):
         if isinstance(mixer, Recurrent):
             found.append(
@@ -210,6 +216,7 @@ def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
         ours, torchs = num_calls(spec.program)
         return lists * (ours * _CALL_BYTES + torchs * _TORCH_CALL_BYTES)
     calls = len(spec.layers) * _CALLS_A_LAYER
+    calls *= _CALLS_OF_STREAMS if spec.streams is not None else 1
     # Of latent attention each head has two products of its own.
     calls += sum(2 * mixer.num_heads for mixer in spec.mixers if isinstance(mixer, Mla))
     return lists * calls * _CALL_BYTES
@@ -226,12 +233,27 @@ def index_bytes_per_token(spec: DecoderSpec) -> int:
     return _INDEX_BYTES * len(kinds)
 
 
+def _ends_width(spec: DecoderSpec) -> int:
+    """Numbers a token taken beside the residual stream for a whole pass: the layers' inputs, and streams."""
+    found = 0
+    if spec.layer_inputs is not None:
+        found += 2 * len(spec.layers) * spec.layer_inputs.size
+    if spec.streams is not None:
+        found += (spec.streams.count + 2) * spec.hidden_size
+    return found
+
+
 def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
     part = layer.feed_forward
     heads = sum(_mixer_room(mixer) for mixer in layer.mixers)
     if len(layer.mixers) > 1:
         heads += spec.hidden_size * len(layer.mixers)
+    if layer.input_act is not None and spec.layer_inputs is not None:
+        heads += spec.hidden_size + spec.layer_inputs.size
+    if spec.streams is not None:
+        count = spec.streams.count
+        heads += (count + 3) * spec.hidden_size + spec.streams.rank + count * (count + 4)
     if part is None:
         return spec.hidden_size + heads
     inputs = 2 if layer.placement.startswith("parallel") else 1
@@ -240,6 +262,8 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
         routed = 2 * (part.num_experts + 2 * part.top_k) + spec.hidden_size
         if part.router_float32:
             routed += 2 * spec.hidden_size
+        if part.norm_eps is not None:
+            routed += spec.hidden_size
         return inputs * spec.hidden_size + heads + routed + 3 * part.shared_width + 1
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
 
@@ -249,6 +273,8 @@ def _mixer_room(mixer: Mixer) -> int:
     if isinstance(mixer, Recurrent):
         return mixer.room()
     heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
+    if isinstance(mixer, Attention) and mixer.values != "own":
+        heads += mixer.num_kv_heads * mixer.head_size
     if isinstance(mixer, Attention) and mixer.gate:
         heads += mixer.num_heads * mixer.head_size
     if isinstance(mixer, Mla):
@@ -300,7 +326,7 @@ def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     parts = [layer.feed_forward for layer in spec.layers if layer.feed_forward is not None]
     widths = {(3 if isinstance(part, Moe) or part.gated else 1) * _width(part) for part in parts}
     widths |= {mixer.room() for mixer in spec.mixers if isinstance(mixer, Recurrent)}
-    outputs = {spec.vocab_size, *widths}
+    outputs = {spec.vocab_size, _ends_width(spec), *widths}
     return _TILE_ROWS * sizes.dtype_bytes * (sum(_inputs(spec)) + max(outputs))
 
 
@@ -312,6 +338,8 @@ def _inputs(spec: DecoderSpec) -> set[int]:
             inputs |= {*_mixer_inputs(mixer)}
         if layer.feed_forward is not None:
             inputs.add(_width(layer.feed_forward))
+    inputs |= {spec.layer_inputs.size} if spec.layer_inputs else set()
+    inputs |= {spec.streams.rank, spec.streams.count} if spec.streams else set()
     return inputs
 
 

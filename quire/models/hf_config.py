@@ -188,6 +188,19 @@ class HfConfig:
             raise self._wrong(key, value, "a whole number from 0 up")
         return int(found[0])
 
+    def for_layers(self, key: str, count: int, default: float | None) -> list[float] | None:
+        """A number from 0 up for each of `count` layers: a list of them, or one for all; None when null."""
+        value = self._read(key, default)
+        found = value if isinstance(value, list) else [value] * count
+        if value is None:
+            return None
+        if len(found) != count or not all(
+            isinstance(item, int | float) and not isinstance(item, bool) and 0 <= item < math.inf
+            for item in found
+        ):
+            raise self._wrong(key, value, f"a number from 0 up, or a list of {count}")
+        return found
+
     def factors(self, key: str, count: int) -> tuple[float, ...]:
         """So many finite numbers above zero; ones when absent or null."""
         found = self.numbers(key) if self._read(key, None) is not None else (1.0,) * count

@@ -18,6 +18,7 @@ from quire.models.spec import (
     Llama3Scaling,
     LongRopeScaling,
     Moe,
+    ProportionalScaling,
     Rope,
     RopeScaling,
     YarnScaling,
@@ -147,6 +148,7 @@ def _scaling(hf: HfConfig, section: HfConfig, dim: int) -> RopeScaling | None:
         "yarn": _yarn,
         "longrope": partial(_longrope, dim),
         "su": partial(_longrope, dim),
+        "proportional": partial(_proportional, dim),
     }
     section.skip("rope_type", "type")
     reader: Callable[[HfConfig, HfConfig], RopeScaling | None] = section.choice(
@@ -161,6 +163,13 @@ def _default(hf: HfConfig, section: HfConfig) -> None:
 
 def _linear(hf: HfConfig, section: HfConfig) -> LinearScaling:
     return LinearScaling(factor=section.positive("factor"))
+
+
+def _proportional(dim: int, hf: HfConfig, section: HfConfig) -> ProportionalScaling:
+    turning = int(section.positive("partial_rotary_factor", 1.0) * dim // 2)
+    if turning > dim // 2:
+        raise section.refuse("partial_rotary_factor", "it must be at most 1")
+    return ProportionalScaling(turning=turning, factor=section.positive("factor", 1.0))
 
 
 def _dynamic(hf: HfConfig, section: HfConfig) -> DynamicScaling:

@@ -5,6 +5,7 @@ The rules' language and Llama's names are in `models.names`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -101,6 +102,18 @@ def with_head(*rules: Rule, ignored: tuple[str, ...] = (), optional_prefix: str 
         ignored_if_tied=("lm_head.weight",),
         optional_prefix=optional_prefix,
     )
+
+
+def nested(names: WeightMap, *others: str) -> WeightMap:
+    """The map of a decoder that stands below `model.language_model`, beside `others` below `model`."""
+    rules = tuple(replace(rule, source=_inside(rule.source)) for rule in names.rules)
+    ignored = tuple(_inside(name) for name in names.ignored)
+    drafts = (*names.drafts, *(f"model.{other}" for other in others))
+    return replace(names, rules=rules, ignored=ignored, drafts=drafts)
+
+
+def _inside(name: str) -> str:
+    return re.sub(r"^model\.", "model.language_model.", name)
 
 
 def for_placement(placement: Placement, rules: Iterable[Rule]) -> tuple[Rule, ...]:

@@ -21,6 +21,8 @@ Fold = Literal[
     "add_one",
     "exp",
     "minus_exp",
+    "over_width",
+    "over_root",
     "gather_heads",
     "gather_quarters",
     "split_turns",
@@ -41,7 +43,8 @@ class Rule:
                     source without the expert's number holds all experts along its first axis.
     parts           which stacked parts it fills, in order; several parts split a fused tensor.
     transpose       the checkpoint holds [in, out].
-    fold            "add_one": the layer computes with 1 + w; "exp": with e^w; "minus_exp": with -e^w.
+    fold            "add_one": the layer computes with 1 + w; "exp": with e^w; "minus_exp": with -e^w;
+                    "over_width", "over_root": with w divided by how many numbers it has, or by the root of that.
                     "gather_heads": the checkpoint
                     holds the q heads that share the first k and v, that k and that v, then those of the
                     second, and so on; likewise other parts by heads of k. "gather_quarters": a quarter of the
@@ -52,7 +55,7 @@ class Rule:
     squeeze         axes of one in the checkpoint's tensor do not count.
     flat            the rows of one expert follow those of another: the experts have no axis of their own.
     placement       of the layers that it is for; None: of all.
-    A rule whose target the description does not have is not used.
+    A rule whose target the description does not have is not used, nor one for parts that the target lacks.
     """
 
     source: str
@@ -158,7 +161,7 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
                 continue
             for expert in range(_num_experts(spec, number) if "{expert}" in rule.target else 1):
                 target = rule.target.format(layer=number, expert=expert)
-                if target in table:
+                if target in table and min(rule.parts) < len(table[target].parts):
                     piece = _piece(rule, table[target], _groups(spec, number, rule.fold))
                     if "{expert}" in rule.target and "{expert}" not in rule.source:
                         piece = _slice(piece, expert, _num_experts(spec, number), flat=rule.flat)

@@ -48,8 +48,13 @@ NORM_PLACES = {
     "pre_feed_forward": ("before_feed_forward",),
     "mixer_only": ("before_mixer",),
     "feed_forward_only": ("before_feed_forward",),
+    "sandwich_open": ("before_mixer", "after_mixer", "after_feed_forward"),
+    "altup": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
 }
 """The norms of a layer with each placement."""
+
+OWN_NORMS = ("before_experts", "after_experts", "before_shared", "after_shared")
+"""Norms around the parts of a feed-forward part that has some."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
         table["token_types.weight"] = Parameter(((spec.token_types, width),), "embedding")
     if spec.learned_positions:
         table["positions.weight"] = Parameter(((spec.learned_positions, width),), "embedding")
+    _ends(table, spec)
     for index, layer in enumerate(spec.layers):
         prefix = f"layers.{index}"
         _norms(table, prefix, layer, width)
@@ -105,12 +111,53 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
             _moe(table, f"{prefix}.feed_forward", layer.feed_forward, width)
         elif layer.feed_forward is not None:
             _dense(table, f"{prefix}.feed_forward", layer.feed_forward, width)
+        _layer_end(table, prefix, layer, spec)
     _norm(table, "final_norm", spec.norm, width)
     if not spec.tie_head:
         table["head.weight"] = Parameter(((spec.vocab_size, width),), "head")
         if spec.head_bias:
             table["head.bias"] = Parameter(((spec.vocab_size,),), "head")
     return table
+
+
+def _ends(table: dict[str, Parameter], spec: DecoderSpec) -> None:
+    """What is made of a token before the first layer beside its embedding, and behind the last one."""
+    width = spec.hidden_size
+    if spec.layer_inputs is not None:
+        size, rows = spec.layer_inputs.size, spec.layer_inputs.vocab_size
+        inputs = len(spec.layers) * size
+        table["layer_inputs.table.weight"] = Parameter(((rows, inputs),), "embedding")
+        table["layer_inputs.product.weight"] = Parameter(((inputs, width),), "other")
+        table["layer_inputs.norm.weight"] = Parameter(((size,),), "norm")
+    for end in ("open", "close") if spec.streams is not None else ():
+        for number in range(spec.streams.count - 1):  # type: ignore[union-attr]
+            table[f"streams.{end}.{number}.weight"] = Parameter(((width, width),), "other")
+
+
+def _layer_end(
+    table: dict[str, Parameter], prefix: str, layer: LayerSpec, spec: DecoderSpec
+) -> None:
+    """Streams, a layer's own input, and the factor of what leaves it."""
+    width, streams = spec.hidden_size, spec.streams
+    group: ParameterGroup = "feed_forward"
+    if streams is not None:
+        count, router = streams.count, f"{prefix}.altup.router"
+        table[f"{router}_norm.weight"] = Parameter(((width,),), "norm")
+        table[f"{router}.weight"] = Parameter(((count, width),), "router")
+        table[f"{prefix}.altup.predict.weight"] = Parameter(((count * count, count),), "router")
+        table[f"{prefix}.altup.correct.weight"] = Parameter(((count, count),), "router")
+        table[f"{prefix}.laurel.down.weight"] = Parameter(((streams.rank, width),), group)
+        table[f"{prefix}.laurel.up.weight"] = Parameter(((width, streams.rank),), group)
+        table[f"{prefix}.laurel.norm.weight"] = Parameter(((width,),), "norm")
+        if streams.scaled:
+            table[f"{prefix}.altup.scale"] = Parameter(((width,),), "state")
+    if spec.layer_inputs is not None and layer.input_act is not None:
+        size = spec.layer_inputs.size
+        table[f"{prefix}.input.gate.weight"] = Parameter(((size, width),), group)
+        table[f"{prefix}.input.up.weight"] = Parameter(((width, size),), group)
+        table[f"{prefix}.input.norm.weight"] = Parameter(((width,),), "norm")
+    if layer.scaled:
+        table[f"{prefix}.factor"] = Parameter(((1,),), "state")
 
 
 def named_mixers(layer: LayerSpec) -> list[tuple[str, Mixer]]:
@@ -143,12 +190,15 @@ def _norm(table: dict[str, Parameter], name: str, kind: NormKind, width: int) ->
 def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width: int) -> None:
     q_size = spec.num_heads * spec.head_size
     kv_size = spec.num_kv_heads * spec.head_size
-    rows = (q_size, kv_size, kv_size)
+    rows: tuple[int, ...] = (q_size, kv_size, kv_size)
+    rows = rows[:2] if spec.values == "normed_keys" else rows
+    rows = rows[:1] if spec.shares is not None else rows
     table[f"{prefix}.qkv.weight"] = Parameter(tuple((n, width) for n in rows), "attention")
     if spec.qkv_bias:
         table[f"{prefix}.qkv.bias"] = Parameter(tuple((n,) for n in rows), "attention")
     if spec.qk_norm != "none":
-        for which, heads in (("q_norm", spec.num_heads), ("k_norm", spec.num_kv_heads)):
+        norms = (("q_norm", spec.num_heads), ("k_norm", spec.num_kv_heads))
+        for which, heads in norms[: len(rows)]:
             shapes = {
                 "per_head": (spec.head_size,),
                 "full": (heads * spec.head_size,),
@@ -292,6 +342,10 @@ def _moe(table: dict[str, Parameter], prefix: str, spec: Moe, width: int) -> Non
         table[f"{prefix}.router.bias"] = Parameter(((spec.num_experts,),), router)
     if spec.choice_bias:
         table[f"{prefix}.choice.bias"] = Parameter(((spec.num_experts,),), "choice")
+    if spec.norm_eps is not None:
+        table[f"{prefix}.factors"] = Parameter(((spec.num_experts,),), "choice")
+        for norm in ("router_norm", *(f"norm_{side}" for side in OWN_NORMS)):
+            table[f"{prefix}.{norm}.weight"] = Parameter(((width,),), "norm")
     expert = Dense(width=spec.width, bias=spec.bias)
     for number in range(spec.num_experts):
         _dense(table, f"{prefix}.experts.{number}", expert, width)

@@ -63,7 +63,22 @@ class LongRopeScaling:
     attention_factor: float
 
 
-RopeScaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | LongRopeScaling
+@dataclass(frozen=True, kw_only=True)
+class ProportionalScaling:
+    """Frequencies divided by `factor`, and only the first `turning` pairs of a head turn."""
+
+    turning: int
+    factor: float = 1.0
+
+
+RopeScaling = (
+    LinearScaling
+    | DynamicScaling
+    | Llama3Scaling
+    | YarnScaling
+    | LongRopeScaling
+    | ProportionalScaling
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,40 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from quire.config.plugins import load as load_reference
-from quire.models.architectures import (
-    bailing,
-    bert,
-    bloom,
-    cohere,
-    dbrx,
-    deepseek,
-    ernie,
-    exaone,
-    gemma,
-    glm,
-    glm_moe,
-    gpt_classic,
-    gpt_oss,
-    gptj,
-    granite,
-    hunyuan,
-    hybrid,
-    internlm,
-    kimi,
-    lfm,
-    llama,
-    llama4,
-    llama_kin,
-    mamba,
-    nemotron,
-    nemotron_nas,
-    olmo,
-    phi,
-    phimoe,
-    qwen,
-    qwen_next,
-    stablelm,
-)
+from quire.models.families import ALIASES as ALIASES
+from quire.models.families import ARCHITECTURES as ARCHITECTURES
+from quire.models.families import known_as as known_as
 from quire.models.family import Architecture
 from quire.models.foreign.ask import foreign_spec, is_known, names_of
 from quire.models.hf_config import HfConfig, merge_overrides
@@ -69,30 +38,6 @@ from quire.protocol.errors import ModelLoadError, SettingsError
 from quire.quant.formats import FormatTable
 
 logger = logging.getLogger(__name__)
-
-_FAMILIES: list[Any] = [bert, llama, qwen, qwen_next, gemma, phi, olmo, cohere, granite]
-_FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
-_FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
-_FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm]
-ARCHITECTURES: dict[str, Architecture] = {
-    name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
-}
-
-ALIASES = {
-    "MPTForCausalLM": "MptForCausalLM",
-    "ChatGLMModel": "ChatGLMForConditionalGeneration",
-    "AquilaModel": "LlamaForCausalLM",
-    "AquilaForCausalLM": "LlamaForCausalLM",
-    "LLaMAForCausalLM": "LlamaForCausalLM",
-    "XverseForCausalLM": "LlamaForCausalLM",
-    "TeleChat3ForCausalLM": "LlamaForCausalLM",
-}
-"""Other names under which published files know an architecture above."""
-
-
-def known_as(name: str) -> str:
-    """The name in ARCHITECTURES of an alias, else the same name."""
-    return ALIASES.get(name, name)
 
 
 class ModelRegistry:

@@ -11,37 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from quire.models.feed_forward import Activation as Activation
+from quire.models.feed_forward import Dense as Dense
+from quire.models.feed_forward import FeedForward as FeedForward
+from quire.models.feed_forward import Moe as Moe
 from quire.models.foreign.program import Program
-from quire.models.positions import (
-    DynamicScaling as DynamicScaling,
-)
-from quire.models.positions import (
-    LinearScaling as LinearScaling,
-)
-from quire.models.positions import (
-    Llama3Scaling as Llama3Scaling,
-)
-from quire.models.positions import (
-    LongRopeScaling as LongRopeScaling,
-)
-from quire.models.positions import (
-    Rope as Rope,
-)
-from quire.models.positions import (
-    RopeScaling as RopeScaling,
-)
-from quire.models.positions import (
-    Temperature as Temperature,
-)
-from quire.models.positions import (
-    YarnScaling as YarnScaling,
-)
+from quire.models.positions import DynamicScaling as DynamicScaling
+from quire.models.positions import LinearScaling as LinearScaling
+from quire.models.positions import Llama3Scaling as Llama3Scaling
+from quire.models.positions import LongRopeScaling as LongRopeScaling
+from quire.models.positions import ProportionalScaling as ProportionalScaling
+from quire.models.positions import Rope as Rope
+from quire.models.positions import RopeScaling as RopeScaling
+from quire.models.positions import Temperature as Temperature
+from quire.models.positions import YarnScaling as YarnScaling
 from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, Recurrent, ShortConv
 from quire.protocol.cache import CacheKind
 
-Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "swiglu_clamped"]
-"""The last one is of experts only: `ops.moe.ExpertSizes` says what it is."""
-Scoring = Literal["softmax", "sigmoid", "sparse"]
 Placement = Literal[
     "pre",
     "post",
@@ -52,6 +38,8 @@ Placement = Literal[
     "pre_feed_forward",
     "mixer_only",
     "feed_forward_only",
+    "sandwich_open",
+    "altup",
 ]
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
@@ -68,6 +56,10 @@ class Attention:
              "full": one over all heads together; "layer": a LayerNorm with bias over each head;
              "layer_per_head": one without bias, each head with weights of its own.
     norm_after_rope  that norm comes after RoPE instead.
+    values   "normed": RMS normed over each head without weights; "normed_keys": and made of what keys are made
+             of, before their norm and RoPE, so that there is no product for them.
+    shares   the mixer whose cached keys and values are looked at, as there are none of its own; "per_head" is then
+             the only norm of queries.
     sinks    a learned score of each head takes weight and gives nothing.
     alibi    factor of the heads' slopes, by which scores fall with the distance; 0 is none.
     window   tokens looked back, counting the query itself; None is unlimited.
@@ -88,6 +80,8 @@ class Attention:
     qk_norm: QkNorm = "none"
     norm_eps: float = 1e-6
     norm_after_rope: bool = False
+    values: Literal["own", "normed", "normed_keys"] = "own"
+    shares: int | None = None
     sinks: bool = False
     alibi: float = 0.0
     window: int | None = None
@@ -205,60 +199,6 @@ Mixer = Attention | Mla | ShortConv | GatedDeltaNet | Mamba1 | Mamba2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense:
-    """Feed-forward part: down(act(gate(x)) * up(x)), or down(act(up(x))) if not `gated`.
-
-    `width` is F. gate_scale, up_scale: factors of gate(x) and of up(x), if `gated`.
-    """
-
-    width: int
-    activation: Activation = "silu"
-    bias: bool = False
-    gated: bool = True
-    gate_scale: float = 1.0
-    up_scale: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moe:
-    """Feed-forward part of `num_experts` gated ones of `width`, of which a token passes `top_k`.
-
-    limit    of "swiglu_clamped".
-    bias     experts have biases.
-    scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups, group_best, jitter.
-    router_bias   the router has a bias.
-    router_float32  the router computes in float32, whatever the model's dtype: choices are near ties.
-    choice_bias   a bias of each expert counts in the choice, not in the weights.
-    shared_width  of a gated part that all tokens pass; 0 is none.
-    shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
-    weigh_inputs  a weight multiplies what its expert gets, not what it makes.
-    """
-
-    num_experts: int
-    top_k: int
-    width: int
-    activation: Activation = "silu"
-    limit: float = 0.0
-    bias: bool = False
-    scoring: Scoring = "softmax"
-    normalize: bool = True
-    scale: float = 1.0
-    groups: int = 1
-    top_groups: int = 1
-    group_best: int = 1
-    jitter: float = 0.0
-    router_bias: bool = False
-    router_float32: bool = False
-    choice_bias: bool = False
-    shared_width: int = 0
-    shared_gate: bool = False
-    weigh_inputs: bool = False
-
-
-FeedForward = Dense | Moe
-
-
-@dataclass(frozen=True, kw_only=True)
 class LayerSpec:
     """One layer: a mixer, a feed-forward part, and where the norms stand.
 
@@ -266,9 +206,13 @@ class LayerSpec:
                     "sandwich": both; "parallel": both parts read the layer's input, each through
                     its own norm; "parallel_shared": through one norm; "after_sums": a norm of the
                     residual stream after each part was added; "pre_feed_forward": only that one;
-                    "mixer_only", "feed_forward_only": a norm before the one part that there is.
+                    "mixer_only", "feed_forward_only": a norm before the one part that there is;
+                    "sandwich_open": as "sandwich" without the norm before the feed-forward part;
+                    "altup": as "sandwich", on one of the decoder's `streams`.
     norm            kind of the norms around the parts.
     residual_scale  factor of what each part adds to the residual stream.
+    input_act       of the part that adds the layer's own input, in decoders with `layer_inputs`.
+    scaled          what leaves the layer is multiplied by a learned number.
     """
 
     mixer: Mixer | SideBySide | None
@@ -277,6 +221,8 @@ class LayerSpec:
     norm: NormKind = "rms"
     norm_eps: float = 1e-6
     residual_scale: float = 1.0
+    input_act: Activation | None = None
+    scaled: bool = False
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
@@ -299,6 +245,28 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerInputs:
+    """`size` numbers for each layer and token: a row of a table of `vocab_size`, and a product of the embedding."""
+
+    vocab_size: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """`count` residual streams, of which layers compute with the `active` one: `layers.altup`.
+
+    rank    of the product beside each mixer, of the same input: normed, and added with that input.
+    scaled  what a layer's own input is gated by is multiplied by a learned number for each channel.
+    """
+
+    count: int
+    active: int
+    rank: int
+    scaled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderSpec:
     """A whole decoder; `layers` has one entry for each layer, in order.
 
@@ -316,6 +284,8 @@ class DecoderSpec:
     logit_scale              factor of the logits, before the soft cap.
     logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
     tie_head                 the embedding is the output matrix too.
+    layer_inputs             numbers of its own that each layer gets of a token; None for none.
+    streams                  residual streams beside the one; None for none.
     program                  of a model that is run from Transformers' code: its steps, of which `layers`
                              are the attentions; None for all others.
     """
@@ -335,6 +305,8 @@ class DecoderSpec:
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
     tie_head: bool = False
+    layer_inputs: LayerInputs | None = None
+    streams: Streams | None = None
     program: Program | None = None
 
     @property

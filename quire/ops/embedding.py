@@ -18,6 +18,10 @@ PUT_ROWS = declare(
     "put_rows", "pure", "run(x [T,C] in place, rows [E], values [E,C]): x[rows] = values"
 )
 
+KNOWN_IDS = declare(
+    "known_ids", "pure", "run(ids [T], limit) -> [T], 0 for an id of limit or above"
+)
+
 
 @register
 class EmbeddingReference(Provider):
@@ -66,3 +70,16 @@ class PutRowsReference(Provider):
         Raises IndexError for a row that x does not have.
         """
         return x.index_copy_(0, rows, values.to(x.dtype))
+
+
+@register
+class KnownIdsReference(Provider):
+    op = "known_ids"
+    name = "reference"
+
+    def run(
+        self, ids: torch.Tensor, *, limit: int, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """ids [T] int64, those that a table of `limit` rows lacks as 0."""
+        out = torch.empty_like(ids) if out is None else out
+        return torch.mul(ids, ids < limit, out=out)

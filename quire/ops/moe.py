@@ -29,6 +29,11 @@ ROUTE_SPARSE = declare(
     "pure",
     "run(logits [T,E], rule) -> the k best experts of each token, each weighed among those near it [T,k]",
 )
+WEIGH_CHOSEN = declare(
+    "weigh_chosen",
+    "pure",
+    "run(weights [T,k] in place, ids [T,k], factors [E]): each weight times its expert's factor",
+)
 EXPERTS = declare(
     "experts",
     "packed",
@@ -137,6 +142,16 @@ class RouteSparseReference(Provider):
             weights[:, place] = 1.0 / powers.sum(-1)
             left = left.scatter(-1, order[:, place : place + 1], -math.inf)
         ids.copy_(order)
+
+
+@register
+class WeighChosenReference(Provider):
+    op = "weigh_chosen"
+    name = "reference"
+
+    def run(self, weights: torch.Tensor, ids: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        """weights *= factors[ids]: weights [T, k] float32 in place, ids [T, k] int32, factors [E] float32."""
+        return weights.mul_(factors[ids.to(torch.int64)])
 
 
 def _shares(x: torch.Tensor) -> torch.Tensor:

@@ -32,11 +32,11 @@ to add up, and only then."""
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> torch.Tensor:
     """out = x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32, rounded once."""
     wide = x.to(torch.float32)
-    normed = wide * torch.rsqrt(_mean(wide * wide).add_(eps))
+    normed = wide * torch.rsqrt(mean(wide * wide).add_(eps))
     return out.copy_(normed.mul_(weight.to(torch.float32)))
 
 
-def _mean(wide: torch.Tensor) -> torch.Tensor:
+def mean(wide: torch.Tensor) -> torch.Tensor:
     """The mean over the last axis of [..., C] float32, which stays with size 1."""
     total = wide[..., :SUM_WIDTH].sum(dim=-1, keepdim=True)
     for start in range(SUM_WIDTH, wide.shape[-1], SUM_WIDTH):
@@ -106,7 +106,7 @@ class LayerNormReference(Provider):
         """
         out = torch.empty_like(x) if out is None else out
         wide = x.to(torch.float32)
-        centred = wide - _mean(wide)
-        normed = centred * torch.rsqrt(_mean(centred * centred).add_(eps))
+        centred = wide - mean(wide)
+        normed = centred * torch.rsqrt(mean(centred * centred).add_(eps))
         normed.mul_(weight.to(torch.float32))
         return out.copy_(normed if bias is None else normed.add_(bias.to(torch.float32)))

@@ -45,7 +45,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Built]:
                 tmp_path_factory.mktemp(name), case.config, quiet=case.quiet
             )
             generator = torch.Generator().manual_seed(3)
-            ids = torch.randint(0, case.config["vocab_size"], (PROMPT_LEN,), generator=generator)
+            ids = torch.randint(
+                0,
+                case.config.get("text_config", case.config)["vocab_size"],
+                (PROMPT_LEN,),
+                generator=generator,
+            )
             made[name] = Built(
                 case,
                 describe(str(folder)),

@@ -47,7 +47,8 @@ WRITERS = (
 
 
 NEAR_ONE = ("gemma", "qwen3_next", "qwen3_5")
-"""Families whose norms compute with one more than their weights."""
+EDGE = ("gemma3n", "gemma4")
+"""Families whose norms compute with one more than their weights; but these do not."""
 
 
 REFERENCE = "reference"
@@ -285,7 +286,9 @@ def write_checkpoint(
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             if weight.dim() == 1 or "norm" in name.rpartition(".")[0].rpartition(".")[2]:
-                bias = name.endswith("bias") or config["model_type"].startswith(NEAR_ONE)
+                kind = config["model_type"]
+                near_one = kind.startswith(NEAR_ONE) and not kind.startswith(EDGE)
+                bias = name.endswith("bias") or near_one
                 weight.copy_(0.4 * noise if bias else 1.0 + 0.4 * noise)
             elif any(part in name for part in TABLES):
                 weight.copy_(0.4 * noise)
@@ -304,6 +307,8 @@ def write_checkpoint(
         for name, bias in (*model.named_buffers(), *model.named_parameters()):
             if "correction_bias" in name or "expert_bias" in name:  # a buffer in most families
                 bias.copy_(0.3 * torch.randn(bias.shape, generator=generator))
+            if name.endswith("layer_scalar"):
+                bias.copy_(1.0 + 0.4 * torch.randn(bias.shape, generator=generator))
     model.save_pretrained(folder, **save)
     (folder / "config.json").write_text(text)
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 CONFIGS = Path(__file__).parent / "configs"
 PUBLISHED = sorted(path.stem for path in CONFIGS.glob("*.json"))
-"""gemma-3-4b-text, llama-4-scout-text, llama-4-maverick-text and ministral-3-3b-text are the text part of a
+"""Files whose names end in -text are the text part of a
 file for text and images, with the name of the text model and, of Gemma, the outer eos_token_id. Files of
 checkpoints in fewer bits stand here as their copies in bfloat16 have them, without quantization_config;
 kimi-k2-instruct, whose model_type kimi_k2 Transformers lacks, with deepseek_v3."""
@@ -106,6 +106,10 @@ FEWER = {
     "Mamba2ForCausalLM": 1,
     "FalconH1ForCausalLM": 1,
     "DeciLMForCausalLM": 1,
+    "Gemma3nForCausalLM": 1,
+    "Gemma4ForCausalLM": 1,
+    "Gemma3nForConditionalGeneration": 0,
+    "Gemma4ForConditionalGeneration": 0,
     "DeepseekForCausalLM": 2,
     "BailingMoeForCausalLM": 0,
     "BailingMoeV2ForCausalLM": 0,
@@ -126,6 +130,20 @@ _STATES = {
     "attn_layer_indices": [1],
     "layer_types": ["mamba", "attention", "mamba"],
 }
+_EDGE: dict[str, Any] = {
+    "num_hidden_layers": 5,
+    "layer_types": [
+        f"{kind}_attention" for kind in ("sliding", "full", "sliding", "sliding", "full")
+    ],
+    "num_kv_shared_layers": 2,
+    "vocab_size_per_layer_input": 90,
+    "hidden_size_per_layer_input": 12,
+    "laurel_rank": 6,
+    "global_head_dim": 32,
+    "intermediate_size": 80,
+    "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0, 0.0],
+}
+"""What the keys of Gemma 3n and 4 become."""
 SMALL_STATES: dict[str, dict[str, Any]] = {
     "mamba": {"time_step_rank": 8, "n_layer": 3},
     "falcon_mamba": {"time_step_rank": 8},
@@ -134,6 +152,8 @@ SMALL_STATES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": _STATES,
     "falcon_h1": _STATES | {"mamba_d_head": 24, "mamba_d_ssm": 96},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8},
+    "gemma3n_text": _EDGE,
+    "gemma4_text": _EDGE | {"vocab_size_per_layer_input": 97},
     "nemotron_h": {
         "hybrid_override_pattern": "M*-",
         "mamba_num_heads": 4,

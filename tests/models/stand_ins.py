@@ -6,6 +6,7 @@ that the published files have, both written from the public descriptions and not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -321,7 +322,23 @@ def kimi_linear(tensors: Tensors, config: Config) -> Tensors:
     return renamed(tensors, names)
 
 
+def text_alone(name: str) -> StandIn:
+    """The decoder of the text, whose tensors stand one step deeper in the file."""
+    return StandIn(
+        lambda config: config["text_config"] | {"architectures": [name]},
+        lambda tensors, config: (
+            {
+                re.sub(r"^model\.", "model.language_model.", name): tensor
+                for name, tensor in tensors.items()
+            }
+            | {"model.vision_tower.some.weight": torch.zeros(3)}
+        ),
+    )
+
+
 STAND_INS: dict[str, StandIn] = {
+    "Gemma3nForConditionalGeneration": text_alone("Gemma3nForCausalLM"),
+    "Gemma4ForConditionalGeneration": text_alone("Gemma4ForCausalLM"),
     "KimiLinearForCausalLM": StandIn(as_itself, kimi_linear),
     "DeepseekForCausalLM": StandIn(
         lambda config: softmax_experts(config, "n_routed_experts", "n_shared_experts"),

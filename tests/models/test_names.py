@@ -21,6 +21,9 @@ from tests.models.conftest import Built
 from tests.models.families import CASES
 from tests.models.harness import CPU
 
+UNREAD = (".self_attn.indexer.", ".vision_tower.", ".altup.correct_output_scale")
+"""Parts of names of tensors that are left unread on purpose, by some models at least."""
+
 
 def stored_shapes(it: Built) -> dict[str, tuple[int, ...]]:
     return {name: header.shape for name, header in read_headers(Path(it.description.path)).items()}
@@ -39,7 +42,7 @@ def test_every_part_is_filled_once_and_every_tensor_used(
         (it.source, it.expert, it.fold) for found in plan.values() for it in found
     ]  # or halves
     assert len(slices) == len(set(slices))
-    unread = {name for name in stored_shapes(it) if ".self_attn.indexer." not in name}  # on purpose
+    unread = {name for name in stored_shapes(it) if not any(part in name for part in UNREAD)}
     assert unread - set(sources) <= {"lm_head.weight"}
 
 

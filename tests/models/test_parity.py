@@ -21,6 +21,7 @@ from quire.models.spec import (
     Mla,
     Rope,
     SideBySide,
+    Streams,
     YarnScaling,
 )
 from quire.ops.registry import Table
@@ -91,6 +92,8 @@ def plain_value(owner: Any, name: str) -> Any:
     value = getattr(owner, name)
     if field.default is not MISSING:
         return field.default
+    if isinstance(owner, Streams):
+        return not value if name == "scaled" else (value + 1) % owner.count
     if name == "rope" and value is None:
         return Rope(dim=owner.head_size)
     if isinstance(owner, Mla) and name == "rope":
@@ -104,6 +107,9 @@ def mutations(spec: DecoderSpec) -> Iterator[tuple[str, DecoderSpec]]:
     """The description with one field changed, for every field that is not as in the plain layer."""
     for name in changed(spec):
         yield name, replace(spec, **{name: plain_value(spec, name)})
+    for name in changed(spec.streams):
+        streams = replace(spec.streams, **{name: plain_value(spec.streams, name)})
+        yield f"streams.{name}", replace(spec, streams=streams)
     parts: dict[str, Callable[[Any], tuple[Any, Callable[[Any], Any]]]] = {
         "layer": lambda layer: (layer, lambda new: new),
         "mixer": lambda layer: (layer.mixer, lambda new: replace(layer, mixer=new)),
@@ -180,6 +186,8 @@ SHAPES |= {
     "state_size",
     "step_rank",
     "num_groups",
+    "layer_inputs",
+    "count",
 }
 """Fields without a plain value: sizes, which tensors' shapes prove, and the parts walked by themselves."""
 
@@ -273,6 +281,19 @@ def has_lone_parts(spec: DecoderSpec) -> bool:
     return len(kinds) > 1 and bool(kinds & {"mixer_only", "feed_forward_only"})
 
 
+def cannot_be_built(field: str, original: DecoderSpec) -> bool:
+    """Whether a field tells which weights there are, so that with another value some are missing."""
+    keys_alone = any(getattr(one, "values", "") == "normed_keys" for one in original.mixers)
+    own_norms = any(getattr(one.feed_forward, "norm_eps", None) for one in original.layers)
+    return (
+        field in ("mixer.shares", "streams")
+        or (field == "layer.placement" and has_lone_parts(original))
+        or (field == "layer.placement" and original.streams is not None)
+        or (field == "mixer.values" and keys_alone)
+        or (field == "feed_forward.shared_width" and own_norms)
+    )
+
+
 @pytest.mark.parametrize(("name", "field"), all_mutations())
 def test_a_wrong_field_shows(name: str, field: str, built: Callable[[str], Built]) -> None:
     it = built(name)
@@ -283,8 +304,8 @@ def test_a_wrong_field_shows(name: str, field: str, built: Callable[[str], Built
         with pytest.raises(ModelLoadError, match=r"lm_head|embed_out"):
             harness.load(it.description, max_len=it.case.max_len, spec=spec)
         return
-    if field == "layer.placement" and has_lone_parts(original):
-        with pytest.raises(ModelLoadError):
+    if cannot_be_built(field, original):
+        with pytest.raises((ModelLoadError, ValueError, KeyError)):
             harness.load(it.description, max_len=it.case.max_len, spec=spec)
         return
     names = forgiving(names, spec, original)

@@ -6,15 +6,15 @@ Spellings shared with other families are in `models.hf_parts`.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, dense, plain, with_placement
+from quire.models.hf_decoder import attention, dense, plain, with_placement
+from quire.models.hf_gemma import around, gemma_activation, two_ropes
 from quire.models.hf_parts import ACTIVATIONS, rope, sliding_layers
 from quire.models.name_parts import LAYER
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, SANDWICH_RULES
-from quire.models.spec import Activation, DecoderSpec, Rope
+from quire.models.spec import DecoderSpec
 
 
 def gemma(hf: HfConfig) -> DecoderSpec:
@@ -22,7 +22,7 @@ def gemma(hf: HfConfig) -> DecoderSpec:
     hf.skip("hidden_activation")  # Transformers reads hidden_act, whose "gelu" is a known slip here
     act = hf.choice("hidden_act", {**ACTIVATIONS, "gelu": "gelu_tanh"}, "gelu_pytorch_tanh")
     mixer = attention(hf, kv_heads=16, head_dim=256)
-    return plain(hf, mixer, dense(hf, activation=act), **_ends(hf))
+    return plain(hf, mixer, dense(hf, activation=act), **around(hf))
 
 
 def gemma2(hf: HfConfig) -> DecoderSpec:
@@ -43,8 +43,8 @@ def gemma2(hf: HfConfig) -> DecoderSpec:
         for slides in sliding_layers(hf, lambda index: index % 2 == 0)
     ]
     cap = hf.optional_positive("final_logit_softcapping", 30.0) or 0.0
-    part = dense(hf, activation=_activation(hf))
-    return plain(hf, mixers, part, placement="sandwich", logit_softcap=cap, **_ends(hf))
+    part = dense(hf, activation=gemma_activation(hf))
+    return plain(hf, mixers, part, placement="sandwich", logit_softcap=cap, **around(hf))
 
 
 def gemma3(hf: HfConfig) -> DecoderSpec:
@@ -52,7 +52,7 @@ def gemma3(hf: HfConfig) -> DecoderSpec:
     if hf.optional_positive("attn_logit_softcapping") is not None:
         raise hf.refuse("attn_logit_softcapping", "Gemma 3 does not cap scores")
     window = hf.optional_int("sliding_window", 4096)
-    local, everywhere = _gemma3_ropes(hf, hf.int_("head_dim", 256))
+    local, everywhere = two_ropes(hf, hf.int_("head_dim", 256))
     hf.skip("_sliding_window_pattern")  # a copy of the next that newer tools write
     pattern = hf.int_("sliding_window_pattern", 6)
     mixers = [
@@ -73,42 +73,19 @@ def gemma3(hf: HfConfig) -> DecoderSpec:
     spec = plain(
         hf,
         mixers,
-        dense(hf, width=hf.int_("intermediate_size", 9216), activation=_activation(hf)),
+        dense(hf, width=hf.int_("intermediate_size", 9216), activation=gemma_activation(hf)),
         placement="sandwich",
         vocab_size=hf.int_("vocab_size", 262_208),
         max_position_embeddings=max_len,
         logit_softcap=hf.optional_positive("final_logit_softcapping") or 0.0,
-        **_ends(hf, 2304),
+        **around(hf, 2304),
     )
     return replace(spec, max_len=max_len)  # already what linear scaling makes of it
-
-
-def _ends(hf: HfConfig, width: int | None = None) -> dict[str, Any]:
-    """What all have around the layers; `width` is a default of `hidden_size`."""
-    size = hf.int_("hidden_size") if width is None else hf.int_("hidden_size", width)
-    return {"hidden_size": size, "embedding_scale": size**0.5, "tie": True, "max_len": 8192}
 
 
 def _scale(hf: HfConfig) -> float:
     scale: float = hf.positive("query_pre_attn_scalar", 256.0) ** -0.5
     return scale
-
-
-def _activation(hf: HfConfig) -> Activation:
-    return activation(hf, "gelu_pytorch_tanh", key="hidden_activation")
-
-
-def _gemma3_ropes(hf: HfConfig, head_size: int) -> tuple[Rope, Rope]:
-    """Positions of layers with a window and of those without.
-
-    The old spelling has a base for each and one `rope_scaling`, which is for the latter only.
-    """
-    base, local_base = ("rope_theta", 1_000_000.0), ("rope_local_base_freq", 10_000.0)
-    if hf.has("rope_parameters") and not hf.has("rope_scaling"):
-        local = rope(hf, head_size=head_size, sliding=True, theta=local_base)
-    else:
-        local = Rope(dim=head_size, theta=hf.positive(*local_base))
-    return local, rope(hf, head_size=head_size, theta=base)
 
 
 def vaultgemma(hf: HfConfig) -> DecoderSpec:

@@ -1,0 +1,69 @@
+"""Every architecture that is described here, by the name that config.json gives it, and its other names.
+
+Plug-ins' and what a checkpoint's folder holds are `models.registry`'s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quire.models.architectures import (
+    bailing,
+    bert,
+    bloom,
+    cohere,
+    dbrx,
+    deepseek,
+    ernie,
+    exaone,
+    gemma,
+    gemma_edge,
+    glm,
+    glm_moe,
+    gpt_classic,
+    gpt_oss,
+    gptj,
+    granite,
+    hunyuan,
+    hybrid,
+    internlm,
+    kimi,
+    lfm,
+    llama,
+    llama4,
+    llama_kin,
+    mamba,
+    nemotron,
+    nemotron_nas,
+    olmo,
+    phi,
+    phimoe,
+    qwen,
+    qwen_next,
+    stablelm,
+)
+from quire.models.family import Architecture
+
+_FAMILIES: list[Any] = [bert, llama, qwen, qwen_next, gemma, phi, olmo, cohere, granite]
+_FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
+_FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
+_FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
+ARCHITECTURES: dict[str, Architecture] = {
+    name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
+}
+
+ALIASES = {
+    "MPTForCausalLM": "MptForCausalLM",
+    "ChatGLMModel": "ChatGLMForConditionalGeneration",
+    "AquilaModel": "LlamaForCausalLM",
+    "AquilaForCausalLM": "LlamaForCausalLM",
+    "LLaMAForCausalLM": "LlamaForCausalLM",
+    "XverseForCausalLM": "LlamaForCausalLM",
+    "TeleChat3ForCausalLM": "LlamaForCausalLM",
+}
+"""Other names under which published files know an architecture above."""
+
+
+def known_as(name: str) -> str:
+    """The name in ARCHITECTURES of an alias, else the same name."""
+    return ALIASES.get(name, name)

@@ -1,0 +1,72 @@
+"""What a feed-forward part is, as frozen data: part of a description, `models.spec`.
+
+What they compute is in `layers.mlp` and `layers.moe`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "swiglu_clamped"]
+"""The last one is of experts only: `ops.moe.ExpertSizes` says what it is."""
+Scoring = Literal["softmax", "sigmoid", "sparse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense:
+    """Feed-forward part: down(act(gate(x)) * up(x)), or down(act(up(x))) if not `gated`.
+
+    `width` is F. gate_scale, up_scale: factors of gate(x) and of up(x), if `gated`.
+    sparsity: the part of the gates, if they are distributed normally, that becomes zero.
+    """
+
+    width: int
+    activation: Activation = "silu"
+    bias: bool = False
+    gated: bool = True
+    gate_scale: float = 1.0
+    up_scale: float = 1.0
+    sparsity: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moe:
+    """Feed-forward part of `num_experts` gated ones of `width`, of which a token passes `top_k`.
+
+    limit    of "swiglu_clamped".
+    bias     experts have biases.
+    scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups, group_best, jitter.
+    router_bias   the router has a bias.
+    router_float32  the router computes in float32, whatever the model's dtype: choices are near ties.
+    choice_bias   a bias of each expert counts in the choice, not in the weights.
+    shared_width  of a gated part that all tokens pass; 0 is none.
+    shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
+    norm_eps      not None: routed and shared parts have norms of their own around them, and so has the router,
+                  whose weights have a learned factor for each expert: `layers.moe.NormedParts`.
+    weigh_inputs  a weight multiplies what its expert gets, not what it makes.
+    """
+
+    num_experts: int
+    top_k: int
+    width: int
+    activation: Activation = "silu"
+    limit: float = 0.0
+    bias: bool = False
+    scoring: Scoring = "softmax"
+    normalize: bool = True
+    scale: float = 1.0
+    groups: int = 1
+    top_groups: int = 1
+    group_best: int = 1
+    jitter: float = 0.0
+    router_bias: bool = False
+    router_float32: bool = False
+    choice_bias: bool = False
+    shared_width: int = 0
+    shared_gate: bool = False
+    weigh_inputs: bool = False
+    norm_eps: float | None = None
+
+
+FeedForward = Dense | Moe
