@@ -295,6 +295,38 @@ def lfm2(
     return _write(folder, Lfm2ForCausalLM, made, **options)
 
 
+def gemma3n(folder: Path, **config: Any) -> Path:
+    """Gemma3nForCausalLM: three streams; the last two of five layers share what earlier ones cached."""
+    from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
+
+    streams = {"altup_num_inputs": 3, "altup_active_idx": 1, "laurel_rank": 8}
+    streams |= {"activation_sparsity_pattern": [0.7, 0.0, 0.4, 0.0, 0.0]}
+    return _edge(folder, Gemma3nForCausalLM, Gemma3nTextConfig, streams | config)
+
+
+def gemma4(folder: Path, **config: Any) -> Path:
+    """Gemma4ForCausalLM: likewise, with larger heads in the layers without a window."""
+    from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+
+    return _edge(folder, Gemma4ForCausalLM, Gemma4TextConfig, {"global_head_dim": 48} | config)
+
+
+def _edge(folder: Path, model_class: Any, config_class: Any, config: dict[str, Any]) -> Path:
+    options = {"seed": 0, "dtype": "float32", "shards": 1, "deviation": 0.2}
+    options |= {name: config.pop(name) for name in options if name in config}
+    kinds = ("sliding", "full", "sliding", "sliding", "full")
+    fields = _common(True, 2, len(kinds), 64, 4096) | {
+        "layer_types": [f"{kind}_attention" for kind in kinds],
+        "num_kv_shared_layers": 2,
+        "head_dim": 32,
+        "sliding_window": 64,
+        "hidden_size_per_layer_input": 16,
+        "vocab_size_per_layer_input": VOCAB_SIZE,
+        "final_logit_softcapping": 10.0,
+    }
+    return _write(folder, model_class, config_class(**(fields | config)), **options)
+
+
 FAMILIES: dict[str, Checkpoint] = {
     "llama": llama,
     "qwen3": qwen3,
@@ -303,6 +335,8 @@ FAMILIES: dict[str, Checkpoint] = {
     "mamba2": mamba2,
     "qwen3_next": qwen3_next,
     "lfm2": lfm2,
+    "gemma3n": gemma3n,
+    "gemma4": gemma4,
 }
 
 

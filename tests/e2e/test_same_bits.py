@@ -25,6 +25,8 @@ CASES = [
     ("states", "float32"),
     ("deltas", "float32"),
     ("short", "bfloat16"),
+    ("gemma3n", "bfloat16"),
+    ("shared", "float32"),
 ]
 LONGEST, MAX_TOKENS = 200, 20
 

@@ -278,7 +278,101 @@ def take_rows(p: Provider, rows: Tensors, fixed: Tensors, out: torch.Tensor | No
     return result
 
 
+def standing(rows: Tensors, count: int) -> torch.Tensor:
+    """x [T, S * C] as S streams [S, T, C]."""
+    return rows["x"].view(len(rows["x"]), count, -1).transpose(0, 1).contiguous()
+
+
+def lying(streams: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """Streams [S, T, C] as [T, S * C], in `out` if that is given."""
+    found = streams.transpose(0, 1).flatten(1).contiguous()
+    return found if out is None else out.copy_(found)
+
+
+def mix_streams(count: int, width: int) -> Case:
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        shares = rows["y"].view(-1, count, count)
+        x = rows["x"].view(-1, count, width)
+        return (x + torch.einsum("tji,tic->tjc", shares, x)).flatten(1)
+
+    return Case(
+        f"S={count} C={width}",
+        rows_of(count * width, count * count),
+        lambda p, rows, fixed, out: lying(p.run(standing(rows, count), rows["y"]), out),
+        want,
+    )
+
+
+def correct_streams(count: int, width: int, active: int) -> Case:
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x = rows["x"].view(-1, count, width)
+        news = rows["y"] - x[:, active]
+        return (x + news[:, None] * (1 + rows["z"][..., None])).flatten(1)
+
+    return Case(
+        f"S={count} C={width}",
+        rows_of(count * width, width, count),
+        lambda p, rows, fixed, out: lying(
+            p.run(standing(rows, count), rows["y"], rows["z"], active=active), out
+        ),
+        want,
+    )
+
+
+def match_size(width: int) -> Case:
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x, like = (rows[name].square().mean(-1, keepdim=True) for name in "xy")
+        return rows["x"] * (like / x.clamp(min=1e-5)).sqrt()
+
+    return Case(
+        f"C={width}",
+        rows_of(width, width),
+        lambda p, rows, fixed, out: p.run(rows["x"], rows["y"], eps=1e-5, out=out),
+        want,
+    )
+
+
+def largest(width: int) -> Case:
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x = rows["x"]
+        cut = x.mean(-1, keepdim=True) + 0.7 * x.std(-1, keepdim=True, unbiased=False)
+        return torch.relu(x - cut)
+
+    return Case(
+        f"F={width}",
+        rows_of(width),
+        lambda p, rows, fixed, out: p.run(rows["x"], deviations=0.7, out=out),
+        want,
+    )
+
+
 CASES: dict[str, list[Case]] = {
+    "mix_streams": [mix_streams(4, 37), mix_streams(2, 64)],
+    "correct_streams": [correct_streams(4, 37, 2), correct_streams(2, 64, 0)],
+    "match_size": [match_size(64), match_size(1037)],
+    "largest": [largest(80), largest(1037)],
+    "multiply": [
+        Case(
+            f"C={width}",
+            rows_of(width, width),
+            lambda p, rows, fixed, out: p.run(rows["x"], rows["y"], out=out),
+            lambda rows, fixed: rows["x"] * rows["y"],
+        )
+        for width in (64, 1037)
+    ],
+    "weigh_chosen": [
+        Case(
+            "E=9",
+            lambda count, dtype: {
+                "x": noise(count, 3),
+                "ids": (torch.arange(count * 3) * 7 % 9).view(count, 3).to(torch.int32),
+            },
+            lambda p, rows, fixed, out: p.run(rows["x"], rows["ids"], fixed["factors"]),
+            lambda rows, fixed: rows["x"] * fixed["factors"][rows["ids"].long()],
+            lambda dtype: {"factors": noise(9, seed=1)},
+            has_out=False,
+        )
+    ],
     "embedding": [embedding(8, 1.0), embedding(33, 5.65625)],
     "put_rows": [
         Case("C=9", rows_of(9, 9), put_rows, lambda rows, fixed: rows["y"], has_out=False)
@@ -394,7 +488,8 @@ CASES: dict[str, list[Case]] = {
 
 def result_dtype(op: str, dtype: torch.dtype) -> torch.dtype:
     """The dtype of an operation's result."""
-    return torch.float32 if op == "to_float32" else dtype
+    fixed = {"to_float32": torch.float32, "weigh_chosen": torch.float32}
+    return fixed.get(op, dtype)
 
 
 def wide(tensors: Tensors) -> Tensors:

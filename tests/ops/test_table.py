@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from quire.ops.cache import COPY_BLOCKS
+from quire.ops.embedding import KNOWN_IDS
 from quire.ops.registry import (
     Op,
     Provider,
@@ -23,6 +24,7 @@ from tests.ops.cases import CASES, DTYPES, Case, poisoned, result_dtype, wide
 
 load_all()
 ELSEWHERE = {
+    "known_ids",
     "paged_attention",
     "copy_blocks",
     "route",
@@ -35,6 +37,14 @@ ELSEWHERE = {
     "selective_scan",
     "group_norm_gated",
 }  # below, in test_moe.py, in test_delta_rule.py and in test_scan.py
+
+
+def test_ids_that_a_table_lacks_are_that_of_its_first_row() -> None:
+    ids = torch.tensor([0, 29, 30, 4_000_000_000])
+    found = providers(KNOWN_IDS)["reference"].run(ids, limit=30)
+    assert found.tolist() == [0, 29, 0, 0]
+
+
 SAMPLING = (
     "quire.ops.sample",
     "quire.ops.sample_edits",
