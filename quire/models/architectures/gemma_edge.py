@@ -125,12 +125,15 @@ def _larger_heads(hf: HfConfig, slides: list[bool], both: bool) -> tuple[int, in
     everywhere = {number for number, slid in enumerate(slides) if not slid}
     names = [name for name in each.names() if name.isdecimal() and int(name) in everywhere]
     sections = [each.section(name) for name in names]
+    general = hf.int_("head_dim", 256)
     found = {
-        (one.int_("head_dim"), one.optional_int("num_key_value_heads"))
+        (one.int_("head_dim", general), one.optional_int("num_key_value_heads"))
         for one in sections
         if one is not None
     }
-    if len(found) != 1 or len(names) != len(everywhere):
+    if len(names) < len(everywhere):
+        found.add((general, None))
+    if len(found) != 1:
         raise hf.refuse("per_layer_config", "layers without a window must have heads of one size")
     return found.pop()
 
