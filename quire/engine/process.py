@@ -25,6 +25,7 @@ from quire.engine.record import OPERATIONS_OFFSET, Memory, RecordWriter
 from quire.engine.resolve import describe_model, resolve
 from quire.hardware import pulse
 from quire.hardware.cpu import read_machine
+from quire.hardware.turns import USUAL_NS, ask_for_turns
 from quire.protocol import wire
 from quire.protocol.errors import ModelLoadError, SettingsError
 
@@ -111,6 +112,7 @@ def main(arguments: list[str]) -> int:
     # The front decides when a drain is over; a Ctrl-C in the terminal reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ask_for_turns(USUAL_NS)  # the front's are short, and were inherited
     logging.basicConfig(
         level=env.log_level().upper(), format="%(levelname)s %(asctime)s engine: %(message)s"
     )

@@ -81,26 +81,26 @@ def plain(value: Any, path: str, room: _Room | None = None) -> Any:
 
     Raises InvalidRequestError about `path` for anything else, and for what is too deep or too much.
     """
-    room = room or _Room(path)
+    return _copied(value, path, room or _Room(path), 0)
 
-    def copied(one: Any, depth: int) -> Any:
-        room.take()
-        if depth > MAX_DEPTH:
-            refuse_at(path, f"is nested deeper than {MAX_DEPTH}; send a flatter object")
-        if one is None or type(one) in (str, int, float, bool):
-            return one
-        if isinstance(one, str):
-            return str.__str__(one)
-        if isinstance(one, Mapping):
-            return {_key(name, path): copied(inner, depth + 1) for name, inner in one.items()}
-        if isinstance(one, (list, tuple)):
-            return [copied(inner, depth + 1) for inner in one]
-        dump: Callable[..., Any] | None = getattr(one, "model_dump", None)
-        if callable(dump):
-            return copied(dump(), depth + 1)
-        refuse_at(path, f"holds {type(one).__name__}; it must be made of objects, lists and texts")
 
-    return copied(value, 0)
+def _copied(one: Any, path: str, room: _Room, depth: int) -> Any:
+    room.take()
+    if depth > MAX_DEPTH:
+        refuse_at(path, f"is nested deeper than {MAX_DEPTH}; send a flatter object")
+    if one is None or type(one) in (str, int, float, bool):
+        return one
+    if isinstance(one, str):
+        return str.__str__(one)
+    depth += 1
+    if isinstance(one, Mapping):
+        return {_key(name, path): _copied(inner, path, room, depth) for name, inner in one.items()}
+    if isinstance(one, (list, tuple)):
+        return [_copied(inner, path, room, depth) for inner in one]
+    dump: Callable[..., Any] | None = getattr(one, "model_dump", None)
+    if callable(dump):
+        return _copied(dump(), path, room, depth)
+    refuse_at(path, f"holds {type(one).__name__}; it must be made of objects, lists and texts")
 
 
 def _key(name: Any, path: str) -> str:

@@ -137,13 +137,17 @@ class Admission:
 
     def enter(self, prompts: Sequence[Prompt]) -> Admitted:
         """Admits the prompts of one request together. Raises OutOfCapacityError."""
-        if self._max_wait_s > 0:
-            self._check()
+        self.check()
         return Admitted(self, prompts)
 
-    def _check(self) -> None:
-        """Refuses while admission is closed. It opens at the moment that refusals were told, not when the queue
-        happens to be short: a queue that went down a little faster or slower makes nobody's time wrong."""
+    def check(self) -> None:
+        """Raises OutOfCapacityError while admission is closed, to whatever size.
+
+        It opens at the moment that refusals were told, not when the queue happens to be short: a queue
+        that went down a little faster or slower makes nobody's time wrong.
+        """
+        if self._max_wait_s <= 0:
+            return
         wait_s = self.wait_s()
         growth = _OPEN_SHARE * self._max_wait_s * (1 - _FIRST_SHARE) / _RAMP_S
         share = _FIRST_SHARE + (1 - _FIRST_SHARE) * self._busy_s / _RAMP_S

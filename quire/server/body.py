@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
@@ -23,10 +24,17 @@ T = TypeVar("T", bound=msgspec.Struct)
 _CLOSE = {"Connection": "close"}
 
 
-async def read_json(request: Request, config: ServerConfig) -> dict[str, Any]:
-    """The body as a JSON object. Raises HttpError (408, 413, 415), InvalidRequestError or ClientGone."""
+async def read_json(
+    request: Request, config: ServerConfig, check: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """The body as a JSON object. Raises HttpError (408, 413, 415), InvalidRequestError or ClientGone.
+
+    check  is called when the body has come, before it is parsed; what it raises is raised.
+    """
     check_media_type(request)
     raw = await read_body(request, config)
+    if check is not None:
+        check()
     return decode(raw)
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from quire.protocol.errors import InvalidRequestError, OutOfCapacityError
+from quire.protocol.errors import InvalidRequestError
 from quire.protocol.params import SamplingParams
 from quire.protocol.results import RequestOutput
 from quire.server.errors import HttpError
@@ -54,11 +54,8 @@ def run(state: ServerState, llm: Face, jobs: Sequence[Job]) -> Outputs:
 async def _admitted(state: ServerState, jobs: Sequence[Job], outputs: Outputs) -> Outputs:
     """The outputs, if the queue is short enough for all jobs of the request."""
     async with contextlib.aclosing(outputs):
-        try:
+        with state.counts_refusal():
             admitted = state.admission.enter([job.prompt for job in jobs])
-        except OutOfCapacityError:
-            state.metrics.count("quire:requests_refused")
-            raise
         with contextlib.closing(admitted):
             async for place, output in outputs:
                 admitted.take(place, output)

@@ -90,6 +90,7 @@ class Guard:
                 raise
             await problem_of(error).response(scope)(scope, receive, watched)
         finally:
+            del scope[SEND]  # a scope that leads to itself would wait for the collector
             given = headers.get("content-length", "")
             self._count(
                 scope,

@@ -20,6 +20,7 @@ import uvloop
 
 from quire.config.schema import Settings
 from quire.config.server import ServerConfig
+from quire.hardware.turns import SHORT_NS, ask_for_turns
 from quire.metrics.start_log import capacity_lines
 from quire.protocol.errors import ModelLoadError, QuireError, SettingsError
 from quire.server.address import bind, check
@@ -29,6 +30,7 @@ from quire.server.endpoint_plugins import Endpoint, attach, installed_endpoints,
 from quire.server.face import Face
 from quire.server.http_protocol import bounded_protocol
 from quire.server.state import ServerState
+from quire.server.steady import forget_start
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ def serve(
     """
     if bound is None:
         check(config)
+    ask_for_turns(SHORT_NS)  # before any thread that speaks to clients
     added = [*installed_endpoints(), *endpoints]
     bound = bound or bind(config)
     make = make_llm or (make_render_llm if config.render_only else make_async_llm)
@@ -190,6 +193,7 @@ class Running:
         except Exception as error:
             self._failed_to_start(error)
             return
+        forget_start()
         self.state.set_ready(llm)
         app: Any = self.server.config.app
         app.state.batches.start()

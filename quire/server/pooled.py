@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import Request
 
 from quire.protocol.chat import ChatOptions
-from quire.protocol.errors import InvalidRequestError, NotServedError, OutOfCapacityError
+from quire.protocol.errors import InvalidRequestError, NotServedError
 from quire.protocol.params import PoolingParams
 from quire.protocol.pooled_results import PoolingOutput, PoolingRequestOutput
 from quire.protocol.pooler import Pooler
@@ -148,11 +148,8 @@ async def pool(state: ServerState, llm: Face, jobs: Sequence[PoolJob]) -> list[P
     Raises OutOfCapacityError before any begins, InvalidRequestError with the place of its job, and
     RequestFailedError or EngineDeadError.
     """
-    try:
+    with state.counts_refusal():
         admitted = state.admission.enter([job.to_read for job in jobs])
-    except OutOfCapacityError:
-        state.metrics.count("quire:requests_refused")
-        raise
     with contextlib.closing(admitted):
         tasks = [asyncio.create_task(_one(state, llm, job)) for job in jobs]
         try:

@@ -49,6 +49,8 @@ async def while_connected(receive: Callable[[], Awaitable[Any]], work: Coroutine
                 one.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await one
+        # An error leads to this frame and a task to its error: the collector would have to part them.
+        del task, watch, one
 
 
 async def answer(request: Request, work: Coroutine[Any, Any, T]) -> T:

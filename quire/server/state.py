@@ -17,6 +17,7 @@ from quire.config.server import ServerConfig
 from quire.metrics.engine_stats import ServingMetrics
 from quire.metrics.registry import Metrics
 from quire.metrics.stats_log import StatsLog
+from quire.protocol.errors import OutOfCapacityError
 from quire.protocol.outputs import EngineStats
 from quire.server.admission import Admission
 from quire.server.batches.caller import CALLED_FROM_INSIDE
@@ -113,6 +114,20 @@ class ServerState:
         if name is None or name in self.names:
             return name or self.names[0]
         raise not_found(name)
+
+    def check_room(self) -> None:
+        """Raises OutOfCapacityError while no request is admitted, whatever it asks for: before a body is parsed."""
+        with self.counts_refusal():
+            self.admission.check()
+
+    @contextmanager
+    def counts_refusal(self) -> Iterator[None]:
+        """Counts a request for which this raises OutOfCapacityError."""
+        try:
+            yield
+        except OutOfCapacityError:
+            self.metrics.count("quire:requests_refused")
+            raise
 
     def fingerprint(self) -> str | None:
         """`system_fingerprint` of answers, as `--fingerprint-mode` asks."""

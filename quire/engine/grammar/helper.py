@@ -17,6 +17,7 @@ import msgspec
 
 from quire.engine.grammar.backend import GrammarError
 from quire.engine.grammar.compiler import Compiler
+from quire.hardware.turns import USUAL_NS, ask_for_turns
 from quire.protocol.request import GrammarSpec
 
 _CPU_S = 30  # a helper whose parent is gone does not compute for ever
@@ -35,6 +36,7 @@ class HelperConfig(msgspec.Struct, frozen=True, kw_only=True):
 def main(arguments: list[str]) -> int:
     """Answers until its input ends. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C in the terminal is the parent's matter
+    ask_for_turns(USUAL_NS)
     config = msgspec.json.decode(arguments[0], type=HelperConfig)
     compiler = Compiler(
         config.backend,

@@ -62,7 +62,7 @@ async def _read(http: Request) -> _Call:
     """The request, with the checks that need no model."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, ChatRequest, strict=state.config.strict)
     call = _Call(
         state=state,

@@ -50,7 +50,7 @@ async def completions(http: Request) -> Response:
     """Continues text or token ids, whole or as a stream of events."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, CompletionRequest, strict=state.config.strict)
     call = _prepare(state, llm, http, request, ignored_fields(unknown))
     if request.stream:

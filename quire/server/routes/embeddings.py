@@ -44,7 +44,7 @@ async def embeddings(http: Request) -> Response:
     """An embedding of each text."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, EmbeddingRequest, strict=state.config.strict)
     model = state.check_model(request.model)
     pooler_of(llm, "embed")
@@ -81,7 +81,7 @@ async def cohere_embed(http: Request) -> Response:
     """An embedding of each text, in the types that are asked for."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, CohereEmbedRequest, strict=state.config.strict)
     state.check_model(request.model)
     pooler_of(llm, "embed")

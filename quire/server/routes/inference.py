@@ -60,7 +60,7 @@ async def generate(http: Request) -> Response:
     """Continues token ids, whole or as a stream of events."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, GenerateRequest, strict=state.config.strict)
     ids = check_generate(request)
     params, unread = params_from_wire(

@@ -83,7 +83,7 @@ async def messages(http: Request) -> Response:
     """Answers a conversation, whole or as a stream of events."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, MessagesRequest, strict=state.config.strict)
     check_messages(request)
     request.priority = priority(http, request)

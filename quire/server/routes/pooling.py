@@ -36,7 +36,7 @@ async def pooling(http: Request) -> Response:
     """What the model pools of each text, a row of numbers or one for each token."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, PoolingRequest, strict=state.config.strict)
     model = state.check_model(request.model)
     pooler_of(llm)
@@ -69,7 +69,7 @@ async def classify(http: Request) -> Response:
     """The probabilities of each text's classes, and the likeliest one."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, ClassifyRequest, strict=state.config.strict)
     model = state.check_model(request.model)
     pooler = pooler_of(llm, "classify")

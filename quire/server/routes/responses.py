@@ -56,7 +56,7 @@ async def create(http: Request) -> Response:
     state: ServerState = http.app.state.quire
     kept = _responses(http)
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, ResponsesRequest, strict=state.config.strict)
     model = state.check_model(request.model)
     check_responses(

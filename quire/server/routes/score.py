@@ -46,7 +46,7 @@ async def score(http: Request) -> Response:
     """One number for each pair of texts."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, ScoreRequest, strict=state.config.strict)
     model = state.check_model(request.model)
     check_fields(request)
@@ -76,7 +76,7 @@ async def rerank(http: Request) -> Response:
     """Documents by how well they fit a query, the best first."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
-    body = await read_json(http, state.config)
+    body = await read_json(http, state.config, state.check_room)
     request, unknown = convert(body, RerankRequest, strict=state.config.strict)
     model = state.check_model(request.model)
     check_fields(request)
