@@ -146,10 +146,11 @@ class ChatAnswer:
         self.old_calls = request.functions is not None
         self._first: RequestOutput | None = None
         hides = splits and not request.include_reasoning
+        num_top = -1 if request.logprob_token_ids is not None else request.top_logprobs or 0
         self.with_ids = request.return_token_ids and not hides
         self.choices = [
             ChatChoice(
-                ChatLog(tokenizer, request.top_logprobs or 0, as_ids=as_ids)
+                ChatLog(tokenizer, num_top, as_ids=as_ids)
                 if tokenizer is not None and not hides
                 else None,
                 keeps_ids=self.with_ids,

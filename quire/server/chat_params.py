@@ -26,11 +26,12 @@ def sampling_params(request: ChatRequest, defaults: Mapping[str, Any]) -> Sampli
     """
     wanted, cap = wanted_tokens(request), defaults.get("max_tokens")
     limits = [one for one in (wanted, cap) if one is not None]
+    reports = request.logprobs and request.logprob_token_ids is None  # else those ids and no others
     return SamplingParams.from_optional(
         **common_fields(request, defaults),
         n=request.n,
         max_tokens=min(limits) if limits else None,
-        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        logprobs=(request.top_logprobs or 0) if reports else None,
         prompt_logprobs=request.prompt_logprobs,
         output_kind=RequestOutputKind.DELTA,
     )

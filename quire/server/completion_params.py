@@ -64,7 +64,7 @@ def sampling_params(request: CompletionRequest, defaults: Mapping[str, Any]) -> 
         **common_fields(request, defaults),
         n=best_of,
         max_tokens=wanted if cap is None else min(wanted, cap),
-        logprobs=logprobs,
+        logprobs=logprobs if request.logprob_token_ids is None else None,
         prompt_logprobs=prompt_logprobs,
         structured_outputs=constraint_in(request),
         output_kind=RequestOutputKind.DELTA,

@@ -353,3 +353,30 @@ def test_what_is_not_served_says_so(client: openai.OpenAI) -> None:
         with pytest.raises(openai.APIStatusError, match="does not take this method") as caught:
             other()
         assert caught.value.status_code == 405
+
+
+@pytest.mark.parametrize("number", [0, 2, 5])
+def test_exactly_the_ids_that_are_asked_for_are_reported(
+    client: openai.OpenAI, number: int
+) -> None:
+    """Beside the chosen one, whatever number of the best is asked for; as scored when they stand in a prompt."""
+    ids = [300, 400, 500]
+    named = [f"token_id:{one}" for one in ids]
+    more: Any = {"extra_body": {"return_tokens_as_token_ids": True}}
+    asks: Any = {"extra_body": {"return_tokens_as_token_ids": True, "logprob_token_ids": ids}}
+    prompt = (
+        complete(client, echo=True, max_tokens=0, logprobs=0, **more).choices[0].logprobs.tokens
+    )
+    prompt_ids = [int(one.removeprefix("token_id:")) for one in prompt]
+    scores = [
+        complete(
+            client, prompt=[*prompt_ids, one], echo=True, max_tokens=0, logprobs=0
+        ).choices[0].logprobs.token_logprobs[-1]
+        for one in ids
+    ]  # fmt: skip
+    found = complete(client, max_tokens=1, logprobs=number, **asks).choices[0].logprobs
+    assert found.top_logprobs[0].keys() == {found.tokens[0], *named}
+    assert [found.top_logprobs[0][one] for one in named] == scores
+    talk = chat(client, max_tokens=1, logprobs=True, top_logprobs=number, **asks)
+    (entry,) = talk.choices[0].logprobs.content
+    assert {one.token for one in entry.top_logprobs} == {entry.token, *named}

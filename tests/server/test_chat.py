@@ -239,6 +239,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"tools": TOOLS, "parallel_tool_calls": "x"}, "parallel_tool_calls"),
+    ({"logprob_token_ids": [50, 60]}, "logprob_token_ids"),
     ({"functions": [{"name": "f"}]}, "function_call"),
     ({"functions": []}, "functions"),
     ({"functions": "f"}, "functions"),

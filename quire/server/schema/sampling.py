@@ -89,6 +89,9 @@ def check_sampling(request: SamplingFields, *, max_choices: int) -> None:
     check_choices("n", request.n, max_choices)
     if request.stream and request.prompt_logprobs is not None:
         refuse("prompt_logprobs", "prompt_logprobs cannot be streamed; leave stream or it out")
+    shows = getattr(request, "logprobs", None)  # a number in completions, a truth value in chats
+    if request.logprob_token_ids is not None and (shows is None or shows is False):
+        refuse("logprob_token_ids", "logprob_token_ids need logprobs; set it, or leave them out")
     if not request.stream and request.stream_options is not None:
         refuse("stream_options", "stream_options is only for streams; set stream or leave it out")
     _check_biases(request.logit_bias or {})
