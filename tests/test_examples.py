@@ -44,6 +44,8 @@ def test_async_stream(checkpoint: Checkpoint) -> None:
 
 OFFLINE = {
     "beam_search": r"-?\d+\.\d+  'The capital of France is Paris",
+    "chat_with_tools": 'get_weather {"city": "Paris"}\nIt is sunny and 21 degrees in Paris.',
+    "embeddings": "1.000  What is the capital of France",
     "chat": "The capital of France is Paris.",
     "engine_loop": "0: 'The capital of France is' -> ' Paris.'",
     "logits_processor": "24 of 24 tokens differ",
@@ -63,7 +65,8 @@ def test_an_example_runs_with_the_demo_model(name: str) -> None:
 
 def test_every_example_is_run() -> None:
     here = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    elsewhere = {"async_stream", "offline_generate", "openai_chat", "openai_client", "vllm_program"}
+    elsewhere = {"async_stream", "offline_generate", "openai_chat", "openai_client"}
+    elsewhere |= {"structured_outputs_online", "vllm_program"}
     assert here == OFFLINE.keys() | elsewhere
 
 
@@ -74,6 +77,34 @@ def test_a_program_for_vllm(checkpoint: Checkpoint) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "'The capital of France is' -> ' Paris.'"
+
+
+ONLINE = {
+    "choice": r"Paris",
+    "regex": r"The capital of France is Paris\.",
+    "json": r'\{"capital": "(Paris|Oslo|Rome)"\}',
+    "json_object": r"\{.*",
+    "grammar": r"It is (Paris|Rome)\.",
+    "structural_tag": r'<country>\{"capital": "(Paris|Oslo|Rome)"\}</country>',
+}
+
+
+@pytest.mark.slow
+def test_structured_outputs_online(tmp_path: Path) -> None:
+    """Each constraint alone and all of them, whole, streamed and behind reasoning."""
+    with served(tmp_path) as server:
+        url = ["--url", f"{server.url}/v1"]
+        whole = run("structured_outputs_online", *url)
+        for name, wanted in ONLINE.items():
+            assert re.search(rf"^{name}: {wanted}$", whole, re.MULTILINE), (name, whole)
+        assert run("structured_outputs_online", *url, "--stream") == whole
+        words = ["--constraint", "json", "choice", "--reasoning"]
+        thought = run("structured_outputs_online", *url, *words).splitlines()
+        assert [line.partition(":")[0] for line in thought if "apital=" not in line] == [
+            "json", "json", "choice", "choice"
+        ] and all(line.count("(") == 1 for line in thought if line.endswith(")"))  # fmt: skip
+        streamed = run("structured_outputs_online", *url, *words, "--stream")
+        assert all(line.partition(": ")[2] in streamed for line in thought if "(" not in line)
 
 
 @pytest.mark.slow

@@ -465,6 +465,8 @@ def test_modules_are_run_as_commands() -> None:
     )
     wrong = run("-m", "vllm.entrypoints.openai.api_server", "--no-such-flag")
     assert wrong.returncode == 2 and "--no-such-flag" in wrong.stderr
+    old = run("-m", "vllm.entrypoints.openai.api_server_benchmark", "--help").stdout
+    assert "quire bench serve" in old and "--request-rate" in old
     assert run("-m", "vllm.collect_env").stdout.startswith("System")
     assert run("-m", "vllm.entrypoints.cli.main", "--version").stdout.strip() == quire.__version__
 

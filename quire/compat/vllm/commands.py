@@ -19,6 +19,13 @@ def api_server() -> int:
     return _command("quire.cli.serve", sys.argv[1:])
 
 
+def server_benchmark() -> int:
+    """`quire bench serve`, which is what this program became."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print("this program is now `quire bench serve`; its flags:\n")
+    return _command("quire.cli.bench", ["serve", *sys.argv[1:]])
+
+
 def run_batch() -> int:
     """`quire run-batch`."""
     return _command("quire.cli.run_batch", sys.argv[1:])

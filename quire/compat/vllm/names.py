@@ -194,6 +194,7 @@ PROGRAMS: dict[str, str] = {
     "vllm.entrypoints.api_server": "demo_server",
     "vllm.entrypoints.cli.main": "vllm",
     "vllm.entrypoints.openai.api_server": "api_server",
+    "vllm.entrypoints.openai.api_server_benchmark": "server_benchmark",
     "vllm.entrypoints.openai.run_batch": "run_batch",
 }
 """Modules that are run with `python -m`, and their function in `compat.vllm.commands`."""
