@@ -20,14 +20,14 @@ from quire.models.foreign.operations import (
     Operations,
     Run,
     Values,
-    _function,
     embedding_of,
     filled,
     rope_key,
     torch_dtype,
 )
 from quire.models.foreign.program import Program, Register, Step
-from quire.models.foreign.rooms import Layout, Rooms, layout_of
+from quire.models.foreign.rooms import Layout, Rooms, is_turn, layout_of
+from quire.models.foreign.torch_calls import function_of
 from quire.models.spec import Attention, DecoderSpec
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import TO_FLOAT32
@@ -206,7 +206,7 @@ class ForeignDecoder:
             .view(one.shape)
             for number, one in program.constants.items()
         }
-        turns = {rope_key(step) for step in layout.body if step.op == "rope"}
+        turns = {rope_key(step) for step in layout.body if is_turn(step)}
         wanted = {*layout.edges, *(number for cos, sin, _ in turns for number in (cos, sin))}
         parts: dict[int, list[torch.Tensor]] = {number: [] for number in wanted}
         for start in range(0, self._max_model_len, _CHUNK):
@@ -239,7 +239,7 @@ class ForeignDecoder:
             dtype=self.dtype,
             weights=self._operations.weights,
         )
-        made = _function(step.op)(*arguments(step.args), **arguments(step.kwargs))
+        made = function_of(step.op)(*arguments(step.args), **arguments(step.kwargs))
         several = list(made) if isinstance(made, list | tuple) else [made]
         values.update(zip(step.outs, several, strict=True))
 

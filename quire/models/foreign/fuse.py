@@ -1,7 +1,8 @@
 """Joins neighbouring steps of a program to operations that we have as one; no torch.
 
 Products of one input become one with their weights stacked, a sum and its norm one step, an activation and the
-product with what stands beside it another. Rows keep their order of additions.
+product with what stands beside it another; heads are joined in `models.foreign.heads`. Rows keep their order of
+additions.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from quire.models.foreign.heads import with_turned_heads
 from quire.models.foreign.program import Program, Register, Step, inputs_of
 
 _STACKED = ("attention", "feed_forward")
@@ -17,7 +19,8 @@ _STACKED = ("attention", "feed_forward")
 
 def fused(program: Program) -> Program:
     """The same program in fewer steps."""
-    return _with_gates(_with_stacks(program))
+    program = _with_gates(_with_stacks(program))
+    return _with_sums(with_turned_heads(program, readers_of(program.steps)))
 
 
 def _with_stacks(program: Program) -> Program:
@@ -94,6 +97,42 @@ def _with_gates(program: Program) -> Program:
     kept = [step for step in steps if step.op != "act" or step.outs[0] not in gone]
     head = program.head - len(program.steps) + len(kept)
     return msgspec.structs.replace(program, steps=kept, head=head)
+
+
+def _with_sums(program: Program) -> Program:
+    """A sum of two alike and the norm of it that follows, with both results."""
+    steps: list[Step] = []
+    before_head = 0
+    for place, step in enumerate(program.steps):
+        last = steps[-1] if steps else None
+        if (
+            last is not None
+            and step.op == "rms_norm"
+            and last.op == "aten.add.Tensor"
+            and not last.kwargs
+            and step.args[0] == {"r": last.outs[0]}
+            and len(set(inputs_of(last))) == 2
+            and place != program.head
+            and _are_rows([*inputs_of(last), last.outs[0], step.outs[0]], program.registers)
+        ):
+            outs = [last.outs[0], step.outs[0]]
+            steps[-1] = Step(
+                op="add_rms_norm", args=[*last.args, *step.args[1:]], kwargs={}, outs=outs
+            )
+        else:
+            steps.append(step)
+        if place < program.head:
+            before_head = len(steps)
+    return msgspec.structs.replace(program, steps=steps, head=before_head)
+
+
+def _are_rows(numbers: list[int], registers: list[Register]) -> bool:
+    """Whether registers are rows [1, T, C] of the model's numbers, all of one shape."""
+    found = [registers[number] for number in numbers]
+    return all(
+        one.order == (0, 1, 2) and one.shape == found[0].shape and one.dtype == "model"
+        for one in found
+    )
 
 
 def readers_of(steps: Iterable[Step]) -> dict[int, int]:

@@ -6,6 +6,7 @@ What is where in memory is `models.foreign.rooms`; the loop over steps is `model
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ from quire.layers.linear import Linear
 from quire.models.foreign.program import Step, registers_of
 from quire.models.foreign.rooms import is_view
 from quire.models.foreign.rows import short
+from quire.models.foreign.torch_calls import copied, function_of, in_place, several, writer_of
 from quire.ops.elementwise import ACT, ACT_MUL, ADD, SCALE
 from quire.ops.embedding import EMBEDDING
 from quire.ops.foreign import TORCH
-from quire.ops.norm import LAYER_NORM, RMS_NORM
+from quire.ops.norm import ADD_RMS_NORM, LAYER_NORM, RMS_NORM
 from quire.ops.registry import Bound, Table
-from quire.ops.rope import ROPE
+from quire.ops.rope import QK_ROPE, ROPE
 
 Values = dict[int, torch.Tensor]
 Room = Callable[[int], torch.Tensor]
@@ -58,12 +60,12 @@ class Operations:
     linears, tables, norms, raw  by parameter: products, packed embeddings, float32 weights, other numbers;
     filled before the first run.
     attends  by index.
-    in_place  turned heads that lie where they lay before. widths: rows of weights.
+    in_place  turned heads and sums that lie where a register lay before. widths: rows of weights.
     ropes    by (cos, sin, form): tables [max_len, rot].
     """
 
     def __init__(
-        self, table: Table, dtype: torch.dtype, in_place: set[int], widths: dict[str, int]
+        self, table: Table, dtype: torch.dtype, in_place: dict[int, int], widths: dict[str, int]
     ) -> None:
         self._table = table
         self._dtype = dtype
@@ -142,6 +144,26 @@ class Operations:
         norm = self._table.bind(RMS_NORM, self._name, C=weight.shape[-1])
         return self._shaped(step, lambda x, out: norm(x, weight, eps=eps, out=out))
 
+    def _add_rms_norm_run(self, step: Step) -> Run:
+        first, second = (step.args[place]["r"] for place in range(2))
+        weight, eps = self.weights[step.args[2]], step.args[3]
+        total, out = step.outs
+        norm = self._table.bind(ADD_RMS_NORM, self._name, C=weight.shape[-1])
+        place = self._in_place.get(total)
+        added = second if place in (None, first) else first
+
+        def run(values: Values, num_tokens: int, ctx: ForwardContext, room: Room) -> None:
+            x = self._rows(values[added], ctx)
+            if place is None:
+                values[total] = room(total)
+                self._put(values[first], values[total])
+            else:
+                values[total] = values[place]
+            values[out] = made = room(out)
+            norm(x, values[total][0], weight, eps=eps, out=made[0])
+
+        return run
+
     def _layer_norm_run(self, step: Step) -> Run:
         weight, eps = self.weights[step.args[1]], step.args[3]
         bias = None if step.args[2] is None else self.weights[step.args[2]]
@@ -176,6 +198,29 @@ class Operations:
 
         return run
 
+    def _qk_rope_run(self, step: Step) -> Run:
+        source, axis, interleaved = step.args[0]["r"], step.args[3], step.args[4]
+        table, names, eps = self.ropes[rope_key(step)], step.args[6], step.args[7]
+        num_heads, num_kv_heads, size = step.args[8]
+        sizes = {"D": size, "rot": table.shape[1]}
+        if names is None:
+            turn = partial(self._table.bind(ROPE, self._name, **sizes))
+        else:
+            bound = self._table.bind(QK_ROPE, self._name, H=num_heads, K=num_kv_heads, **sizes)
+            q_weight, k_weight = (self.weights[name] for name in names)
+            turn = partial(
+                bound, q_weight=q_weight, k_weight=k_weight, num_q_heads=num_heads, eps=eps
+            )
+        both = num_heads + num_kv_heads
+
+        def run(values: Values, num_tokens: int, ctx: ForwardContext, room: Room) -> None:
+            heads = values[source][0, :, : both * size].view(num_tokens, both, size)
+            turn(heads, positions=ctx.positions[0], table=table, interleaved=interleaved)
+            for number, part in zip(step.outs, (heads[:, :num_heads], heads[:, num_heads:])):
+                values[number] = (part if axis == 1 else part.transpose(0, 1))[None]
+
+        return run
+
     def _attention_run(self, step: Step) -> Run:
         q, k, v = (step.args[place]["r"] for place in range(3))
         out, attend = step.outs[0], self.attends[step.args[3]]
@@ -188,7 +233,7 @@ class Operations:
         return run
 
     def _view(self, step: Step) -> Run:
-        function, outs = _function(step.op), step.outs
+        function, outs = function_of(step.op), step.outs
         is_shape = short(step) in ("view", "_unsafe_view")
 
         def run(values: Values, num_tokens: int, ctx: ForwardContext, room: Room) -> None:
@@ -241,7 +286,7 @@ class Operations:
 
     def _other(self, step: Step) -> Run:
         """Whatever else torch does."""
-        function, outs = _function(step.op), step.outs
+        function, outs = function_of(step.op), step.outs
         if function._schema.is_mutable:
             return self._mutating(step, function)
         if step.op.split(".")[1] in ("_to_copy", "clone"):
@@ -252,14 +297,14 @@ class Operations:
                 self._put(values[source], made)
 
             return copy
-        writer = _writer(function) if len(outs) == 1 else None
+        writer = writer_of(function) if len(outs) == 1 else None
 
         def run(values: Values, num_tokens: int, ctx: ForwardContext, room: Room) -> None:
             args = tuple(self._filled(step.args, values, num_tokens))
             keys = self._filled(step.kwargs, values, num_tokens)
             made = [room(number) for number in outs]
             values.update(zip(outs, made, strict=True))
-            self._torch(writer or _several(function, made), args, keys, out=made[0])
+            self._torch(writer or several(function, made), args, keys, out=made[0])
 
         return run
 
@@ -267,7 +312,7 @@ class Operations:
         def run(values: Values, num_tokens: int, ctx: ForwardContext, room: Room) -> None:
             args = tuple(self._filled(step.args, values, num_tokens))
             keys = self._filled(step.kwargs, values, num_tokens)
-            self._torch(_in_place(function), args, keys, out=args[0])
+            self._torch(in_place(function), args, keys, out=args[0])
             values[step.outs[0]] = args[0]
 
         return run
@@ -278,7 +323,7 @@ class Operations:
         if a is not None and b is not None and x.dtype == out.dtype == self._dtype:
             self._copy(a, factor=1.0, out=b)
         else:
-            self._torch(_copied, (x,), {}, out=out)
+            self._torch(copied, (x,), {}, out=out)
 
     def _fresh(self, x: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """A copy of x in the arena, rows in order; the copy is an operation, which a recorded step repeats."""
@@ -347,50 +392,6 @@ def _plane(x: torch.Tensor) -> torch.Tensor | None:
     if x.dim() == 3 and x.stride(2) == 1 and x.stride(1) == x.shape[2]:
         x = x.flatten(1)
     return x if x.dim() == 2 and x.stride(1) == 1 else None
-
-
-def _function(name: str) -> Any:
-    """The function of torch for "aten.<name>.<overload>"."""
-    _, packet, overload = name.split(".")
-    return getattr(getattr(torch.ops.aten, packet), overload)
-
-
-def _writer(function: Any) -> Any | None:
-    """The form of a function that writes to `out`; None if it has none."""
-    packet = function.overloadpacket
-    wanted = [(one.name, str(one.type)) for one in function._schema.arguments]
-    for overload in packet.overloads():
-        found = getattr(packet, overload)
-        arguments = found._schema.arguments
-        outs = [one for one in arguments if one.is_out]
-        rest = [(one.name, str(one.type)) for one in arguments if not one.is_out]
-        if len(outs) == 1 and outs[0].name == "out" and rest == wanted:
-            return found
-    return None
-
-
-def _several(function: Any, made: list[torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """A function whose results are copied to where they belong."""
-
-    def run(*args: Any, out: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        results = function(*args, **kwargs)
-        for room, result in zip(made, results if len(made) > 1 else [results], strict=True):
-            room.copy_(result)
-        return out
-
-    return run
-
-
-def _in_place(function: Any) -> Callable[..., torch.Tensor]:
-    def run(*args: Any, out: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        function(*args, **kwargs)
-        return out
-
-    return run
-
-
-def _copied(x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-    return out.copy_(x)
 
 
 def embedding_of(table: Table, dtype: torch.dtype, shape: tuple[int, ...]) -> Bound:

@@ -23,12 +23,12 @@ class Rooms:
 
     slots     registers that take turns in each piece.
     slot_of   by register that has memory of its own.
-    in_place  registers of turned heads that lie where those lay that were turned.
+    in_place  turned heads and sums that lie where their input lay, with the register of that.
     """
 
     slots: list[list[int]] = field(default_factory=list)
     slot_of: dict[int, int] = field(default_factory=dict)
-    in_place: set[int] = field(default_factory=set)
+    in_place: dict[int, int] = field(default_factory=dict)
 
     def num_bytes(self, program: Program, num_tokens: int, dtype_bytes: int) -> list[int]:
         """Bytes of each piece in a step."""
@@ -71,7 +71,7 @@ def layout_of(program: Program, *, joined: bool = True) -> Layout:
         {
             number
             for _, step in steps
-            for number in (inputs_of(step)[:1] if step.op == "rope" else inputs_of(step))
+            for number in (inputs_of(step)[:1] if is_turn(step) else inputs_of(step))
             if number in fixed and number not in program.constants and number != 1
         }
     )
@@ -98,6 +98,11 @@ def settled(steps: Iterable[Step], constants: Iterable[int]) -> set[int]:
         if step.op.startswith("aten.") and set(inputs_of(step)) <= found:
             found.update(step.outs)
     return found
+
+
+def is_turn(step: Step) -> bool:
+    """Whether a step turns heads, by a table of two registers that nobody needs in a step."""
+    return step.op in ("rope", "qk_rope")
 
 
 def is_view(step: Step) -> bool:
@@ -161,14 +166,14 @@ class _Rooming:
         return self._rooms
 
     def _place(self, base: int, place: int, step: Step) -> None:
-        """Memory for what a step makes: where turned heads lay, if nobody reads those later."""
-        if step.op == "rope":
-            number = step.args[0]["r"]
+        """Memory for what a step makes: for turned heads and sums where an input lay, if nobody reads it later."""
+        count = {"rope": 1, "add_rms_norm": 2}.get(step.op, 0) if base == step.outs[0] else 0
+        for number in inputs_of(step)[:count]:
             source = self._bases[number]
             is_last = self._last_of_region[self._regions[number]] == place
             if is_last and self._root(source) in self._rooms.slot_of:
                 self._merged[base] = source
-                self._rooms.in_place.add(base)
+                self._rooms.in_place[base] = number
                 holder = self._root(base)
                 self._last[holder] = max(self._last[holder], self._last[base])
                 return
@@ -225,9 +230,7 @@ def table_bytes(program: Program, max_model_len: int) -> int:
     layout = layout_of(program)
     program = layout.program
     turns = {
-        tuple(step.args[place]["r"] for place in (1, 2))
-        for step in layout.body
-        if step.op == "rope"
+        tuple(step.args[place]["r"] for place in (1, 2)) for step in layout.body if is_turn(step)
     }
     total = 0
     for number in (*layout.edges, *(one for turn in turns for one in turn)):
