@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from quire.models.foreign import fuse
+from quire.models.foreign.rooms import layout_of
 from quire.models.registry import describe
 from quire.protocol.errors import ModelLoadError
 from tests.models.foreign import (
@@ -64,6 +66,25 @@ def test_a_request_has_the_bits_of_running_alone(name: str, made: Made) -> None:
     mixed = engine(folder, max_num_batched_tokens=16, enable_prefix_caching=True)
     assert generated(mixed, ids) == alone
     assert generated(mixed, ids) == alone  # from the prefix cache
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama", "gemma2"])
+def test_joined_sums_and_heads_have_the_bits_of_single_steps(
+    name: str, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = made(name)
+    ids = prompts(33, 7, 18)
+    joined = generated(engine(folder, model_impl="transformers", dtype="bfloat16"), ids)
+    with followed_here():
+        program = describe(str(folder), model_impl="transformers").spec.program
+    assert program is not None
+    ops = {step.op for step in layout_of(program).body}
+    assert {"qk_rope", "add_rms_norm"} <= ops and "rope" not in ops
+    monkeypatch.setattr(fuse, "with_turned_heads", lambda it, readers: it)
+    monkeypatch.setattr(fuse, "_with_sums", lambda it: it)
+    layout_of.cache_clear()
+    assert generated(engine(folder, model_impl="transformers", dtype="bfloat16"), ids) == joined
+    layout_of.cache_clear()
 
 
 def test_bfloat16_is_close(made: Made) -> None:
