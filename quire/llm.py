@@ -114,6 +114,7 @@ class LLM(PoolingCalls):
         answered. An exception, KeyboardInterrupt too, ends all requests of the call.
         """
         engine = self.llm_engine
+        self.check_awake()
         items, work = read_call(
             prompts,
             sampling_params or engine.inputs.default_params(),
@@ -253,6 +254,7 @@ class LLM(PoolingCalls):
         if output_type is not None and not issubclass(RequestOutput, output_type):
             raise TypeError(f"what was enqueued gives RequestOutput, not {output_type}")
         engine = self.llm_engine
+        self.check_awake()
         with self._lock, progress_bar(use_tqdm, len(self._enqueued)) as progress:
             for output in self._enqueued.values():
                 if output is not None:
@@ -284,6 +286,7 @@ class LLM(PoolingCalls):
         How it is counted is in `quire.beam_search`. Raises InvalidRequestError with the prompt's place.
         """
         engine = self.llm_engine
+        self.check_awake()
         items = list(as_iterable(prompts))
         check_forms(items)
         with self._lock, progress_bar(use_tqdm, len(items)) as progress:
@@ -353,20 +356,6 @@ class LLM(PoolingCalls):
     def get_metrics(self) -> list[Metric]:
         """All series of the engine as of now. Raises SettingsError unless disable_log_stats=False was given."""
         return self.llm_engine.get_metrics()
-
-    def reset_prefix_cache(
-        self, reset_running_requests: bool = False, reset_connector: bool = False
-    ) -> bool:
-        """Forgets all cached prefixes. False, and nothing forgotten, while a request uses blocks."""
-        return self.llm_engine.reset_prefix_cache(reset_running_requests, reset_connector)
-
-    def start_profile(self, profile_prefix: str | None = None) -> None:
-        """Begins a trace, as profiler_config says; `profile_prefix` is not read. Raises ValueError."""
-        self.llm_engine.client.call("start_profile")
-
-    def stop_profile(self) -> str:
-        """Ends the trace; the path of its file. Raises ValueError."""
-        return str(self.llm_engine.client.call("stop_profile"))
 
     def close(self) -> None:
         """Ends the engine and gives its memory back; may be called twice."""

@@ -17,6 +17,7 @@ from quire.frontend.calls import Progress, as_iterable, check_forms, progress_ba
 from quire.frontend.inputs import at_place
 from quire.frontend.long_texts import joined, pieces_of
 from quire.frontend.prompts import read_prompt
+from quire.llm_control import LLMControl
 from quire.llm_engine import LLMEngine
 from quire.protocol.errors import InvalidRequestError, NotServedError
 from quire.protocol.params import PoolingParams
@@ -37,16 +38,11 @@ PoolingChoice = PoolingParams | Sequence[PoolingParams] | None
 _MAX_QUEUED = 2048
 
 
-class PoolingCalls:
+class PoolingCalls(LLMControl):
     """`embed`, `encode`, `classify`, `score` and `reward`, over the engine of an `LLM`."""
 
     _lock: threading.Lock
     _numbers: Iterator[int]
-
-    @property
-    @abstractmethod
-    def llm_engine(self) -> LLMEngine:
-        """The engine."""
 
     @abstractmethod
     def _abort(self, engine: LLMEngine, request_ids: list[str]) -> None:
@@ -86,6 +82,7 @@ class PoolingCalls:
         if truncate_prompt_tokens is not None:
             how["truncate_prompt_tokens"] = truncate_prompt_tokens
         engine = self.llm_engine
+        self.check_awake()
         with self._lock, progress_bar(use_tqdm, len(items)) as progress:
             return self._pool(engine, items, params, how, progress)
 

@@ -258,6 +258,29 @@ def test_a_dropped_llm_ends_its_engine(clients: list[FakeClient]) -> None:
     assert clients[0].is_shut_down
 
 
+def test_a_sleeping_engine_answers_nothing_until_it_is_woken(llm: LLM) -> None:
+    before = llm.generate([[5]], **Quiet)[0].outputs[0].token_ids
+    llm.sleep(level=0)
+    for ask in (llm.generate, llm.embed):
+        with pytest.raises(NotServedError, match=r"call wake_up\(\) first"):
+            ask([[5]], **Quiet)
+    llm.wake_up(tags=["scheduling"])
+    assert llm.generate([[5]], **Quiet)[0].outputs[0].token_ids == before
+    with pytest.raises(NotServedError, match="level is 1; weights and cache stay in memory"):
+        llm.sleep()
+
+
+def test_calls_of_the_engine_by_name(llm: LLM) -> None:
+    assert llm.collective_rpc("reset_prefix_cache") == [True]
+    assert llm.get_world_size() == 1
+    llm.reset_mm_cache()
+    for wrong in ({"method": lambda worker: 1}, {"method": "reset_prefix_cache", "args": (1,)}):
+        with pytest.raises(NotServedError):
+            llm.collective_rpc(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(NotServedError, match="no torch module"):
+        llm.apply_model(lambda model: model)
+
+
 def test_an_llm_is_not_used_after_a_fork(
     llm: LLM, clients: list[FakeClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
