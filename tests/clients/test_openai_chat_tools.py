@@ -203,6 +203,34 @@ def test_a_required_call_is_made_whatever_the_question(
     assert_same(answer, streamed(client, **body))
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_allowed_tools_are_called(client: openai.OpenAI, mode: str) -> None:
+    """In both APIs, as if the others had not been sent."""
+    both = [WEATHER, CLOCK]
+    listed = [{"type": "function", "function": {"name": "get_time"}}]
+    choice: Any = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": listed}}
+    found = create(client, tools=both, tool_choice=choice)
+    alone = create(client, tools=[CLOCK], tool_choice=mode)
+    assert found.usage == alone.usage
+    assert found.choices[0].message.content == alone.choices[0].message.content
+    names = [one.function.name for one in found.choices[0].message.tool_calls or []]
+    assert set(names) <= {"get_time"} and (names or mode == "auto")
+    tools: Any = [{"type": "function", **one["function"], "strict": False} for one in both]
+    answer = client.responses.create(
+        model=MODEL,
+        input=ASKED,
+        tools=tools,
+        temperature=0,
+        tool_choice={
+            "type": "allowed_tools",
+            "mode": mode,  # type: ignore[typeddict-item]
+            "tools": [{"type": "function", "name": "get_time"}],
+        },
+    )
+    called = [one.name for one in answer.output if one.type == "function_call"]
+    assert set(called) <= {"get_time"} and (called or mode == "auto")
+
+
 def test_a_named_call_is_made_and_ends_with_stop(client: openai.OpenAI) -> None:
     named = {"type": "function", "function": {"name": "get_time"}}
     body = {"tools": [WEATHER, CLOCK], "tool_choice": named, "seed": 1}

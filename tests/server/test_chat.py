@@ -26,6 +26,14 @@ TEMPLATE = (
     "{% if reasoning_effort %}{{ reasoning_effort }}{% endif %}"
 )
 USER = [{"role": "user", "content": "Hello"}]
+
+
+def allowing(mode: str, *names: Any) -> dict[str, Any]:
+    """A tool_choice that leaves the tools of these names."""
+    listed = [{"type": "function", "function": {"name": one}} for one in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": listed}}
+
+
 PROMPT = "<|bos|>u:Hello a:"
 
 
@@ -236,6 +244,12 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}},
         "tool_choice",
     ),
+    ({"tool_choice": {"type": "allowed_tools"}, "tools": TOOLS}, "tool_choice"),
+    ({"tool_choice": allowing("auto")}, "tool_choice"),
+    ({"tool_choice": allowing("auto", "g"), "tools": TOOLS}, "tool_choice"),
+    ({"tool_choice": allowing("none", "f"), "tools": TOOLS}, "tool_choice"),
+    ({"tool_choice": allowing("required"), "tools": TOOLS}, "tool_choice"),
+    ({"tool_choice": allowing("required", 5), "tools": TOOLS}, "tool_choice"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"tools": TOOLS, "parallel_tool_calls": "x"}, "parallel_tool_calls"),

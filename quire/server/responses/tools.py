@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quire.config.schema import ParserConfig
-from quire.protocol.errors import InvalidRequestError, NotServedError
+from quire.protocol.errors import InvalidRequestError
 from quire.server.responses.remote import RemoteTool
 from quire.server.schema.sampling import kind_of, refuse
-from quire.server.schema.tools import check_tools, read_choice
+from quire.server.schema.tools import check_tools, narrowed, read_choice
 
 _HOSTED = frozenset(
     {
@@ -79,7 +79,8 @@ def read_tools(tools: list[Any], choice: Any, remote: Mapping[int, list[RemoteTo
     with _places(places):
         if functions:
             check_tools(functions)
-        chosen, named = read_choice(_choice(choice), functions or None)
+        functions, plain = narrowed(functions, _choice(choice))
+        chosen, named = read_choice(plain, functions or None)
     return Tools(
         functions=functions or None,
         choice=chosen,
@@ -106,19 +107,29 @@ def _function(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choice(choice: Any) -> Any:
-    """The choice as a chat has it; of allowed tools, the mode alone."""
+    """The choice as a chat has it."""
     if choice == "auto":
         return None  # which is auto where there are tools
     if not isinstance(choice, dict):
         return choice
     if choice.get("type") == "allowed_tools":
-        raise NotServedError(
-            "tool_choice of type allowed_tools is not served; send only the tools that are allowed",
-            param="tool_choice",
-        )
+        listed = choice.get("tools")
+        if isinstance(listed, list):
+            listed = [_named(one) for one in listed]
+        return {
+            "type": "allowed_tools",
+            "allowed_tools": {"mode": choice.get("mode"), "tools": listed},
+        }
     if choice.get("type") in ("function", "custom"):
-        return {"type": "function", "function": {"name": choice.get("name")}}
+        return _named(choice)
     return choice
+
+
+def _named(given: Any) -> Any:
+    """A tool that is named, as a chat names it."""
+    if not isinstance(given, dict) or given.get("type") not in ("function", "custom"):
+        return given
+    return {"type": "function", "function": {"name": given.get("name")}}
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from quire.server.schema.sampling import (
     refuse_not_served,
     short,
 )
-from quire.server.schema.tools import check_tools, read_choice
+from quire.server.schema.tools import check_tools, narrowed, read_choice
 
 
 class ChatRequest(SamplingFields, kw_only=True):
@@ -65,13 +65,15 @@ def check_chat(
 ) -> None:
     """Refuses what is not served and combinations that make no sense. Raises InvalidRequestError.
 
-    Tools in the older form are rewritten: `request.tools` are all there is afterwards.
+    Tools in the older form, and a choice that allows some of them, are rewritten: `request.tools` and a
+    plain choice are all there is afterwards.
     """
     refuse_not_served(request, _NOT_SERVED)
     use_tools(request)
     with names_of_functions(request):
         if request.tools is not None:
             check_tools(request.tools)
+        request.tools, request.tool_choice = narrowed(request.tools, request.tool_choice)
         read_choice(request.tool_choice, request.tools)
     if any(one != "text" for one in request.modalities or ()):
         raise NotServedError("only text is served; leave modalities out", param="modalities")

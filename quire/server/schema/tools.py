@@ -155,6 +155,43 @@ def _pointed(root: Any, reference: str) -> Any:
     return found
 
 
+def narrowed(tools: Any, choice: Any) -> tuple[Any, Any]:
+    """The tools and the choice, where a choice of type allowed_tools leaves some of the tools and a mode.
+
+    Any other choice is returned as it is. Raises InvalidRequestError for one that is wrong.
+    """
+    if not isinstance(choice, dict) or choice.get("type") != "allowed_tools":
+        return tools, choice
+    given = choice.get("allowed_tools")
+    mode = given.get("mode") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or mode not in ("auto", "required"):
+        refuse(
+            "tool_choice",
+            'tool_choice of type allowed_tools must have allowed_tools with the mode "auto" or "required" and '
+            "a list of tools",
+        )
+    if not tools:
+        refuse("tool_choice", "tool_choice is set, but there are no tools; send tools with it")
+    allowed = given.get("tools")
+    names = [one.get("function", {}).get("name") for one in allowed or () if _is_named(one)]
+    if not isinstance(allowed, list) or not names or len(names) != len(allowed):
+        refuse("tool_choice", "tool_choice.allowed_tools.tools must be a list of functions by name")
+    known = {tool["function"]["name"] for tool in tools}
+    for name in names:
+        if name not in known:
+            refuse(
+                "tool_choice",
+                f"tool_choice allows the function {name[:64]!r}, which is not among the tools: "
+                f"{', '.join(sorted(known))[:200]}",
+            )
+    return [tool for tool in tools if tool["function"]["name"] in names], mode
+
+
+def _is_named(tool: Any) -> bool:
+    function = tool.get("function") if isinstance(tool, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
+
+
 def read_choice(choice: Any, tools: list[dict[str, Any]] | None) -> tuple[str, str | None]:
     """`tool_choice` as ("none" | "auto" | "required" | "named", name of the tool or None).
 
