@@ -157,16 +157,62 @@ class Experts:
         return stored, weights(f"{name}.bias") if self._bias else None
 
     def __call__(
-        self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, *, out: torch.Tensor
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        arena: Arena,
+        *,
+        out: torch.Tensor,
     ) -> torch.Tensor:
         """Writes [T, C] into `out`, which may be x."""
         self._run(x, ids, weights, self._packed, out=out)
         return out
 
 
+class LatentExperts:
+    """Routed experts on a latent of x: up(experts(down(x))), the parameters `<name>.latent_down` and `latent_up`."""
+
+    def __init__(
+        self,
+        table: Table,
+        name: str,
+        sizes: ExpertSizes,
+        *,
+        outer_size: int,
+        bias: bool,
+        dtype: torch.dtype,
+        format: Formats = PLAIN,
+    ) -> None:
+        self._size = sizes.size
+        self._inner = Experts(table, name, sizes, bias=bias, dtype=dtype, format=format)
+        linear = partial(Linear, table, bias=False, dtype=dtype, format=format)
+        self._down = linear(f"{name}.latent_down", in_size=outer_size, out_size=sizes.size)
+        self._up = linear(f"{name}.latent_up", in_size=sizes.size, out_size=outer_size)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        for part in (self._down, self._inner, self._up):
+            part.load(weights)
+
+    def __call__(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        arena: Arena,
+        *,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
+        narrow = self._down(x, out=arena.take((x.shape[0], self._size), x.dtype))
+        return self._up(self._inner(narrow, ids, weights, arena, out=narrow), out=out)
+
+
 class MoeMlp:
     """Routed experts, and a gated part of `shared_width` that all tokens pass if that is not 0.
 
+    size         of x; routed experts of another size stand between two products.
     shared_gate  what the shared part makes is weighed by the sigmoid of a product of its own.
     """
 
@@ -177,6 +223,7 @@ class MoeMlp:
         sizes: ExpertSizes,
         rule: RouteRule,
         *,
+        size: int,
         bias: bool,
         router_bias: bool,
         router_dtype: torch.dtype,
@@ -189,7 +236,7 @@ class MoeMlp:
         self._router = Router(
             table,
             name,
-            size=sizes.size,
+            size=size,
             num_experts=sizes.num_experts,
             rule=rule,
             bias=router_bias,
@@ -197,13 +244,14 @@ class MoeMlp:
             dtype=dtype,
             router_dtype=router_dtype,
         )
-        self._experts = Experts(table, name, sizes, bias=bias, dtype=dtype, format=format)
+        experts = Experts if sizes.size == size else partial(LatentExperts, outer_size=size)
+        self._experts = experts(table, name, sizes, bias=bias, dtype=dtype, format=format)
         self._shared: SharedPart | None = None
         if shared_width:
             self._shared = SharedPart(
                 table,
                 name,
-                size=sizes.size,
+                size=size,
                 width=shared_width,
                 act=sizes.act,
                 has_gate=shared_gate,
@@ -222,8 +270,8 @@ class MoeMlp:
         """Writes [T, C] into `out`, which may be x."""
         ids, weights = self._router(x, arena)
         if self._shared is None:
-            return self._experts(x, ids, weights, out=out)
-        made = self._experts(x, ids, weights, out=arena.take(tuple(x.shape), x.dtype))
+            return self._experts(x, ids, weights, arena, out=out)
+        made = self._experts(x, ids, weights, arena, out=arena.take(tuple(x.shape), x.dtype))
         return self._shared(x, made, arena, out=out)
 
 
@@ -343,7 +391,7 @@ class NormedParts:
         normed, made = arena.take(shape, x.dtype), arena.take(shape, x.dtype)
         ids, weights = self._router(self._router_norm(x, out=normed), arena)
         before, after = self._of_experts
-        self._experts(before(x, out=normed), ids, weights, out=made)
+        self._experts(before(x, out=normed), ids, weights, arena, out=made)
         after(made, out=made)
         before, after = self._of_shared
         self._shared(before(x, out=normed), arena, out=out)

@@ -291,7 +291,12 @@ def _moe(
     table: Table, name: str, spec: Moe, size: int, dtype: torch.dtype, format: Formats
 ) -> FeedForward:
     sizes = ExpertSizes(
-        spec.num_experts, size, spec.width, spec.activation, spec.limit, spec.weigh_inputs
+        spec.num_experts,
+        spec.latent or size,
+        spec.width,
+        spec.activation,
+        spec.limit,
+        spec.weigh_inputs,
     )
     rule = RouteRule(
         spec.top_k,
@@ -311,6 +316,7 @@ def _moe(
         name,
         sizes,
         rule,
+        size=size,
         bias=spec.bias,
         router_bias=spec.router_bias,
         router_dtype=torch.float32 if spec.router_float32 else dtype,

@@ -36,6 +36,7 @@ from quire.models.architectures import (
     nemotron,
     nemotron_nas,
     olmo,
+    olmo_hybrid,
     phi,
     phimoe,
     qwen,
@@ -48,6 +49,7 @@ _FAMILIES: list[Any] = [bert, llama, qwen, qwen_next, gemma, phi, olmo, cohere, 
 _FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
+_FAMILIES += [olmo_hybrid]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

@@ -42,6 +42,7 @@ class Moe:
     choice_bias   a bias of each expert counts in the choice, not in the weights.
     shared_width  of a gated part that all tokens pass; 0 is none.
     shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
+    latent        routed experts take and give so many numbers, between two products; 0: as many as the layer.
     norm_eps      not None: routed and shared parts have norms of their own around them, and so has the router,
                   whose weights have a learned factor for each expert: `layers.moe.NormedParts`.
     weigh_inputs  a weight multiplies what its expert gets, not what it makes.
@@ -67,6 +68,7 @@ class Moe:
     shared_gate: bool = False
     weigh_inputs: bool = False
     norm_eps: float | None = None
+    latent: int = 0
 
 
 FeedForward = Dense | Moe

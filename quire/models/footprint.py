@@ -264,6 +264,7 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
             routed += 2 * spec.hidden_size
         if part.norm_eps is not None:
             routed += spec.hidden_size
+        routed += part.latent
         return inputs * spec.hidden_size + heads + routed + 3 * part.shared_width + 1
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
 
@@ -338,6 +339,7 @@ def _inputs(spec: DecoderSpec) -> set[int]:
             inputs |= {*_mixer_inputs(mixer)}
         if layer.feed_forward is not None:
             inputs.add(_width(layer.feed_forward))
+    inputs |= {getattr(layer.feed_forward, "latent", 0) for layer in spec.layers}
     inputs |= {spec.layer_inputs.size} if spec.layer_inputs else set()
     inputs |= {spec.streams.rank, spec.streams.count} if spec.streams else set()
     return inputs

@@ -346,9 +346,12 @@ def _moe(table: dict[str, Parameter], prefix: str, spec: Moe, width: int) -> Non
         table[f"{prefix}.factors"] = Parameter(((spec.num_experts,),), "choice")
         for norm in ("router_norm", *(f"norm_{side}" for side in OWN_NORMS)):
             table[f"{prefix}.{norm}.weight"] = Parameter(((width,),), "norm")
+    if spec.latent:
+        table[f"{prefix}.latent_down.weight"] = Parameter(((spec.latent, width),), "feed_forward")
+        table[f"{prefix}.latent_up.weight"] = Parameter(((width, spec.latent),), "feed_forward")
     expert = Dense(width=spec.width, bias=spec.bias)
     for number in range(spec.num_experts):
-        _dense(table, f"{prefix}.experts.{number}", expert, width)
+        _dense(table, f"{prefix}.experts.{number}", expert, spec.latent or width)
     if spec.shared_width:
         _dense(table, f"{prefix}.shared", Dense(width=spec.shared_width), width)
         if spec.shared_gate:

@@ -20,7 +20,6 @@ from tests.e2e.driver import Collected, Job, Recorded, engine, recorded_steps, r
 _HEADS = {"hidden": 256, "num_attention_heads": 8, "head_dim": 64, "deviation": 0.1}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "shared": ("gemma4", {"global_head_dim": 32}),
     "kv1": ("llama", _HEADS | {"kv_heads": 1}),
     "kv2": ("qwen3", _HEADS | {"kv_heads": 2}),
     "kv8": ("llama", _HEADS | {"kv_heads": 8}),

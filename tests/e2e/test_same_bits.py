@@ -26,7 +26,6 @@ CASES = [
     ("deltas", "float32"),
     ("short", "bfloat16"),
     ("gemma3n", "bfloat16"),
-    ("shared", "float32"),
 ]
 LONGEST, MAX_TOKENS = 200, 20
 

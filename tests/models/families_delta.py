@@ -166,3 +166,23 @@ DELTA_CASES: dict[str, Case] = {
         kimi([1, 3], [2], num_hidden_layers=3, moe_renormalize=False, q_lora_rank=40)
     ),
 }
+
+OLMO: dict[str, Any] = delta(
+    "OlmoHybridForCausalLM",
+    "olmo_hybrid",
+    linear_num_key_heads=3,
+    linear_num_value_heads=3,
+    rope_parameters={"rope_type": "default", "rope_theta": 700.0},
+)
+DELTA_CASES |= {
+    "olmo_hybrid": Case(OLMO),
+    "olmo_hybrid_plain": Case(
+        OLMO
+        | {
+            "rope_parameters": {"rope_type": "default", "rope_theta": None},
+            "linear_allow_neg_eigval": False,
+            "layer_types": LAYERS[::-1],
+            "rms_norm_eps": 0.3,
+        }
+    ),
+}

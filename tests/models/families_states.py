@@ -30,6 +30,29 @@ MIXER: dict[str, Any] = {
     "mamba_chunk_size": 8,
 }
 
+NEMOTRON_EXPERTS: dict[str, Any] = STATES | {
+    "architectures": ["NemotronHForCausalLM"],
+    "model_type": "nemotron_h",
+    "hybrid_override_pattern": "ME*E",
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 24,
+    "ssm_state_size": 20,
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 16,
+    "n_groups": 2,
+    "time_step_min": 0.4,
+    "max_position_embeddings": 512,
+    "n_routed_experts": 12,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "moe_shared_expert_intermediate_size": 56,
+    "n_group": 3,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.7,
+}
+
 STATE_CASES: dict[str, Case] = {
     "mamba": Case(
         STATES
@@ -178,5 +201,11 @@ STATE_CASES: dict[str, Case] = {
             "time_step_min": 0.4,
             "max_position_embeddings": 512,
         }
+    ),
+    "nemotron_h_experts": Case(NEMOTRON_EXPERTS),
+    "nemotron_h_latent": Case(
+        NEMOTRON_EXPERTS
+        | {"moe_latent_size": 28, "n_group": 1, "topk_group": 1, "norm_topk_prob": False},
+        unseen=frozenset({"norm_eps"}),
     ),
 }

@@ -106,6 +106,7 @@ FEWER = {
     "Mamba2ForCausalLM": 1,
     "FalconH1ForCausalLM": 1,
     "DeciLMForCausalLM": 1,
+    "OlmoHybridForCausalLM": 1,
     "Gemma3nForCausalLM": 1,
     "Gemma4ForCausalLM": 1,
     "Gemma3nForConditionalGeneration": 0,
@@ -156,6 +157,7 @@ SMALL_STATES: dict[str, dict[str, Any]] = {
     "gemma4_text": _EDGE | {"vocab_size_per_layer_input": 97},
     "nemotron_h": {
         "hybrid_override_pattern": "M*-",
+        "moe_shared_expert_intermediate_size": 56,
         "mamba_num_heads": 4,
         "mamba_head_dim": 16,
         "n_groups": 2,
@@ -216,9 +218,12 @@ def shrunk(name: str) -> dict[str, Any]:
     if "attention_types" in values:
         values["attention_types"] = [[["global", "local", "global"], 1]]
         values["attention_layers"] = ["global", "local", "global"]
+    with_experts = "E" in values.get("hybrid_override_pattern", "")
     for key, small in SMALL_STATES.get(values["model_type"], {}).items():
         if key in values:
             values[key] = small
+    if with_experts:
+        values["hybrid_override_pattern"] = "ME*"
     scaling = values.get("rope_scaling") or {}
     if scaling.get("type") == "longrope":
         pairs = int(8 * values.get("partial_rotary_factor", 1.0))

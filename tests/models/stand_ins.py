@@ -336,7 +336,26 @@ def text_alone(name: str) -> StandIn:
     )
 
 
+def olmo_hybrid(tensors: Tensors, config: Config) -> Tensors:
+    """Transformers writes norms of layers that attend under the names of those of the others, and cuts
+    the convolution of q, k and v into three equal parts."""
+    attends = [at for at, kind in enumerate(config["layer_types"]) if kind == "full_attention"]
+    names = {
+        f"layers.{at}.feedforward_layer_norm": f"layers.{at}.post_attention_layernorm"
+        for at in attends
+    }
+    found = renamed(tensors, names)
+    keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    for first in [name for name in found if "q_conv1d" in name]:
+        each = [first.replace("q_conv1d", f"{letter}_conv1d") for letter in "qkv"]
+        whole = torch.cat([found[name] for name in each])
+        parts = whole.split([keys, keys, len(whole) - 2 * keys])
+        found |= dict(zip(each, parts, strict=True))
+    return found
+
+
 STAND_INS: dict[str, StandIn] = {
+    "OlmoHybridForCausalLM": StandIn(as_itself, olmo_hybrid),
     "Gemma3nForConditionalGeneration": text_alone("Gemma3nForCausalLM"),
     "Gemma4ForConditionalGeneration": text_alone("Gemma4ForCausalLM"),
     "KimiLinearForCausalLM": StandIn(as_itself, kimi_linear),

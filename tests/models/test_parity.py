@@ -234,8 +234,9 @@ def forgiving(names: WeightMap, spec: DecoderSpec, original: DecoderSpec) -> Wei
     """
     had = {piece.source for found in expand(names, original).values() for piece in found}
     placements = {None, original.layers[0].placement}
-    rules = (replace(it, placement=None) for it in names.rules if it.placement in placements)
-    names = replace(names, rules=tuple(rules))
+    if len({layer.placement for layer in original.layers}) == 1:
+        rules = (replace(it, placement=None) for it in names.rules if it.placement in placements)
+        names = replace(names, rules=tuple(rules))
     if spec.layers[0].placement != original.layers[0].placement:
         for place in NORM_PLACES[spec.layers[0].placement]:
             names = with_norm(names, place, original.layers[0].placement)
@@ -275,10 +276,9 @@ def test_what_a_case_cannot_show_another_one_does() -> None:
             ), (name, field)
 
 
-def has_lone_parts(spec: DecoderSpec) -> bool:
-    """Whether some layers have one of their two parts only, so that other norms have no weights."""
-    kinds = {layer.placement for layer in spec.layers}
-    return len(kinds) > 1 and bool(kinds & {"mixer_only", "feed_forward_only"})
+def has_several_placements(spec: DecoderSpec) -> bool:
+    """Whether norms stand elsewhere in some layers, so that in one place all of them have no weights."""
+    return len({layer.placement for layer in spec.layers}) > 1
 
 
 def cannot_be_built(field: str, original: DecoderSpec) -> bool:
@@ -286,8 +286,8 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
     keys_alone = any(getattr(one, "values", "") == "normed_keys" for one in original.mixers)
     own_norms = any(getattr(one.feed_forward, "norm_eps", None) for one in original.layers)
     return (
-        field in ("mixer.shares", "streams")
-        or (field == "layer.placement" and has_lone_parts(original))
+        field in ("mixer.shares", "streams", "feed_forward.latent")
+        or (field == "layer.placement" and has_several_placements(original))
         or (field == "layer.placement" and original.streams is not None)
         or (field == "mixer.values" and keys_alone)
         or (field == "feed_forward.shared_width" and own_norms)

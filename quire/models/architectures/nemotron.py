@@ -11,6 +11,7 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import activation, attention, decoder, dense
+from quire.models.hf_deepseek import sigmoid_experts
 from quire.models.hf_mamba import mamba_rules, silu_only, skip_training
 from quire.models.name_parts import (
     LAYER,
@@ -26,7 +27,15 @@ from quire.models.name_parts import (
 )
 from quire.models.names import LLAMA_NAMES, Rule
 from quire.models.recurrent import Mamba2
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Mixer
+from quire.models.spec import (
+    Attention,
+    DecoderSpec,
+    Dense,
+    FeedForward,
+    LayerSpec,
+    Mixer,
+    Moe,
+)
 
 
 def nemotron(hf: HfConfig) -> DecoderSpec:
@@ -93,8 +102,8 @@ def nemotron_h(hf: HfConfig) -> DecoderSpec:
         "mamba_proj_bias",
         "norm_eps",
     )
-    hf.skip("time_step_limit", "time_step_rank")
-    hf.skip(*_NEMOTRON_EXPERTS)
+    hf.skip("time_step_limit", "time_step_rank", "rope_theta", "partial_rotary_factor")
+    hf.skip(*_DRAFTS)
     eps = hf.positive("layer_norm_epsilon", 1e-5)
     silu_only(hf, "mamba_hidden_act")
     groups = hf.int_("n_groups", 8)
@@ -112,12 +121,17 @@ def nemotron_h(hf: HfConfig) -> DecoderSpec:
     )
     heads = attention(hf, heads=32, kv_heads=8, head_dim=128, bias=False, rope=None)
     act = activation(hf, "relu2", key="mlp_hidden_act")
-    part = dense(hf, activation=act, gated=False, bias=hf.bool_("mlp_bias", False))
-    kinds: dict[str, Mixer | Dense] = {"M": states, "*": heads, "-": part}
+    width, bias = hf.int_("intermediate_size", 21_504), hf.bool_("mlp_bias", False)
+    part = dense(hf, width=width, activation=act, gated=False, bias=bias)
+    kinds: dict[str, Mixer | FeedForward] = {"M": states, "*": heads, "-": part}
+    pattern = _pattern(hf)
+    if "E" in pattern:
+        kinds["E"] = _experts(hf, part)
+    hf.skip(*_EXPERTS)
     layers = []
-    for letter in _pattern(hf):
+    for letter in pattern:
         one = kinds[letter]
-        if isinstance(one, Dense):
+        if isinstance(one, Dense | Moe):
             layer = LayerSpec(mixer=None, feed_forward=one, placement="feed_forward_only")
         else:
             layer = LayerSpec(mixer=one, feed_forward=None, placement="mixer_only")
@@ -125,13 +139,27 @@ def nemotron_h(hf: HfConfig) -> DecoderSpec:
     return decoder(hf, layers, max_len=4096)
 
 
-_NEMOTRON_EXPERTS = (
+def _experts(hf: HfConfig, part: Dense) -> Moe:
+    """Squared ReLU without a gate: a ReLU gated by what it is of. They may work on a latent of the layer's input."""
+    if part.activation != "relu2" or part.bias:
+        key = "mlp_bias" if part.bias else "mlp_hidden_act"
+        raise hf.refuse(key, "experts are of squared ReLU without biases")
+    found = sigmoid_experts(hf, top_k=2, scale=1.0)
+    return replace(
+        found,
+        activation="relu",
+        shared_width=hf.int_("moe_shared_expert_intermediate_size", 7688),
+        latent=hf.optional_int("moe_latent_size") or 0,
+    )
+
+
+_DRAFTS = ("num_nextn_predict_layers", "mtp_layers_block_type", "mtp_hybrid_override_pattern")
+_EXPERTS = (
     *("n_routed_experts", "n_shared_experts", "moe_intermediate_size", "moe_latent_size"),
     *("moe_shared_expert_intermediate_size", "moe_shared_expert_overlap", "num_experts_per_tok"),
     *("routed_scaling_factor", "n_group", "topk_group", "norm_topk_prob"),
-    *("num_nextn_predict_layers", "mtp_layers_block_type", "mtp_hybrid_override_pattern"),
 )
-"""What experts are like, of which a model may have none, and what drafts further tokens."""
+"""What experts are like, of which a model may have none."""
 
 _BLOCKS = {
     "linear_attention": "M",
@@ -150,10 +178,8 @@ def _pattern(hf: HfConfig) -> str:
     hf.skip("layer_types")
     pattern = "".join(_BLOCKS.get(name, "?") for name in names) if names else text
     key = "layers_block_type" if names else "hybrid_override_pattern"
-    if not pattern or not set(pattern) <= set("M*-"):
-        raise hf.refuse(
-            key, "layers are M, * or -: mamba, attention or mlp; experts are not served"
-        )
+    if not pattern or not set(pattern) <= set("M*-E"):
+        raise hf.refuse(key, "layers are M, *, - or E: mamba, attention, mlp or moe")
     return pattern
 
 
@@ -167,6 +193,8 @@ NEMOTRON_NAMES = JAIS2_NAMES.folded(
     "model.norm.weight",
 )
 
+_MIXER, _PART = "backbone.layers.{layer}.mixer", f"{OURS}.feed_forward"
+_PARTS = (("experts.{expert}", "experts.{expert}"), ("shared_experts", "shared"))
 NEMOTRON_H_NAMES = with_head(
     Rule("backbone.embeddings.weight", "embedding.weight"),
     *(
@@ -180,7 +208,24 @@ NEMOTRON_H_NAMES = with_head(
         ("up_proj", "feed_forward.up"),
         ("down_proj", "feed_forward.down"),
     ),
-    *mamba_rules("backbone.layers.{layer}.mixer"),
+    *mamba_rules(_MIXER),
+    *(
+        Rule(
+            f"{_MIXER}.{theirs}.up_proj.weight",
+            f"{_PART}.{part}.gate_up.weight",
+            (0, 1),
+            fold="twice",
+        )
+        for theirs, part in _PARTS
+    ),
+    *(
+        Rule(f"{_MIXER}.{theirs}.down_proj.weight", f"{_PART}.{part}.down.weight")
+        for theirs, part in _PARTS
+    ),
+    Rule(f"{_MIXER}.gate.weight", f"{_PART}.router.weight"),
+    Rule(f"{_MIXER}.gate.e_score_correction_bias", f"{_PART}.choice.bias"),
+    Rule(f"{_MIXER}.fc1_latent_proj.weight", f"{_PART}.latent_down.weight"),
+    Rule(f"{_MIXER}.fc2_latent_proj.weight", f"{_PART}.latent_up.weight"),
     Rule("backbone.norm_f.weight", "final_norm.weight"),
 )
 
