@@ -27,6 +27,7 @@ from quire.engine.scheduler.view import engine_view
 from quire.engine.warmup import measured_rate
 from quire.hardware.cpu import Machine, read_machine
 from quire.models.loading.ahead import Ahead
+from quire.models.loading.kept import ReadAhead
 from quire.models.registry import ModelDescription
 from quire.protocol.engine_view import encode_view
 from quire.protocol.errors import InvalidRequestError
@@ -68,7 +69,7 @@ class EngineCore:
         with_front: bool = False,
         record: RecordWriter | None = None,
         resolved: ResolvedSettings | None = None,
-        ahead: Ahead | None = None,
+        ahead: Ahead | ReadAhead | None = None,
     ) -> None:
         """Loads the model. Raises SettingsError or ModelLoadError with what to do.
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from quire import __version__
 from quire.hardware.allocator import give_back
 from quire.layers.altup import Streams
+from quire.layers.dtypes import dtype_name
 from quire.layers.embedding import AddedRows, Embedding, Head
 from quire.layers.layer_inputs import LayerInputs
 from quire.layers.mlp import FEED_FORWARDS, FeedForward
@@ -26,12 +26,13 @@ from quire.models.decoder import AnyDecoder, Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.foreign.decoder import ForeignDecoder
 from quire.models.loading.ahead import Ahead
-from quire.models.loading.packed import Keeping
+from quire.models.loading.kept import Keeping, ReadAhead, about_packed
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, weight_map_of
 from quire.models.spec import DecoderSpec, Dense, LayerSpec, Moe
 from quire.models.stream_layers import AltUpLayer, EndedLayer, EndParts
+from quire.ops.cpu.library import library, native
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
 from quire.quant.formats import PLAIN, Formats
@@ -51,7 +52,7 @@ def build_decoder(
     scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
     packed_weights: tuple[Path, int] | None = None,
-    ahead: Ahead | None = None,
+    ahead: Ahead | ReadAhead | None = None,
 ) -> AnyDecoder:
     """The model of a description with its weights.
 
@@ -97,7 +98,7 @@ def build_from_spec(
     cache_format: str = "plain",
     config: Mapping[str, Any] = MappingProxyType({}),
     packed_weights: tuple[Path, int] | None = None,
-    ahead: Ahead | None = None,
+    ahead: Ahead | ReadAhead | None = None,
 ) -> AnyDecoder:
     """`build_decoder` for a description and a weight map that need not be in the registry."""
     spec = spec.for_length(max_model_len)
@@ -119,8 +120,10 @@ def build_from_spec(
     else:
         keeping = None
         if packed_weights is not None and device.type == "cpu":
-            about = repr((__version__, config.get("architectures"), spec, dtype, scheme))
-            keeping = Keeping(*packed_weights, about)
+            isa = native().isa if library() is not None else ""
+            keeping = Keeping(
+                *packed_weights, about_packed(config, spec, dtype_name(dtype), scheme), isa
+            )
         with checkpoint_source(
             folder,
             weight_map,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from quire.config.schema import Settings
 from quire.models.loading.ahead import Ahead
+from quire.models.loading.kept import ReadAhead
 from quire.models.registry import ModelDescription
 from quire.ops.cpu.library import library
 from quire.ops.report import lines
@@ -102,7 +103,7 @@ class LocalExecutor(Executor):
         description: ModelDescription,
         cache_dtype: str,
         on_phase: Callable[[str, int], None],
-        ahead: Ahead | None = None,
+        ahead: Ahead | ReadAhead | None = None,
     ) -> None:
         """Blocks until the model is loaded; then closes `ahead`. Raises what loading raises."""
         self._plans: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()

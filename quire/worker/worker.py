@@ -18,6 +18,7 @@ from quire.models.decoder import AnyDecoder
 from quire.models.footprint import arena_bytes, native_rooms, step_sizes
 from quire.models.heads import PoolingHead
 from quire.models.loading.ahead import Ahead
+from quire.models.loading.kept import ReadAhead
 from quire.models.loading.packed import bytes_kept
 from quire.models.registry import ModelDescription
 from quire.ops.arena import Arena
@@ -58,7 +59,7 @@ class Worker:
         description: ModelDescription,
         cache_dtype: str,
         on_phase: Callable[[str, int], None],
-        ahead: Ahead | None = None,
+        ahead: Ahead | ReadAhead | None = None,
     ) -> None:
         parallel, model = settings.parallel, settings.model
         assert parallel.threads is not None and model.max_model_len is not None

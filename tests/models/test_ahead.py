@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from quire.models.build import build_decoder
-from quire.models.loading import ahead
+from quire.models.loading import ahead, native_threads
 from quire.models.loading.ahead import Ahead, begin_ahead
 from quire.models.registry import describe
 from quire.ops.cpu.library import library
@@ -95,7 +95,7 @@ def test_a_library_of_other_sources_costs_only_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = harness.write_checkpoint(tmp_path, CASES["llama"].config)
-    monkeypatch.setattr(ahead, "VERSION", 7)
+    monkeypatch.setattr(native_threads, "VERSION", 7)
     with caplog.at_level(logging.DEBUG):
         assert begun(folder) is None
     assert "other sources" in caplog.text

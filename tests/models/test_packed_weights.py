@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from quire import LLM
+from quire.engine import ahead
 from quire.models.build import build_decoder
+from quire.models.loading import kept, packed
+from quire.models.loading.kept import ReadAhead, read_ahead
 from quire.models.loading.packed import KeptWeights, checksum
 from quire.models.loading.reader import _Checkpoint
 from quire.models.registry import describe
@@ -55,7 +58,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def logits(
-    folder: Path, place: Path | None, quantization: str | None = None, limit: int = LIMIT
+    folder: Path,
+    place: Path | None,
+    quantization: str | None = None,
+    limit: int = LIMIT,
+    ahead: ReadAhead | None = None,
 ) -> torch.Tensor:
     description = describe(str(folder))
     decoder = build_decoder(
@@ -66,7 +73,10 @@ def logits(
         max_model_len=64,
         scheme=scheme_for(quantization, description.quantization, description.formats, "cpu"),
         packed_weights=None if place is None else (place, limit),
+        ahead=ahead,
     )
+    if ahead is not None:
+        ahead.close()
     return harness.our_logits(decoder, IDS, max_len=64)
 
 
@@ -82,6 +92,81 @@ def test_a_second_start_has_the_same_bits_and_reads_no_matrix(
     assert not [name for name in asked if "norm" not in name and name != "embedding.weight"]
 
 
+def read_early(path: Path) -> ReadAhead:
+    native = library()
+    assert native is not None
+    found = read_ahead(path, native.isa, 2)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("quantization", [None, "int4"])
+def test_what_threads_read_early_has_the_same_bits(
+    quantization: str | None,
+    folder: Path,
+    tmp_path: Path,
+    asked: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kept, "_PIECE_BYTES", 8192)
+    want = logits(folder, tmp_path, quantization)
+    (file,) = tmp_path.iterdir()
+    asked.clear()
+    monkeypatch.setattr(packed, "allocate", None)  # nobody else reads
+    assert torch.equal(logits(folder, tmp_path, quantization, ahead=read_early(file)), want)
+    assert not [name for name in asked if "norm" not in name and name != "embedding.weight"]
+
+
+@pytest.mark.parametrize("how", ["changed", "cut", "replaced"])
+def test_early_reading_of_a_damaged_file_is_found_out(
+    how: str, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    want = logits(folder, tmp_path, "int8")
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    if how == "changed":
+        file.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+    early = read_early(file)
+    if how == "cut":
+        early.finish()
+        early._failed.value = 1
+    if how == "replaced":  # with other bytes that only a second look at the file can tell
+        other = tmp_path / "other"
+        other.write_bytes(whole)
+        other.replace(file)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(logits(folder, tmp_path, "int8", ahead=early), want)
+    assert ("are not used and taken away" in caplog.text) == (how != "replaced")
+
+
+def test_sums_are_those_of_the_definition(tmp_path: Path) -> None:
+    """Of parts that end in the middle of a page, read in several pieces."""
+    place = KeptWeights(tmp_path / "x.packed", LIMIT)
+    parts = [torch.randint(0, 256, (size,), dtype=torch.uint8) for size in (7, 4096, 20_001)]
+    place.add("a", parts)
+    place.close(is_whole=True)
+    early = read_early(tmp_path / "x.packed")
+    for part, (begin, size) in zip(parts, sorted(early._places), strict=True):
+        found, total = early.part(begin, size)
+        assert torch.equal(found, part) and total == checksum(part)
+    early.close()
+
+
+def test_the_engine_finds_the_file_that_the_model_writes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUIRE_CACHE_DIR", str(tmp_path))
+    found: list[Path] = []
+    begin = ahead.read_ahead
+    monkeypatch.setattr(
+        ahead, "read_ahead", lambda path, *rest: found.append(path) or begin(path, *rest)
+    )
+    for _ in range(2):
+        LLM(str(folder), max_model_len=64, packed_weights_gib=1, skip_tokenizer_init=True)
+    (file,) = (tmp_path / "packed").iterdir()
+    assert found == [file, file]
+
+
 def test_experts_are_kept(tmp_path: Path, asked: list[str]) -> None:
     config = MOE_CASES["glm4_moe_plain"].config
     folder = harness.write_checkpoint(tmp_path / "model", config)
@@ -95,9 +180,9 @@ def test_experts_are_kept(tmp_path: Path, asked: list[str]) -> None:
 def test_another_form_file_or_isa_has_a_file_of_its_own(folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    for kept, quantization in enumerate((None, "int8", "int4")):
+    for number, quantization in enumerate((None, "int8", "int4")):
         logits(copy, tmp_path / "kept", quantization)
-        assert len(list((tmp_path / "kept").iterdir())) == kept + 1
+        assert len(list((tmp_path / "kept").iterdir())) == number + 1
     os.utime(copy / "model.safetensors", (1, 1))
     logits(copy, tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 4

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.util
 import logging
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from quire.hardware import kernels
 from quire.hardware.allocator import address_of, map_pages
 from quire.models.loading.headers import TensorHeader, read_headers
+from quire.models.loading.native_threads import NativeThreads, native_library
 from quire.models.names import Piece, match
 from quire.models.parameters import Parameter, parameters
 from quire.models.registry import ModelDescription, weight_map_of
 from quire.models.spec import DecoderSpec
-from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS, VERSION, Call
+from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS, Call
 from quire.protocol.errors import ModelLoadError
 
 logger = logging.getLogger(__name__)
@@ -50,7 +48,7 @@ class _Product:
     begin: int
 
 
-class Ahead:
+class Ahead(NativeThreads):
     """Products that are being packed; `close` when all were taken, or none shall be."""
 
     def __init__(self, products: Mapping[str, _Product], dtype: str, library: Any) -> None:
@@ -58,8 +56,8 @@ class Ahead:
         total = max(one.begin + one.num_bytes for one in products.values())
         self._products = products
         self._memory, self._start = map_pages(total)
-        self._share = library.quire_share
-        self._share.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
+        share = library.quire_share
+        share.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p)
         files = {header.path for one in products.values() for _, _, header in one.parts}
         self._files = {path: _map_file(path) for path in files}
         jobs = sorted(self._jobs(dtype), key=lambda job: job[0])
@@ -68,15 +66,7 @@ class Ahead:
         for call, arguments in zip(self._calls, self._arguments, strict=True):
             call.operation = NUMBERS["pack_linear"]
             call.args = ctypes.addressof(arguments)
-        self._next = ctypes.c_int64(0)
-        self._threads: list[threading.Thread] = []
-
-    def begin(self, num_threads: int) -> None:
-        """Lets so many threads pack."""
-        for _ in range(num_threads):
-            thread = threading.Thread(target=self._work, name="quire-pack", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        super().__init__(len(jobs), lambda count, taken: share(self._calls, count, taken))
 
     def has(self, name: str) -> bool:
         """Whether a product is packed here."""
@@ -84,7 +74,7 @@ class Ahead:
 
     def packed(self, name: str, room: Callable[[Callable[[int], Any]], T]) -> T:
         """What `room` makes in memory, uint8 [n], that is filled; helps to pack what is not packed yet."""
-        self._finish()
+        self.finish()
         product = self._products[f"{name}.weight"]
 
         def take(num_bytes: int) -> Any:
@@ -100,20 +90,10 @@ class Ahead:
 
     def close(self) -> None:
         """Ends what is under way and lets the files go; memory that was taken stays."""
-        self._next.value = len(self._calls)
-        self._finish()
+        super().close()
         for address, size in self._files.values():
             _libc().munmap(address, size)
         self._files = {}
-
-    def _work(self) -> None:
-        self._share(self._calls, len(self._calls), ctypes.byref(self._next))
-
-    def _finish(self) -> None:
-        if self._threads:
-            self._work()
-        while self._threads:
-            self._threads.pop().join()
 
     def _jobs(self, dtype: str) -> Iterator[tuple[tuple[Path, int], ctypes.Structure]]:
         """Calls, with the places in the files that they begin to read at."""
@@ -155,7 +135,7 @@ def begin_ahead(
         products = _products(description, dtype)
         if sum(one.num_bytes for one in products.values()) < LEAST_BYTES:
             return None
-        ahead = Ahead(products, dtype, _library(isa))
+        ahead = Ahead(products, dtype, native_library(isa))
     except (OSError, MemoryError, AttributeError, ModelLoadError) as error:
         logger.debug("weights are not packed ahead: %s", error)  # loading says what is wrong
         return None
@@ -222,19 +202,6 @@ def _product(
 
 def _num_rows(product: _Product) -> int:
     return sum(rows for _, rows, _ in product.parts)
-
-
-def _library(isa: str) -> Any:
-    """The native library, on the OpenMP that torch will use. Raises OSError."""
-    spec = importlib.util.find_spec("torch")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        for path in Path(place).glob("lib/libgomp*.so*"):
-            ctypes.CDLL(str(path))
-    library = ctypes.CDLL(str(kernels.path_of(isa)))
-    library.quire_isa.restype = ctypes.c_char_p
-    if library.quire_version() != VERSION or library.quire_isa() != isa.encode():
-        raise OSError(f"the library for {isa} was built from other sources")
-    return library
 
 
 def _map_file(path: Path) -> tuple[int, int]:

@@ -12,68 +12,43 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import torch
 
-from quire.ops.cpu.library import library, native
+from quire.models.loading.kept import ENDING, HEAD_BYTES, MAGIC, ReadAhead, read_index
 from quire.ops.cpu.memory import Take, allocate
 from quire.protocol.errors import SettingsError
 
-_MAGIC = b"quire packed 1\0\0"
-_HEAD_BYTES = 64  # the magic, where the index stands, its bytes, and 32 bytes of its digest
 _ALIGNMENT = 64
-_LARGEST_INDEX = 1 << 26
 _ABANDONED_SECONDS = 3600
-_ENDING, _UNFINISHED = ".packed", ".unfinished"
+_UNFINISHED = ".unfinished"
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Keeping:
-    """Where packed weights are kept, how many bytes all files may have together, and what names the form.
-
-    about  all that packed bytes depend on besides the checkpoint's files and the kernels.
-    """
-
-    folder: Path
-    limit: int
-    about: str
-
-    def path(self, files: Iterable[Path]) -> Path:
-        """The file of a checkpoint: by its files' identity, their first bytes, the kernels and `about`."""
-        digest = hashlib.sha256(self.about.encode())
-        if library() is not None:
-            kernels = native()
-            digest.update(kernels.isa.encode() + kernels.path.read_bytes())
-        for path in sorted(files):
-            state = path.stat()
-            digest.update(repr((state.st_size, state.st_mtime_ns, state.st_ino)).encode())
-            with path.open("rb") as file:
-                digest.update(file.read(1 << 20))
-        return self.folder / (digest.hexdigest()[:32] + _ENDING)
-
-
 class KeptWeights:
     """The file of one checkpoint: read if it is there and whole, else written while weights are packed."""
 
-    def __init__(self, path: Path, limit: int) -> None:
+    def __init__(self, path: Path, limit: int, ahead: ReadAhead | None = None) -> None:
+        """`ahead` is asked for what it has read already, if that was this file."""
         self._path, self._limit = path, limit
+        self._ahead: ReadAhead | None = None
         self._index: dict[str, list[list[int]]] = {}
         self._file: BinaryIO | None = None
-        self._end = _HEAD_BYTES
+        self._end = HEAD_BYTES
         self._is_new = False
         self._moved = 0
         self._temporary = ""
         try:
             self._file = path.open("rb")
-            self._index = _read_index(self._file)
+            self._index = read_index(self._file)
+            if ahead is not None and ahead.is_of(self._file):
+                self._ahead = ahead
             os.utime(path)
         except (FileNotFoundError, NotADirectoryError):
             self._begin()
@@ -89,14 +64,19 @@ class KeptWeights:
         places = iter(self._index[name])
 
         def take(num_bytes: int) -> torch.Tensor:
+            part: torch.Tensor
             begin, size, check = next(places, (0, -1, 0))
             if self._file is None or num_bytes != size:
                 raise ValueError(f"{name} has other sizes")
-            part = allocate(num_bytes)
-            self._file.seek(begin)
-            if self._file.readinto(part.numpy().data) != num_bytes:  # type: ignore[attr-defined]
-                raise ValueError(f"{name} is cut short")
-            if checksum(part) != check:
+            if self._ahead is not None:
+                part, found = self._ahead.part(begin, num_bytes)
+            else:
+                part = allocate(num_bytes)
+                self._file.seek(begin)
+                if self._file.readinto(part.numpy().data) != num_bytes:  # type: ignore[attr-defined]
+                    raise ValueError(f"{name} is cut short")
+                found = checksum(part)
+            if found != check:
                 raise ValueError(f"{name} has other bytes than were written")
             self._moved += num_bytes
             return part
@@ -168,6 +148,9 @@ class KeptWeights:
         if self._file is not None:
             self._file.close()
         self._file, self._index = None, {}
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
         try:
             self._path.unlink(missing_ok=True)
         except OSError:
@@ -208,21 +191,7 @@ def _write_index(file: BinaryIO, index: dict[str, list[list[int]]], end: int) ->
     file.write(text)
     file.seek(0)
     numbers = end.to_bytes(8, "little") + len(text).to_bytes(8, "little")
-    file.write(_MAGIC + numbers + hashlib.sha256(text).digest())
-
-
-def _read_index(file: BinaryIO) -> dict[str, list[list[int]]]:
-    """Raises ValueError if the file is not a whole one."""
-    head = file.read(_HEAD_BYTES)
-    begin, size = int.from_bytes(head[16:24], "little"), int.from_bytes(head[24:32], "little")
-    if len(head) != _HEAD_BYTES or head[:16] != _MAGIC or size > _LARGEST_INDEX:
-        raise ValueError("it is not a whole file of packed weights")
-    file.seek(begin)
-    text = file.read(size)
-    if hashlib.sha256(text).digest() != head[32:]:
-        raise ValueError("its index is damaged")
-    found: dict[str, list[list[int]]] = json.loads(text)
-    return found
+    file.write(MAGIC + numbers + hashlib.sha256(text).digest())
 
 
 def _make_room(folder: Path, room: int) -> None:
@@ -230,7 +199,7 @@ def _make_room(folder: Path, room: int) -> None:
     for path in folder.glob(f"*{_UNFINISHED}"):
         if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
             path.unlink(missing_ok=True)
-    files = sorted(folder.glob(f"*{_ENDING}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = sorted(folder.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files:
         room -= path.stat().st_size
         if room < 0:

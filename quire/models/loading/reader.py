@@ -21,7 +21,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from quire.models.loading.ahead import Ahead
 from quire.models.loading.checkpoint import Checkpoint, read_checkpoint
 from quire.models.loading.files import OpenedFile, opened
-from quire.models.loading.packed import Keeping, KeptWeights
+from quire.models.loading.kept import Keeping, ReadAhead
+from quire.models.loading.packed import KeptWeights
 from quire.models.names import Piece, WeightMap, match
 from quire.models.parameters import Parameter, parameters
 from quire.models.spec import DecoderSpec
@@ -71,7 +72,7 @@ def checkpoint_source(
     config: Mapping[str, Any] = MappingProxyType({}),
     formats: Formats = PLAIN,
     keeping: Keeping | None = None,
-    ahead: Ahead | None = None,
+    ahead: Ahead | ReadAhead | None = None,
 ) -> Iterator[WeightSource]:
     """A source that reads the folder's files; at most one parameter is held at a time.
 
@@ -79,7 +80,7 @@ def checkpoint_source(
     that `formats` names come in their format.
     config  the folder's config.json, for what it says of quantized weights.
     keeping  where packed weights are kept from one start to the next; the source then has them as `kept`.
-    ahead    what is being packed already, of the same folder and dtype; likewise.
+    ahead    what is being packed, or read of what is kept, already; of the same folder and dtype.
     Raises ModelLoadError as `models.names.match` does, and if a file cannot be read.
     """
     checkpoint = read_checkpoint(folder, config)
@@ -96,11 +97,15 @@ def checkpoint_source(
 
         source = _Checkpoint(plan, table, checkpoint, files, bar, dtype, device, formats)
         if keeping is None:
-            source.kept = ahead
+            source.kept = ahead if isinstance(ahead, Ahead) else None
             yield source
             bar.update(num_tensors - bar.n)  # what was packed before is not counted one by one
             return
-        kept = source.kept = KeptWeights(keeping.path(files), keeping.limit)
+        kept = source.kept = KeptWeights(
+            keeping.path(files),
+            keeping.limit,
+            ahead if isinstance(ahead, ReadAhead) else None,
+        )
         is_whole = False
         try:
             yield source
