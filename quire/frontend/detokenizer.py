@@ -11,6 +11,8 @@ from functools import lru_cache
 
 from tokenizers import Tokenizer
 
+from quire.frontend.byte_text import ByteText, is_byte_level
+
 _CONTEXT = 8
 """Tokens kept before new ones: an open character has at most 3 bytes, a leading space needs 1 token."""
 _WINDOW = 3 * _CONTEXT
@@ -146,12 +148,32 @@ class Detokenizer:
         return not names.endswith(("ï¿½", _BROKEN))
 
 
+def detokenizer_of(
+    tokenizer: Tokenizer,
+    *,
+    prompt_ids: list[int],
+    skip_special_tokens: bool = True,
+    spaces_between_special_tokens: bool = True,
+) -> Detokenizer | ByteText:
+    """A detokenizer for the tokenizer, the quicker kind where that is enough; arguments as `Detokenizer`."""
+    is_plain = skip_special_tokens or spaces_between_special_tokens
+    if is_plain and _facts(tokenizer).is_byte_level:
+        return ByteText(tokenizer, prompt_ids=prompt_ids, skips_special=skip_special_tokens)
+    return Detokenizer(
+        tokenizer,
+        prompt_ids=prompt_ids,
+        skip_special_tokens=skip_special_tokens,
+        spaces_between_special_tokens=spaces_between_special_tokens,
+    )
+
+
 @dataclass(frozen=True)
 class _Facts:
     """Ids that a vocabulary treats specially: special tokens, and `<0x00>` to `<0xFF>` by value."""
 
     special_ids: frozenset[int]
     byte_ids: dict[int, int]
+    is_byte_level: bool
 
 
 @lru_cache(maxsize=4)
@@ -159,4 +181,5 @@ def _facts(tokenizer: Tokenizer) -> _Facts:
     added = tokenizer.get_added_tokens_decoder()
     special = frozenset(token_id for token_id, token in added.items() if token.special)
     found = {tokenizer.token_to_id(f"<0x{byte:02X}>"): byte for byte in range(256)}
-    return _Facts(special, {one: byte for one, byte in found.items() if one is not None})
+    byte_ids = {one: byte for one, byte in found.items() if one is not None}
+    return _Facts(special, byte_ids, is_byte_level(tokenizer))

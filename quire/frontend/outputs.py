@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from quire.frontend.detokenizer import Detokenizer
+from quire.frontend.byte_text import ByteText
+from quire.frontend.detokenizer import Detokenizer, detokenizer_of
 from quire.frontend.pooled import PooledRequest
 from quire.frontend.stops import StopMatcher
 from quire.frontend.tokenizer import PieceDecoder, Tokenizer
@@ -134,13 +135,13 @@ class _Choice:
         self.finish_reason: str | None = None
         self.stop_reason: int | str | None = None
         self.sent_ids = 0
-        self.text_of: Detokenizer | None = None
+        self.text_of: Detokenizer | ByteText | None = None
         self.stops: StopMatcher | None = None
         self.pieces = (
             PieceDecoder(tokenizer) if tokenizer is not None and params.wants_logprobs else None
         )
         if tokenizer is not None and params.detokenize:
-            self.text_of = Detokenizer(
+            self.text_of = detokenizer_of(
                 tokenizer.raw,
                 prompt_ids=request.prompt_token_ids,
                 skip_special_tokens=params.skip_special_tokens,
@@ -324,7 +325,7 @@ class _Request:
 
     def _is_due(self) -> bool:
         """First tokens, ends, and every `_interval` tokens of a choice."""
-        return any(
+        return self._interval == 1 or any(
             choice.finish_reason is not None
             or choice.sent_ids == 0
             or len(choice.token_ids) - choice.sent_ids >= self._interval

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from quire.frontend.detokenizer import Detokenizer
+from quire.frontend.detokenizer import detokenizer_of
 from tests.unit.tokenizers_built import sentencepiece_like
 
 TEXT = "Héllo  wörld,\n 日本語 🙂👩‍👩‍👧 a\u0301 <|end|> end.\n\n"
@@ -36,17 +36,19 @@ def byte_level() -> Tokenizer:
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
     folder: Path = sentencepiece_like(tmp_path_factory.mktemp("tokenizer"))
     pieces = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return {"bytes": byte_level(), "pieces": pieces}
+    joined = byte_level()
+    joined.decoder = decoders.Sequence([decoders.ByteLevel()])
+    return {"bytes": byte_level(), "bytes of several decoders": joined, "pieces": pieces}
 
 
-KINDS = ("bytes", "pieces")
+KINDS = ("bytes", "bytes of several decoders", "pieces")
 
 
 def streamed(
     tokenizer: Tokenizer, prompt: list[int], output: list[int], cuts: list[int], skip: bool
 ) -> list[str]:
     """The pieces when the output comes cut at `cuts`."""
-    made = Detokenizer(tokenizer, prompt_ids=prompt, skip_special_tokens=skip)
+    made = detokenizer_of(tokenizer, prompt_ids=prompt, skip_special_tokens=skip)
     edges = [0, *sorted(cuts), len(output)]
     pieces = [made.append(output[low:high]) for low, high in pairwise(edges)]
     return [*pieces, made.finish()]
@@ -128,7 +130,7 @@ def test_a_run_of_byte_tokens_is_held_back_until_it_ends(kinds: dict[str, Tokeni
     tokenizer = kinds["pieces"]
     newline, broken = (tokenizer.token_to_id(name) for name in ("<0x0A>", "<0xE2>"))
     word = tokenizer.token_to_id("▁cat")
-    made = Detokenizer(tokenizer, prompt_ids=[word])
+    made = detokenizer_of(tokenizer, prompt_ids=[word])
     assert made.append([newline]) == ""
     assert made.append([word]) == "\n cat"
     assert made.append([newline, broken]) == ""
@@ -142,17 +144,17 @@ def test_the_space_before_the_first_word_is_that_of_the_whole(kinds: dict[str, T
     """Also where the prompt ends in special tokens that are skipped, or has no text at all."""
     tokenizer = kinds["pieces"]
     word, end = tokenizer.token_to_id("▁cat"), tokenizer.token_to_id("</s>")
-    assert Detokenizer(tokenizer, prompt_ids=[word, *[end] * 30]).append([word]) == " cat"
-    assert Detokenizer(tokenizer, prompt_ids=[end]).append([word, word]) == "cat cat"
-    assert Detokenizer(tokenizer, prompt_ids=[]).append([word]) == "cat"
-    made = Detokenizer(tokenizer, prompt_ids=[word])
+    assert detokenizer_of(tokenizer, prompt_ids=[word, *[end] * 30]).append([word]) == " cat"
+    assert detokenizer_of(tokenizer, prompt_ids=[end]).append([word, word]) == "cat cat"
+    assert detokenizer_of(tokenizer, prompt_ids=[]).append([word]) == "cat"
+    made = detokenizer_of(tokenizer, prompt_ids=[word])
     assert made.append([10**6] * 100) == ""  # ids beyond the vocabulary
     assert made.append([word]) == " cat"
 
 
 def test_a_real_replacement_character_is_not_held_back(kinds: dict[str, Tokenizer]) -> None:
     tokenizer = kinds["bytes"]
-    made = Detokenizer(tokenizer, prompt_ids=tokenizer.encode("x\ufffd").ids)
+    made = detokenizer_of(tokenizer, prompt_ids=tokenizer.encode("x\ufffd").ids)
     for _ in range(100):
         assert made.append(tokenizer.encode("\ufffd").ids) == "\ufffd"
 
@@ -170,7 +172,7 @@ def test_no_space_is_put_between_special_tokens_where_none_is_wanted() -> None:
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "<s>": 2, "</s>": 3}, unk_token="a"))
     tokenizer.add_special_tokens(["<s>", "</s>"])
     for spaces, want in ((True, " <s> </s> <s> b a </s>"), (False, " <s></s><s> b a </s>")):
-        made = Detokenizer(
+        made = detokenizer_of(
             tokenizer,
             prompt_ids=[0],
             skip_special_tokens=False,
@@ -179,7 +181,7 @@ def test_no_space_is_put_between_special_tokens_where_none_is_wanted() -> None:
         assert (
             made.append([2]) + made.append([3, 2, 1]) + made.append([0, 3]) + made.finish() == want
         )
-    made = Detokenizer(
+    made = detokenizer_of(
         tokenizer, prompt_ids=[0], skip_special_tokens=True, spaces_between_special_tokens=False
     )
     assert made.append([2, 3, 1]) == " b"

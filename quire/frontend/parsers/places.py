@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quire.frontend.detokenizer import Detokenizer
+from quire.frontend.detokenizer import detokenizer_of
 from quire.frontend.tokenizer import Tokenizer
 
 _CONTEXT = 256  # ids of the prompt that the first piece of text may depend on
@@ -28,7 +28,7 @@ class SpecialPlaces:
                 tokenizer.convert_ids_to_tokens(tokenizer.all_special_ids),
             )
         )
-        self._detokenizer = Detokenizer(
+        self._detokenizer = detokenizer_of(
             tokenizer.raw, prompt_ids=list(prompt_ids[-_CONTEXT:]), skip_special_tokens=False
         )
         self._length = 0
