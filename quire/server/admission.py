@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from quire.protocol.errors import OutOfCapacityError
 from quire.protocol.outputs import EngineStats
 from quire.protocol.results import RequestOutput
+from quire.server.forecast import Running
 
 Prompt = str | Sequence[int] | Mapping[str, str]
 """Text, token ids, or a dictionary whose values are files of embeddings, whose tokens cannot be told."""
@@ -84,12 +85,14 @@ class Admission:
         self._tokens_ahead = 0.0
         self._num_unplaced = 0
         self._rates = [_Rate(memory_s, tokens_per_s * _PRIOR_SHARE) for memory_s in _MEMORIES_S]
+        self._running = Running(tokens_per_s * _PRIOR_SHARE)
         self._measured_s = 0.0
         self._busy_s = 0.0
         self._opens_at_s: float | None = None
         self._is_restarting = False
         self._seen_at_s = clock()
-        self._seen_tokens = 0
+        self._seen_tokens = self._seen_made = 0
+        self._passed_s = 0.0
         self._chars, self._tokens = 100 * _CHARS_PER_TOKEN, 100.0
 
     def watch(self, stats: EngineStats, *, is_restarting: bool = False) -> None:
@@ -100,6 +103,14 @@ class Admission:
         has_queue = self._has_queue
         self._pass_time()
         self._is_restarting = is_restarting
+        self._running.pass_time(
+            self._passed_s,
+            max(0, made),
+            max(0, stats.generation_tokens - self._seen_made),
+            has_queue=has_queue and self.num_waiting > 0,
+        )
+        self._passed_s = 0.0
+        self._seen_made = stats.generation_tokens
         if has_queue and made > 0:
             for rate in self._rates:
                 rate.progress += made
@@ -114,6 +125,7 @@ class Admission:
         passed_s, self._seen_at_s = now_s - self._seen_at_s, now_s
         if self._is_restarting:
             return
+        self._passed_s += passed_s
         if not self.num_waiting or not self._has_queue:
             self._busy_s = max(0.0, self._busy_s - passed_s)
         else:
@@ -133,12 +145,18 @@ class Admission:
         if self._rates[-1].queue_s < _LEARNING_S:
             return 0.0
         one = self._tokens_ahead / self.num_waiting
-        return max(rate.seconds_for(self._tokens_ahead, one) for rate in self._rates)
+        known_s = max(rate.seconds_for(self._tokens_ahead, one) for rate in self._rates)
+        return max(known_s, self._running.seconds_for(self._tokens_ahead))
 
-    def enter(self, prompts: Sequence[Prompt]) -> Admitted:
-        """Admits the prompts of one request together. Raises OutOfCapacityError."""
+    def enter(
+        self, prompts: Sequence[Prompt], *, num_choices: int = 0, max_tokens: int | None = None
+    ) -> Admitted:
+        """Admits the prompts of one request together. Raises OutOfCapacityError.
+
+        num_choices, max_tokens  of the answers to each prompt; none for what is not answered in tokens.
+        """
         self.check()
-        return Admitted(self, prompts)
+        return Admitted(self, prompts, num_choices, max_tokens)
 
     def check(self) -> None:
         """Raises OutOfCapacityError while admission is closed, to whatever size.
@@ -198,6 +216,14 @@ class Admission:
         self.num_waiting -= 1
         self._tokens_ahead = self._tokens_ahead - size if self.num_waiting else 0.0
 
+    def answer_begins(self, size: float, num_choices: int, max_tokens: int | None) -> int:
+        """The answers to a prompt run; returns their number."""
+        return self._running.begin(size, num_choices, max_tokens)
+
+    def answer_ends(self, number: int) -> None:
+        """They run no more."""
+        self._running.end(number)
+
     def learn(self, num_chars: int, num_tokens: int) -> None:
         """A text of so many characters was so many tokens."""
         self._chars += num_chars
@@ -207,8 +233,16 @@ class Admission:
 class Admitted:
     """The prompts of one request, from their admission until each has its first token or is given up."""
 
-    def __init__(self, admission: Admission, prompts: Sequence[Prompt]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        prompts: Sequence[Prompt],
+        num_choices: int = 0,
+        max_tokens: int | None = None,
+    ) -> None:
         self._admission = admission
+        self._answer = (num_choices, max_tokens)
+        self._answers: list[int] = []
         self._prompts = prompts
         self._sizes = {place: admission.size_of(prompt) for place, prompt in enumerate(prompts)}
         for size in self._sizes.values():
@@ -223,14 +257,19 @@ class Admitted:
 
     def begin(self, place: int, prompt_token_ids: Sequence[int] | None) -> None:
         """A prompt, which had so many tokens, has got its first token, or its only result."""
-        self._admission.wait_ends(self._sizes.pop(place))
+        size = self._sizes.pop(place)
+        self._admission.wait_ends(size)
         self._admission.num_started += 1
+        if self._answer[0]:
+            self._answers.append(self._admission.answer_begins(size, *self._answer))
         prompt = self._prompts[place]
         if isinstance(prompt, str) and prompt_token_ids:
             self._admission.learn(len(prompt), len(prompt_token_ids))
 
     def close(self) -> None:
-        """Nothing of it waits any more; may be called twice."""
+        """Nothing of it waits or runs any more; may be called twice."""
+        while self._answers:
+            self._admission.answer_ends(self._answers.pop())
         for size in self._sizes.values():
             self._admission.wait_ends(size)
         self._sizes = {}

@@ -55,7 +55,10 @@ async def _admitted(state: ServerState, jobs: Sequence[Job], outputs: Outputs) -
     """The outputs, if the queue is short enough for all jobs of the request."""
     async with contextlib.aclosing(outputs):
         with state.counts_refusal():
-            admitted = state.admission.enter([job.prompt for job in jobs])
+            params = jobs[0].params
+            admitted = state.admission.enter(
+                [job.prompt for job in jobs], num_choices=params.n, max_tokens=params.max_tokens
+            )
         with contextlib.closing(admitted):
             async for place, output in outputs:
                 admitted.take(place, output)

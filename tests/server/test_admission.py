@@ -47,12 +47,15 @@ class Engine:
         self.waits_s: list[float] = []
         self.sent_s: list[float] = []
         self._decode = decode
-        self._decoding: list[int] = []
+        self._decoding: list[tuple[Admitted, int]] = []
+        self._made = 0
         self._entered_s: dict[int, float] = {}
 
     def send(self, num_tokens: int) -> Admitted:
         """One request. Raises OutOfCapacityError."""
-        admitted = self.admission.enter([[5] * num_tokens])
+        admitted = self.admission.enter(
+            [[5] * num_tokens], num_choices=bool(self._decode[0]), max_tokens=self._decode[0]
+        )
         self._entered_s[id(admitted)] = self.now_s
         self.sent_s.append(self.now_s)
         self.queue.append((admitted, num_tokens))
@@ -64,7 +67,11 @@ class Engine:
             left = self.rate * step_s
             for _ in range(int(10 * step_s)):  # ten tokens a second and row
                 left -= len(self._decoding) * self._decode[1]
-                self._decoding = [count - 1 for count in self._decoding if count > 1]
+                self._made += len(self._decoding)
+                for one, count in self._decoding:
+                    if count == 1:
+                        one.close()
+                self._decoding = [(one, count - 1) for one, count in self._decoding if count > 1]
             while self.queue and left > 0:
                 admitted, tokens = self.queue.pop(0)
                 done = min(left, tokens)
@@ -76,9 +83,11 @@ class Engine:
                     admitted.take(0, first_output())
                     self.waits_s.append(self.now_s - self._entered_s[id(admitted)])
                     if self._decode[0]:
-                        self._decoding.append(self._decode[0])
+                        self._decoding.append((admitted, self._decode[0]))
             stats = EngineStats(
-                prompt_tokens_computed=int(self.computed), num_waiting=len(self.queue)
+                prompt_tokens_computed=int(self.computed),
+                num_waiting=len(self.queue),
+                generation_tokens=self._made,
             )
             self.admission.watch(stats)
 
@@ -158,6 +167,8 @@ LOADS = {
     "long prompts": ([2000], (20, 3.0)),
     "of all sizes": ([20, 50, 100, 400, 1500, 3000], (60, 3.0)),
     "two answers each": ([150, 600], (100, 2.5)),
+    "long answers": ([150], (300, 1.0)),
+    "long answers of all sizes": ([20, 150, 600], (300, 2.0)),
 }
 """Sizes of prompts, and the answers to each: how many tokens, at the cost of how many of a prompt."""
 

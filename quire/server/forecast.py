@@ -1,0 +1,114 @@
+"""How long a queue of prompts takes while answers that run take their share, more begin, and some end.
+
+Who is admitted by that is `server.admission`.
+"""
+
+from __future__ import annotations
+
+import math
+
+_MEMORY_S = 8.0  # in which what was seen of rates is forgotten to 37 %
+_FADES_S = 60.0
+_STEP_S, _NUM_STEPS = 0.5, 80
+_FLOOR = 0.02  # of the rate without answers: what prompts get at least
+_FIRST_LENGTH, _FIRST_WEIGHT, _MOST_WEIGHT = 512.0, 2.0, 50.0
+"""Tokens of an answer while none has ended, and what that counts for among those that have; how many count."""
+_LATE_SHARE = 0.2  # of its expected length: what is left of an answer that is longer than expected
+
+
+class Running:
+    """The answers that run, and the line between their number and the rate at which prompts are begun.
+
+    The line goes through the rate without answers and through what was seen lately, so that for the
+    number that runs now it says what is seen now.
+
+    tokens_per_s  prompt tokens a second where nothing else runs; 0 if that is not known.
+    """
+
+    def __init__(self, tokens_per_s: float) -> None:
+        self._at_start = self._alone = tokens_per_s
+        self._ending: list[float] | None = None
+        self._ends: dict[
+            int, tuple[int, float, float]
+        ] = {}  # number: rows, tokens, where they began
+        self._numbers = 0
+        self.num_rows = 0
+        self._at = 0.0  # tokens that a row which always ran would have made
+        self._seconds = self._rows_s = self._tokens = 0.0
+        self._row_seconds = self._made = 0.0
+        self._lengths, self._weight = _FIRST_LENGTH * _FIRST_WEIGHT, _FIRST_WEIGHT
+        self._requests, self._sizes, self._rows = 1.0, 0.0, 1.0
+
+    def begin(self, size: float, num_rows: int, max_tokens: int | None) -> int:
+        """Answers to a prompt of so many tokens have begun; returns their number for `end`."""
+        length = min(max_tokens or math.inf, self._lengths / self._weight)
+        self._ending = None
+        self._numbers += 1
+        self._ends[self._numbers] = (num_rows, length, self._at)
+        self.num_rows += num_rows
+        self._requests, self._sizes, self._rows = (
+            0.95 * old + new
+            for old, new in ((self._requests, 1), (self._sizes, size), (self._rows, num_rows))
+        )
+        return self._numbers
+
+    def end(self, number: int) -> None:
+        """They have ended, or are given up."""
+        self._ending = None
+        num_rows, _, began = self._ends.pop(number)
+        self.num_rows -= num_rows
+        kept = 1.0 if self._weight < _MOST_WEIGHT else 1 - 1 / _MOST_WEIGHT
+        self._lengths = self._lengths * kept + (self._at - began)
+        self._weight = self._weight * kept + 1
+
+    def pass_time(
+        self, seconds: float, prompt_tokens: float, made: float, *, has_queue: bool
+    ) -> None:
+        """So many prompt tokens and tokens of answers were done in a time; rates count with a queue."""
+        kept = math.exp(-seconds / _MEMORY_S)
+        self._row_seconds = self._row_seconds * kept + seconds * self.num_rows
+        self._made = self._made * kept + made
+        self._at += seconds * self._pace()
+        self._ending = None
+        if has_queue:
+            self._seconds = self._seconds * kept + seconds
+            self._rows_s = self._rows_s * kept + seconds * self.num_rows
+            self._tokens = self._tokens * kept + prompt_tokens
+            # A rate from times with a fuller prefix cache, say, counts for a minute or so.
+            faded = self._at_start + (self._alone - self._at_start) * math.exp(-seconds / _FADES_S)
+            self._alone = max(faded, self._tokens / max(self._seconds, _MEMORY_S / 2))
+
+    def _pace(self) -> float:
+        """Tokens a second of one answer."""
+        return self._made / self._row_seconds if self._row_seconds > 0 else 0.0
+
+    def seconds_for(self, tokens: float) -> float:
+        """How long the queue takes; 0 where too little was seen to tell."""
+        rows = self._rows_s / self._seconds if self._seconds else 0.0
+        if self._seconds < 1.0 or rows < 1.0 or not self._alone or not self._sizes:
+            return 0.0
+        share = max(0.0, (self._alone - self._tokens / self._seconds) / rows)
+        if self._ending is None:
+            self._ending = self._ends_by_step()
+        ends = self._ending
+        new_rows = self._rows / self._sizes
+        running, left = float(self.num_rows), tokens
+        for step in range(_NUM_STEPS):
+            rate = max(_FLOOR * self._alone, self._alone - share * running)
+            if left <= rate * _STEP_S:
+                return step * _STEP_S + left / rate
+            left -= rate * _STEP_S
+            running += rate * _STEP_S * new_rows - ends[step]
+        return _NUM_STEPS * _STEP_S
+
+    def _ends_by_step(self) -> list[float]:
+        """How many of the rows that run end in each step to come."""
+        found = [0.0] * _NUM_STEPS
+        pace = self._pace()
+        if pace > 0:
+            for num_rows, length, began in self._ends.values():
+                left = max(length - (self._at - began), _LATE_SHARE * length)
+                place = int(left / pace / _STEP_S)
+                if place < _NUM_STEPS:
+                    found[place] += num_rows
+        return found
