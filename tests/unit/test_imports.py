@@ -80,3 +80,8 @@ def test_only_one_file_reads_the_environment() -> None:
 def test_packages_are_empty_but_the_top_one() -> None:
     filled = {p for p, text in SOURCES.items() if p.name == "__init__.py" and text.strip()}
     assert filled == {ROOT / "quire/__init__.py"}
+
+
+def test_a_start_waits_for_no_client_of_http() -> None:
+    code = "import sys, quire.server.launch, quire.async_llm; assert 'httpx' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)

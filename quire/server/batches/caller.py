@@ -6,13 +6,17 @@ Who is called when is `server.batches.jobs` and `server.batches.offline`.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-import httpx
 from fastapi import FastAPI
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    import httpx
 
 INTERNAL = "quire.internal"
 """Key of an ASGI scope that only this process can set: the call needs no key and no Host."""
@@ -38,11 +42,7 @@ class Caller:
     def __init__(self, app: FastAPI) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for every call
         self._app = app
-        self._http = httpx.AsyncClient(
-            transport=httpx.ASGITransport(_marked(app), raise_app_exceptions=False),
-            base_url="http://quire.internal",
-            timeout=None,
-        )
+        self._http: httpx.AsyncClient | None = None
 
     def takes(self, path: str) -> bool:
         """Whether lines may go to this path, and some route is there."""
@@ -55,15 +55,34 @@ class Caller:
         """Status and body of an answer. One that says "try again" is asked for again until it is done."""
         CALLED_FROM_INSIDE.set(True)
         headers = {"content-type": "application/json", **headers}
+        if self._http is None:
+            await asyncio.to_thread(_load)
+            self._http = self._http or self._client()
+        http = self._http
         while True:
-            reply = await self._http.post(path, content=body, headers=headers)
+            reply = await http.post(path, content=body, headers=headers)
             if reply.status_code not in (429, 503):
                 return reply.status_code, reply.content
             await asyncio.sleep(_pause_s(reply.headers.get("retry-after")))
 
     async def close(self) -> None:
         """Ends the calls."""
-        await self._http.aclose()
+        if self._http is not None:
+            await self._http.aclose()
+
+    def _client(self) -> httpx.AsyncClient:
+        import httpx
+
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(_marked(self._app), raise_app_exceptions=False),
+            base_url="http://quire.internal",
+            timeout=None,
+        )
+
+
+def _load() -> None:
+    """Imports httpx, a tenth of a second that neither the start nor the event loop should wait."""
+    importlib.import_module("httpx")
 
 
 def _pause_s(retry_after: str | None) -> float:
