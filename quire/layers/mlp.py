@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import exp, log1p
 from statistics import NormalDist
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ACT, ACT_MUL, SCALE
+from quire.ops.gating import XIELU
 from quire.ops.registry import Table
 from quire.ops.streams import LARGEST
 from quire.quant.formats import PLAIN, Formats
@@ -130,7 +132,7 @@ class PlainMlp:
             dtype=dtype,
             format=format,
         )
-        self._act = table.bind(ACT, dtype_name(dtype), F=width)
+        self._act: Callable[..., Any] = table.bind(ACT, dtype_name(dtype), F=width)
         self._down = Linear(
             table,
             f"{name}.down",
@@ -151,6 +153,27 @@ class PlainMlp:
         wide = self._up(x, out=arena.take((x.shape[0], self._width), x.dtype))  # [T, F]
         self._act(wide, act=self._act_name, out=wide)
         return self._down(wide, out=out)
+
+
+class CurvedMlp(PlainMlp):
+    """PlainMlp with the activation "xielu", whose numbers are learned: `<name>.rise`, `fall` [1], `slope`, `least`."""
+
+    def __init__(
+        self, table: Table, name: str, *, width: int, dtype: torch.dtype, **rest: Any
+    ) -> None:
+        super().__init__(table, name, width=width, dtype=dtype, **rest)
+        self._name = name
+        self._curve = table.bind(XIELU, dtype_name(dtype), F=width)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        super().load(weights)
+        names = ("rise", "fall", "slope", "least")
+        rise, fall, slope, least = (float(weights(f"{self._name}.{it}").item()) for it in names)
+        curve = partial(
+            self._curve, rise=log1p(exp(rise)), fall=slope + log1p(exp(fall)), slope=slope
+        )
+        self._act = lambda x, act, out: curve(x, least=least, out=out)
 
 
 FEED_FORWARDS: dict[bool, Callable[..., FeedForward]] = {True: GatedMlp, False: PlainMlp}

@@ -17,7 +17,7 @@ from quire.layers.altup import Streams
 from quire.layers.dtypes import dtype_name
 from quire.layers.embedding import AddedRows, Embedding, Head
 from quire.layers.layer_inputs import LayerInputs
-from quire.layers.mlp import FEED_FORWARDS, FeedForward
+from quire.layers.mlp import FEED_FORWARDS, CurvedMlp, FeedForward
 from quire.layers.moe import MoeMlp, NormedParts
 from quire.layers.norm import NORMS, Norms
 from quire.models.build_mixers import MixerParts, make_mixer
@@ -277,7 +277,8 @@ def _dense(
     of_gates: dict[str, Any] = {}
     if spec.gated:
         of_gates = {"scales": (spec.gate_scale, spec.up_scale), "sparsity": spec.sparsity}
-    return FEED_FORWARDS[spec.gated](
+    make = CurvedMlp if spec.activation == "xielu" else FEED_FORWARDS[spec.gated]
+    return make(
         table,
         name,
         size=size,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "swiglu_clamped"]
-"""The last one is of experts only: `ops.moe.ExpertSizes` says what it is."""
+Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "xielu", "swiglu_clamped"]
+"""The last one is of experts only: `ops.moe.ExpertSizes` says what it is. "xielu" has learned numbers, and no gate."""
 Scoring = Literal["softmax", "sigmoid", "sparse"]
 
 

@@ -330,6 +330,9 @@ def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) ->
     first, parts = ("gate_up", 2) if spec.gated else ("up", 1)
     table[f"{prefix}.{first}.weight"] = Parameter(((spec.width, width),) * parts, group)
     table[f"{prefix}.down.weight"] = Parameter(((width, spec.width),), group)
+    if spec.activation == "xielu":
+        for name, shape in (("rise", (1,)), ("fall", (1,)), ("slope", ()), ("least", ())):
+            table[f"{prefix}.{name}"] = Parameter((shape,), "state")
     if spec.bias:
         table[f"{prefix}.{first}.bias"] = Parameter(((spec.width,),) * parts, group)
         table[f"{prefix}.down.bias"] = Parameter(((width,),), group)

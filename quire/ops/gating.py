@@ -1,6 +1,7 @@
 """Gates of what a mixer gives: a norm of each head times a function of its gate, or the sigmoid alone.
 
-Computed in float32 and rounded once. Gates of a feed-forward part are in `ops.elementwise`.
+An activation with learned numbers stands here too. Computed in float32 and rounded once. Gates of a
+feed-forward part are in `ops.elementwise`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ RMS_NORM_GATED = declare(
     "run(x [T,H,D], gate [T,H,D], weight [D], eps, act) -> x / rms(x) * weight * act(gate)",
 )
 MUL_SIGMOID = declare("mul_sigmoid", "pure", "run(x [T,C], gate [T,C]) -> x * sigmoid(gate)")
+
+XIELU = declare(
+    "xielu",
+    "pure",
+    "run(x [T,F], rise, fall, slope, least) -> slope * x + rise * x^2, below 0 + fall * (e^x - 1 - x)",
+)
 
 GATE_ACTS = ("silu", "sigmoid")
 
@@ -72,3 +79,30 @@ class MulSigmoidReference(Provider):
         """x * sigmoid(gate) in x's dtype, one rounding; x, gate [T, C]. `out` may be x or gate."""
         out = torch.empty_like(x) if out is None else out
         return out.copy_(sigmoid(gate.to(torch.float32)).mul_(x.to(torch.float32)))
+
+
+@register
+class XieluReference(Provider):
+    op = "xielu"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        *,
+        rise: float,
+        fall: float,
+        slope: float,
+        least: float,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """rise * x^2 + slope * x above 0, else fall * (e^min(x, least) - 1 - x) + slope * x; x of any shape.
+
+        One rounding. `out` may be x. Source: arXiv 2411.13010.
+        """
+        wide = x.to(torch.float32)
+        half = torch.tanh(wide.clamp(max=least).mul_(0.5))
+        power = half.mul(2.0).div_(1.0 - half)  # e^x - 1, whatever an element's place in memory
+        curve = torch.where(wide > 0, (wide * wide).mul_(rise), power.sub_(wide).mul_(fall))
+        out = torch.empty_like(x) if out is None else out
+        return out.copy_((wide * slope).add_(curve))

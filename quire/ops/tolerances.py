@@ -93,6 +93,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "match_size": _TRANSCENDENTAL,
     "largest": _STREAMS,
     "multiply": _ONE_ROUNDING,
+    "xielu": _TRANSCENDENTAL,
     "known_ids": _EXACT,
     "weigh_chosen": _ONE_ROUNDING,
     "to_float32": _EXACT,

@@ -1,4 +1,4 @@
-"""Tiny configs with odd values for Gemma 3n and 4.
+"""Tiny configs with odd values for Gemma 3n and 4, and Apertus.
 
 Values differ from every default so that a reader that misses one gives other logits.
 """
@@ -115,6 +115,24 @@ def with_more(text: dict[str, Any], name: str, model_type: str) -> dict[str, Any
 
 
 EDGE_CASES |= {
+    "apertus": Case(
+        COMMON
+        | {
+            "architectures": ["ApertusForCausalLM"],
+            "model_type": "apertus",
+            "hidden_act": "xielu",
+            "qk_norm": True,
+            "rms_norm_eps": 3.0,
+            "rope_theta": 700.0,
+            "rope_scaling": {
+                "rope_type": "llama3",
+                "factor": 6.0,
+                "low_freq_factor": 1.5,
+                "high_freq_factor": 5.0,
+                "original_max_position_embeddings": 96,
+            },
+        }
+    ),
     "gemma3n_text": Case(with_more(GEMMA3N, "Gemma3nForConditionalGeneration", "gemma3n")),
     "gemma4_text": Case(
         with_more(EDGE_CASES["gemma4"].config, "Gemma4ForConditionalGeneration", "gemma4")

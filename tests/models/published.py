@@ -106,6 +106,7 @@ FEWER = {
     "Mamba2ForCausalLM": 1,
     "FalconH1ForCausalLM": 1,
     "DeciLMForCausalLM": 1,
+    "ApertusForCausalLM": 1,
     "OlmoHybridForCausalLM": 1,
     "Gemma3nForCausalLM": 1,
     "Gemma4ForCausalLM": 1,

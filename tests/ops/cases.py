@@ -360,6 +360,24 @@ CASES: dict[str, list[Case]] = {
         )
         for width in (64, 1037)
     ],
+    "xielu": [
+        Case(
+            f"F={width}",
+            rows_of(width),
+            lambda p, rows, fixed, out: p.run(
+                rows["x"], rise=0.7, fall=1.2, slope=0.5, least=-1e-6, out=out
+            ),
+            lambda rows, fixed: (
+                0.5 * rows["x"]
+                + torch.where(
+                    rows["x"] > 0,
+                    0.7 * rows["x"].square(),
+                    1.2 * (torch.expm1(rows["x"].clamp(max=-1e-6)) - rows["x"]),
+                )
+            ),
+        )
+        for width in (64, 1037)
+    ],
     "weigh_chosen": [
         Case(
             "E=9",

@@ -1,6 +1,6 @@
 """Models with Llama's names that differ from it in a point: positions, windows, biases, the activation.
 
-SmolLM3, Ministral, CWM, Seed-OSS, InternLM3, IQuest-Coder, Helium, Arcee and openPangu Embedded.
+SmolLM3, Ministral, CWM, Seed-OSS, InternLM3, IQuest-Coder, Helium, Arcee, Apertus and openPangu Embedded.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, dense, plain
 from quire.models.hf_parts import sliding_layers
-from quire.models.name_parts import PLAIN_MLP_RULES
-from quire.models.names import LLAMA_NAMES
-from quire.models.spec import DecoderSpec, Temperature
+from quire.models.name_parts import LAYER, OURS, PLAIN_MLP_RULES, ours
+from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
+from quire.models.spec import DecoderSpec, Llama3Scaling, Rope, Temperature
 
 
 def smollm3(hf: HfConfig) -> DecoderSpec:
@@ -128,7 +128,40 @@ def arcee(hf: HfConfig) -> DecoderSpec:
     return plain(hf, attention(hf), part, max_len=4096, eps=1e-5)
 
 
+def apertus(hf: HfConfig) -> DecoderSpec:
+    """`ApertusForCausalLM`: norms over each head, xIELU without gate. Source: arXiv 2509.14233."""
+    hf.choice("hidden_act", {"xielu": None}, "xielu")
+    for key, wanted in (("qk_norm", True), ("mlp_bias", False), ("post_norm", False)):
+        if hf.bool_(key, wanted) != wanted:
+            raise hf.refuse(key, "no checkpoint of this architecture has it so")
+    mixer = attention(hf, theta=("rope_theta", 12_000_000.0), normed=1e-5)
+    if not hf.has("rope_parameters") and not hf.has("rope_scaling"):
+        growth = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        scaling = Llama3Scaling(**growth, original_len=8192)
+        mixer = replace(mixer, rope=Rope(dim=mixer.head_size, theta=12e6, scaling=scaling))
+    part = dense(hf, activation="xielu", gated=False)
+    return plain(hf, mixer, part, max_len=65_536, eps=1e-5)
+
+
+_CURVE = (("alpha_p", "rise"), ("alpha_n", "fall"), ("beta", "slope"), ("eps", "least"))
+APERTUS_NAMES = LLAMA_NAMES.without(
+    "layers.{layer}.norm_before_mixer", "layers.{layer}.norm_before_feed_forward"
+).with_rules(
+    *PLAIN_MLP_RULES,
+    *QK_NORM_RULES,
+    *ours(
+        LAYER,
+        ("attention_layernorm", "norm_before_mixer"),
+        ("feedforward_layernorm", "norm_before_feed_forward"),
+    ),
+    *(
+        Rule(f"{LAYER}.mlp.act_fn.{theirs}", f"{OURS}.feed_forward.{name}")
+        for theirs, name in _CURVE
+    ),
+)
+
 ARCHITECTURES = {
+    "ApertusForCausalLM": Architecture(apertus, APERTUS_NAMES),
     "SmolLM3ForCausalLM": Architecture(smollm3, LLAMA_NAMES),
     "Ministral3ForCausalLM": Architecture(ministral3, LLAMA_NAMES),
     "PanguEmbeddedForCausalLM": Architecture(pangu_embedded, LLAMA_NAMES),
