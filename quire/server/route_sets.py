@@ -17,6 +17,7 @@ from quire.server.routes import (
     dev,
     embeddings,
     files,
+    generative,
     inference,
     info,
     load,
@@ -48,6 +49,7 @@ def routers_of(settings: Settings, config: ServerConfig) -> list[APIRouter]:
             *(completions.router, chat.router, responses.router, messages.router),
             *(files.router, batches.router, render.router, sagemaker.router),
             *(embeddings.router, pooling.router, score.router),
+            generative.router,
         ]
     if config.tokens_only or config.server_dev_mode:
         found.append(admin.aborts)

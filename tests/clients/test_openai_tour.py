@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -380,3 +381,32 @@ def test_exactly_the_ids_that_are_asked_for_are_reported(
     talk = chat(client, max_tokens=1, logprobs=True, top_logprobs=number, **asks)
     (entry,) = talk.choices[0].logprobs.content
     assert {one.token for one in entry.top_logprobs} == {entry.token, *named}
+
+
+@pytest.mark.parametrize("item_first", [False, True])
+def test_scores_of_a_model_that_writes(client: openai.OpenAI, url: str, item_first: bool) -> None:
+    """They are the probabilities that completions report for the labels."""
+    labels, items = [300, 400, 500], [" France is", " Italy is", " the"]
+    asked: Any = {"query": "The capital of", "items": items, "label_token_ids": labels}
+    head = {"Authorization": f"Bearer {KEY}"}
+    for softmax in (True, False):
+        body = asked | {"item_first": item_first, "apply_softmax": softmax}
+        found = httpx.post(f"{url}/generative_scoring", json=body, headers=head, timeout=60).json()
+        for item, one in zip(items, found["data"], strict=True):
+            prompt = item + asked["query"] if item_first else asked["query"] + item
+            more: Any = {"return_tokens_as_token_ids": True, "logprob_token_ids": labels}
+            told = complete(client, prompt=prompt, max_tokens=1, logprobs=0, extra_body=more)
+            top = told.choices[0].logprobs.top_logprobs[0]
+            likely = [math.exp(top[f"token_id:{label}"]) for label in labels]
+            wanted = likely[0] / sum(likely) if softmax else likely[0]
+            assert one["score"] == pytest.approx(wanted, rel=1e-6)
+    wrong = [
+        ({"query": [2**70], "items": [[5]]}, "items"), ({"query": [-1], "items": [[5]]}, "items"),
+        ({"query": "", "items": [""]}, "items"), ({"items": []}, "items"),
+        ({"items": [5]}, "items"), ({"items": [[5]]}, "items"),
+        ({"label_token_ids": []}, "label_token_ids"), ({"query": None}, "query"),
+        ({"label_token_ids": [10**6]}, "label_token_ids"), ({"label_token_ids": None}, "label_token_ids"),
+    ]  # fmt: skip
+    for change, param in wrong:
+        told = httpx.post(f"{url}/generative_scoring", json=asked | change, headers=head)
+        assert told.status_code == 400 and told.json()["error"]["param"] == param, told.text
