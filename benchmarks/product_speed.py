@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Mapping
 
 import torch
 
@@ -97,19 +96,6 @@ class Speeds:
                     shares.append(products.seconds(count) / before)
                 self._times[name, count] = statistics.median(shares)
         return self._times[name, rows]
-
-    def ratio(self, counts: Mapping[str, int], rows: int) -> float:
-        """How many times as fast as plain ones these products are: names of formats, and how often each.
-
-        Of super-blocks of several kinds each run counts by its columns.
-        """
-        total = 0.0
-        for name, count in counts.items():
-            format = parse(name)
-            runs = format.runs if "+" in name else ((name, 1),)
-            columns = sum(size for _, size in runs)
-            total += count * sum(self.time(kind, rows) * size / columns for kind, size in runs)
-        return sum(counts.values()) / total
 
 
 def main() -> None:

