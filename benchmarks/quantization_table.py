@@ -69,7 +69,7 @@ def count_answers(findings: Findings, ask: Ask, wanted: list[str]) -> None:
 def _row(form: Form, path: Path, ask: Ask) -> dict[str, Any]:
     description = describe(str(path))
     counts: dict[str, int] = {}
-    for layer in range(description.spec.num_layers):
+    for layer in range(len(description.spec.layers)):
         for part in PARTS:
             format = description.formats.of(f"layers.{layer}.{part}.weight").name
             counts[format] = counts.get(format, 0) + 1

@@ -56,10 +56,10 @@ class Form:
 
 def forms() -> Iterator[Form]:
     """All of them; those of tools whose environment `benchmarks.peers.setup` has not made are left out, and said."""
-    yield from _tools_forms()
+    yield from _gguf_forms()
     for name, (writer, settings, write) in OURS.items():
         yield Form(name, writer, functools.partial(_rewritten, name, settings, write))
-    yield from _gguf_forms()
+    yield from _tools_forms()
 
 
 def _rewritten(name: str, settings: dict[str, Any], write: Write, folder: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from quire.config.args import EngineArgs
@@ -224,6 +225,23 @@ class LLMEngine:
                                 had again, with the same result.
         """
         return bool(self.client.call(reset_call(reset_running_requests, reset_connector)))
+
+    @property
+    def engine_core(self) -> LLMEngine:
+        """Itself: where programs for vLLM look for `save_sharded_state`."""
+        return self
+
+    def save_sharded_state(
+        self, path: str, pattern: str | None = None, max_size: int | None = None
+    ) -> None:
+        """Writes the checkpoint under `path` so that `load_format="sharded_state"` reads it, here and in vLLM.
+
+        As `models.loading.shards.save_sharded_state`, with its errors.
+        """
+        from quire.models.loading.shards import save_sharded_state  # torch, which fronts do without
+
+        description = self.client.description
+        save_sharded_state(Path(description.path), description.hf_config, path, pattern, max_size)
 
     def shutdown(self) -> None:
         """Ends the engine; may be called twice."""

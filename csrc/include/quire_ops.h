@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1479378182
+#define QUIRE_VERSION 68224853
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -89,7 +89,7 @@ typedef struct {
 } QuireArgs_take_packed;
 
 typedef struct {
-  const void *x, *weight, *bias, *delta;
+  const void *x, *weight, *order, *bias, *delta;
   void *out;
   int64_t rows, x_stride, out_stride, delta_stride, N, K;
   int32_t dtype, format, group, reserved;
@@ -391,8 +391,8 @@ typedef struct {
   void *out;
   int64_t q_stride, q_head_stride, out_stride, out_head_stride, slab_bytes, block_bytes,
       blocks_per_slab, block_size, H, K, D, Dv, window;
-  float scale, softcap;
-  int32_t bidirectional, chunked, dtype, format;
+  float scale, softcap, value_scale;
+  int32_t reserved, bidirectional, chunked, dtype, format;
 } QuireArgs_attention;
 
 typedef struct {
@@ -401,6 +401,7 @@ typedef struct {
   const void *plan;
   int64_t k_stride, k_head_stride, v_stride, v_head_stride, slab_bytes, block_bytes,
       blocks_per_slab, block_size, K, D, Dv;
+  float key_inverse, value_inverse;
   int32_t dtype, format;
 } QuireArgs_attention_write;
 

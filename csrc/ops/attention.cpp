@@ -275,6 +275,7 @@ template <class T> struct Worker {
       T* out = (T*)args.out + token * args.out_stride + head * args.out_head_stride;
       for (int64_t j = 0; j < args.Dv; j += 16) {
         vf value = fma(load(total.values + r * shape.stride + j), keep, vf_zero()) / weight;
+        value = value * vf_set(args.value_scale);
         store(out + j, value, args.Dv - j < 16 ? (int)(args.Dv - j) : 16);
       }
     }
@@ -479,8 +480,8 @@ template <class T> void write_of(const QuireArgs_attention_write& args, Team& te
       scatter(blocks, place, slot, k, v);
       continue;
     }
-    float key_scale = narrow(blocks.format, k, args.D, codes);
-    float value_scale = narrow(blocks.format, v, args.Dv, codes + args.D);
+    float key_scale = narrow(blocks.format, k, args.D, codes, args.key_inverse);
+    float value_scale = narrow(blocks.format, v, args.Dv, codes + args.D, args.value_inverse);
     scatter(blocks, place, slot, (const uint8_t*)codes, (const uint8_t*)codes + args.D);
     if (!blocks.has_scales()) continue;
     float* scales = (float*)(place + blocks.scales(slot));

@@ -56,8 +56,10 @@ template <class T> void widen(int32_t format, const uint8_t* from, int64_t n, T*
   else widen_codes<true>(from, n, to, ahead);
 }
 
-// The codes of x [n], in order; returns their scale, which is 1 where the format has none.
-template <class T> float narrow(int32_t format, const T* x, int64_t n, uint8_t* codes) {
+// The codes of x [n], in order; returns their scale. Where the format has none, they are those of x
+// times `inverse`.
+template <class T>
+float narrow(int32_t format, const T* x, int64_t n, uint8_t* codes, float inverse) {
   auto part = [&](int64_t i) { return n - i < 16 ? (int)(n - i) : 16; };
   const bool is_fp8 = format != kInt8Scaled;
   Scale scale(0, 1);
@@ -74,7 +76,7 @@ template <class T> float narrow(int32_t format, const T* x, int64_t n, uint8_t* 
     __builtin_memcpy(&limit, sizes, 4);
     scale = Scale(limit, is_fp8 ? 448 : 127);
   } else {
-    scale.value = scale.inverse = 1;
+    scale.inverse = inverse;
   }
   for (int64_t i = 0; i < n; i += 16) {
     vf number = load(x + i, part(i));

@@ -337,7 +337,7 @@ template <class T, class W> void quantized_experts(const QuireArgs_experts& args
     return run_experts<T, P>(
         args, team, [](const void* data, int64_t n, int64_t depth) { return P(data, n, depth); });
   }
-  if (format >= kInt8Row) {
+  if (has_byte_rows(format)) {
     typedef ByteProduct<T> P;
     return run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {
       return P(data, n, depth, format);

@@ -10,15 +10,15 @@ void linear_quantized(const QuireArgs_linear_quantized& args, Team& team) {
     QUIRE_FOR_DTYPE(args.dtype, T, multiply<T>(args, SuperProduct<T>(weight, args.N, args.K), team))
     return;
   }
-  if (args.format >= kInt8Row) {
+  if (has_byte_rows(args.format)) {
     QUIRE_FOR_DTYPE(args.dtype, T,
                     multiply<T>(args, ByteProduct<T>(weight, args.N, args.K, args.format), team))
     return;
   }
   if (args.format != kFp8) {
     QUIRE_FOR_DTYPE(args.dtype, T,
-                    multiply<T>(args, IntProduct<T>(weight, args.N, args.K, args.group, args.format),
-                                team))
+                    multiply<T>(args, IntProduct<T>(weight, args.N, args.K, args.group, args.format,
+                                                    args.order), team))
     return;
   }
   const int64_t N = args.N, K = args.K, group = args.group;
@@ -37,15 +37,15 @@ void linear_quantized(const QuireArgs_linear_quantized& args, Team& team) {
 void pack_quantized(const QuireArgs_pack_quantized& args, Team& team) {
   const Layout l(args.N, args.K, args.group, args.format);
   const uint8_t nothing = l.halves == 1 ? 8 : 0;
-  const bool has_byte_rows = args.format >= kInt8Row;
-  const int64_t side = has_byte_rows ? 4 : 2;  // k that stand side by side
+  const bool is_bytes = has_byte_rows(args.format);
+  const int64_t side = is_bytes ? 4 : 2;  // k that stand side by side
   int64_t from, to;
   team.part(l.blocks, &from, &to);
   for (int64_t block = from; block < to; block++) {
     uint8_t* out = (uint8_t*)args.out + block * l.block_bytes();
     for (int64_t r = 0; r < l.records(); r++, out += l.record_bytes()) {
       __builtin_memset(out, 0, l.record_bytes());
-      if (has_byte_rows) {
+      if (is_bytes) {
         *(float*)(out + kStepAt) = args.step;
         *(int32_t*)(out + kShiftAt) = args.shift;
       }
@@ -54,12 +54,12 @@ void pack_quantized(const QuireArgs_pack_quantized& args, Team& team) {
         bool is_there = column < args.N;
         int64_t at = column * l.records() + r;
         ((float*)out)[j] = is_there ? ((const float*)args.scales)[at] : 0;
-        if (args.format == kInt4Zero) out[128 + j] = is_there ? ((const uint8_t*)args.zeros)[at] : 0;
+        if (has_zeros(args.format)) out[128 + j] = is_there ? ((const uint8_t*)args.zeros)[at] : 0;
         const uint8_t* codes = (const uint8_t*)args.codes + column * args.stride;
         for (int64_t i = 0; i < l.group; i++) {
           int64_t k = r * l.group + i;
           uint8_t code = is_there && k < args.K ? codes[k] : nothing;
-          if (has_byte_rows) ((int32_t*)(out + kSumsAt))[j] += (int8_t)code;
+          if (is_bytes) ((int32_t*)(out + kSumsAt))[j] += (int8_t)code;
           if (l.halves == 2)
             out[l.head + (i / side * kColumns + j) * side + i % side] = code;
           else

@@ -17,7 +17,10 @@ namespace quire {
 enum Format {
   kInt8 = 1, kInt4 = 2, kInt4Zero = 3, kFp8 = 4,
   kInt8Row = 5, kInt8RowZero = 6, kInt8Fixed = 7,  // with rows of 8 bits, see byte_rows.h
+  kInt8Zero = 9,
 };
+QUIRE_INLINE bool has_byte_rows(int32_t format) { return format >= kInt8Row && format <= kInt8Fixed; }
+QUIRE_INLINE bool has_zeros(int32_t format) { return format == kInt4Zero || format == kInt8Zero; }
 const int64_t kPart = 128;      // numbers of a row that have one step
 const float kLargest = 32512;   // 127 * 256: what the largest of a part becomes
 const int64_t kFar = 4096;      // bytes from a weight in use to the one that is fetched meanwhile
@@ -32,7 +35,7 @@ struct Layout {
     int64_t unit = group ? group : 32;
     depth = (K + unit - 1) / unit * unit;
     if (!group) group = depth;
-    head = format >= kInt8Row ? 320 : format == kInt4Zero ? 192 : 128;
+    head = has_byte_rows(format) ? 320 : has_zeros(format) ? 192 : 128;
     halves = format == kInt4 || format == kInt4Zero ? 1 : 2;
   }
   int64_t records() const { return depth / group; }
@@ -62,17 +65,29 @@ struct RowSizes {
   }
 };
 
+// Numbers of a row from k on, up to kPart of them, as they come or in an order.
+template <class T>
+QUIRE_INLINE const T* part_of(const T* x, const int32_t* order, int64_t k, int64_t K, T* room) {
+  if (!order) return x + k;
+  for (int64_t j = 0; j < kPart && k + j < K; j++) room[j] = x[order[k + j]];
+  return room;
+}
+
 // One row of x as row `i` of `rows`. A part with a number that is not finite gets the step NaN.
 template <class T>
-void pack_int_row(const T* x, const Layout& l, int64_t unit, int rows, int i, IntRows out) {
+void pack_int_row(const T* x, const int32_t* order, const Layout& l, int64_t unit, int rows, int i,
+                  IntRows out) {
+  alignas(64) T ordered[kPart];
   for (int64_t k = 0; k < l.depth; k += kPart) {
+    const T* source = part_of(x, order, k, l.K, ordered);
     alignas(64) int16_t numbers[kPart];
     alignas(64) int32_t lanes[16];
     vf part[kPart / 16];
     vi most = vi_set(0);
     for (int j = 0; j < kPart / 16; j++) {
       int64_t left = l.K - k - 16 * j;
-      part[j] = left >= 16 ? load(x + k + 16 * j) : left > 0 ? load(x + k + 16 * j, (int)left) : vf_zero();
+      const T* here = source + 16 * j;
+      part[j] = left >= 16 ? load(here) : left > 0 ? load(here, (int)left) : vf_zero();
       vi size = as_int(part[j]) & vi_set(0x7fffffff);
       most = select(less(most, size), size, most);
     }
@@ -164,12 +179,10 @@ void int_tile(IntRows a, const uint8_t* block, const Layout& l, bool one_scale, 
     vi c[R][2];
     for (int i = 0; i < R; i++)
       for (int j = 0; j < 2; j++) {
-        c[i][j] = vi_set(0);
-        if (NIBBLES) {
-          int32_t sum = a.sums[k / unit * R + i];
-          c[i][j] = l.head == 128 ? vi_set(-8 * sum)
-                                  : vi_set(-sum) * load8((const int8_t*)(one_scale ? block : b) + 128 + 16 * j);
-        }
+        const int32_t sum = a.sums[k / unit * R + i];
+        c[i][j] = vi_set(NIBBLES ? -8 * sum : 0);
+        if (l.head > 128)
+          c[i][j] = vi_set(-sum) * load8((const int8_t*)(one_scale ? block : b) + 128 + 16 * j);
       }
     if (!one_scale) b += l.head;
     dot_tile<R, NIBBLES>(a.pairs + k / 2 * R, b, n, c, ahead);
@@ -198,13 +211,15 @@ inline void int_tile_of(int rows, bool nibbles, IntRows a, const uint8_t* block,
 template <class T> struct IntProduct {
   static const int rows = kRows;
   const uint8_t* weight;
+  const int32_t* order;  // of a row's numbers; null: as they come
   Layout l;
   bool one_scale;
   int64_t unit, blocks;
   RowSizes sizes;
 
-  IntProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format)
-      : weight((const uint8_t*)data), l(n, k, group, format), one_scale(group == 0),
+  IntProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format,
+             const void* places = nullptr)
+      : weight((const uint8_t*)data), order((const int32_t*)places), l(n, k, group, format), one_scale(group == 0),
         unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit) {}
 
   static void begin() {}
@@ -220,7 +235,7 @@ template <class T> struct IntProduct {
   }
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
-    pack_int_row(x, l, unit, groups.size(g), i,
+    pack_int_row(x, order, l, unit, groups.size(g), i,
                  sizes.at((int32_t*)packed, groups.rows, groups.begin(g)));
   }
 

@@ -259,7 +259,7 @@ template <class T> struct SuperProduct {
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
     const int count = groups.size(g);
     SuperRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
-    pack_int_row(x, l, 16, count, i, out.ints);
+    pack_int_row(x, nullptr, l, 16, count, i, out.ints);
     for (int64_t s = 0; s < sizes.ints.sums; s += 2) {
       const float step = out.ints.steps[s * 16 / kPart * count + i];
       const int32_t one = out.ints.sums[s * count + i], two = out.ints.sums[(s + 1) * count + i];

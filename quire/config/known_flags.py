@@ -158,8 +158,7 @@ _add("no effect", "an unknown variable is named in a warning",
 _add("no effect", "the texts of requests and answers are not logged",
      enable_log_deltas=True, max_log_len=None)  # fmt: skip
 _add("no effect", "there is one engine type and one implementation of each architecture",
-     config_format="auto", hf_config_path=None,
-     tokenizer_mode="auto", additional_config=_JSON, offload_backend="auto")  # fmt: skip
+     hf_config_path=None, additional_config=_JSON, offload_backend="auto")  # fmt: skip
 
 # --- refused: it asks for something that is not there -----------------------------------------------
 

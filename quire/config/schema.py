@@ -23,6 +23,14 @@ class ModelConfig:
     tokenizer: str | None = setting(
         None, "folder or hub name of another tokenizer; default: the model's own"
     )
+    tokenizer_mode: Literal["auto", "hf", "slow", "mistral"] = setting(
+        "auto",
+        "files of the tokenizer: tokenizer.json (hf), those that Transformers makes one of (slow), tekken.json "
+        "(mistral); auto: the first, else the last",
+    )
+    config_format: Literal["auto", "hf", "mistral"] = setting(
+        "auto", "config.json (hf), or params.json (mistral); auto: what is there"
+    )
     skip_tokenizer_init: bool = setting(
         False, "no tokenizer: prompts and outputs are token ids only"
     )
@@ -123,8 +131,25 @@ class ModelConfig:
 class LoadConfig:
     """How weights come from disk."""
 
-    load_format: Literal["auto", "safetensors", "gguf", "bitsandbytes", "dummy"] = setting(
-        "auto", "weight reader, found by the files themselves; dummy fills random weights"
+    load_format: str = setting(
+        "auto",
+        "what is read, found by the files themselves where it is not said: pt (pickles, for their weights "
+        "alone), mistral (consolidated*.safetensors) and sharded_state (vLLM's) are read only if asked for; "
+        "dummy fills random weights",
+        choices=(
+            *(
+                "auto",
+                "hf",
+                "safetensors",
+                "pt",
+                "gguf",
+                "bitsandbytes",
+                "mistral",
+                "sharded_state",
+            ),
+            *("dummy", "npcache", "tensorizer", "runai_streamer", "runai_streamer_sharded"),
+            *("fastsafetensors", "instanttensor", "modelexpress"),
+        ),
     )
     download_dir: str | None = setting(
         None, "folder that hub downloads are kept in; default: the hub library's cache"

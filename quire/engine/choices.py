@@ -10,6 +10,7 @@ from typing import Literal
 
 from quire.hardware.cpu import Machine
 from quire.models.registry import ModelDescription
+from quire.models.spec import Mla
 from quire.protocol.errors import SettingsError
 
 DEFAULT_TOKEN_BUDGET = 2048
@@ -46,6 +47,20 @@ def longest_of(wanted: int | None, description: ModelDescription, note: Note) ->
         raise SettingsError(f"max_model_len is {wanted}; this model allows 1 to {limit}")
     note("max_model_len", wanted, "given")
     return wanted
+
+
+def note_cache(description: ModelDescription, dtype: str, cache_dtype: str, note: Note) -> None:
+    """How the cache is stored, and whether the checkpoint's scales of keys and values are used if it has some."""
+    note("kv_cache_dtype", cache_dtype, "the model's" if cache_dtype == dtype else "given")
+    if not description.cache_scales:
+        return
+    if any(isinstance(one, Mla) for one in description.spec.attentions):
+        note("kv_cache_scales", "not used", "a cache of latents has none")
+    elif cache_dtype == "fp8":
+        why = f"the checkpoint's, of {len(description.cache_scales)} layers"
+        note("kv_cache_scales", "used", why)
+    else:
+        note("kv_cache_scales", "not used", "--kv-cache-dtype fp8 takes the checkpoint's")
 
 
 def block_size_of(wanted: int | None, device: str, note: Note) -> int:

@@ -22,6 +22,7 @@ from quire.engine.choices import (
     device_of,
     interval_of,
     longest_of,
+    note_cache,
     reason_of,
 )
 from quire.engine.kvcache.limits import plan_layout, slabs_needed, useful_bytes, with_blocks
@@ -233,7 +234,7 @@ def _choose(
     max_model_len = longest_of(settings.model.max_model_len, description, note)
     block_size = block_size_of(cache.block_size, device, note)
     cache_dtype = cache_storage(cache.kv_cache_dtype, dtype=dtype, device=device)
-    note("kv_cache_dtype", cache_dtype, "the model's" if cache_dtype == dtype else "given")
+    note_cache(description, dtype, cache_dtype, note)
     max_num_seqs = _positive("max_num_seqs", scheduler.max_num_seqs) or _DEFAULT_MAX_NUM_SEQS
     note("max_num_seqs", max_num_seqs, reason_of(scheduler.max_num_seqs))
     given = _positive("max_num_batched_tokens", scheduler.max_num_batched_tokens)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import torch
 
+from quire.layers.cache_scales import CacheScales, with_scales
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
@@ -68,6 +69,7 @@ class AttentionLayer:
     growth   table [max_len, D] of `layers.rope.growth_table` for queries, or None.
     qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
     format   of both weights. cache_format: of keys and values, a key of `ops.formats.CACHE_FORMATS`.
+    cache_scales  what a code of a key and of a value stands for, in a format of codes without scales.
     """
 
     def __init__(
@@ -89,9 +91,10 @@ class AttentionLayer:
         dtype: torch.dtype,
         format: Formats = PLAIN,
         cache_format: str = "plain",
+        cache_scales: CacheScales = None,
     ) -> None:
-        self.index = index
-        self._sizes = sizes
+        self.index, self._sizes = index, sizes
+        self._to_write, self._to_run = with_scales(sizes.scale, cache_scales)
         self._bounds = (q_size, *_) = sizes.bounds
         linear = partial(Linear, table, dtype=dtype, format=format)
         self._qkv = linear(
@@ -119,14 +122,9 @@ class AttentionLayer:
             eps=qk_eps,
             norm_after_rope=norm_after_rope,
         )
+        heads = {"H": sizes.num_heads, "K": sizes.num_kv_heads, "D": sizes.head_size}
         self._attend = table.bind(
-            PAGED_ATTENTION,
-            dtype_name(dtype),
-            format=cache_format,
-            H=sizes.num_heads,
-            K=sizes.num_kv_heads,
-            D=sizes.head_size,
-            **self._unusual,
+            PAGED_ATTENTION, dtype_name(dtype), format=cache_format, **heads, **self._unusual
         )
         self._gates = [OutputGate(table, f"{name}.gate", linear, sizes, dtype)] if gate else []
         self._out = linear(f"{name}.out", in_size=q_size, out_size=sizes.size, bias=out_bias)
@@ -168,18 +166,18 @@ class AttentionLayer:
             step(q_and_k, positions)
         q, k = q_and_k[:, : sizes.num_heads], q_and_k[:, sizes.num_heads :]
         cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
-        self._attend.call("write", k, v, cache, plan)
+        self._attend.call("write", k, v, cache, plan, **self._to_write)
         mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.head_size), x.dtype)
         self._attend(
             q,
             cache,
             plan,
-            scale=sizes.scale,
             window=sizes.window,
             softcap=sizes.softcap,
             sinks=self._sinks,
             slopes=self._slopes,
             **self._unusual,
+            **self._to_run,
             out=mixed,
         )
         for gate in self._gates:

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from quire.layers.attention import AttentionSizes, Rope
+from quire.layers.cache_scales import CacheScales, with_scales
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
@@ -43,9 +44,11 @@ class SharedAttention:
         dtype: torch.dtype,
         format: Formats = PLAIN,
         cache_format: str = "plain",
+        cache_scales: CacheScales = None,
     ) -> None:
         self._shares = shares
         self._sizes = sizes
+        _, self._to_run = with_scales(sizes.scale, cache_scales)
         width = sizes.num_heads * sizes.head_size
         linear = partial(Linear, table, bias=bias, dtype=dtype, format=format)
         self._query = linear(f"{name}.qkv", in_size=sizes.size, out_size=width)
@@ -90,11 +93,11 @@ class SharedAttention:
             query,
             cache,
             plan,
-            scale=sizes.scale,
             window=sizes.window,
             softcap=sizes.softcap,
             sinks=None,
             slopes=None,
+            **self._to_run,
             out=mixed,
         )
         return self._out(mixed.view(num_tokens, -1), out=out)

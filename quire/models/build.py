@@ -35,7 +35,7 @@ from quire.models.stream_layers import AltUpLayer, EndedLayer, EndParts
 from quire.ops.cpu.library import library, native
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
-from quire.quant.formats import PLAIN, Formats
+from quire.quant.formats import PLAIN, CacheStorage, Formats, LayerScales
 from quire.quant.schemes.checkpoint import CheckpointScheme, Scheme
 from quire.quant.schemes.online import UNQUANTIZED
 
@@ -78,6 +78,7 @@ def build_decoder(
         scheme=scheme,
         cache_format=cache_format,
         config=description.hf_config,
+        cache_scales=description.cache_scales if cache_format == "fp8" else {},
         packed_weights=packed_weights,
         ahead=ahead,
     )
@@ -97,6 +98,7 @@ def build_from_spec(
     scheme: Scheme = UNQUANTIZED,
     cache_format: str = "plain",
     config: Mapping[str, Any] = MappingProxyType({}),
+    cache_scales: LayerScales = MappingProxyType({}),
     packed_weights: tuple[Path, int] | None = None,
     ahead: Ahead | ReadAhead | None = None,
 ) -> AnyDecoder:
@@ -111,10 +113,11 @@ def build_from_spec(
             max_model_len=max_model_len,
             format=scheme.layers,
             head_format=scheme.head,
-            cache_format=cache_format,
+            cache=CacheStorage(cache_format, cache_scales),
         )
     else:
-        decoder = _decoder(spec, table, dtype, device, max_model_len, scheme, cache_format)
+        cache = CacheStorage(cache_format, cache_scales)
+        decoder = _decoder(spec, table, dtype, device, max_model_len, scheme, cache)
     if load_format == "dummy":
         decoder.load(DummySource(spec, dtype=dtype, device=device))
     else:
@@ -148,7 +151,7 @@ def _decoder(
     device: torch.device,
     max_model_len: int,
     scheme: Scheme,
-    cache_format: str,
+    cache: CacheStorage,
 ) -> Decoder:
     tables = position_tables(spec, max_model_len, device)
     size = spec.hidden_size
@@ -174,7 +177,7 @@ def _decoder(
         )
         if rows
     ]
-    parts = MixerParts(table, size, tables, dtype, scheme.layers, cache_format)
+    parts = MixerParts(table, size, tables, dtype, scheme.layers, cache)
     return Decoder(
         table,
         spec,

@@ -23,7 +23,7 @@ from quire.models.parameters import named_mixers
 from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, ShortConv
 from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide, Temperature
 from quire.ops.registry import Table
-from quire.quant.formats import Formats
+from quire.quant.formats import CacheStorage, Formats
 
 Tables = dict[Rope | tuple[Temperature, int], torch.Tensor]
 """Of positions, by what asks for them: a turn, or a growth of queries and the size of heads."""
@@ -34,7 +34,7 @@ class MixerParts:
     """What all mixers of a decoder are made with.
 
     size    of the residual stream. tables: [max_len, dim].
-    format  of the weights; cache_format: of keys and values.
+    format  of the weights; cache: how keys and values are kept.
     """
 
     table: Table
@@ -42,7 +42,7 @@ class MixerParts:
     tables: Tables
     dtype: torch.dtype
     format: Formats
-    cache_format: str
+    cache: CacheStorage
 
 
 def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> MixerLayer | None:
@@ -91,7 +91,8 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
             bias=spec.qkv_bias,
             dtype=parts.dtype,
             format=parts.format,
-            cache_format=parts.cache_format,
+            cache_format=parts.cache.format,
+            cache_scales=parts.cache.scales.get(spec.shares),
         )
     return AttentionLayer(
         parts.table,
@@ -109,7 +110,8 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         gate=spec.gate,
         dtype=parts.dtype,
         format=parts.format,
-        cache_format=parts.cache_format,
+        cache_format=parts.cache.format,
+        cache_scales=parts.cache.scales.get(int(name.split(".")[1])),
     )
 
 
@@ -135,7 +137,7 @@ def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
         eps=spec.norm_eps,
         dtype=parts.dtype,
         format=parts.format,
-        cache_format=parts.cache_format,
+        cache_format=parts.cache.format,
     )
 
 

@@ -109,6 +109,7 @@ class ModelDescription:
     pooling              how it pools; None for a model that generates.
     quantization         how its weights come quantized, as the checkpoint says; None if they are plain.
     formats              of the parameters that are kept as they come quantized.
+    cache_scales         by layer, those of keys and values that an fp8 cache shall have.
     """
 
     path: str
@@ -123,6 +124,7 @@ class ModelDescription:
     pooling: PoolingDescription | None = None
     quantization: str | None = None
     formats: FormatTable = field(default_factory=FormatTable)
+    cache_scales: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def weight_map_of(description: ModelDescription) -> WeightMap:
@@ -194,6 +196,7 @@ def describe(
         pooling=how,
         quantization=checkpoint.method,
         formats=formats,
+        cache_scales=checkpoint.cache_scales,
     )
 
 

@@ -203,23 +203,30 @@ class PagedAttentionReference(PagedAttentionBase):
         plan.step = step
 
     def write(
-        self, k: torch.Tensor, v: torch.Tensor, cache: PlainCache, plan: ReferencePlan
+        self,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cache: PlainCache,
+        plan: ReferencePlan,
+        *,
+        inverses: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         """Stores the step's keys [T, K, D] and values [T, K, Dv] in their slots.
 
         A format of codes rounds them as `ops.cache_codes.encode` does.
+        inverses  what keys and values are multiplied with before they become codes without scales.
         """
         slots = torch.from_numpy(plan.get_step().slot_mapping).to(plan.device)
         block, offset = slots // plan.block_size, slots % plan.block_size
         where = (block // plan.blocks_per_slab, block % plan.blocks_per_slab, offset)
-        for numbers, stored, scales in (
-            (k, cache.keys, cache.key_scales),
-            (v, cache.values, cache.value_scales),
+        for numbers, stored, scales, inverse in (
+            (k, cache.keys, cache.key_scales, inverses[0]),
+            (v, cache.values, cache.value_scales, inverses[1]),
         ):
             if cache.format.kind == "plain":
                 stored[where] = numbers.to(stored.dtype)
                 continue
-            codes, scale = encode(numbers, cache.format)
+            codes, scale = encode(numbers, cache.format, inverse)
             stored.view(torch.uint8)[where] = codes.view(torch.uint8)
             if scales is not None:
                 scales[where] = scale  # type: ignore[assignment]
@@ -237,6 +244,7 @@ class PagedAttentionReference(PagedAttentionBase):
         slopes: torch.Tensor | None = None,
         bidirectional: bool = False,
         chunked: bool = False,
+        value_scale: float = 1.0,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Attention of each query over its own sequence's cached keys, causal unless `bidirectional`.
@@ -248,9 +256,9 @@ class PagedAttentionReference(PagedAttentionBase):
                  `bidirectional`.
         chunked  the window does not move: a query sees the keys of its own stretch of `window` positions.
         sinks    [H] float32, a further score per head that takes weight and gives nothing.
-        slopes   [H] float32, each key's score gains slope * (key position - query position).
-        Returns [T, H, Dv] in q's dtype, accumulated in float32, one rounding. Slots that no token
-        was written to are never read into a result.
+        slopes   [H] float32: each key's score gains slope * (key position - query position).
+        Returns [T, H, Dv] in q's dtype: times value_scale, accumulated in float32, one rounding. Empty slots
+        are never read into a result.
         Raises ValueError if H is no multiple of K, or the window is larger than the plan's.
         Source: arXiv 2309.06180 (paging), 2205.14135 (tiling with an online softmax), 2108.12409 (slopes).
         """
@@ -272,16 +280,11 @@ class PagedAttentionReference(PagedAttentionBase):
                     slope = 0.0 if slopes is None else float(slopes[head])
                     rule = Rule(scale, window, softcap, slope, bidirectional, chunked)
                     position = first + at - start
-                    result = attend(
-                        tile,
-                        position,
-                        keys[:, head // group],
-                        values[:, head // group],
-                        seq_len,
-                        rule,
-                        sink,
+                    tiles = keys[:, head // group], values[:, head // group]
+                    result = attend(tile, position, *tiles, seq_len, rule, sink)
+                    out[at : at + len(rows), head] = (result[: len(rows)] * value_scale).to(
+                        out.dtype
                     )
-                    out[at : at + rows.shape[0], head] = result[: rows.shape[0]].to(out.dtype)
         return out
 
 

@@ -20,16 +20,19 @@ def code_dtype(format: CacheFormat) -> torch.dtype:
     return {"fp8": torch.float8_e4m3fn, "int8": torch.int8}[format.kind]
 
 
-def encode(numbers: torch.Tensor, format: CacheFormat) -> tuple[torch.Tensor, torch.Tensor | None]:
+def encode(
+    numbers: torch.Tensor, format: CacheFormat, inverse: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Codes of numbers [..., D], floats of any dtype, and their scales [...] float32.
 
     With scales the largest magnitude of a row has the largest code: 127, or 448 in e4m3; a row that
-    is not finite has codes of 0 and the scale NaN. Without, the code is the number itself, rounded,
-    at most 448 in magnitude, and what is not a number stays so. Every rounding is to nearest, ties
-    to even.
+    is not finite has codes of 0 and the scale NaN. Without, the code is the number times `inverse`, a
+    float32, rounded, at most 448 in magnitude, and what is not a number stays so. Every rounding is to
+    nearest, ties to even.
     """
     wide = numbers.to(torch.float32)
     if not format.has_scales:
+        wide = wide * wide.new_tensor(inverse)
         return wide.clamp(-FP8_LARGEST, FP8_LARGEST).to(code_dtype(format)), None
     limit = wide.abs().amax(-1, keepdim=True)
     largest = FP8_LARGEST if format.kind == "fp8" else _INT8_LARGEST

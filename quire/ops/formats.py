@@ -17,6 +17,7 @@ BLOCK_COLUMNS = 32
 """Output columns that are packed together; a weight is padded to a multiple of them."""
 
 _SCALES_BYTES, _ZEROS_BYTES, _INPUTS_BYTES, _LEAST_DEPTH = 4 * BLOCK_COLUMNS, 64, 192, 32
+_ORDER_BYTES = 4
 Inputs = Literal["", "row", "row_zp", "fixed"]
 _INPUT_NAMES: dict[Inputs, str] = {"": "", "row": "", "row_zp": "_zp", "fixed": "_fixed"}
 SUPER_DEPTH = 256
@@ -69,8 +70,10 @@ class Format:
     kind   "plain": floats in the model's own dtype; "int8": -128 to 127; "int4": 0 to 15, less the zero
            point; "fp8": e4m3 without infinity; "super": blocks of one of SUPER_KINDS.
     group  inputs, neighbours in K, that share a column's scale; 0 is all of them.
-    has_zeros  whether each scale comes with a zero point from 0 to 15; without, int4's is 8.
+    has_zeros  whether each scale comes with a zero point: from 0 to 15, of int8 -128 to 127; without, int4's
+           is 8 and int8's 0.
     one_scale  whether all columns have one scale, which packed weights repeat.
+    has_order  whether inputs are put into an order of the weight's own before groups are made of neighbours.
     inputs  what its rows are rounded to: "" is 16 bits for integers, none for floats; of int8 also 8 bits,
             "row" with a scale for each row, "row_zp" with a zero point too, "fixed" with the weight's own.
     runs   of "super": names of kinds, each with the number of columns that have it; of a single kind
@@ -81,6 +84,7 @@ class Format:
     group: int = 0
     has_zeros: bool = False
     one_scale: bool = False
+    has_order: bool = False
     inputs: Inputs = ""
     runs: tuple[tuple[str, int], ...] = ()
 
@@ -91,6 +95,7 @@ class Format:
             return "+".join(f"{kind}:{count}" if count else kind for kind, count in self.runs)
         group = f"_g{self.group}" * bool(self.group)
         ends = group + "_zp" * self.has_zeros + "_tensor" * self.one_scale
+        ends += "_order" * self.has_order
         return self.kind + ends + f"_rows8{_INPUT_NAMES[self.inputs]}" * bool(self.inputs)
 
     @property
@@ -122,7 +127,8 @@ class Format:
         head = _SCALES_BYTES + _ZEROS_BYTES * self.has_zeros + _INPUTS_BYTES * bool(self.inputs)
         numbers = depth * BLOCK_COLUMNS * self.bits // 8
         blocks = -(-out_size // BLOCK_COLUMNS)
-        return blocks * (self.num_groups(in_size) * head + numbers)
+        order = _ORDER_BYTES * in_size * self.has_order
+        return blocks * (self.num_groups(in_size) * head + numbers) + order
 
 
 def super_format(*runs: tuple[str, int]) -> Format:
@@ -184,6 +190,17 @@ KNOWN: tuple[Format, ...] = (
 )
 """The formats of fewer bits that floats are rounded to. The groups of fp8 are squares of 128."""
 
+FROM_CHECKPOINTS: tuple[Format, ...] = (
+    *(Format("int8", group, has_zeros=True) for group in (0, 32, 64, 128)),
+    *(
+        Format(kind, group, zeros, has_order=True)
+        for kind in ("int4", "int8")
+        for group in (32, 64, 128)
+        for zeros in (False, True)
+    ),
+)
+"""Those of integers that only checkpoints have."""
+
 SUPER_FORMATS = tuple(super_format((kind, 0)) for kind in SUPER_KINDS)
 """Those of super-blocks of one kind, which come from checkpoints alone."""
 
@@ -242,7 +259,7 @@ def parse(name: str) -> Format:
     if _SUPER_NAME.fullmatch(name):
         runs = (run.partition(":") for run in name.split("+"))
         return Format("super", runs=tuple((kind, int(count or 0)) for kind, _, count in runs))
-    for format in (PLAIN, *KNOWN):
+    for format in (PLAIN, *KNOWN, *FROM_CHECKPOINTS):
         if format.name == name:
             return format
     raise ValueError(

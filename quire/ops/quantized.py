@@ -41,7 +41,8 @@ class QuantizedWeight:
 
     codes   [N, K]: int8; of int4 uint8 from 0 to 15; float8_e4m3fn.
     scales  [N, groups] float32; what a number stands for is (code - zero) * scale.
-    zeros   [N, groups] uint8, or None for 0, and 8 for int4.
+    zeros   [N, groups] uint8, of int8 int8, or None for 0, and 8 for int4.
+    order   [K] int32, each input once: which one a column of codes meets; None: they meet as they come.
     dtype   of the rows that it multiplies.
     step, shift  of rows that are "fixed": what stands for one code, and the code of zero, -128 to 127.
     inner   of super-blocks; None of others.
@@ -55,6 +56,7 @@ class QuantizedWeight:
     step: float = 0.0
     shift: int = 0
     inner: SuperBlocks | None = None
+    order: torch.Tensor | None = None
 
     def dequantized(self) -> torch.Tensor:
         """[N, K] float32: the numbers that it stands for, each rounded once, or twice with a minimum."""
@@ -64,7 +66,8 @@ class QuantizedWeight:
             numbers = factors.unsqueeze(-1) * self.codes.view(len(self.codes), -1, 16)
             return (numbers - floors.unsqueeze(-1)).flatten(1)
         codes = _less_zero(self, self.codes.to(torch.float32))
-        return codes * _spread(self.scales, self)
+        numbers = codes * _spread(self.scales, self)
+        return numbers if self.order is None else numbers[:, torch.argsort(self.order)]
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,9 @@ def integer_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
     """x [T, K] times an int8 or int4 weight [N, K]: [T, N] float32, the same bits for any T.
 
     Groups are added up in rising order: sum * step * scale, or with one scale for all of a column sum * step
-    by parts, and the scale at the end.
+    by parts, and the scale at the end. Where the weight has an order, rows are put into it first.
     """
-    numbers, steps = round_rows(x)
+    numbers, steps = round_rows(x if weight.order is None else x[:, weight.order.long()])
     unit = weight.format.group or PART
     codes = _less_zero(weight, weight.codes.to(torch.float64))  # [N, K]
     total = torch.zeros(x.shape[0], codes.shape[0], dtype=torch.float32, device=x.device)

@@ -34,15 +34,32 @@ __all__ = [
     "PLAIN_CACHE",
     "SUPER_FORMATS",
     "CacheFormat",
+    "CacheStorage",
     "Format",
     "FormatTable",
     "Formats",
     "Inputs",
+    "LayerScales",
     "expert_formats",
     "parse",
     "super_format",
     "super_runs",
 ]
+
+
+LayerScales = Mapping[int, tuple[float, float]]
+"""By layer, what one code of its keys and one of its values stands for."""
+
+
+@dataclass(frozen=True)
+class CacheStorage:
+    """How keys and values are kept.
+
+    format  a key of CACHE_FORMATS. scales  of layers, for codes that have none of their own.
+    """
+
+    format: str = "plain"
+    scales: LayerScales = field(default_factory=dict)
 
 
 class Formats(Protocol):

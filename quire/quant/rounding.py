@@ -27,13 +27,21 @@ def quantize(weight: torch.Tensor, format: Format) -> QuantizedWeight:
 
     What rows are rounded to changes nothing here; "fixed" ones need a step of their own.
 
-    int8  symmetric: the largest magnitude of a group is 127.
+    int8  symmetric: the largest magnitude of a group is 127, and a zero point is 0.
     int4  the scale with the least squared error among a few, -8 to 7; with zero points, from the
           group's least to its largest.
     fp8   the largest magnitude of a group is 448; groups of 128 are shared by 128 columns.
     """
     if format.inputs:
         return replace(quantize(weight, replace(format, inputs="")), format=format)
+    if format.has_order:
+        order = torch.arange(weight.shape[1], dtype=torch.int32)
+        return replace(
+            quantize(weight, replace(format, has_order=False)), format=format, order=order
+        )
+    if format.kind == "int8" and format.has_zeros:
+        made = quantize(weight, replace(format, has_zeros=False))
+        return replace(made, format=format, zeros=torch.zeros_like(made.scales, dtype=torch.int8))
     limits = None
     if format.kind == "fp8" and (format.group or format.one_scale):
         limits = shared_limits(weight, format)

@@ -63,7 +63,7 @@ def stacked_format(parts: Iterable[tuple[Format, int]]) -> Format | None:
 def joined_format(formats: Iterable[Format]) -> Format | None:
     """The format that holds weights of all these formats exactly, None if there is none.
 
-    Rows are rounded to 8 bits only where all have them so.
+    Rows are rounded to 8 bits only where all have them so. Of formats with an order it must be the same one.
     """
     found = set(formats)
     if len(found) == 1:
@@ -71,13 +71,19 @@ def joined_format(formats: Iterable[Format]) -> Format | None:
     found = {replace(format, inputs="") for format in found}
     if len(found) == 1:
         return found.pop()
+    if any(format.has_order for format in found):
+        if not all(format.has_order for format in found):
+            return None
+        one = joined_format(replace(format, has_order=False) for format in found)
+        return None if one is None else replace(one, has_order=True)
     groups = {format.group for format in found}
     kinds = {format.kind for format in found}
     if len(groups) != 1 or not kinds <= {"int4", "int8"}:
         return Format("fp8", groups.pop()) if kinds == {"fp8"} and len(groups) == 1 else None
     if kinds == {"int4"}:
         return Format("int4", groups.pop(), has_zeros=True)
-    return Format("int8", groups.pop())
+    zeros = any(format.kind == "int8" and format.has_zeros for format in found)
+    return Format("int8", groups.pop(), has_zeros=zeros)
 
 
 def experts_format(gate_up: set[Format], down: set[Format]) -> Format | None:

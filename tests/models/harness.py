@@ -24,6 +24,7 @@ from quire.models.registry import ARCHITECTURES, ModelDescription
 from quire.models.spec import DecoderSpec
 from quire.ops.arena import Arena
 from quire.ops.attention import AttentionStep, CachePlace
+from quire.ops.formats import CACHE_FORMATS
 from quire.ops.registry import Table
 from quire.ops.state import StatePlan, StateStep, StateView, state_bytes
 from quire.protocol.cache import CacheGroup
@@ -78,10 +79,14 @@ class PagedRun:
         self.drop_passed = drop_passed
         self.arena = Arena(device, chunk_bytes=4 << 20)
         self.num_computed = 0
+        found = [one.attend for one in decoder.bindings if one.attend is not None]
+        self._format = found[0].signature.format if found else "plain"
+        stored = CACHE_FORMATS[self._format]
         self.groups = cache_groups(
             decoder.spec,
             block_size=block_size,
-            dtype_bytes=decoder.dtype.itemsize,
+            dtype_bytes=stored.number_bytes(decoder.dtype.itemsize),
+            scale_bytes=stored.scale_bytes,
             interval=interval,
         )
         self.group_of: list[int | None] = [None] * len(decoder.bindings)
@@ -131,8 +136,8 @@ class PagedRun:
                 layer_offset=offset,
             )
             sizes = (spec.num_kv_heads, spec.head_size, spec.value_size, self.decoder.dtype)
-            self.caches[layer] = provider.view(place, *sizes)
-            offset += provider.bytes_per_token(*sizes) * self.block_size
+            self.caches[layer] = provider.view(place, *sizes, self._format)
+            offset += provider.bytes_per_token(*sizes, self._format) * self.block_size
             self.group_of[layer] = index
         self.plans.append(
             provider.new_plan(

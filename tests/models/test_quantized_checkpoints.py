@@ -7,6 +7,7 @@ public descriptions, which shares no code with the reader.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def write_gptq(bits: int, size: int, symmetric: bool, add: int, order: str = "")
         index = torch.arange(depth) // group
         permutation = torch.arange(depth)
         if order:
-            generator = torch.Generator().manual_seed(len(name))
+            generator = torch.Generator().manual_seed(zlib.crc32(order.encode()))
             permutation = torch.randperm(depth, generator=generator)
             index = index[torch.argsort(permutation)]
         codes, scales, zeros, meant = rounded(weight[:, permutation], bits, group, symmetric)
@@ -155,7 +156,9 @@ def write_gptq(bits: int, size: int, symmetric: bool, add: int, order: str = "")
         (4, 64, False, "gptq_v2", {"int4_g64_zp"}),
         (4, -1, True, "gptq", {"int4"}),
         (8, 32, True, "gptq", {"int8_g32"}),
-        (8, 32, False, "gptq_v2", set()),
+        (8, 32, False, "gptq_v2", {"int8_g32_zp"}),
+        (8, -1, False, "gptq", {"int8_zp"}),
+        (4, 32, False, "gptq", {"int4_g32_zp"}),
         (3, 32, True, "gptq", {"int4_g32"}),
         (2, 64, True, "gptq_v2", {"int4_g64"}),
     ],
@@ -175,9 +178,27 @@ def test_gptq(
     check(rewritten(folder, tmp_path, settings, write), formats)
 
 
-def test_gptq_with_an_order_of_columns_becomes_floats(folder: Path, tmp_path: Path) -> None:
-    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True, "desc_act": True}
-    check(rewritten(folder, tmp_path, settings, write_gptq(4, 32, True, 1, "random")), set())
+@pytest.mark.parametrize("order", ["one for a product", "others", "of_neighbours"])
+@pytest.mark.parametrize(
+    ("bits", "symmetric"), [(4, True), (4, False), (8, True), (8, False), (3, True)]
+)
+def test_gptq_with_an_order_of_inputs(
+    bits: int, symmetric: bool, order: str, folder: Path, tmp_path: Path
+) -> None:
+    """Parts of a product that have the same order stay as small as they are; others become floats."""
+    settings = {"quant_method": "gptq", "bits": bits, "group_size": 32, "sym": symmetric}
+
+    def write(name: str, weight: torch.Tensor) -> Written:
+        seed = "" if order == "of_neighbours" else order if order == "one for a product" else name
+        return write_gptq(bits, 32, symmetric, 1, seed)(name, weight)  # type: ignore[no-any-return]
+
+    plain = f"int{8 if bits == 8 else 4}_g32" + "_zp" * (not symmetric)
+    formats = {plain} if order == "of_neighbours" else {f"{plain}_order"}
+    folders = rewritten(folder, tmp_path, settings | {"desc_act": True}, write)
+    check(folders, formats)
+    names = set(describe(str(folders[0])).formats.by_name)
+    assert ("layers.0.mixer.qkv.weight" in names) == (order != "others")
+    assert "layers.1.mixer.out.weight" in names
 
 
 def test_gptq_with_other_bits_in_some_layers(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from quire.ops.cpu import library
-from quire.ops.formats import KNOWN, PLAIN, Format, parse
+from quire.ops.formats import FROM_CHECKPOINTS, KNOWN, PLAIN, Format, parse
 from quire.ops.linear import LINEAR
 from quire.ops.quantized import QuantizedWeight, round_rows, round_rows_to_bytes
 from quire.ops.registry import Provider, Signature, load_all, providers
@@ -21,8 +21,9 @@ load_all()
 REFERENCE, TORCH = providers(LINEAR)["reference"], providers(LINEAR)["torch"]
 CPU = providers(LINEAR)["cpu"]
 SIZES = ((64, 48), (97, 33), (300, 130), (1100, 40))
-INTEGERS = [format for format in KNOWN if format.kind != "fp8"]
-WIDE = [format for format in KNOWN if not format.inputs]
+ALL = (*KNOWN, *FROM_CHECKPOINTS)
+INTEGERS = [format for format in ALL if format.kind != "fp8"]
+WIDE = [format for format in ALL if not format.inputs]
 BYTES = [format for format in KNOWN if format.inputs]
 ROW_ERROR = 1e-4
 """Relative error of a product by its rows of 16 bits, one of them and one of their channels outlying."""
@@ -52,10 +53,18 @@ def two_threads() -> Iterator[None]:
 
 
 def drawn(
-    format: Format, in_size: int, out_size: int, dtype: torch.dtype
+    format: Format, in_size: int, out_size: int, dtype: torch.dtype, farthest: int = 128
 ) -> tuple[QuantizedWeight, torch.Tensor]:
+    """A weight and a bias. farthest  zero point of int8 codes."""
     weight = (noise(out_size, in_size, seed=2) * in_size**-0.5).to(dtype)
     made = replace(quantize(weight, format), step=0.03, shift=-7)  # of rows that are "fixed"
+    generator = torch.Generator().manual_seed(in_size)
+    if format.has_order:
+        made = replace(made, order=torch.randperm(in_size, generator=generator).to(torch.int32))
+    if format.has_zeros and format.kind == "int8":
+        shape = made.scales.shape
+        zeros = torch.randint(-farthest, farthest, shape, generator=generator, dtype=torch.int8)
+        made = replace(made, zeros=zeros)
     return made, noise(out_size, seed=3, dtype=dtype)
 
 
@@ -70,18 +79,18 @@ def packed_by(
     return provider.pack(weight, bias)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("format", KNOWN, ids=named)
+@pytest.mark.parametrize("format", ALL, ids=named)
 def test_names_are_read_back(format: Format) -> None:
     assert parse(format.name) == format
 
 
-@pytest.mark.parametrize("name", ["int4_g16", "fp8_g32", "int8_zp", "fp8_zp", "int4x", ""])
+@pytest.mark.parametrize("name", ["int4_g16", "fp8_g32", "int4_order", "fp8_zp", "int4x", ""])
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no stored format is named"):
         parse(name)
 
 
-@pytest.mark.parametrize("format", KNOWN, ids=named)
+@pytest.mark.parametrize("format", ALL, ids=named)
 def test_who_accepts(format: Format) -> None:
     signature = Signature("bfloat16", {}, format.name)
     assert REFERENCE.accepts(signature) is None
@@ -112,7 +121,7 @@ def test_integer_products_have_the_bits_of_the_definition(
 def test_nothing_visible_is_added_to_the_rounding_of_a_result(
     provider: Provider, format: Format, dtype: torch.dtype
 ) -> None:
-    weight, _ = drawn(format, 700, 96, dtype)
+    weight, _ = drawn(format, 700, 96, dtype, farthest=8)
     x = noise(33, 700, dtype=dtype)
     x[:, 5] *= 40  # an outlying channel
     x[7] *= 100  # and an outlying token
@@ -123,7 +132,7 @@ def test_nothing_visible_is_added_to_the_rounding_of_a_result(
     assert float((got - want).norm()) < allowed * 1.005
 
 
-@pytest.mark.parametrize("format", KNOWN, ids=named)
+@pytest.mark.parametrize("format", ALL, ids=named)
 def test_rows_do_not_depend_on_their_number_place_or_threads(isa: str, format: Format) -> None:
     in_size, out_size = (160, 70) if isa == "portable" else (416, 140)
     weight, bias = drawn(format, in_size, out_size, torch.bfloat16)
@@ -141,7 +150,7 @@ def test_rows_do_not_depend_on_their_number_place_or_threads(isa: str, format: F
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("format", KNOWN, ids=named)
+@pytest.mark.parametrize("format", ALL, ids=named)
 def test_a_poisoned_row_stays_alone(isa: str, format: Format) -> None:
     weight, bias = drawn(format, 97, 33, torch.bfloat16)
     packed, x = packed_by(CPU, weight, bias), noise(40, 97, dtype=torch.bfloat16)
@@ -191,8 +200,9 @@ def test_every_code_of_eight_bits_and_four_is_multiplied_exactly(
         codes = torch.arange(-128, 128).to(torch.int8).unsqueeze(1)
     codes = codes.expand(-1, 130).contiguous()
     shape = (codes.shape[0], format.num_groups(130))
-    zeros = torch.full(shape, 3, dtype=torch.uint8) if format.has_zeros else None
-    weight = QuantizedWeight(format, codes, torch.ones(shape), dtype, zeros)
+    zeros = torch.full(shape, 3).to(codes.dtype) if format.has_zeros else None
+    order = torch.arange(130, dtype=torch.int32).flip(0) if format.has_order else None
+    weight = QuantizedWeight(format, codes, torch.ones(shape), dtype, zeros, order=order)
     x = torch.zeros(3, 130, dtype=dtype)
     x[0, 0] = x[1, 67] = x[2, 129] = 1.0
     got = run(CPU, x, packed_by(CPU, weight)).to(torch.float32)

@@ -15,8 +15,8 @@ from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear, read_to_pack
 from quire.models.decoder import CacheBinding
+from quire.models.foreign.attend import Attend
 from quire.models.foreign.operations import (
-    Attend,
     Operations,
     Run,
     Values,
@@ -33,7 +33,7 @@ from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import TO_FLOAT32
 from quire.ops.foreign import TORCH
 from quire.ops.registry import Table
-from quire.quant.formats import PLAIN, Format, Formats
+from quire.quant.formats import PLAIN, CacheStorage, Format, Formats
 
 _CHUNK = 4096  # positions of which tables are made at once
 
@@ -53,7 +53,7 @@ class ForeignDecoder:
         max_model_len: int,
         format: Formats = PLAIN,
         head_format: Formats = PLAIN,
-        cache_format: str = "plain",
+        cache: CacheStorage,
     ) -> None:
         assert spec.program is not None
         self.spec = spec
@@ -69,8 +69,7 @@ class ForeignDecoder:
             {name: one.shape[0] for name, one in self._program.weights.items() if one.shape},
         )
         self._operations.attends = [
-            self._attend(index, layer.mixer, cache_format)
-            for index, layer in enumerate(spec.layers)
+            self._attend(index, layer.mixer, cache) for index, layer in enumerate(spec.layers)
         ]
         self.bindings = tuple(
             CacheBinding(index, mixer, attend.attend)
@@ -86,17 +85,17 @@ class ForeignDecoder:
         self._body: list[Run] = []
         self._head: list[Run] = []
 
-    def _attend(self, index: int, mixer: Any, cache_format: str) -> Attend:
+    def _attend(self, index: int, mixer: Any, cache: CacheStorage) -> Attend:
         assert isinstance(mixer, Attention)
         bound = self._table.bind(
             PAGED_ATTENTION,
             dtype_name(self.dtype),
-            format=cache_format,
+            format=cache.format,
             H=mixer.num_heads,
             K=mixer.num_kv_heads,
             D=mixer.head_size,
         )
-        return Attend(index, bound, mixer.query_scale, mixer.window, mixer.softcap)
+        return Attend(index, bound, mixer, cache.scales.get(index))
 
     def _make_linears(self, format: Formats, head_format: Formats) -> None:
         weights = self._program.weights

@@ -14,6 +14,7 @@ import torch
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
+from quire.models.foreign.attend import Attend
 from quire.models.foreign.program import Step, registers_of
 from quire.models.foreign.rooms import is_view
 from quire.models.foreign.rows import short
@@ -29,29 +30,6 @@ Values = dict[int, torch.Tensor]
 Room = Callable[[int], torch.Tensor]
 Run = Callable[[Values, int, ForwardContext, Room], None]
 """values by register, T, the step's context, and memory for a register."""
-
-
-class Attend:
-    """One attention of a program: writes keys and values, then attends."""
-
-    def __init__(self, index: int, attend: Bound, scale: float, window: int | None, softcap: float):
-        self.attend = attend
-        self.sinks: torch.Tensor | None = None
-        self._index = index
-        self._numbers = {"scale": scale, "window": window, "softcap": softcap}
-
-    def __call__(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        ctx: ForwardContext,
-        out: torch.Tensor,
-    ) -> None:
-        """q [T, H, D], k and v [T, K, D], out [T, H, D]."""
-        cache, plan = ctx.caches[self._index], ctx.plans[ctx.group_of[self._index]]  # type: ignore[index]
-        self.attend.call("write", k, v, cache, plan)
-        self.attend(q, cache, plan, sinks=self.sinks, slopes=None, **self._numbers, out=out)
 
 
 class Operations:

@@ -6,18 +6,20 @@ Here GGUF files and the schemes of quantized checkpoints meet; reading numbers i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from quire.models.loading import headers
+from quire.models.fused_names import for_fused_names
+from quire.models.loading import headers, mistral
 from quire.models.loading.gguf.checkpoint import adapted, float_dtype, read_gguf
 from quire.models.loading.gguf.header import BlockTensor, GgufHeader
 from quire.models.names import Piece, WeightMap
 from quire.models.parameters import Parameter, parameters
 from quire.models.spec import DecoderSpec
 from quire.protocol.errors import ModelLoadError
-from quire.quant.formats import PLAIN, Format, FormatTable, expert_formats
+from quire.quant.formats import PLAIN, Format, FormatTable, LayerScales, expert_formats
+from quire.quant.schemes.cache import cache_scales
 from quire.quant.schemes.checkpoint import find_scheme
 from quire.quant.stored import (
     StoredTensor,
@@ -35,6 +37,7 @@ class Checkpoint:
     tensors  by their names among plain floats. files  where the members of those are, by name.
     method   how the weights are quantized, as the checkpoint calls it; None if they are plain.
     dtype    torch's name of the type of the floats.
+    cache_scales  of keys and values by layer, for an fp8 cache.
     """
 
     tensors: Mapping[str, StoredTensor]
@@ -42,6 +45,7 @@ class Checkpoint:
     method: str | None
     dtype: str
     gguf: GgufHeader | None = None
+    cache_scales: LayerScales = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -49,7 +53,9 @@ class Checkpoint:
 
     def mapped(self, weight_map: WeightMap) -> WeightMap:
         """An architecture's weight map as it is for this folder."""
-        return weight_map if self.gguf is None else adapted(weight_map, self.gguf)
+        if self.gguf is not None:
+            return adapted(weight_map, self.gguf)
+        return for_fused_names(weight_map, self.tensors)
 
 
 NOTHING = Checkpoint({}, {}, None, "float32")
@@ -83,7 +89,12 @@ def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
     method = method_of(folder, config)
     if method is None:
         found = headers.read_headers(folder)
-        tensors = {name: plain(name, header.shape) for name, header in found.items()}
+        if mistral.is_consolidated(found):
+            tensors = mistral.stored_tensors(
+                {name: one.shape for name, one in found.items()}, config
+            )
+        else:
+            tensors = {name: plain(name, header.shape) for name, header in found.items()}
         return Checkpoint(tensors, found, None, headers.common_dtype(found))
     if method == "gguf":
         header, tensors = read_gguf(folder, config)
@@ -94,9 +105,9 @@ def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
     try:
         found = headers.read_headers(folder, headers.STORED_BYTES)
         infos = {name: TensorInfo(one.element, one.shape) for name, one in found.items()}
-        tensors = find_scheme(method)(
-            config["quantization_config"], infos, lambda name: found[name].read()
-        )
+        settings = config["quantization_config"]
+        tensors = find_scheme(method)(settings, infos, lambda name: found[name].read())
+        scales = cache_scales(settings, infos, lambda name: found[name].read())
     except ValueError as error:
         raise ModelLoadError(f"{folder}: {error}") from error
     left = {
@@ -107,7 +118,7 @@ def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
     }
     for name, one in left.items():
         headers.check_float(name, one)
-    return Checkpoint(tensors, found, method, headers.common_dtype(left))
+    return Checkpoint(tensors, found, method, headers.common_dtype(left), cache_scales=scales)
 
 
 def kept_formats(
@@ -130,7 +141,7 @@ def kept_formats(
         if ".experts." in name:
             layer, _, part = name.partition(".experts.")
             of_layer = experts.setdefault(layer, {"gate_up": set(), "down": set()})
-            of_layer[part.split(".")[1]].add(format)
+            of_layer[part.split(".")[1]].add(PLAIN if format.has_order else format)
         elif format != PLAIN:
             found[name] = format
     for name, formats in experts.items():
@@ -160,6 +171,8 @@ def _joined(
         for piece in sorted(pieces, key=lambda piece: piece.parts)
     )
     format = stacked_format(formats) or PLAIN
+    if len({tensors[piece.source].options.get("order", "") for piece in pieces}) > 1:
+        return PLAIN
     scales = {tensors[piece.source].options.get("inputs") for piece in pieces}
     return replace(format, inputs="") if len(scales) > 1 else format
 

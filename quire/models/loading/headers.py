@@ -75,7 +75,7 @@ def weight_files(folder: Path) -> list[Path]:
         path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)
     )
     hint = (
-        f"; {pickled[0]} is a pickle, which is never read: convert it to safetensors"
+        f"; {pickled[0]} is a pickle: convert it to safetensors, or read its weights with --load-format pt"
         if pickled
         else ""
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quire.config.schema import ModelConfig, Settings
+from quire.models.loading.forms import in_known_form, refuse_form, with_tokenizer_file
 from quire.models.loading.gguf.folder import folder_of, gguf_file
 from quire.protocol.errors import ModelLoadError, SettingsError
 
@@ -27,6 +28,11 @@ _TOKENIZER_FILES = (
     "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
+_FILES_OF_FORMS = {
+    "pt": ("*.bin", "*.pt", "*.pth"),
+    "mistral": ("params.json", "tekken.json", "consolidated*.safetensors"),
+}
+"""Instead, for those who ask for another form."""
 _LEFT_OUT = ("*/*", "consolidated*")
 """Folders hold other forms of the same weights, and so do the makers' own consolidated files."""
 
@@ -86,7 +92,7 @@ def with_local_folders(settings: Settings) -> Settings:
             _CONFIG_FILES if model.tokenizer else _CONFIG_FILES + _TOKENIZER_FILES
         )
         if settings.load.load_format != "dummy":
-            patterns += _WEIGHT_FILES
+            patterns += _FILES_OF_FORMS.get(settings.load.load_format, _WEIGHT_FILES)
         folder = _fetch(settings, name, "--revision", model.revision, patterns)
         names = model.served_model_name or [model.model]
         local = replace(local, model=str(folder), served_model_name=names)
@@ -96,6 +102,16 @@ def with_local_folders(settings: Settings) -> Settings:
             settings, tokenizer, "--tokenizer-revision", model.tokenizer_revision, _TOKENIZER_FILES
         )
         local = replace(local, tokenizer=str(folder))
+    path = Path(local.model)
+    if file is None and path.is_dir() and settings.load.load_format != "dummy":
+        refuse_form(settings.load.load_format)
+        folder = in_known_form(path, settings)
+        names = local.served_model_name or [model.model]
+        if folder != path:
+            local = replace(local, model=str(folder), served_model_name=names)
+    if local.tokenizer and Path(local.tokenizer).is_dir():
+        with_file = with_tokenizer_file(Path(local.tokenizer), model.tokenizer_mode)
+        local = replace(local, tokenizer=str(with_file))
     if local == model:
         return settings
     return replace(settings, model=local, load=replace(settings.load, download_dir=None))
@@ -126,7 +142,7 @@ def _fetch(
                 cache_dir=settings.load.download_dir,
                 token=token,
                 allow_patterns=list(patterns),
-                ignore_patterns=list(_LEFT_OUT),
+                ignore_patterns=[one for one in _LEFT_OUT if f"{one}.safetensors" not in patterns],
                 library_name="quire",
             )
         )

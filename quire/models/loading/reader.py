@@ -198,7 +198,7 @@ class _Checkpoint:
                 return weight
             if room is None:
                 room = empty(format, (parameter.shape[0], parameter.shape[1]), self._dtype)
-                room = replace(room, step=weight.step, shift=weight.shift)
+                room = replace(room, step=weight.step, shift=weight.shift, order=weight.order)
             put_rows(room, sum(part[0] for part in parameter.parts[: piece.parts[0]]), weight)
         assert room is not None, f"{name} is made of nothing"
         return room

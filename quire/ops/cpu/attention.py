@@ -159,12 +159,29 @@ class PagedAttentionCpu(Provider):
         """Takes over a step; its arrays are kept by reference, nothing is computed."""
         plan.fill(step)
 
-    def write(self, k: torch.Tensor, v: torch.Tensor, cache: CpuCache, plan: CpuPlan) -> None:
-        """Stores the step's keys [T, K, D] and values [T, K, Dv] in their slots."""
-        native().run(*self.native_write(k, v, cache, plan))
+    def write(
+        self,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cache: CpuCache,
+        plan: CpuPlan,
+        *,
+        inverses: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        """Stores the step's keys [T, K, D] and values [T, K, Dv] in their slots.
+
+        inverses  what keys and values are multiplied with before they become codes without scales.
+        """
+        native().run(*self.native_write(k, v, cache, plan, inverses=inverses))
 
     def native_write(
-        self, k: torch.Tensor, v: torch.Tensor, cache: CpuCache, plan: CpuPlan
+        self,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cache: CpuCache,
+        plan: CpuPlan,
+        *,
+        inverses: tuple[float, float] = (1.0, 1.0),
     ) -> tuple[int, ctypes.Structure]:
         """The call that `write` makes; it may be repeated after the plan was filled again.
 
@@ -178,6 +195,7 @@ class PagedAttentionCpu(Provider):
             template = cache.templates["write"] = _WriteArgs(**cache.sizes())
         args: Any = _WriteArgs.from_buffer_copy(template)
         args.k, args.v, args.plan = k.data_ptr(), v.data_ptr(), plan.address
+        args.key_inverse, args.value_inverse = inverses
         args.k_stride, args.k_head_stride, _ = k.stride()
         args.v_stride, args.v_head_stride, _ = v.stride()
         return _WRITE, args
@@ -195,6 +213,7 @@ class PagedAttentionCpu(Provider):
         slopes: torch.Tensor | None = None,
         bidirectional: bool = False,
         chunked: bool = False,
+        value_scale: float = 1.0,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """As the reference: q [T, H, D] to [T, H, Dv] in q's dtype, which is the cache's.
@@ -205,6 +224,7 @@ class PagedAttentionCpu(Provider):
         slopes         [H] float32, each key's score gains slope * (key position - query position).
         bidirectional  whether a query sees the keys after it too; a window then counts both ways.
         chunked        the window does not move: a query sees its own stretch of `window` positions.
+        value_scale    a factor of the result, before it is rounded.
         """
         if out is None:
             out = q.new_empty(*q.shape[:2], cache.value_size)
@@ -220,6 +240,7 @@ class PagedAttentionCpu(Provider):
                 slopes=slopes,
                 bidirectional=bidirectional,
                 chunked=chunked,
+                value_scale=value_scale,
                 out=out,
             )
         )
@@ -239,6 +260,7 @@ class PagedAttentionCpu(Provider):
         slopes: torch.Tensor | None = None,
         bidirectional: bool = False,
         chunked: bool = False,
+        value_scale: float = 1.0,
     ) -> tuple[int, ctypes.Structure]:
         """The call that `run` makes; it may be repeated after the plan was filled again.
 
@@ -251,6 +273,7 @@ class PagedAttentionCpu(Provider):
         if template is None:
             template = cache.templates[key] = self._template(q.shape[1], cache, plan, key)
         args: Any = _Args.from_buffer_copy(template)
+        args.value_scale = value_scale
         args.q, args.out, args.plan = q.data_ptr(), out.data_ptr(), plan.address
         args.q_stride, args.q_head_stride, _ = q.stride()
         args.out_stride, args.out_head_stride, _ = out.stride()

@@ -96,7 +96,7 @@ class LinearCpu(Provider):
 
     def parts(self, packed: PackedLinear | PackedQuantized) -> list[torch.Tensor]:
         """What a packed weight is made of, uint8 [n] each: filled with the same, room is the same weight."""
-        return [packed.data]
+        return [packed.data] if isinstance(packed, PackedLinear) else packed.parts
 
     def native(
         self,

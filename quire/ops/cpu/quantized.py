@@ -6,7 +6,7 @@ The definition is in `ops.quantized`; kernels are csrc/ops/quantized.cpp.
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -15,6 +15,7 @@ from quire.ops.cpu.memory import Take, allocate
 from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS
 from quire.ops.formats import (
     BLOCK_COLUMNS,
+    FROM_CHECKPOINTS,
     KNOWN,
     SUPER_DEPTH,
     SUPER_FORMATS,
@@ -28,10 +29,11 @@ from quire.ops.registry import Signature
 
 LINEAR_QUANTIZED = NUMBERS["linear_quantized"]
 Args = STRUCTS["linear_quantized"]
-FORMATS = tuple(format.name for format in (*KNOWN, *SUPER_FORMATS))
+FORMATS = tuple(format.name for format in (*KNOWN, *FROM_CHECKPOINTS, *SUPER_FORMATS))
 """The formats that the kernels multiply, beside those of several kinds of super-blocks."""
 
-_CODES = {"int8": 1, "int4": 2, "fp8": 4, "super": 8}  # and int4 with zero points is 3
+_CODES = {"int8": 1, "int4": 2, "fp8": 4, "super": 8}
+_WITH_ZEROS = {"int8": 9, "int4": 3}
 _BYTE_ROWS = {"row": 5, "row_zp": 6, "fixed": 7}
 _MOST_DEPTH = 65536  # inputs of rows of 8 bits, whose sums have 32
 _SUPER_NUMBERS = {kind: number for number, kind in enumerate(SUPER_KINDS)}
@@ -42,13 +44,19 @@ _TYPES = {"int8": torch.int8, "int4": torch.uint8, "fp8": torch.float8_e4m3fn}
 class PackedQuantized:
     """A weight [N, K] of fewer bits in blocks of 32 columns, and all of a call's arguments but x and out.
 
-    data  the blocks as bytes; bias  [N] float32 or None.
+    data  the blocks as bytes; bias  [N] float32 or None; order  of the inputs, [K] int32 or None.
     """
 
     num_columns: int
     data: torch.Tensor
     bias: torch.Tensor | None
+    order: torch.Tensor | None
     args: ctypes.Structure
+
+    @property
+    def parts(self) -> list[torch.Tensor]:
+        """All that makes it this weight, as bytes."""
+        return [self.data] if self.order is None else [self.data, self.order.view(torch.uint8)]
 
 
 def accepted(name: str) -> tuple[str, ...]:
@@ -60,7 +68,7 @@ def code_of(format: Format) -> int:
     """The kernels' number of a format; 0 for plain floats."""
     if format.inputs:
         return _BYTE_ROWS[format.inputs]
-    return _CODES[format.kind] + format.has_zeros if format.kind in _CODES else 0
+    return _WITH_ZEROS[format.kind] if format.has_zeros else _CODES.get(format.kind, 0)
 
 
 def pack_into(data: torch.Tensor, weight: QuantizedWeight) -> None:
@@ -132,6 +140,9 @@ def pack(weight: QuantizedWeight, bias: torch.Tensor | None) -> PackedQuantized:
     num_columns, depth = weight.codes.shape
     packed = room(num_columns, depth, weight.dtype, weight.format, bias)
     pack_into(packed.data, weight)
+    if packed.order is not None:
+        assert weight.order is not None, f"{weight.format.name} comes without its order"
+        packed.order.copy_(weight.order)
     return packed
 
 
@@ -144,10 +155,12 @@ def room(
     take: Take = allocate,
 ) -> PackedQuantized:
     """A weight [N, K] that multiplies rows of `dtype`, in memory of `take` that is filled or to be."""
-    data = take(stored.num_bytes(num_columns, depth, dtype.itemsize))
+    data = take(replace(stored, has_order=False).num_bytes(num_columns, depth, dtype.itemsize))
+    order = take(4 * depth).view(torch.int32) if stored.has_order else None
     bias = None if bias is None else bias.to(torch.float32).contiguous()
     args = Args(
         weight=data.data_ptr(),
+        order=None if order is None else order.data_ptr(),
         bias=None if bias is None else bias.data_ptr(),
         N=num_columns,
         K=depth,
@@ -155,7 +168,7 @@ def room(
         format=code_of(stored),
         group=stored.group,
     )
-    return PackedQuantized(num_columns, data, bias, args)
+    return PackedQuantized(num_columns, data, bias, order, args)
 
 
 def is_there() -> bool:

@@ -48,9 +48,9 @@ OPERATIONS: dict[str, str] = {
     # rows of a table that a `linear` with the same weight has packed
     "take_packed": "const:table const:chosen mut:out i64:count i64:rows i64:width i64:out_stride "
     "f32:scale i32:dtype",
-    # the same with weights of fewer bits; and codes [N, K] of one byte, scales and zeros [N, groups]
-    # to its layout
-    "linear_quantized": "const:x const:weight const:bias const:delta mut:out "
+    # the same with weights of fewer bits, order int32 [K] or null for none; and codes [N, K] of one
+    # byte, scales and zeros [N, groups] to its layout
+    "linear_quantized": "const:x const:weight const:order const:bias const:delta mut:out "
     "i64:rows i64:x_stride i64:out_stride i64:delta_stride i64:N i64:K "
     "i32:dtype i32:format i32:group i32:reserved",
     "pack_quantized": "const:codes const:scales const:zeros mut:out i64:N i64:K i64:stride "
@@ -166,11 +166,11 @@ OPERATIONS: dict[str, str] = {
     "attention": "const:q const:cache const:plan const:sinks const:slopes mut:out i64:q_stride "
     "i64:q_head_stride i64:out_stride i64:out_head_stride i64:slab_bytes i64:block_bytes "
     "i64:blocks_per_slab i64:block_size i64:H i64:K i64:D i64:Dv i64:window f32:scale f32:softcap "
-    "i32:bidirectional i32:chunked i32:dtype i32:format",
-    # k [T, K, D] and v [T, K, Dv] into their slots
+    "f32:value_scale i32:reserved i32:bidirectional i32:chunked i32:dtype i32:format",
+    # k [T, K, D] and v [T, K, Dv] into their slots; codes without scales are of numbers times these
     "attention_write": "const:k const:v mut:cache const:plan i64:k_stride i64:k_head_stride "
     "i64:v_stride i64:v_head_stride i64:slab_bytes i64:block_bytes i64:blocks_per_slab "
-    "i64:block_size i64:K i64:D i64:Dv i32:dtype i32:format",
+    "i64:block_size i64:K i64:D i64:Dv f32:key_inverse f32:value_inverse i32:dtype i32:format",
 }
 """By operation, `kind:name` of each field in order; sizes and strides are in elements."""
 

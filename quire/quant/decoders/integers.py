@@ -6,9 +6,11 @@ What a scheme calls the parts is in `quant.schemes`. A number is (code - zero) *
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
+from quire.ops.formats import Format
 from quire.ops.quantized import QuantizedWeight
 from quire.quant.stored import StoredTensor
 
@@ -23,6 +25,7 @@ def gptq(
     bits, depth = stored.options["bits"], stored.shape[1]
     codes = stream(members["codes"].t(), bits)[:, :depth]
     zeros = stream(members["zeros"], bits)[:, : stored.shape[0]].t() + stored.options["add"]
+    zeros &= (1 << bits) - 1  # what is less one may have gone below zero
     return assemble(codes, members["scales"].t(), zeros, members.get("order"), stored, dtype)
 
 
@@ -60,10 +63,11 @@ def signed_bytes(
     """Codes [N, K] int8, and zero points as signed."""
     rows = stored.shape[0]
     codes = members["codes"].to(torch.int16)
-    zeros = _columns(members["zeros"], rows).to(torch.int16) if "zeros" in members else 0
-    if isinstance(zeros, int):
-        zeros = torch.zeros(1, 1, dtype=torch.int16)
-    return assemble(codes, _columns(members["scales"], rows), zeros, None, stored, dtype)
+    scales, middle = _columns(members["scales"], rows), 1 << 7
+    zeros = torch.zeros(1, 1, dtype=torch.int16)
+    if "zeros" in members:
+        zeros = _columns(members["zeros"], rows).to(torch.int16)
+    return assemble(codes + middle, scales, zeros + middle, None, stored, dtype)
 
 
 def hqq(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
@@ -114,7 +118,7 @@ def assemble(
     zeros  None is the middle. order  [K]: the group of each input; None: neighbours.
     """
     depth, num_groups = codes.shape[1], scales.shape[1]
-    scales = scales.to(torch.float32)
+    scales, format = scales.to(torch.float32), stored.format
     if zeros is None:
         zeros = torch.full((1, 1), 1 << stored.options["bits"] - 1, dtype=torch.int16)
     zeros = zeros.to(torch.int16).expand(scales.shape)
@@ -122,24 +126,43 @@ def assemble(
     groups = neighbours if order is None else order.long()
     if int(groups.min()) < 0 or int(groups.max()) >= num_groups:
         raise ValueError(f"the order of inputs names a group beyond the {num_groups} there are")
-    format = stored.format
-    fits = format.bits is not None and torch.equal(groups, neighbours)
-    if fits and format.has_zeros:
-        fits = int(zeros.min()) >= 0 and int(zeros.max()) <= 15
-    if not fits:
-        return (codes - zeros[:, groups]).to(torch.float32) * scales[:, groups]
-    times = format.num_groups(depth) // num_groups
+    place = torch.argsort(groups, stable=True) if format.has_order else torch.arange(depth)
+    if format.bits is not None and torch.equal(groups[place], neighbours):
+        times = format.num_groups(depth) // num_groups
+        sorted_codes = codes[:, place] if format.has_order else codes
+        made = _kept(sorted_codes, zeros, scales, neighbours, times, format, dtype)
+        if made is not None and format.has_order:
+            return replace(made, order=place.to(torch.int32))
+        if made is not None:
+            return made
+    return (codes - zeros[:, groups]).to(torch.float32) * scales[:, groups]
+
+
+def _kept(
+    codes: torch.Tensor,
+    zeros: torch.Tensor,
+    scales: torch.Tensor,
+    groups: torch.Tensor,
+    times: int,
+    format: Format,
+    dtype: torch.dtype,
+) -> QuantizedWeight | None:
+    """Codes and zeros from 0 up in a format with `times` as many groups; None if they do not fit.
+
+    groups  [K] of the inputs, neighbours.
+    """
     scales = scales.repeat_interleave(times, 1).contiguous()
     if format.has_zeros:
-        zeros = zeros.repeat_interleave(times, 1).to(torch.uint8)
-        return QuantizedWeight(format, codes.to(torch.uint8), scales, dtype, zeros)
+        kind, middle = (torch.uint8, 0) if format.kind == "int4" else (torch.int8, 128)
+        most = 15 if format.kind == "int4" else 255
+        if int(zeros.min()) < 0 or int(zeros.max()) > most:
+            return None
+        zeros = zeros.repeat_interleave(times, 1) - middle
+        return QuantizedWeight(format, (codes - middle).to(kind), scales, dtype, zeros.to(kind))
     numbers = codes - zeros[:, groups]
     least, most = (-8, 7) if format.kind == "int4" else (-128, 127)
     if int(numbers.min()) < least or int(numbers.max()) > most:
-        return (
-            numbers.to(torch.float32)
-            * scales.repeat_interleave(-(-depth // scales.shape[1]), 1)[:, :depth]
-        )
+        return None
     if format.kind == "int4":
         return QuantizedWeight(format, (numbers + 8).to(torch.uint8), scales, dtype)
     return QuantizedWeight(format, numbers.to(torch.int8), scales, dtype)

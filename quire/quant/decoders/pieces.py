@@ -20,6 +20,8 @@ _CODES = {
     "super": torch.int8,
 }
 
+_ZEROS = {"int8": torch.int8, "int4": torch.uint8}
+
 
 def map_rows(
     weight: QuantizedWeight, change: Callable[[torch.Tensor], torch.Tensor]
@@ -60,10 +62,14 @@ def as_format(weight: QuantizedWeight, format: Format) -> QuantizedWeight:
         if format.kind == "int4" and format.has_zeros:
             return replace(weight, format=format, zeros=zeros)
         if format.kind == "int8":
+            kept = torch.zeros_like(zeros, dtype=torch.int8) if format.has_zeros else None
             width = weight.codes.shape[1]
             spread = zeros.repeat_interleave(format.group or width, dim=1)[:, :width]
             codes = weight.codes.to(torch.int8) - spread.to(torch.int8)
-            return replace(weight, format=format, codes=codes, zeros=None)
+            return replace(weight, format=format, codes=codes, zeros=kept)
+    if source.kind == "int8" == format.kind and source.group == format.group and format.has_zeros:
+        zeros = torch.zeros_like(weight.scales, dtype=torch.int8)
+        return replace(weight, format=format, zeros=zeros)
     raise ValueError(f"a weight in {source.name} cannot be kept as {format.name}")
 
 
@@ -83,7 +89,7 @@ def empty(format: Format, shape: tuple[int, int], dtype: torch.dtype) -> Quantiz
         torch.empty(shape, dtype=_CODES[format.kind]),
         torch.empty(shape[0], groups),
         dtype,
-        torch.empty(shape[0], groups, dtype=torch.uint8) if format.has_zeros else None,
+        torch.empty(shape[0], groups, dtype=_ZEROS[format.kind]) if format.has_zeros else None,
         inner=inner,
     )
 

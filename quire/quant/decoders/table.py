@@ -40,13 +40,18 @@ def _gguf(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded
     found = gguf.decode(
         members["blocks"], stored.options["kind"], stored.shape, stored.format, dtype
     )
-    pairs = stored.options.get("pairs")
-    if pairs is None:
-        return found
+    return _in_halves(found, stored) if "pairs" in stored.options else found
+
+
+def _pairs(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded:
+    return _in_halves(members["weight"], stored)
+
+
+def _in_halves(found: Decoded, stored: StoredTensor) -> Decoded:
+    """Rows of each head from pairs that turn together to first halves, then second ones."""
 
     def halves(rows: torch.Tensor) -> torch.Tensor:
-        """Rows of each head from pairs that turn together to first halves, then second ones."""
-        heads = rows.view(pairs, -1, 2, *rows.shape[1:])
+        heads = rows.view(stored.options["pairs"], -1, 2, *rows.shape[1:])
         return heads.transpose(1, 2).reshape(rows.shape)
 
     return map_rows(found, halves) if isinstance(found, QuantizedWeight) else halves(found)
@@ -54,6 +59,7 @@ def _gguf(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded
 
 DECODERS: dict[str, Callable[[Members, StoredTensor, torch.dtype], Decoded]] = {
     "gguf": _gguf,
+    "pairs": _pairs,
     "gptq": integers.gptq,
     "awq": integers.awq,
     "packed_rows": integers.packed_rows,

@@ -1,13 +1,18 @@
-"""What `--kv-cache-dtype` means: the stored form of keys and values.
+"""What `--kv-cache-dtype` means: the stored form of keys and values, and a checkpoint's scales for it.
 
-What a form is byte for byte is in `ops.formats`; the scale of a number's token and head is measured as it
-is written, never read from a checkpoint.
+What a form is byte for byte is in `ops.formats`. Scales of a token and head are measured as it is written.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from quire.protocol.errors import SettingsError
 from quire.quant.formats import DTYPE_BYTES
+from quire.quant.schemes.parts import Infos, Read, one_number
 
 STORED = {
     "fp8": "fp8",
@@ -16,8 +21,45 @@ STORED = {
     "int8": "int8_per_token_head",
     "int8_per_token_head": "int8_per_token_head",
 }
-"""Names in the settings and the form they mean. fp8 alone has no scales, as in vLLM without calibration:
-numbers beyond 448 are clipped and those below 2^-6 lose bits."""
+"""Names in the settings and the form they mean. fp8 alone has the checkpoint's scales for each layer, or none,
+as in vLLM without calibration: then numbers beyond 448 are clipped and those below 2^-6 lose bits."""
+
+_SCALE = re.compile(
+    r"(?:.*\.)?(?:layers|h|blocks)\.(\d+)\.(?:\w+\.)*?(?:(k|v|kv)_scale|([kv])_proj\.output_scale)"
+)
+"""Names that scales of a cache have: compressed-tensors' and modelopt's, and those of the tools before them
+and of Quark, for which they are the scales of what k_proj and v_proj give."""
+
+
+def cache_scales(
+    settings: Mapping[str, Any], infos: Infos, read: Read
+) -> dict[int, tuple[float, float]]:
+    """The scales of an fp8 cache that a checkpoint has; of another cache, and of single heads, none.
+
+    Raises ValueError for a scale that is not a number above zero.
+    """
+    scheme = settings.get("kv_cache_scheme")
+    if isinstance(scheme, dict) and (
+        scheme.get("type", "float") != "float" or scheme.get("num_bits", 8) != 8
+    ):
+        return {}
+    found: dict[int, dict[str, float]] = {}
+    for name, info in infos.items():
+        match = _SCALE.fullmatch(name)
+        if (
+            match is None
+            or math.prod(info.shape) != 1
+            or info.element not in ("F32", "F16", "BF16")
+        ):
+            continue
+        scale = one_number(infos, read, name)
+        if not 0.0 < scale < math.inf:
+            raise ValueError(f"tensor {name!r} is {scale}; a scale must be a number above zero")
+        found.setdefault(int(match[1]), {})[match[2] or match[3]] = scale
+    return {
+        layer: (one.get("k", one.get("kv", 1.0)), one.get("v", one.get("kv", 1.0)))
+        for layer, one in found.items()
+    }
 
 
 def cache_storage(name: str, *, dtype: str, device: str) -> str:

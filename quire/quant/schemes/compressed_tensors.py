@@ -21,6 +21,7 @@ from quire.quant.schemes.parts import (
     integer_format,
     member,
     names_layer,
+    ordered,
     whole,
 )
 from quire.quant.stored import StoredTensor
@@ -51,7 +52,7 @@ def compressed_tensors(
             if info.element == "U8":
                 found[f"{stem}.weight"] = _floats4(infos, stem, weights, style)
             else:
-                found[f"{stem}.weight"] = _packed(infos, stem, weights)
+                found[f"{stem}.weight"] = _packed(infos, read, stem, weights)
         elif kind == "weight" and info.element == "I8":
             weights, _ = _settings_of(stem, groups, settings)
             inputs = _settings_of(stem, groups, settings, "input_activations")[0]
@@ -106,7 +107,7 @@ def _scales(infos: Infos, stem: str, rows: int, groups: int) -> str:
     return member(infos, name, (rows, groups), _FLOATS)
 
 
-def _packed(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor:
+def _packed(infos: Infos, read: Read, stem: str, weights: Mapping[str, Any]) -> StoredTensor:
     """Integers in words of 32 bits along the inputs."""
     bits = whole(weights, ("num_bits",))
     if bits not in (2, 3, 4, 8) or weights.get("type", "int") != "int":
@@ -131,16 +132,18 @@ def _packed(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor
     if not symmetric:
         packed_rows = -(-rows // (32 // bits))
         members["zeros"] = member(infos, zeros, (packed_rows, groups), ("I32",))
-    ordered = f"{stem}.weight_g_idx" in infos
-    if ordered:
-        members["order"] = member(infos, f"{stem}.weight_g_idx", (depth,), ("I32", "I64"))
     format = integer_format(bits, depth, size, has_zeros=not symmetric)
+    options: dict[str, Any] = {"bits": bits}
+    index = f"{stem}.weight_g_idx"
+    if index in infos:
+        members["order"] = member(infos, index, (depth,), ("I32", "I64"))
+        format, options["order"] = ordered(infos, read, index, format, size)
     return StoredTensor(
         (rows, depth),
         members,
         decoder="packed_rows",
-        options={"bits": bits},
-        format=PLAIN if ordered and groups > 1 else format,
+        options=options,
+        format=format,
     )
 
 
@@ -164,7 +167,6 @@ def _integers(
     elif zeros in infos:
         members["unused"] = zeros
     group = group_of(depth, size)
-    plain_format = has_zeros or group is None
     rounding, scale = rounded_inputs(infos, read, stem, inputs)
     return StoredTensor(
         (rows, depth),
@@ -172,8 +174,10 @@ def _integers(
         decoder="bytes",
         options={"bits": whole(weights, ("num_bits",), 8), "inputs": scale},
         format=PLAIN
-        if plain_format or group is None
-        else Format("int8", group, inputs="" if group else rounding),
+        if group is None
+        else Format(
+            "int8", group, has_zeros=has_zeros, inputs="" if group or has_zeros else rounding
+        ),
     )
 
 

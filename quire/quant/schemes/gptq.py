@@ -10,8 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from quire.quant.formats import PLAIN
-from quire.quant.schemes.parts import Infos, Read, collect, integer_format, member, stems, whole
+from quire.quant.schemes.parts import (
+    Infos,
+    Read,
+    collect,
+    integer_format,
+    member,
+    ordered,
+    stems,
+    whole,
+)
 from quire.quant.stored import StoredTensor
 
 _FLOATS = ("F16", "BF16", "F32")
@@ -20,14 +28,13 @@ _FLOATS = ("F16", "BF16", "F32")
 def gptq(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
     """The weights of a GPTQ checkpoint of 2, 3, 4 or 8 bits, each with its own by its shapes.
 
-    With an order of columns (`desc_act`) groups are no neighbours, and weights become floats.
+    With an order of inputs (`desc_act`) groups are no neighbours: codes are put into it, and rows as they come.
     """
     version = settings.get("checkpoint_format", "gptq")
     if version not in ("gptq", "gptq_v2"):
         raise ValueError(
             f"quantization_config: checkpoint_format {version!r} is not read; gptq and gptq_v2 are"
         )
-    in_order = not settings.get("desc_act")
     found = {}
     for stem in stems(infos, "qweight"):
         own_settings = {**settings, **_settings_of(stem, settings)}
@@ -56,12 +63,12 @@ def gptq(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, Sto
         if index is not None:
             members["order"] = member(infos, f"{stem}.g_idx", (depth,), ("I32", "I64"))
         format = integer_format(own, depth, group_size, has_zeros=not symmetric)
+        options: dict[str, Any] = {"bits": own, "add": int(version == "gptq")}
+        if index is not None and groups > 1:
+            name = f"{stem}.g_idx"
+            format, options["order"] = ordered(infos, read, name, format, group_size)
         found[f"{stem}.weight"] = StoredTensor(
-            (columns, depth),
-            members,
-            decoder="gptq",
-            options={"bits": own, "add": int(version == "gptq")},
-            format=format if in_order or groups == 1 else PLAIN,
+            (columns, depth), members, decoder="gptq", options=options, format=format
         )
     return collect(infos, found)
 

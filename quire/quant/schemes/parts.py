@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -81,11 +85,33 @@ def group_of(depth: int, size: int) -> int | None:
 def integer_format(bits: int, depth: int, size: int, *, has_zeros: bool) -> Format:
     """What integers of so many bits, with scales of `size` neighbours, are kept as."""
     group = group_of(depth, size)
-    if group is None or (bits == 8 and has_zeros):
+    if group is None:
         return PLAIN
     if bits == 8:
-        return Format("int8", group)
+        return Format("int8", group, has_zeros=has_zeros)
     return Format("int4", group, has_zeros=has_zeros and bits == 4)
+
+
+def ordered(infos: Infos, read: Read, name: str, format: Format, size: int) -> tuple[Format, str]:
+    """A format and what tells its order of inputs from others', for the group of each input in a tensor.
+
+    The format has no order where groups are neighbours, and is plain where they are not `size` inputs each.
+    """
+    element, (depth,) = infos[name].element, infos[name].shape
+    data = read(name)
+    if len(data) != depth * (8 if element == "I64" else 4):
+        raise ValueError(f"tensor {name!r} is cut short")
+    index = array("q" if element == "I64" else "i", data)
+    step = size if 0 < size < depth else depth
+    if list(index) == [place // step for place in range(depth)]:
+        return format, ""
+    counts = Counter(index)
+    whole_groups = range(-(-depth // step))
+    if any(counts[group] != min(step, depth - group * step) for group in whole_groups):
+        return PLAIN, ""
+    if format.bits is None or not format.group:
+        return PLAIN, ""
+    return replace(format, has_order=True), hashlib.sha256(index.tobytes()).hexdigest()
 
 
 def whole(settings: Mapping[str, Any], names: Iterable[str], default: int | None = None) -> int:

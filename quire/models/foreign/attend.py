@@ -1,0 +1,36 @@
+"""Attention of a program that was written down: over the paged cache, as that of our own layers.
+
+What stands before and behind it is `models.foreign.operations`'.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from quire.layers.cache_scales import CacheScales, with_scales
+from quire.layers.context import ForwardContext
+from quire.models.spec import Attention
+from quire.ops.registry import Bound
+
+
+class Attend:
+    """One attention of a program: writes keys and values, then attends."""
+
+    def __init__(self, index: int, attend: Bound, mixer: Attention, scales: CacheScales) -> None:
+        self.attend, self._index = attend, index
+        self.sinks: torch.Tensor | None = None
+        numbers = {"window": mixer.window, "softcap": mixer.softcap}
+        self._to_write, self._numbers = with_scales(mixer.query_scale, scales, **numbers)
+
+    def __call__(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        ctx: ForwardContext,
+        out: torch.Tensor,
+    ) -> None:
+        """q [T, H, D], k and v [T, K, D], out [T, H, D]."""
+        cache, plan = ctx.caches[self._index], ctx.plans[ctx.group_of[self._index]]  # type: ignore[index]
+        self.attend.call("write", k, v, cache, plan, **self._to_write)
+        self.attend(q, cache, plan, sinks=self.sinks, slopes=None, **self._numbers, out=out)

@@ -1,0 +1,214 @@
+"""Checkpoints in forms other than Hugging Face's folder of safetensors, each as such a folder in the cache.
+
+Mistral's own files, the shards that vLLM saves, pickles, and tokenizers that are not in tokenizer.json. What
+is not changed is linked; so the rest of the project knows one form only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from quire.config.env import cache_dir
+from quire.config.schema import Settings
+from quire.models.loading import mistral, tekken
+from quire.protocol.errors import ModelLoadError, SettingsError
+
+logger = logging.getLogger(__name__)
+
+_VERSION = "1"  # of what is written: another one makes folders anew
+SHARDS = "model-rank-{rank}-part-{part}.safetensors"
+"""Names of vLLM's files of one device."""
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.bin")
+_NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin")
+WEIGHT_ENDS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
+"""Of the names of files that hold weights."""
+
+_SERVICE = "its reader is a package for other machines' storage; give safetensors, which are mapped into memory"
+_REFUSED = {
+    "npcache": "a cache of pickles as NumPy files; pt reads the pickles, and keeps safetensors of them",
+    "tensorizer": _SERVICE,
+    "runai_streamer": _SERVICE,
+    "runai_streamer_sharded": _SERVICE,
+    "fastsafetensors": "it copies files to GPUs; safetensors reads the same files",
+    "instanttensor": "it copies files to GPUs; safetensors reads the same files",
+    "modelexpress": _SERVICE,
+}
+
+Files = Mapping[str, Path | bytes]
+"""By name, what a file is: the link's target, or its bytes."""
+
+
+def refuse_form(name: str) -> None:
+    """Raises SettingsError, with the reason, for a load format that is known and not read."""
+    if name in _REFUSED:
+        raise SettingsError(f"load_format {name!r} cannot be used: {_REFUSED[name]}")
+
+
+def in_known_form(folder: Path, settings: Settings) -> Path:
+    """A local checkpoint as a folder that `models.registry` reads: itself, or one in the cache.
+
+    Raises ModelLoadError where the settings name a form that the folder does not have, or files are damaged.
+    """
+    model, form = settings.model, settings.load.load_format
+    is_mistral = "mistral" in (model.config_format, form) or (
+        model.config_format == "auto"
+        and not (folder / "config.json").is_file()
+        and (folder / mistral.PARAMS).is_file()
+    )
+    with_tokenizer = model.tokenizer is None and not model.skip_tokenizer_init
+    if is_mistral:
+        folder = _made("mistral", folder, lambda _: _of_mistral(folder, with_tokenizer))
+    elif form == "sharded_state":
+        folder = _made("shards", folder, lambda _: _of_shards(folder))
+    elif form == "pt":
+        folder = _made("pickles", folder, lambda place: _of_pickles(folder, place))
+    return with_tokenizer_file(folder, model.tokenizer_mode) if with_tokenizer else folder
+
+
+def with_tokenizer_file(folder: Path, mode: str) -> Path:
+    """A folder with tokenizer.json: the same one if it has it and the mode wants no other."""
+    has_own = (folder / "tokenizer.json").is_file()
+    if mode == "mistral" and not (folder / tekken.NAME).is_file():
+        if has_own and (folder / mistral.LINKED).exists():
+            return folder
+        raise ModelLoadError(
+            f"--tokenizer-mode mistral needs {tekken.NAME}, which {folder} lacks; leave it out to use tokenizer.json"
+        )
+    if mode == "mistral" or (not has_own and (folder / tekken.NAME).is_file()):
+        return _made("tekken", folder, lambda _: {**_others(folder), **tekken.files_of(folder)})
+    if mode == "slow" and not has_own:
+        return _made("slow", folder, lambda place: _from_slow(folder, place))
+    return folder
+
+
+def _of_mistral(folder: Path, with_tokenizer: bool) -> Files:
+    weights = sorted(folder.glob("consolidated*.safetensors"))
+    if not weights:
+        raise ModelLoadError(
+            f"{folder} holds no consolidated*.safetensors, which Mistral's form has"
+        )
+    config = mistral.config_of(folder, tekken.ids_of_ends(folder))
+    files: dict[str, Path | bytes] = {path.name: path for path in weights}
+    files |= {"config.json": json.dumps(config).encode(), mistral.LINKED: b"{}"}
+    for name in ("generation_config.json", "chat_template.jinja", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            files[name] = folder / name
+    if with_tokenizer and (folder / tekken.NAME).is_file():
+        files |= tekken.files_of(folder)
+    elif with_tokenizer and (folder / "tokenizer.json").is_file():
+        files["tokenizer.json"] = folder / "tokenizer.json"
+    return files
+
+
+def _of_shards(folder: Path) -> Files:
+    """The shards of the only device, without other forms of the weights beside them."""
+    ranks = sorted(folder.glob(SHARDS.format(rank="*", part="*")))
+    mine = [path for path in ranks if path.name.startswith("model-rank-0-")]
+    if not mine:
+        raise ModelLoadError(
+            f"{folder} holds no {SHARDS.format(rank=0, part=0)}, as sharded_state needs it"
+        )
+    if len(mine) < len(ranks):
+        raise ModelLoadError(
+            f"{folder} was saved by several devices ({ranks[-1].name} is there); this version runs on one: "
+            "save it again with tensor_parallel_size=1"
+        )
+    parts = [SHARDS.format(rank=0, part=part) for part in range(len(mine))]
+    missing = [name for name in parts if not (folder / name).is_file()]
+    if missing:
+        raise ModelLoadError(
+            f"{folder} lacks {missing[0]}, though later parts are there; save it again"
+        )
+    return {**_others(folder), **{path.name: path for path in mine}}
+
+
+def _of_pickles(folder: Path, place: Path) -> Files:
+    """Pickles rewritten as safetensors by torch's loader of weights alone, in a process of its own."""
+    found: list[Path] = []
+    for pattern in _PICKLES:
+        found = found or [
+            path for path in sorted(folder.glob(pattern)) if path.name not in _NOT_WEIGHTS
+        ]
+    if not found:
+        raise ModelLoadError(f"{folder} holds no pickled weights (pytorch_model.bin, *.pt, *.pth)")
+    for number, path in enumerate(found):
+        logger.info("reading %s, which is a pickle, for its weights alone", path)
+        _run("quire.models.loading.pickled", path, place / f"model-{number:05}.safetensors")
+    return _others(folder)
+
+
+def _from_slow(folder: Path, place: Path) -> Files:
+    """The tokenizer that Transformers makes of a folder's other files."""
+    _run("quire.models.loading.slow_tokenizer", folder, place / "made")
+    files: dict[str, Path | bytes] = dict(_all_of(folder))
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (place / "made" / name).is_file():
+            files[name] = (place / "made" / name).read_bytes()
+    shutil.rmtree(place / "made")
+    return files
+
+
+def _run(module: str, source: Path, target: Path) -> None:
+    """Raises ModelLoadError with the last line that a helper has printed, if it fails."""
+    words = [sys.executable, "-m", module, str(source), str(target)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it printed nothing"]
+        raise ModelLoadError(f"{source} cannot be read: {said[-1]}")
+
+
+def _others(folder: Path) -> dict[str, Path | bytes]:
+    """All files of a folder but weights."""
+    return {name: path for name, path in _all_of(folder).items() if not name.endswith(WEIGHT_ENDS)}
+
+
+def _all_of(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def _made(kind: str, folder: Path, files_of: Callable[[Path], Files]) -> Path:
+    """The folder of this kind in the cache, made if it is not there or what it was made of has changed."""
+    folder = Path(os.path.abspath(folder))
+    seen = [
+        (name, path.stat().st_size, path.stat().st_mtime_ns)
+        for name, path in _all_of(folder).items()
+    ]
+    digest = hashlib.sha256(repr((_VERSION, kind, str(folder), seen)).encode()).hexdigest()[:24]
+    parent = cache_dir() / "forms"
+    if (parent / digest).is_dir():
+        return parent / digest
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return _written(parent / digest, files_of)
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); a temporary folder is used", parent, error)
+        return _written(Path(tempfile.mkdtemp(prefix="quire-forms-")) / digest, files_of)
+
+
+def _written(target: Path, files_of: Callable[[Path], Files]) -> Path:
+    """Makes the folder under another name and renames it when it is whole."""
+    unfinished = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    try:
+        for name, what in files_of(unfinished).items():
+            place = unfinished / name
+            if isinstance(what, bytes):
+                place.write_bytes(what)
+            elif not place.exists():
+                place.symlink_to(os.path.abspath(what))
+        os.replace(unfinished, target)
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if (
+            not isinstance(error, OSError) or not target.is_dir()
+        ):  # not made by another process meanwhile
+            raise
+    return target
