@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from quire.models.architectures import (
+    afmoe,
     bailing,
     bert,
     bloom,
@@ -49,7 +50,7 @@ _FAMILIES: list[Any] = [bert, llama, qwen, qwen_next, gemma, phi, olmo, cohere, 
 _FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
-_FAMILIES += [olmo_hybrid]
+_FAMILIES += [olmo_hybrid, afmoe]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

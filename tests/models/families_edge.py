@@ -1,4 +1,4 @@
-"""Tiny configs with odd values for Gemma 3n and 4, and Apertus.
+"""Tiny configs with odd values for Gemma 3n and 4, Apertus and AFMoE.
 
 Values differ from every default so that a reader that misses one gives other logits.
 """
@@ -115,6 +115,25 @@ def with_more(text: dict[str, Any], name: str, model_type: str) -> dict[str, Any
 
 
 EDGE_CASES |= {
+    "afmoe": Case(
+        COMMON
+        | {
+            "architectures": ["AfmoeForCausalLM"],
+            "model_type": "afmoe",
+            "num_hidden_layers": 3,
+            "head_dim": 24,
+            "num_dense_layers": 1,
+            "layer_types": [SLIDING, SLIDING, FULL],
+            "sliding_window": 40,
+            "num_experts": 12,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 40,
+            "num_shared_experts": 1,
+            "route_scale": 1.7,
+            "mup_enabled": True,
+            "rope_theta": 700.0,
+        }
+    ),
     "apertus": Case(
         COMMON
         | {

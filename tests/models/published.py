@@ -107,6 +107,7 @@ FEWER = {
     "FalconH1ForCausalLM": 1,
     "DeciLMForCausalLM": 1,
     "ApertusForCausalLM": 1,
+    "AfmoeForCausalLM": 2,
     "OlmoHybridForCausalLM": 1,
     "Gemma3nForCausalLM": 1,
     "Gemma4ForCausalLM": 1,
@@ -155,6 +156,7 @@ SMALL_STATES: dict[str, dict[str, Any]] = {
     "falcon_h1": _STATES | {"mamba_d_head": 24, "mamba_d_ssm": 96},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8},
     "gemma3n_text": _EDGE,
+    "afmoe": {"num_dense_layers": 1, "global_attn_every_n_layers": 2},
     "gemma4_text": _EDGE | {"vocab_size_per_layer_input": 97},
     "nemotron_h": {
         "hybrid_override_pattern": "M*-",

@@ -49,7 +49,7 @@ WINDOWED = {
     "llama4",
     "ministral3",
     "mellum",
-    *(name for name in EDGE_CASES if name.startswith("gemma")),
+    *(name for name in EDGE_CASES if name != "apertus"),
 }
 
 
