@@ -127,7 +127,8 @@ class Prepared:
                 yield self.take(output)
 
     def take(self, output: RequestOutput) -> TurnNews:
-        """The next output of the job, read. For turns that run together; else see `run`."""
+        """The next output of the job, read. For turns that run together, and where a generator more for every
+        token counts; else see `run`."""
         return TurnNews(output, [self._piece(one) for one in output.outputs])
 
     def _piece(self, output: CompletionOutput) -> Piece:

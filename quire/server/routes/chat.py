@@ -22,7 +22,7 @@ from quire.server.chat_turn import answer_of, turn_of
 from quire.server.completion_output import encode
 from quire.server.errors import JSON, problem_of
 from quire.server.face import Face
-from quire.server.generation import begun, run
+from quire.server.generation import Outputs, begun, run
 from quire.server.heads import ignored_fields, openapi_of, priority
 from quire.server.heads import request_id as request_id_of
 from quire.server.schema.chat import ChatRequest, check_batch, check_chat
@@ -30,7 +30,7 @@ from quire.server.schema.functions import names_of_functions
 from quire.server.sse import DONE, EventStream, answer, event
 from quire.server.state import ServerState
 from quire.server.timing import timing_of
-from quire.server.turns import Prepared, TurnNews, prepare
+from quire.server.turns import Prepared, prepare
 
 router = APIRouter()
 
@@ -177,15 +177,16 @@ async def _stream(call: _Call) -> Response:
         with _names_of_chat(call.request):
             prepared = await _prepared(call, call.request.messages)
             gathered = await _answer_of(call, prepared, call.request.messages)
-            outputs = await begun(prepared.run(call.state, call.llm))
+            outputs = await begun(run(call.state, call.llm, [prepared.job]))
     except BaseException:
         live.close()
         raise
-    return EventStream(_chunks(call, gathered, outputs), headers=call.headers, finally_=live.close)
+    chunks = _chunks(call, prepared, gathered, outputs)
+    return EventStream(chunks, headers=call.headers, finally_=live.close)
 
 
 async def _chunks(
-    call: _Call, gathered: ChatAnswer, outputs: AsyncGenerator[TurnNews, None]
+    call: _Call, prepared: Prepared, gathered: ChatAnswer, outputs: Outputs
 ) -> AsyncGenerator[bytes, None]:
     options = call.request.stream_options
     force = call.state.config.enable_force_include_usage
@@ -196,7 +197,8 @@ async def _chunks(
     )
     try:
         async with contextlib.aclosing(outputs):
-            async for news in outputs:
+            async for _, output in outputs:
+                news = prepared.take(output)
                 first = gathered.add(news)
                 usage = gathered.usage() if always else None
                 with_ids = call.request.return_token_ids
