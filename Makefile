@@ -28,6 +28,7 @@ CLIENTS ?= .venv-clients
 clients: $(STAMP)  ## the tests with LangChain, LlamaIndex, LiteLLM and lm-eval, which get an environment of their own
 	@test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet -r tests/clients/requirements.txt
+	$(CLIENTS)/bin/python -m pip install --quiet 'mcp>=2'  # litellm imports it, unasked; pip finds no way to all at once
 	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest tests/clients/test_pages.py $(ARGS)
 
 gpu-check: $(STAMP)  ## the tests that need an NVIDIA GPU; skipped with a reason without one
