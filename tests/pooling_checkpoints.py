@@ -39,6 +39,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     | IDS
     | {"cls_token_id": 0, "sep_token_id": 1, "num_hidden_layers": 4, "local_attention": 16},
     "NomicBert": SIZES,
+    "Gte": SIZES | {"pad_token_id": 1},
+    "JinaEmbeddingsV3": SIZES | IDS | {"type_vocab_size": 1},
+    "EuroBert": SIZES | IDS | {"num_key_value_heads": 2, "mask_token_id": 2},
+    "GPT2": {"vocab_size": VOCAB_SIZE, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 130}
+    | {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": 1},
+    "Jamba": SIZES
+    | IDS
+    | {"num_key_value_heads": 2, "num_hidden_layers": 4, "attn_layer_period": 2}
+    | {"attn_layer_offset": 1, "num_experts": 4, "mamba_dt_rank": 8, "use_mamba_kernels": False},
     "Qwen3": SIZES | IDS | {"num_key_value_heads": 2, "head_dim": 16},
     "Llama": SIZES | IDS | {"num_key_value_heads": 2},
     "Gemma3Text": SIZES

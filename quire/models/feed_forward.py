@@ -19,11 +19,13 @@ class Dense:
 
     `width` is F. gate_scale, up_scale: factors of gate(x) and of up(x), if `gated`.
     sparsity: the part of the gates, if they are distributed normally, that becomes zero.
+    down_bias: of a gated part without other biases.
     """
 
     width: int
     activation: Activation = "silu"
     bias: bool = False
+    down_bias: bool = False
     gated: bool = True
     gate_scale: float = 1.0
     up_scale: float = 1.0

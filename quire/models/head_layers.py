@@ -48,11 +48,13 @@ class HeadLayer:
 _FORMS: tuple[tuple[tuple[str, HeadActivation], ...], ...] = (
     (("score.0", "relu"), ("score.2", "none")),
     (("score", "none"),),
+    (("v_head", "none"),),
     (("classifier.dense", "tanh"), ("classifier.out_proj", "none")),
     (("pre_classifier", "relu"), ("classifier", "none")),
     (("head.dense", "gelu"), ("head.norm", "none"), ("classifier", "none")),
     (("bert.pooler.dense", "tanh"), ("classifier", "none")),
     (("pooler.dense", "tanh"), ("classifier", "none")),
+    (("gte.pooler.dense", "tanh"), ("classifier", "none")),
     (("new.pooler.dense", "tanh"), ("classifier", "none")),
     (("classifier", "none"),),
 )

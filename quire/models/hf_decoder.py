@@ -128,10 +128,22 @@ def layered(
     return decoder(hf, layers, **fields)
 
 
-def experts(hf: HfConfig, **fields: Any) -> Moe:
-    """Experts of `intermediate_size` with `hidden_act`, unless the fields say otherwise."""
-    values: dict[str, Any] = {} if "width" in fields else {"width": hf.int_("intermediate_size")}
-    return Moe(activation=activation(hf), **values, **fields)
+def experts(
+    hf: HfConfig, num_experts: int, top_k: int, *, key: str = "num_experts", **fields: Any
+) -> Moe:
+    """Experts of `intermediate_size` with `hidden_act`, unless the fields say otherwise.
+
+    num_experts, top_k  defaults of `key` and of `num_experts_per_tok`.
+    """
+    values: dict[str, Any] = {
+        "num_experts": hf.int_(key, num_experts),
+        "top_k": hf.int_("num_experts_per_tok", top_k),
+    }
+    if "width" not in fields:
+        values["width"] = hf.int_("intermediate_size")
+    if "activation" not in fields:
+        values["activation"] = activation(hf)
+    return Moe(**values, **fields)
 
 
 def head_share(
@@ -170,6 +182,12 @@ def activation(hf: HfConfig, default: str = "silu", *, key: str = "hidden_act") 
     return chosen
 
 
+def ungated(hf: HfConfig, width: int, default: str, *, bias: bool = True) -> Dense:
+    """A feed-forward part without gate, with `activation_function`, and its default."""
+    act = activation(hf, default, key="activation_function")
+    return Dense(width=width, activation=act, bias=bias, gated=False)
+
+
 def dense(hf: HfConfig, *, default: str = "silu", **fields: Any) -> Dense:
     """A feed-forward part of `intermediate_size` with `hidden_act`, and its default."""
     values: dict[str, Any] = {}
@@ -186,11 +204,13 @@ def decoder(
     *,
     max_len: int = 2048,
     tie: bool = False,
+    learned: bool = False,
     **fields: Any,
 ) -> DecoderSpec:
     """A decoder of these layers, or of `num_hidden_layers` of one kind; the final norm is as theirs.
 
     max_len, tie  defaults of `max_position_embeddings` and `tie_word_embeddings`.
+    learned       each position has a vector of its own.
     fields        of DecoderSpec, over what the file says.
     """
     if isinstance(layers, LayerSpec):
@@ -206,4 +226,5 @@ def decoder(
             values[name] = hf.int_(key)
     if "max_position_embeddings" not in fields:
         values["max_position_embeddings"] = hf.int_("max_position_embeddings", max_len)
-    return DecoderSpec(**{**values, **fields})
+    spec = DecoderSpec(**{**values, **fields})
+    return replace(spec, learned_positions=spec.max_position_embeddings) if learned else spec

@@ -79,6 +79,40 @@ def sliding_layers(hf: HfConfig, default: Callable[[int], bool]) -> list[bool]:
     return [LAYER_KINDS[name] for name in names]
 
 
+def windows(
+    hf: HfConfig, default: Callable[[int], bool], size: int | None = 4096
+) -> list[tuple[bool, int | None]]:
+    """For each layer whether it is one with a window, as in `sliding_layers`, and how long that is.
+
+    size  default of `sliding_window`, which may be null.
+    """
+    found = hf.optional_int("sliding_window", size)
+    return [(slides, found if slides else None) for slides in sliding_layers(hf, default)]
+
+
+def turning_layers(hf: HfConfig, num_layers: int) -> list[bool]:
+    """For each layer whether it has positions: as `no_rope_layers` says, else all but every fourth or so."""
+    every = hf.int_("no_rope_layer_interval", 4)
+    turns = hf.integers("no_rope_layers") or [(index + 1) % every for index in range(num_layers)]
+    if len(turns) < num_layers:
+        raise hf.refuse("no_rope_layers", f"it must have num_hidden_layers {num_layers} entries")
+    return [bool(turn) for turn in turns[:num_layers]]
+
+
+def demand(hf: HfConfig, why: str | None = None, **wanted: bool) -> None:
+    """Refuses a file in which one of these keys has not the value that is the only one described."""
+    for key, value in wanted.items():
+        if hf.bool_(key, value) is not value:
+            raise hf.refuse(key, why or f"only {str(value).lower()} is supported")
+
+
+def demand_each(hf: HfConfig, **wanted: int) -> None:
+    """The same of numbers that may be lists of one for each layer."""
+    for key, value in wanted.items():
+        if hf.each_layer(key, value) != value:
+            raise hf.refuse(key, f"this architecture is described for {value} only")
+
+
 def layer_kinds(hf: HfConfig, kinds: tuple[str, ...], default: Callable[[int], str]) -> list[str]:
     """The kind of each layer, one of `kinds`: as `layer_types` says, else `default(layer)`."""
     num_layers = hf.int_("num_hidden_layers")

@@ -27,6 +27,7 @@ Fold = Literal[
     "gather_heads",
     "gather_quarters",
     "split_turns",
+    "swap_halves",
     "unit_rows",
     "first_halves",
     "second_halves",
@@ -47,12 +48,12 @@ class Rule:
     fold            "add_one": the layer computes with 1 + w; "exp": with e^w; "minus_exp": with -e^w;
                     "over_width", "over_root": with w divided by how many numbers it has, or by the root of that.
                     "twice": the checkpoint holds one part, which is both.
-                    "gather_heads": the checkpoint
-                    holds the q heads that share the first k and v, that k and that v, then those of the
-                    second, and so on; likewise other parts by heads of k. "gather_quarters": a quarter of the
-                    heads of q, of v, of k, then the next quarter. "split_turns": the rows of two parts take
-                    turns. "first_halves", "second_halves": of the rows of each head, twice as many as are
-                    wanted. "unit_rows": each row is divided by its length.
+                    "gather_heads": the checkpoint holds the q heads that share the first k and v, that k and
+                    that v, then those of the second, and so on; likewise other parts by heads of k.
+                    "gather_quarters": a quarter of the heads of q, of v, of k, then the next quarter.
+                    "split_turns": the rows of two parts take turns; "swap_halves": the second part comes first.
+                    "first_halves", "second_halves": of the rows of each head, twice as many as are wanted.
+                    "unit_rows": each row is divided by its length.
     skip            rows at the start of the checkpoint's tensor that are left out.
     squeeze         axes of one in the checkpoint's tensor do not count.
     flat            the rows of one expert follow those of another: the experts have no axis of their own.

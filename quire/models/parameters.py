@@ -335,6 +335,7 @@ def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) ->
             table[f"{prefix}.{name}"] = Parameter((shape,), "state")
     if spec.bias:
         table[f"{prefix}.{first}.bias"] = Parameter(((spec.width,),) * parts, group)
+    if spec.bias or spec.down_bias:
         table[f"{prefix}.down.bias"] = Parameter(((width,),), group)
 
 

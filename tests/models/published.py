@@ -39,6 +39,8 @@ _SMALL = {
     "num_local_experts": 6,
     "num_experts_per_tok": 2,
     "num_experts_per_token": 2,
+    "top_k_experts": 2,
+    "num_global_key_value_heads": 1,
     "kv_lora_rank": 48,
     "q_lora_rank": 40,
     "qk_nope_head_dim": 24,
@@ -110,7 +112,6 @@ FEWER = {
     "AfmoeForCausalLM": 2,
     "OlmoHybridForCausalLM": 1,
     "Gemma3nForCausalLM": 1,
-    "Gemma4ForCausalLM": 1,
     "Gemma3nForConditionalGeneration": 0,
     "Gemma4ForConditionalGeneration": 0,
     "DeepseekForCausalLM": 2,
@@ -123,7 +124,12 @@ FEWER = {
     "HYV3ForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
-UNSOURCED = {"BaiChuanForCausalLM", "HyperCLOVAXForCausalLM"}
+UNSOURCED = {
+    "AfmoeForCausalLM",
+    "ApertusForCausalLM",
+    "BaiChuanForCausalLM",
+    "HyperCLOVAXForCausalLM",
+}
 """Architectures that have files but none with a source."""
 _STATES = {
     "mamba_n_heads": 4,
@@ -223,7 +229,7 @@ def shrunk(name: str) -> dict[str, Any]:
         values["attention_layers"] = ["global", "local", "global"]
     with_experts = "E" in values.get("hybrid_override_pattern", "")
     for key, small in SMALL_STATES.get(values["model_type"], {}).items():
-        if key in values:
+        if values.get(key, 0) != 0:
             values[key] = small
     if with_experts:
         values["hybrid_override_pattern"] = "ME*"

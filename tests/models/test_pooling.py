@@ -15,6 +15,8 @@ from quire.models.pooling import PoolingWish
 from quire.models.registry import describe
 from quire.protocol.errors import InvalidRequestError, ModelLoadError, SettingsError
 from tests.checkpoints import prompt_ids
+from tests.models import harness
+from tests.models.families import CASES
 from tests.pooling_checkpoints import (
     logits,
     states,
@@ -41,7 +43,18 @@ def data(outputs: list[Any]) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "family", ["Bert", "Roberta", "XLMRoberta", "DistilBert", "ModernBert", "NomicBert"]
+    "family",
+    [
+        "Bert",
+        "Roberta",
+        "XLMRoberta",
+        "DistilBert",
+        "ModernBert",
+        "NomicBert",
+        "Gte",
+        "JinaEmbeddingsV3",
+        "EuroBert",
+    ],
 )
 def test_encoders_have_the_hidden_states_of_transformers(family: str, tmp_path: Path) -> None:
     model = write_model(tmp_path, family)
@@ -88,6 +101,23 @@ def test_nomic_s_published_spelling(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(published))
     with start(tmp_path) as llm:
         output = llm.embed(TEXTS[0], use_tqdm=False)[0]
+    theirs = unit(states(model, output.prompt_token_ids)[0])
+    torch.testing.assert_close(torch.tensor(output.outputs.embedding), theirs, **CLOSE)
+
+
+def test_gte_s_published_spelling(tmp_path: Path) -> None:
+    """Its code makes the base eightfold and divides all angles by 8^(2 / size of a head)."""
+    turns = {"rope_type": "linear", "factor": 8 ** (2 / 16), "rope_theta": 160_000.0}
+    model = write_model(tmp_path, "Gte", rope_parameters=turns)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["rope_parameters"]
+    published = {"architectures": ["NewModel"], "model_type": "new", "pack_qkv": True}
+    published |= {"position_embedding_type": "rope", "rope_theta": 20_000, "unpad_inputs": False}
+    published |= {"rope_scaling": {"type": "ntk", "factor": 8.0}, "layer_norm_type": "layer_norm"}
+    published |= {"logn_attention_scale": False, "logn_attention_clip1": False}
+    (tmp_path / "config.json").write_text(json.dumps(config | published))
+    with start(tmp_path) as llm:
+        output = llm.embed(TEXTS[2], use_tqdm=False)[0]
     theirs = unit(states(model, output.prompt_token_ids)[0])
     torch.testing.assert_close(torch.tensor(output.outputs.embedding), theirs, **CLOSE)
 
@@ -215,7 +245,18 @@ def test_encoders_do_not_know_their_company(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("family", "labels"),
-    [("Bert", 3), ("Roberta", 2), ("DistilBert", 4), ("ModernBert", 2), ("Qwen2", 3), ("Llama", 2)],
+    [
+        ("Bert", 3),
+        ("Roberta", 2),
+        ("DistilBert", 4),
+        ("ModernBert", 2),
+        ("Qwen2", 3),
+        ("Llama", 2),
+        ("Gte", 3),
+        ("JinaEmbeddingsV3", 2),
+        ("GPT2", 3),
+        ("Jamba", 2),
+    ],
 )
 def test_classes_are_those_of_transformers(family: str, labels: int, tmp_path: Path) -> None:
     names = {place: f"class {place}" for place in range(labels)}
@@ -331,6 +372,25 @@ def test_process_rewards_stand_at_the_tags(tmp_path: Path) -> None:
     wanted = (hidden @ second.T + head["score.2.bias"]).softmax(-1)[[2, 4]]
     torch.testing.assert_close(found, wanted, **CLOSE)
     torch.testing.assert_close(good, wanted[:, 1:], **CLOSE)
+
+
+def test_rewards_of_internlm2_stand_at_each_token(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModel
+
+    config = CASES["internlm2"].config
+    harness.write_checkpoint(tmp_path, config)
+    weights = load_file(tmp_path / "model.safetensors")
+    head = torch.randn(1, config["hidden_size"]) * 0.2
+    del weights["output.weight"]
+    save_file(weights | {"v_head.weight": head}, tmp_path / "model.safetensors")
+    changed = config | {"architectures": ["InternLM2ForRewardModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    model = AutoModel.from_pretrained(tmp_path / harness.REFERENCE, dtype=torch.float32)
+    ids = list(range(3, 33))
+    with start(tmp_path, skip_tokenizer_init=True) as llm:
+        found = data(llm.encode([ids], use_tqdm=False))[0]
+    torch.testing.assert_close(found, states(model, ids) @ head.T, atol=1e-4, rtol=1e-4)
 
 
 def test_matryoshka_cuts_and_norms_again(tmp_path: Path) -> None:

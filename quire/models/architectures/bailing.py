@@ -12,6 +12,7 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, layered
 from quire.models.hf_deepseek import dense_first, routed_experts, sigmoid_experts
+from quire.models.hf_parts import demand
 from quire.models.name_parts import DEEPSEEK_RULES, LAYER, OURS, choice_rule, joined_heads, ours
 from quire.models.names import LLAMA_NAMES, Rule
 from quire.models.spec import Attention, DecoderSpec
@@ -30,9 +31,8 @@ def bailing_moe_v2(hf: HfConfig) -> DecoderSpec:
     """`BailingMoeV2ForCausalLM`: half of a head turns, experts are weighed by sigmoids."""
     hf.skip("rotary_dim", "router_dtype", "mtp_loss_scaling_factor", "rope_interleave")
     hf.choice("score_function", {"sigmoid": None}, "sigmoid")
-    for key in ("use_qk_norm", "moe_router_enable_expert_bias", "use_rmsnorm"):
-        if not hf.bool_(key, True):
-            raise hf.refuse(key, "this architecture has it")
+    always = ("use_qk_norm", "moe_router_enable_expert_bias", "use_rmsnorm")
+    demand(hf, "this architecture has it", **dict.fromkeys(always, True))
     part = sigmoid_experts(hf, top_k=8, scale=2.5, groups=8, top_groups=4, counts=_COUNTS)
     width = hf.optional_int("moe_shared_expert_intermediate_size", part.width) or part.width
     part = replace(part, shared_width=part.shared_width // part.width * width)
@@ -42,9 +42,8 @@ def bailing_moe_v2(hf: HfConfig) -> DecoderSpec:
 
 def _mixer(hf: HfConfig, **fields: Any) -> Attention:
     hf.skip("embedding_dropout", "output_dropout", "max_window_layers")
-    for key in ("norm_head", "norm_softmax", "multi_gate", "use_sliding_window"):
-        if hf.bool_(key, False):
-            raise hf.refuse(key, "it is not described for this architecture")
+    never = ("norm_head", "norm_softmax", "multi_gate", "use_sliding_window")
+    demand(hf, "it is not described for this architecture", **dict.fromkeys(never, False))
     bias = hf.bool_("use_bias", False)
     qkv_bias = hf.bool_("use_qkv_bias", False)
     return attention(hf, bias=None, qkv_bias=qkv_bias, out_bias=bias, **fields)

@@ -9,27 +9,12 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_parts import ACTIVATIONS, default_head_size, head_counts, rope
+from quire.models.hf_decoder import activation, dense
+from quire.models.hf_encoder import EMBEDDING_RULES, SKIPPED, after_sums, both_ways, heads_of_all
+from quire.models.hf_parts import ACTIVATIONS, default_head_size, rope
 from quire.models.name_parts import joined_heads, ours, pair, separate_heads
 from quire.models.names import Rule, WeightMap
-from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, NormKind, Rope
-
-_TRAINING = (
-    *("attention_probs_dropout_prob", "hidden_dropout_prob", "classifier_dropout", "dropout"),
-    *("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"),
-    *("pooler_size_per_head", "pooler_type", "tie_word_embeddings", "qa_dropout", "tie_weights_"),
-    *("embedding_dropout", "mlp_dropout", "initializer_cutoff_factor", "decoder_bias"),
-    *("deterministic_flash_attn", "sparse_prediction", "sparse_pred_ignore_index"),
-    *(
-        "reference_compile",
-        "repad_logits_with_grad",
-        "cls_token_id",
-        "sep_token_id",
-        "mask_token_id",
-    ),
-    *("sinusoidal_pos_embds", "output_past", "activation_dropout", "causal_mask"),
-)
-"""Keys of training, of heads for pre-training, and of other implementations."""
+from quire.models.spec import DecoderSpec, Dense, LayerSpec, NormKind, Rope
 
 _NOMIC_TRAINING = (
     *(
@@ -69,18 +54,13 @@ def roberta(hf: HfConfig) -> DecoderSpec:
 
 
 def _encoder(hf: HfConfig, *, first_position: int) -> DecoderSpec:
-    hf.skip(*_TRAINING)
+    hf.skip(*SKIPPED)
     hf.choice("position_embedding_type", {"absolute": True}, "absolute")
     max_len = hf.int_("max_position_embeddings", 512) - first_position
-    heads, _ = head_counts(hf)
-    attention = _attention(heads, default_head_size(hf), bias=True)
-    dense = Dense(
-        width=hf.int_("intermediate_size"),
-        activation=hf.choice("hidden_act", ACTIVATIONS, "gelu"),
-        bias=True,
-        gated=False,
+    part = dense(hf, default="gelu", bias=True, gated=False)
+    spec = after_sums(
+        hf, heads_of_all(hf, bias=True), part, hf.int_("num_hidden_layers"), hf.int_("hidden_size")
     )
-    spec = _after_sums(hf, attention, dense, hf.int_("num_hidden_layers"), hf.int_("hidden_size"))
     return replace(
         spec,
         max_position_embeddings=max_len,
@@ -91,18 +71,14 @@ def _encoder(hf: HfConfig, *, first_position: int) -> DecoderSpec:
 
 def distilbert(hf: HfConfig) -> DecoderSpec:
     """`DistilBertModel`: BERT without token types. Source: arXiv 1910.01108."""
-    hf.skip(*_TRAINING)
+    hf.skip(*SKIPPED)
     width, heads = hf.int_("dim", 768), hf.int_("n_heads", 12)
     if width % heads:
         raise hf.refuse("dim", f"it must be a multiple of n_heads {heads}")
-    dense = Dense(
-        width=hf.int_("hidden_dim", 3072),
-        activation=hf.choice("activation", ACTIVATIONS, "gelu"),
-        bias=True,
-        gated=False,
-    )
-    attention = _attention(heads, width // heads, bias=True)
-    spec = _after_sums(hf, attention, dense, hf.int_("n_layers", 6), width)
+    act = activation(hf, "gelu", key="activation")
+    part = Dense(width=hf.int_("hidden_dim", 3072), activation=act, bias=True, gated=False)
+    attention = both_ways(heads, width // heads, bias=True)
+    spec = after_sums(hf, attention, part, hf.int_("n_layers", 6), width)
     max_len = hf.int_("max_position_embeddings", 512)
     return replace(spec, max_position_embeddings=max_len, learned_positions=max_len)
 
@@ -112,7 +88,7 @@ def nomic_bert(hf: HfConfig) -> DecoderSpec:
 
     config.json spells sizes as GPT-2's did where it was published with code, else as BERT's.
     """
-    hf.skip(*_TRAINING, *_NOMIC_TRAINING)
+    hf.skip(*SKIPPED, *_NOMIC_TRAINING)
     published = hf.has("n_embd")
     for key in ("prenorm", "parallel_block", "use_rms_norm", "qkv_proj_bias", "causal"):
         if published and hf.bool_(key, False):
@@ -123,13 +99,13 @@ def nomic_bert(hf: HfConfig) -> DecoderSpec:
         raise hf.refuse("n_embd" if published else "hidden_size", f"{heads} heads must divide it")
     hf.skip("head_dim")
     act = hf.choice("activation_function" if published else "hidden_act", _NOMIC_ACTS, "silu")
-    dense = Dense(width=hf.int_("n_inner" if published else "intermediate_size"), activation=act)
+    part = Dense(width=hf.int_("n_inner" if published else "intermediate_size"), activation=act)
     base = hf.positive("rotary_emb_base", 1000.0) if published else 1000.0
     turns = rope(hf, head_size=width // heads, theta=("rope_theta", base))
-    spec = _after_sums(
+    spec = after_sums(
         hf,
-        _attention(heads, width // heads, bias=False, rope=turns),
-        dense,
+        both_ways(heads, width // heads, bias=False, rope=turns),
+        part,
         hf.int_("n_layer" if published else "num_hidden_layers"),
         width,
         eps="layer_norm_epsilon" if published else "layer_norm_eps",
@@ -142,17 +118,12 @@ def nomic_bert(hf: HfConfig) -> DecoderSpec:
 
 def modern_bert(hf: HfConfig) -> DecoderSpec:
     """`ModernBertModel`: rotary positions, gates, local and global layers. Source: arXiv 2412.13663."""
-    hf.skip(*_TRAINING)
-    heads, _ = head_counts(hf)
-    head_size = default_head_size(hf)
-    biases = hf.bool_("attention_bias", False), hf.bool_("mlp_bias", False)
+    hf.skip(*SKIPPED)
+    size, bias = default_head_size(hf), hf.bool_("attention_bias", False)
     kind: NormKind = "layer" if hf.bool_("norm_bias", False) else "layer_unbiased"
     eps = hf.positive("norm_eps", 1e-5)
-    dense = Dense(
-        width=hf.int_("intermediate_size"),
-        activation=hf.choice("hidden_activation", ACTIVATIONS, "gelu"),
-        bias=biases[1],
-    )
+    act = activation(hf, "gelu", key="hidden_activation")
+    part = dense(hf, activation=act, bias=hf.bool_("mlp_bias", False))
     window = hf.int_("local_attention", 128) // 2 + 1
     every = hf.int_("global_attn_every_n_layers", 3)
     num_layers = hf.int_("num_hidden_layers")
@@ -163,13 +134,11 @@ def modern_bert(hf: HfConfig) -> DecoderSpec:
     ]
     layers = []
     for index, is_local in enumerate(local):
-        mixer = _attention(
-            heads, head_size, bias=biases[0], rope=_modern_rope(hf, head_size, is_local)
-        )
+        mixer = heads_of_all(hf, bias=bias, rope=_modern_rope(hf, size, is_local))
         layers.append(
             LayerSpec(
                 mixer=replace(mixer, window=window if is_local else None),
-                feed_forward=dense,
+                feed_forward=part,
                 # What enters the first layer was normed just before.
                 placement="pre" if index else "pre_feed_forward",
                 norm=kind,
@@ -193,44 +162,6 @@ def _modern_rope(hf: HfConfig, head_size: int, is_local: bool) -> Rope:
     theta = ("local_rope_theta", 10_000.0) if is_local else ("global_rope_theta", 160_000.0)
     hf.skip("local_rope_theta", "global_rope_theta")
     return rope(hf, head_size=head_size, sliding=is_local, theta=theta)
-
-
-def _attention(heads: int, head_size: int, *, bias: bool, rope: Rope | None = None) -> Attention:
-    return Attention(
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_size=head_size,
-        rope=rope,
-        qkv_bias=bias,
-        out_bias=bias,
-        bidirectional=True,
-    )
-
-
-def _after_sums(
-    hf: HfConfig,
-    attention: Attention,
-    dense: Dense,
-    num_layers: int,
-    width: int,
-    *,
-    eps: str = "layer_norm_eps",
-) -> DecoderSpec:
-    """Norms after the sums and of the embedding; the last norm belongs to the last layer."""
-    epsilon = hf.positive(eps, 1e-12)
-    layer = LayerSpec(
-        mixer=attention, feed_forward=dense, placement="after_sums", norm="layer", norm_eps=epsilon
-    )
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=width,
-        max_position_embeddings=1,
-        layers=(layer,) * num_layers,
-        norm="none",
-        norm_eps=epsilon,
-        embedding_norm="layer",
-        tie_head=True,
-    )
 
 
 def _rules(prefix: str, layer: str, *names: str, rest: dict[str, str]) -> tuple[Rule, ...]:
@@ -291,8 +222,7 @@ _NOMIC = "encoder.layers.{layer}"
 _GATES = "layers.{layer}.feed_forward.gate_up.weight"
 NOMIC_NAMES = WeightMap(
     (
-        Rule("embeddings.word_embeddings.weight", "embedding.weight"),
-        Rule("embeddings.token_type_embeddings.weight", "token_types.weight"),
+        *EMBEDDING_RULES,
         *pair("emb_ln", "embedding_norm"),
         *joined_heads(f"{_NOMIC}.attn.Wqkv"),
         *ours(_NOMIC, ("attn.out_proj", "mixer.out"), ("norm1", "norm_after_mixer")),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, with_attention
-from quire.models.hf_parts import sliding_layers
+from quire.models.hf_parts import demand, windows
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
 from quire.models.spec import Attention, DecoderSpec, LayerSpec
 
@@ -50,17 +50,15 @@ def cohere2(hf: HfConfig) -> DecoderSpec:
     hf.skip("layer_switch", "order_of_interleaved_layers", "position_embedding_type", "rotary_pct")
     hf.skip("use_embedding_sharing", "use_gated_activation", "use_parallel_block")
     hf.skip("use_parallel_embedding")
-    if hf.bool_("use_qk_norm", False):
-        raise hf.refuse("use_qk_norm", "this architecture has no norms of q and k")
-    window = hf.optional_int("sliding_window", 4096)
+    demand(hf, "this architecture has no norms of q and k", use_qk_norm=False)
     every = hf.int_("sliding_window_pattern", 4)
-    slides = sliding_layers(hf, lambda index: (index + 1) % every != 0)
-    return with_attention(
-        cohere(hf),
-        lambda index, mixer: (
-            replace(mixer, window=window) if slides[index] else replace(mixer, rope=None)
-        ),
-    )
+    found = windows(hf, lambda index: (index + 1) % every != 0)
+
+    def changed(index: int, mixer: Attention) -> Attention:
+        slides, window = found[index]
+        return replace(mixer, window=window, rope=mixer.rope if slides else None)
+
+    return with_attention(cohere(hf), changed)
 
 
 COHERE_NAMES = LLAMA_NAMES.with_rules(

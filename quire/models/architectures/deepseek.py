@@ -20,6 +20,7 @@ from quire.models.hf_deepseek import (
     routed_experts,
     sigmoid_experts,
 )
+from quire.models.hf_parts import demand
 from quire.models.name_parts import DEEPSEEK_RULES, LATENT_RULES
 from quire.models.names import LLAMA_NAMES
 from quire.models.spec import DecoderSpec, LayerSpec
@@ -85,8 +86,7 @@ def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
 def _indexed(hf: HfConfig, spec: DecoderSpec) -> DecoderSpec:
     """The decoder for lengths at which the indexer of sparse attention leaves nothing out."""
     hf.skip("index_head_dim", "index_n_heads", "layer_types")
-    if hf.bool_("mlp_bias", False):
-        raise hf.refuse("mlp_bias", "no checkpoint of this architecture has it")
+    demand(hf, "no checkpoint of this architecture has it", mlp_bias=False)
     return replace(spec, max_len=min(hf.int_("index_topk", 2048), spec.max_position_embeddings))
 
 

@@ -11,7 +11,7 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, dense, plain, with_placement
 from quire.models.hf_gemma import around, gemma_activation, two_ropes
-from quire.models.hf_parts import ACTIVATIONS, rope, sliding_layers
+from quire.models.hf_parts import ACTIVATIONS, rope, windows
 from quire.models.name_parts import LAYER
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, SANDWICH_RULES
 from quire.models.spec import DecoderSpec
@@ -27,7 +27,6 @@ def gemma(hf: HfConfig) -> DecoderSpec:
 
 def gemma2(hf: HfConfig) -> DecoderSpec:
     """`Gemma2ForCausalLM`; defaults as in Gemma2Config. Source: arXiv 2408.00118."""
-    window = hf.optional_int("sliding_window", 4096)
     # The window again; what older tools write beside hidden_activation, which Transformers reads.
     hf.skip("sliding_window_size", "hidden_act")
     mixers = [
@@ -37,10 +36,10 @@ def gemma2(hf: HfConfig) -> DecoderSpec:
             head_dim=256,
             rope=rope(hf, head_size=hf.int_("head_dim", 256), sliding=slides),
             scale=_scale(hf),
-            window=window if slides else None,
+            window=window,
             softcap=hf.optional_positive("attn_logit_softcapping", 50.0) or 0.0,
         )
-        for slides in sliding_layers(hf, lambda index: index % 2 == 0)
+        for slides, window in windows(hf, lambda index: index % 2 == 0)
     ]
     cap = hf.optional_positive("final_logit_softcapping", 30.0) or 0.0
     part = dense(hf, activation=gemma_activation(hf))
@@ -51,7 +50,6 @@ def gemma3(hf: HfConfig) -> DecoderSpec:
     """`Gemma3ForCausalLM`; defaults as in Gemma3TextConfig. Source: arXiv 2503.19786."""
     if hf.optional_positive("attn_logit_softcapping") is not None:
         raise hf.refuse("attn_logit_softcapping", "Gemma 3 does not cap scores")
-    window = hf.optional_int("sliding_window", 4096)
     local, everywhere = two_ropes(hf, hf.int_("head_dim", 256))
     hf.skip("_sliding_window_pattern")  # a copy of the next that newer tools write
     pattern = hf.int_("sliding_window_pattern", 6)
@@ -65,9 +63,9 @@ def gemma3(hf: HfConfig) -> DecoderSpec:
             scale=_scale(hf),
             qk_norm="per_head",
             norm_eps=hf.positive("rms_norm_eps", 1e-6),
-            window=window if slides else None,
+            window=window,
         )
-        for slides in sliding_layers(hf, lambda index: (index + 1) % pattern != 0)
+        for slides, window in windows(hf, lambda index: (index + 1) % pattern != 0)
     ]
     max_len = hf.int_("max_position_embeddings", 131_072)
     spec = plain(

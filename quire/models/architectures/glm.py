@@ -8,6 +8,7 @@ from __future__ import annotations
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, plain, with_placement
+from quire.models.hf_parts import demand
 from quire.models.name_parts import (
     GATE_UP_RULE,
     LAYER,
@@ -42,14 +43,8 @@ def glm4(hf: HfConfig) -> DecoderSpec:
 
 def chatglm(hf: HfConfig) -> DecoderSpec:
     """`ChatGLMModel` (ChatGLM 2 and 3, GLM-4 in its first form). Source: arXiv 2406.12793."""
-    for key, wanted in (
-        ("rmsnorm", True),
-        ("post_layer_norm", True),
-        ("add_bias_linear", False),
-        ("apply_residual_connection_post_layernorm", False),
-    ):
-        if hf.bool_(key, wanted) is not wanted:
-            raise hf.refuse(key, f"only {str(wanted).lower()} is supported")
+    demand(hf, rmsnorm=True, post_layer_norm=True, add_bias_linear=False)
+    demand(hf, apply_residual_connection_post_layernorm=False)
     # Where the reference rounds, what it fuses, and prefixes that are not of the model.
     hf.skip("apply_query_key_layer_scaling", "attention_softmax_in_fp32", "bias_dropout_fusion")
     hf.skip(

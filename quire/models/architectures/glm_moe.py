@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, experts, layered
+from quire.models.hf_decoder import attention, experts, layered, with_attention
 from quire.models.hf_deepseek import (
     check_whole_heads,
     dense_first,
@@ -17,7 +17,7 @@ from quire.models.hf_deepseek import (
     routed_experts,
     sigmoid_experts,
 )
-from quire.models.hf_parts import sliding_layers
+from quire.models.hf_parts import demand, demand_each, windows
 from quire.models.name_parts import DEEPSEEK_RULES, choice_rule
 from quire.models.names import (
     LLAMA_NAMES,
@@ -43,15 +43,10 @@ def dots1(hf: HfConfig) -> DecoderSpec:
     mixer = attention(hf, normed=1e-6)
     part = sigmoid_experts(hf, top_k=6, scale=1.0, normalize=False)
     hf.skip("use_sliding_window")  # Transformers looks at the window only
-    window = hf.optional_int("sliding_window", 4096)
     first = hf.optional_int("max_window_layers", 62, minimum=0) or 0
-    sliding = sliding_layers(hf, lambda index: window is not None and index >= first)
+    found = windows(hf, lambda index: index >= first)
     spec = layered(hf, mixer, dense_first(hf, part, 0), max_len=2048)
-    layers = [
-        replace(layer, mixer=replace(mixer, window=window)) if slides else layer
-        for layer, slides in zip(spec.layers, sliding, strict=True)
-    ]
-    return replace(spec, layers=tuple(layers))
+    return with_attention(spec, lambda index, one: replace(one, window=found[index][1]))
 
 
 def solar_open(hf: HfConfig) -> DecoderSpec:
@@ -68,8 +63,7 @@ def solar_open(hf: HfConfig) -> DecoderSpec:
 def hy_v3(hf: HfConfig) -> DecoderSpec:
     """`HYV3ForCausalLM` (Hy3): an RMS norm over each head of q and k before RoPE."""
     hf.skip("enable_moe_fp32_combine")
-    if hf.bool_("mlp_bias", False):
-        raise hf.refuse("mlp_bias", "no checkpoint of this architecture has it")
+    demand(hf, "no checkpoint of this architecture has it", mlp_bias=False)
     mixer = attention(hf, kv_heads=8, head_dim=128, normed=1e-5)
     part = sigmoid_experts(hf, top_k=8, scale=1.0, counts=("num_experts", "num_shared_experts"))
     part = replace(part, scale=hf.positive("router_scaling_factor", 2.826))
@@ -101,8 +95,9 @@ def minimax_m2(hf: HfConfig) -> DecoderSpec:
     _check_minimax(hf)
     part = experts(
         hf,
-        num_experts=hf.int_("num_local_experts", 256),
-        top_k=hf.int_("num_experts_per_tok", 8),
+        256,
+        8,
+        key="num_local_experts",
         width=hf.int_("intermediate_size", 1536),
         scoring="sigmoid",
         choice_bias=True,
@@ -116,12 +111,8 @@ def _check_minimax(hf: HfConfig) -> None:
     hf.skip("mtp_transformer_layers", "num_mtp_modules", "use_mtp")  # modules that draft tokens
     hf.choice("scoring_func", {"sigmoid": None}, "sigmoid")
     hf.choice("qk_norm_type", {"per_layer": None}, "per_layer")
-    for key, only in (("attn_type_list", 1), ("shared_intermediate_size", 0)):
-        if hf.each_layer(key, only) != only:
-            raise hf.refuse(key, f"this architecture is described for {only} only")
-    for key in ("use_qk_norm", "use_routing_bias"):
-        if not hf.bool_(key, True):
-            raise hf.refuse(key, "this architecture has it")
+    demand_each(hf, attn_type_list=1, shared_intermediate_size=0)
+    demand(hf, "this architecture has it", use_qk_norm=True, use_routing_bias=True)
 
 
 _NAMES = replace(LLAMA_NAMES.with_rules(*DEEPSEEK_RULES), drafts=("model.layers.{layer}.",))

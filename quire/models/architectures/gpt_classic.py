@@ -15,9 +15,10 @@ from quire.models.hf_decoder import (
     dense,
     head_share,
     shared_width,
+    ungated,
     with_attention,
 )
-from quire.models.hf_parts import ACTIVATIONS, head_counts
+from quire.models.hf_parts import head_counts
 from quire.models.name_parts import (
     ALL_HEADS,
     pair,
@@ -26,7 +27,7 @@ from quire.models.name_parts import (
     with_head,
 )
 from quire.models.names import Rule, WeightMap
-from quire.models.spec import DecoderSpec, Dense, LayerSpec
+from quire.models.spec import DecoderSpec, LayerSpec
 
 
 def gpt2(hf: HfConfig, *, activation: str = "gelu_new") -> DecoderSpec:
@@ -41,12 +42,7 @@ def gpt2(hf: HfConfig, *, activation: str = "gelu_new") -> DecoderSpec:
     hf.skip("n_ctx", "reorder_and_upcast_attn", "task_specific_params", "predict_special_tokens")
     hf.skip("summary_activation", "summary_first_dropout", "summary_proj_to_labels")
     hf.skip("summary_type", "summary_use_proj", "_num_labels", "output_past")
-    dense = Dense(
-        width=hf.optional_int("n_inner") or 4 * width,
-        activation=hf.choice("activation_function", ACTIVATIONS, activation),
-        bias=True,
-        gated=False,
-    )
+    part = ungated(hf, hf.optional_int("n_inner") or 4 * width, activation)
     layers = tuple(
         LayerSpec(
             mixer=shared_width(
@@ -59,21 +55,20 @@ def gpt2(hf: HfConfig, *, activation: str = "gelu_new") -> DecoderSpec:
                 qkv_bias=True,
                 out_bias=True,
             ),
-            feed_forward=dense,
+            feed_forward=part,
             norm="layer",
             norm_eps=eps,
         )
         for index in range(hf.int_("n_layer", 12))
     )
-    max_len = hf.int_("n_positions", 1024)
     return decoder(
         hf,
         layers,
         tie=True,
+        learned=True,
         vocab_size=hf.int_("vocab_size", 50_257),
         hidden_size=width,
-        max_position_embeddings=max_len,
-        learned_positions=max_len,
+        max_position_embeddings=hf.int_("n_positions", 1024),
     )
 
 
@@ -109,18 +104,12 @@ def opt(hf: HfConfig) -> DecoderSpec:
     hf.skip("activation_dropout", "dropout", "init_std", "layerdrop", "prefix", "output_projection")
     layer = LayerSpec(
         mixer=shared_width(hf, width, heads, rope=None, qkv_bias=bias, out_bias=bias),
-        feed_forward=Dense(
-            width=hf.int_("ffn_dim", 3072),
-            activation=hf.choice("activation_function", ACTIVATIONS, "relu"),
-            bias=bias,
-            gated=False,
-        ),
+        feed_forward=ungated(hf, hf.int_("ffn_dim", 3072), "relu", bias=bias),
         norm="layer",
         norm_eps=1e-5,
     )
-    max_len = hf.int_("max_position_embeddings", 2048)
     layers = [layer] * hf.int_("num_hidden_layers", 12)
-    return decoder(hf, layers, tie=True, hidden_size=width, learned_positions=max_len)
+    return decoder(hf, layers, tie=True, learned=True, hidden_size=width)
 
 
 def gpt_neox(hf: HfConfig) -> DecoderSpec:

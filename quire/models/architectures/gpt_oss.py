@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder
-from quire.models.hf_parts import sliding_layers
+from quire.models.hf_decoder import attention, decoder, experts
+from quire.models.hf_parts import windows
 from quire.models.names import LLAMA_NAMES, Rule, router_rules
-from quire.models.spec import DecoderSpec, LayerSpec, Moe
+from quire.models.spec import DecoderSpec, LayerSpec
 
 _SLOPE = 1.702  # of the gate's sigmoid, which `ops.moe` has as a constant
 
@@ -34,22 +34,19 @@ def gpt_oss(hf: HfConfig) -> DecoderSpec:
         theta=("rope_theta", 150_000.0),
         sinks=True,
     )
-    part = Moe(
-        num_experts=hf.int_("num_local_experts", 128),
-        top_k=hf.int_("num_experts_per_tok", 4),
-        width=hf.int_("intermediate_size"),
+    part = experts(
+        hf,
+        128,
+        4,
+        key="num_local_experts",
         activation="swiglu_clamped",
         limit=hf.positive("swiglu_limit", 7.0),
         bias=True,
         router_bias=True,
     )
-    window = hf.optional_int("sliding_window", 128)
-    sliding = sliding_layers(hf, lambda index: index % 2 == 0)
     layers = [
-        LayerSpec(
-            mixer=replace(mixer, window=window if slides else None), feed_forward=part, norm_eps=eps
-        )
-        for slides in sliding
+        LayerSpec(mixer=replace(mixer, window=window), feed_forward=part, norm_eps=eps)
+        for _, window in windows(hf, lambda index: index % 2 == 0, 128)
     ]
     return decoder(hf, layers, max_len=131_072)
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import decoder, shared_width
-from quire.models.hf_parts import ACTIVATIONS
+from quire.models.hf_decoder import decoder, shared_width, ungated
 from quire.models.name_parts import (
     GPT_LAYER,
     GPT_PARTS,
@@ -20,7 +19,7 @@ from quire.models.name_parts import (
     transformer_map,
 )
 from quire.models.names import Rule
-from quire.models.spec import DecoderSpec, Dense, LayerSpec, Rope
+from quire.models.spec import DecoderSpec, LayerSpec, Rope
 
 _ELSEWHERE = (
     "n_ctx",
@@ -48,12 +47,7 @@ def gptj(hf: HfConfig) -> DecoderSpec:
         mixer=shared_width(
             hf, width, heads, keys=("n_embd", "n_head"), rope=Rope(dim=turned, interleaved=True)
         ),
-        feed_forward=Dense(
-            width=hf.optional_int("n_inner") or 4 * width,
-            activation=hf.choice("activation_function", ACTIVATIONS, "gelu_new"),
-            bias=True,
-            gated=False,
-        ),
+        feed_forward=ungated(hf, hf.optional_int("n_inner") or 4 * width, "gelu_new"),
         placement="parallel_shared",
         norm="layer",
         norm_eps=hf.positive("layer_norm_epsilon", 1e-5),
@@ -76,12 +70,7 @@ def gpt_neo(hf: HfConfig) -> DecoderSpec:
     plain = shared_width(
         hf, width, heads, keys=("hidden_size", "num_heads"), rope=None, scale=1.0, out_bias=True
     )
-    part = Dense(
-        width=hf.optional_int("intermediate_size") or 4 * width,
-        activation=hf.choice("activation_function", ACTIVATIONS, "gelu_new"),
-        bias=True,
-        gated=False,
-    )
+    part = ungated(hf, hf.optional_int("intermediate_size") or 4 * width, "gelu_new")
     eps, window = hf.positive("layer_norm_epsilon", 1e-5), hf.int_("window_size", 256)
     layers = [
         LayerSpec(
@@ -92,15 +81,8 @@ def gpt_neo(hf: HfConfig) -> DecoderSpec:
         )
         for slides in _slides(hf)
     ]
-    max_len = hf.int_("max_position_embeddings", 2048)
-    return decoder(
-        hf,
-        layers,
-        tie=True,
-        vocab_size=hf.int_("vocab_size", 50_257),
-        hidden_size=width,
-        learned_positions=max_len,
-    )
+    vocab_size = hf.int_("vocab_size", 50_257)
+    return decoder(hf, layers, tie=True, learned=True, vocab_size=vocab_size, hidden_size=width)
 
 
 def _slides(hf: HfConfig) -> list[bool]:

@@ -85,8 +85,9 @@ def granite_moe(hf: HfConfig) -> DecoderSpec:
     """
     part = experts(
         hf,
-        num_experts=hf.int_("num_local_experts", 8),
-        top_k=hf.int_("num_experts_per_tok", 2),
+        8,
+        2,
+        key="num_local_experts",
         shared_width=hf.int_("shared_intermediate_size", 0, minimum=0),
     )
     return with_parts(granite(hf), part)

@@ -15,7 +15,7 @@ from quire.models.hf_decoder import (
     experts,
     plain,
 )
-from quire.models.hf_parts import default_head_size, rope
+from quire.models.hf_parts import default_head_size, demand, rope
 from quire.models.name_parts import LAYER, OURS
 from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules, shared_rules
 from quire.models.spec import Attention, DecoderSpec, Rope
@@ -33,11 +33,8 @@ def hunyuan_attention(hf: HfConfig) -> Attention:
     hf.skip("im_end_id", "im_newline_id", "org_vocab_size", "mask_init_id", "attention_head_dim")
     hf.skip("add_classification_head", "cla_share_factor", "class_num", "dense_list", "norm_type")
     hf.skip("pad_id", "pool_type", "mlp_bias")
-    for key, wanted in (("use_cla", False), ("use_rotary_pos_emb", True)):
-        if hf.bool_(key, wanted) is not wanted:
-            raise hf.refuse(key, f"only {str(wanted).lower()} is supported")
-    if not hf.bool_("use_qk_norm", True):
-        raise hf.refuse("use_qk_norm", "this architecture has norms of q and k")
+    demand(hf, use_cla=False, use_rotary_pos_emb=True)
+    demand(hf, "this architecture has norms of q and k", use_qk_norm=True)
     return attention(
         hf,
         rope=_rope(hf),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, decoder, dense, plain, with_parts
+from quire.models.hf_decoder import attention, decoder, dense, experts, plain, with_parts
 from quire.models.hf_mamba import (
     HYBRID_NAMES,
     mamba1,
@@ -22,7 +22,7 @@ from quire.models.hf_mamba import (
 )
 from quire.models.name_parts import LAYER, OURS
 from quire.models.names import Rule, expert_rules, router_rules
-from quire.models.spec import DecoderSpec, LayerSpec, Moe, SideBySide
+from quire.models.spec import DecoderSpec, LayerSpec, SideBySide
 
 
 def bamba(hf: HfConfig) -> DecoderSpec:
@@ -48,16 +48,9 @@ def jamba(hf: HfConfig) -> DecoderSpec:
     states = mamba1(hf, "mamba_", norms="learned", norm_eps=spec.norm_eps)
     period, offset = hf.int_("attn_layer_period", 8), hf.int_("attn_layer_offset", 4, minimum=0)
     spec = with_mixers(spec, states, lambda index: index % period == offset)
-    experts = hf.int_("num_experts", 16)
-    if experts == 1:
+    if hf.int_("num_experts", 16) == 1:
         return spec
-    part = Moe(
-        num_experts=experts,
-        top_k=hf.int_("num_experts_per_tok", 2),
-        width=hf.int_("intermediate_size"),
-        activation=activation(hf),
-        normalize=False,
-    )
+    part = experts(hf, 16, 2, normalize=False)
     every, first = hf.int_("expert_layer_period", 2), hf.int_("expert_layer_offset", 1, minimum=0)
     parts = [
         part if index % every == first else layer.feed_forward

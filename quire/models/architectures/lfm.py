@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder
+from quire.models.hf_decoder import attention, decoder, experts
 from quire.models.hf_parts import layer_kinds
 from quire.models.name_parts import LAYER, OURS, gate_and_up, ours, pair, separate_heads
 from quire.models.names import Rule, WeightMap, expert_rules, router_rules
 from quire.models.recurrent import ShortConv
-from quire.models.spec import DecoderSpec, Dense, FeedForward, LayerSpec, Mixer, Moe
+from quire.models.spec import DecoderSpec, Dense, FeedForward, LayerSpec, Mixer
 
 
 def lfm2(hf: HfConfig) -> DecoderSpec:
@@ -25,9 +25,11 @@ def lfm2(hf: HfConfig) -> DecoderSpec:
 
 def lfm2_moe(hf: HfConfig) -> DecoderSpec:
     """`Lfm2MoeForCausalLM`: experts weighed by sigmoids behind the first layers."""
-    part = Moe(
-        num_experts=hf.int_("num_experts", 32),
-        top_k=hf.int_("num_experts_per_tok", 4),
+    part = experts(
+        hf,
+        32,
+        4,
+        activation="silu",
         width=hf.int_("moe_intermediate_size", 1792),
         scoring="sigmoid",
         normalize=hf.bool_("norm_topk_prob", True),

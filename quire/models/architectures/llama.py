@@ -16,7 +16,7 @@ from quire.models.hf_decoder import (
     plain,
     with_parts,
 )
-from quire.models.hf_parts import sliding_layers
+from quire.models.hf_parts import windows
 from quire.models.names import LLAMA_NAMES, expert_rules, router_rules
 from quire.models.spec import DecoderSpec
 
@@ -28,21 +28,14 @@ def llama(hf: HfConfig) -> DecoderSpec:
 
 def mistral(hf: HfConfig, *, window: int | None = 4096) -> DecoderSpec:
     """`MistralForCausalLM`, `MinistralForCausalLM`: windows, unless null, in all layers or as `layer_types` says."""
-    size = hf.optional_int("sliding_window", window)
     mixer = attention(hf, bias=None, kv_heads=8)
-    slides = sliding_layers(hf, lambda index: size is not None)
-    mixers = [replace(mixer, window=size if slide else None) for slide in slides]
+    mixers = [replace(mixer, window=size) for _, size in windows(hf, lambda index: True, window)]
     return plain(hf, mixers, dense(hf), max_len=131_072)
 
 
 def mixtral(hf: HfConfig) -> DecoderSpec:
     """`MixtralForCausalLM`: Mistral with experts of `intermediate_size`. Source: arXiv 2401.04088."""
-    part = experts(
-        hf,
-        num_experts=hf.int_("num_local_experts", 8),
-        top_k=hf.int_("num_experts_per_tok", 2),
-    )
-    return with_parts(mistral(hf, window=None), part)
+    return with_parts(mistral(hf, window=None), experts(hf, 8, 2, key="num_local_experts"))
 
 
 ARCHITECTURES = {

@@ -16,7 +16,7 @@ from quire.models.hf_decoder import (
     plain,
     with_parts,
 )
-from quire.models.hf_parts import layer_kinds
+from quire.models.hf_parts import layer_kinds, turning_layers
 from quire.models.name_parts import LAYER, OURS
 from quire.models.names import LLAMA_NAMES, Rule
 from quire.models.spec import Attention, DecoderSpec, Temperature
@@ -26,15 +26,10 @@ def llama4(hf: HfConfig) -> DecoderSpec:
     """`Llama4ForCausalLM`; defaults are those of Llama4TextConfig."""
     hf.skip("for_llm_compressor")
     num_layers = hf.int_("num_hidden_layers", 48)
-    every = hf.int_("no_rope_layer_interval", 4)
-    turns = hf.integers("no_rope_layers") or [(index + 1) % every for index in range(num_layers)]
-    if len(turns) < num_layers:
-        raise hf.refuse("no_rope_layers", f"it must have num_hidden_layers {num_layers} entries")
+    turns = turning_layers(hf, num_layers)
     kinds = ("full_attention", "chunked_attention")
-    named = layer_kinds(hf, kinds, lambda index: kinds[bool(turns[index])])
-    mixers = [
-        _mixer(hf, bool(turn), kind == kinds[1]) for turn, kind in zip(turns, named, strict=False)
-    ]
+    named = layer_kinds(hf, kinds, lambda index: kinds[turns[index]])
+    mixers = [_mixer(hf, turn, kind == kinds[1]) for turn, kind in zip(turns, named, strict=True)]
     part = dense(hf, width=hf.int_("intermediate_size_mlp", 16_384))
     spec = plain(hf, mixers, part, eps=1e-5, max_len=131_072)
     step = hf.int_("interleave_moe_layer_step", 1)
@@ -43,8 +38,9 @@ def llama4(hf: HfConfig) -> DecoderSpec:
     )
     part_of_experts = experts(
         hf,
-        num_experts=hf.int_("num_local_experts", 16),
-        top_k=hf.int_("num_experts_per_tok", 1),
+        16,
+        1,
+        key="num_local_experts",
         width=hf.int_("intermediate_size", 8192),
         scoring="sigmoid",
         normalize=False,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, dense, plain
-from quire.models.hf_parts import sliding_layers
+from quire.models.hf_parts import demand, sliding_layers, turning_layers, windows
 from quire.models.name_parts import LAYER, OURS, PLAIN_MLP_RULES, ours
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
 from quire.models.spec import DecoderSpec, Llama3Scaling, Rope, Temperature
@@ -19,11 +19,7 @@ from quire.models.spec import DecoderSpec, Llama3Scaling, Rope, Temperature
 def smollm3(hf: HfConfig) -> DecoderSpec:
     """`SmolLM3ForCausalLM`: some layers have no positions, by default every fourth."""
     hf.skip("is_llama_config", "max_window_layers")
-    num_layers = hf.int_("num_hidden_layers")
-    every = hf.int_("no_rope_layer_interval", 4)
-    turns = hf.integers("no_rope_layers") or [(index + 1) % every for index in range(num_layers)]
-    if len(turns) < num_layers:
-        raise hf.refuse("no_rope_layers", f"it must have num_hidden_layers {num_layers} entries")
+    turns = turning_layers(hf, hf.int_("num_hidden_layers"))
     window = hf.optional_int("sliding_window")
     if not hf.bool_("use_sliding_window", False):
         window = None
@@ -31,7 +27,7 @@ def smollm3(hf: HfConfig) -> DecoderSpec:
     slides = sliding_layers(hf, lambda index: window is not None and not turns[index])
     mixers = [
         replace(one, window=window if slide else None, rope=one.rope if turn else None)
-        for slide, turn in zip(slides, turns, strict=False)
+        for slide, turn in zip(slides, turns, strict=True)
     ]
     return plain(hf, mixers, dense(hf, bias=hf.bool_("mlp_bias", False)), max_len=32_768, tie=True)
 
@@ -70,10 +66,9 @@ def cwm(hf: HfConfig) -> DecoderSpec:
         raise hf.refuse(
             "rope_scaling", "it must be stated; defaults of this model differ by version"
         )
-    window = hf.optional_int("sliding_window", 8192)
     one = attention(hf, bias=None, kv_heads=8, head_dim=128, theta=("rope_theta", 1_000_000.0))
-    slides = sliding_layers(hf, lambda index: index % 4 != 0)
-    mixers = [replace(one, window=window if slide else None) for slide in slides]
+    found = windows(hf, lambda index: index % 4 != 0, 8192)
+    mixers = [replace(one, window=window) for _, window in found]
     part = dense(hf, bias=hf.bool_("mlp_bias", False))
     return plain(hf, mixers, part, max_len=131_072, eps=1e-5)
 
@@ -101,8 +96,7 @@ def internlm3(hf: HfConfig) -> DecoderSpec:
 
 def iquestcoder(hf: HfConfig) -> DecoderSpec:
     """`IQuestCoderForCausalLM`."""
-    if hf.bool_("use_sliding_window", False):
-        raise hf.refuse("use_sliding_window", "this architecture has no windows")
+    demand(hf, "this architecture has no windows", use_sliding_window=False)
     hf.skip("sliding_window", "max_window_layers")
     one = attention(hf, head_dim=128, kv_heads=8)
     return plain(hf, one, dense(hf, bias=hf.bool_("mlp_bias", False)), max_len=131_072, eps=1e-5)

@@ -52,8 +52,8 @@ def _with_experts(
     """`spec` with experts in every layer; the numbers are defaults of their keys."""
     part = experts(
         hf,
-        num_experts=hf.int_("num_experts", num_experts),
-        top_k=hf.int_("num_experts_per_tok", top_k),
+        num_experts,
+        top_k,
         normalize=hf.bool_("norm_topk_prob", False),
     )
     layer = replace(spec.layers[0], feed_forward=part, placement=placement)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, plain
+from quire.models.hf_parts import demand
 from quire.models.name_parts import (
     GATE_UP_RULE,
     LAYER,
@@ -23,9 +24,8 @@ from quire.models.spec import Attention, DecoderSpec, LayerSpec
 
 def phi3(hf: HfConfig) -> DecoderSpec:
     """`Phi3ForCausalLM`; defaults as in Phi3Config. Source: arXiv 2404.14219, 2503.01743."""
-    for key in ("attention_bias", "mlp_bias", "lm_head_bias"):
-        if hf.bool_(key, False):
-            raise hf.refuse(key, "this architecture has no biases")
+    never = ("attention_bias", "mlp_bias", "lm_head_bias")
+    demand(hf, "this architecture has no biases", **dict.fromkeys(never, False))
     for key in ("full_attn_mod", "interpolate_factor"):
         if hf.int_(key, 1) != 1:
             raise hf.refuse(key, "only 1, which changes nothing, is supported")

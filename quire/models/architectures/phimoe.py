@@ -22,16 +22,17 @@ from quire.models.spec import Attention, DecoderSpec, LayerSpec, LongRopeScaling
 def phimoe(hf: HfConfig) -> DecoderSpec:
     """`PhimoeForCausalLM`, in its own files `PhiMoEForCausalLM`. Source: arXiv 2404.14219, 2409.12136."""
     hf.skip("input_jitter_noise", "hidden_dropout", "original_max_position_embeddings")
-    if hf.int_("num_experts_per_tok", 2) != 2:
-        raise hf.refuse("num_experts_per_tok", "this routing is made for two")
     part = experts(
         hf,
-        num_experts=hf.int_("num_local_experts", 16),
-        top_k=2,
+        16,
+        2,
+        key="num_local_experts",
         width=hf.int_("intermediate_size", 6400),
         scoring="sparse",
         jitter=hf.positive("router_jitter_noise", 0.01),
     )
+    if part.top_k != 2:
+        raise hf.refuse("num_experts_per_tok", "this routing is made for two")
     layer = LayerSpec(
         mixer=_mixer(hf),
         feed_forward=part,

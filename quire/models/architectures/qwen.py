@@ -11,7 +11,6 @@ from typing import Any
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import (
-    activation,
     attention,
     decoder,
     dense,
@@ -20,7 +19,7 @@ from quire.models.hf_decoder import (
     with_parts,
 )
 from quire.models.hf_deepseek import named_parts
-from quire.models.hf_parts import moe_layers, rope, sliding_layers
+from quire.models.hf_parts import moe_layers, rope, sliding_layers, windows
 from quire.models.name_parts import (
     GPT_LAYER,
     GPT_PARTS,
@@ -90,8 +89,7 @@ def qwen2_moe(hf: HfConfig) -> DecoderSpec:
         qwen2(hf, qkv_bias=hf.bool_("qkv_bias", True)),
         shared_width=hf.int_("shared_expert_intermediate_size", 5632),
         shared_gate=True,
-        num_experts=_num_experts(hf, 60),
-        top_k=hf.int_("num_experts_per_tok", 4),
+        counts=(60, 4),
         width=hf.int_("moe_intermediate_size", 1408),
     )
 
@@ -99,11 +97,7 @@ def qwen2_moe(hf: HfConfig) -> DecoderSpec:
 def qwen3_moe(hf: HfConfig) -> DecoderSpec:
     """`Qwen3MoeForCausalLM`."""
     return _with_experts(
-        hf,
-        qwen3(hf),
-        num_experts=_num_experts(hf, 128),
-        top_k=hf.int_("num_experts_per_tok", 8),
-        width=hf.int_("moe_intermediate_size", 768),
+        hf, qwen3(hf), counts=(128, 8), width=hf.int_("moe_intermediate_size", 768)
     )
 
 
@@ -111,11 +105,10 @@ def mellum(hf: HfConfig) -> DecoderSpec:
     """`MellumForCausalLM`: as Qwen 3, and layers with a window have positions of their own."""
     hf.skip("num_mtp_layers", "mtp_layer_types", "mtp_mlp_layer_types")
     one = attention(hf, kv_heads=4, head_dim=128, rope=None, normed=1e-6)
-    window = hf.optional_int("sliding_window", 1024)
     mixers = [
         replace(
             one,
-            window=window if slides else None,
+            window=window,
             rope=rope(
                 hf,
                 head_size=one.head_size,
@@ -123,26 +116,26 @@ def mellum(hf: HfConfig) -> DecoderSpec:
                 theta=("rope_theta", 10_000.0 if slides else 500_000.0),
             ),
         )
-        for slides in sliding_layers(hf, lambda index: False)
+        for slides, window in windows(hf, lambda index: False, 1024)
     ]
-    part = experts(
-        hf,
-        normalize=hf.bool_("norm_topk_prob", True),
-        num_experts=_num_experts(hf, 64),
-        top_k=hf.int_("num_experts_per_tok", 8),
-        width=hf.int_("moe_intermediate_size", 896),
-    )
+    part = _experts(hf, (64, 8), width=hf.int_("moe_intermediate_size", 896), normalized=True)
     spec = plain(hf, mixers, dense(hf), max_len=131_072)
     return with_parts(spec, *named_parts(hf, part, 0))
 
 
-def _num_experts(hf: HfConfig, default: int) -> int:
-    """In the older spelling or the newer one."""
-    return hf.int_("num_experts", hf.optional_int("num_local_experts") or default)
+def _experts(
+    hf: HfConfig, counts: tuple[int, int], *, normalized: bool = False, **sizes: Any
+) -> Moe:
+    """Their number in the older spelling or the newer one; `counts` are defaults."""
+    number = hf.optional_int("num_local_experts") or counts[0]
+    normalize = hf.bool_("norm_topk_prob", normalized)
+    return experts(hf, number, counts[1], normalize=normalize, **sizes)
 
 
-def _with_experts(hf: HfConfig, spec: DecoderSpec, **sizes: Any) -> DecoderSpec:
-    part = Moe(activation=activation(hf), normalize=hf.bool_("norm_topk_prob", False), **sizes)
+def _with_experts(
+    hf: HfConfig, spec: DecoderSpec, counts: tuple[int, int], **sizes: Any
+) -> DecoderSpec:
+    part = _experts(hf, counts, **sizes)
     return with_parts(spec, *moe_layers(hf, part, spec.layers[0].feed_forward))
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import activation, attention, decoder, dense
+from quire.models.hf_decoder import attention, decoder, dense, experts
 from quire.models.hf_delta import conv_rules, delta_net, every_fourth, product_rules, state_rules
 from quire.models.hf_parts import moe_layers
 from quire.models.name_parts import LAYER, OURS
@@ -45,11 +45,11 @@ def qwen3_5_moe(hf: HfConfig) -> DecoderSpec:
 
 def _experts(hf: HfConfig, num_experts: int, top_k: int, *, normalize: bool = True) -> Moe:
     """Experts beside a part that all tokens pass, weighed by a gate; the numbers are defaults."""
-    return Moe(
-        num_experts=hf.int_("num_experts", num_experts),
-        top_k=hf.int_("num_experts_per_tok", top_k),
+    return experts(
+        hf,
+        num_experts,
+        top_k,
         width=hf.int_("moe_intermediate_size", 512),
-        activation=activation(hf),
         normalize=normalize,
         shared_width=hf.int_("shared_expert_intermediate_size", 512),
         shared_gate=True,

@@ -284,6 +284,8 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
         tensor = torch.nn.functional.normalize(tensor.float())
     if piece.fold == "split_turns":
         tensor = torch.cat((tensor[0::2], tensor[1::2]))
+    if piece.fold == "swap_halves":
+        tensor = torch.cat(tensor.chunk(2)[::-1])
     if piece.fold == "add_one":
         tensor = tensor.float() + 1.0
     if piece.fold == "exp":
