@@ -193,7 +193,7 @@ class _Checkpoint:
             if isinstance(found, QuantizedWeight):
                 weight = as_format(map_rows(found, partial(folded, piece=piece)), format)
             else:
-                weight = quantize(folded(found, piece), format)
+                weight = replace(quantize(folded(found, piece), format), dtype=self._dtype)
             if len(self._plan[name]) == 1:
                 return weight
             if room is None:
