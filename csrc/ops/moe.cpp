@@ -232,7 +232,7 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
   if (tokens > args.rows) tokens = args.rows;
   const int64_t pairs = tokens * k;
   const P first_up = make(args.gate_up, 2 * F, args.C), first_down = make(args.down, args.C, args.F);
-  const Groups most(pairs < kExpertRows ? pairs : kExpertRows, P::rows);
+  const Groups most(pairs < kExpertRows ? pairs : kExpertRows, first_up.rows);
   size_t packed_bytes = first_up.packed_bytes(most), other = first_down.packed_bytes(most);
   packed_bytes = whole_lines(packed_bytes > other ? packed_bytes : other);  // grows with the rows
   const size_t sums_bytes = (size_t)first_up.sum_rows(most) * kColumns * 4;
@@ -258,7 +258,7 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
       const float* bias = args.gate_up_bias ? (const float*)args.gate_up_bias + e * 2 * F : nullptr;
       for (int64_t row = sorted.begin[e]; row < sorted.begin[e + 1]; row += kExpertRows) {
         int64_t left = sorted.begin[e + 1] - row;
-        Groups groups(left < kExpertRows ? left : kExpertRows, P::rows);
+        Groups groups(left < kExpertRows ? left : kExpertRows, up.rows);
         for (int64_t g = 0; g < groups.count; g++)
           for (int i = 0; i < groups.size(g); i++)
             up.pack((const T*)args.x +
@@ -283,7 +283,7 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
       const float* bias = args.down_bias ? (const float*)args.down_bias + e * C : nullptr;
       for (int64_t row = sorted.begin[e]; row < sorted.begin[e + 1]; row += kExpertRows) {
         int64_t left = sorted.begin[e + 1] - row;
-        Groups groups(left < kExpertRows ? left : kExpertRows, P::rows);
+        Groups groups(left < kExpertRows ? left : kExpertRows, down.rows);
         for (int64_t g = 0; g < groups.count; g++)
           for (int i = 0; i < groups.size(g); i++)
             down.pack(gated + (row + groups.begin(g) + i) * F, groups, g, i, packed);

@@ -115,7 +115,7 @@ void multiply(const Args& args, const P& product, Team& team) {
   P::begin();
   int64_t taken = 0;  // shares of earlier chunks, each thread's last and failing try included
   for (int64_t start = 0; start < args.rows; start += kChunk, taken += shares + team.size) {
-    Groups groups(args.rows - start < kChunk ? args.rows - start : kChunk, P::rows);
+    Groups groups(args.rows - start < kChunk ? args.rows - start : kChunk, product.rows);
     size_t a_bytes = whole_lines(product.packed_bytes(groups));
     size_t c_bytes = (size_t)product.sum_rows(groups) * kColumns * 4;
     void* packed = is_private ? nullptr : team.common(a_bytes);

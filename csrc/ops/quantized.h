@@ -24,6 +24,7 @@ QUIRE_INLINE bool has_zeros(int32_t format) { return format == kInt4Zero || form
 const int64_t kPart = 128;      // numbers of a row that have one step
 const float kLargest = 32512;   // 127 * 256: what the largest of a part becomes
 const int64_t kFar = 4096;      // bytes from a weight in use to the one that is fetched meanwhile
+const int64_t kWide = kPart * 16;  // pairs of 16 bits of a part of a block
 const int64_t kNearBytes = 8192;  // of a stretch of weights that stays in the first cache
 
 struct Layout {
@@ -166,65 +167,185 @@ QUIRE_INLINE void dot_tile(const int32_t* a, const uint8_t* b, int64_t k, vi c[R
       c[i][j] = kSums > 1 ? d[0][i][j] + d[kSums - 1][i][j] : d[0][i][j];
 }
 
-// sums [R][32] += a group of rows times the numbers of a block from k `from` to `to`, both multiples
-// of the weights' group or of kPart. `one_scale`: the scale of all of K is applied later.
-template <int R, bool NIBBLES>
-void int_tile(IntRows a, const uint8_t* block, const Layout& l, bool one_scale, int64_t from,
-              int64_t to, float* sums, Ahead ahead) {
-  const int64_t unit = one_scale ? kPart : l.group;
-  const uint8_t* b = block + (one_scale ? l.head + l.bytes(from) : from / unit * l.record_bytes());
-  for (int64_t k = from; k < to; k += unit) {
-    int64_t n = to - k < unit ? to - k : unit;
-    const float* scale = (const float*)b;
-    vi c[R][2];
-    for (int i = 0; i < R; i++)
-      for (int j = 0; j < 2; j++) {
-        const int32_t sum = a.sums[k / unit * R + i];
-        c[i][j] = vi_set(NIBBLES ? -8 * sum : 0);
-        if (l.head > 128)
-          c[i][j] = vi_set(-sum) * load8((const int8_t*)(one_scale ? block : b) + 128 + 16 * j);
-      }
-    if (!one_scale) b += l.head;
-    dot_tile<R, NIBBLES>(a.pairs + k / 2 * R, b, n, c, ahead);
-    b += l.bytes(n);
+// Where the numbers of a block begin, and how they go on: a record for each unit.
+struct IntRecords {
+  const uint8_t* at;     // the record, or with one scale the numbers themselves
+  const uint8_t* zeros;  // 32 bytes; null: 8 for four bits, else 0
+  int64_t unit, bytes;   // k with one exact sum, and bytes from one to the next
+  int head;              // bytes before the numbers; 0 where there is one scale
+
+  IntRecords(const uint8_t* block, const Layout& l, bool one_scale)
+      : at(one_scale ? block + l.head : block), zeros(l.head > 128 ? block + 128 : nullptr),
+        unit(one_scale ? kPart : l.group), bytes(one_scale ? l.bytes(kPart) : l.record_bytes()),
+        head(one_scale ? 0 : l.head) {}
+
+  QUIRE_INLINE void next(IntRecords& r) {
+    r.at += r.bytes;
+    if (r.zeros && r.head) r.zeros += r.bytes;
+  }
+  QUIRE_INLINE void fetch_head(const IntRecords& r) {
+    for (int i = 0; i < r.head; i += 64) __builtin_prefetch(r.at + kFar + i, 0, 2);
+  }
+};
+
+// total [R][2] += sums of a unit times its scales, those of a record; the first of a part is `fresh`.
+template <int R>
+QUIRE_INLINE void add_scaled_unit(const vi (*c)[2], const IntRecords& record, bool fresh, vf (*total)[2]) {
+  for (int j = 0; j < 2; j++) {
+    const vf scale = record.head ? load((const float*)record.at + 16 * j) : vf_set(1);
     for (int i = 0; i < R; i++) {
-      vf step = vf_set(a.steps[k / kPart * R + i]);
-      for (int j = 0; j < 2; j++) {
-        vf term = to_float(c[i][j]) * step;
-        if (!one_scale) term = term * load(scale + 16 * j);
-        store(sums + kColumns * i + 16 * j, load(sums + kColumns * i + 16 * j) + term);
-      }
+      const vf term = record.head ? to_float(c[i][j]) * scale : to_float(c[i][j]);
+      total[i][j] = fresh ? term : total[i][j] + term;
     }
   }
 }
 
-inline void int_tile_of(int rows, bool nibbles, IntRows a, const uint8_t* block, const Layout& l,
-                 bool one_scale, int64_t from, int64_t to, float* sums, Ahead ahead) {
-  if (nibbles) {
-    QUIRE_FOR_ROWS(rows, (int_tile<R, true>(a, block, l, one_scale, from, to, sums, ahead)))
-  } else {
-    QUIRE_FOR_ROWS(rows, (int_tile<R, false>(a, block, l, one_scale, from, to, sums, ahead)))
+// sums [R][32] += totals of a part [R][2] times the steps of its rows.
+template <int R> QUIRE_INLINE void add_steps(const float* steps, const vf (*total)[2], float* sums) {
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < 2; j++) {
+      float* place = sums + kColumns * i + 16 * j;
+      store(place, load(place) + total[i][j] * vf_set(steps[i]));
+    }
+}
+
+// sums [R][32] += rows times the numbers of a block from k `from`, where a part begins, to `to`; `number` is
+// the first of its units among all, and weights `far` away come nearer.
+template <int R, bool NIBBLES>
+void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t number, int64_t far,
+              float* sums) {
+  const int64_t unit = record.unit;
+  const int32_t *row_sums = a.sums + number * R, *pairs = a.pairs + from / 2 * R;
+  const float* steps = a.steps + from / kPart * R;
+  for (int64_t part = from; part < to; part += kPart, steps += R) {
+    const int64_t end = to - part < kPart ? to : part + kPart;
+    vf total[R][2];
+    for (int64_t k = part; k < end; k += unit, IntRecords::next(record), row_sums += R) {
+      const int64_t n = end - k < unit ? end - k : unit;
+      vi c[R][2];
+      for (int i = 0; i < R; i++)
+        for (int j = 0; j < 2; j++) {
+          const int32_t sum = row_sums[i];
+          c[i][j] = vi_set(NIBBLES ? -8 * sum : 0);
+          if (record.zeros) c[i][j] = vi_set(-sum) * load8((const int8_t*)record.zeros + 16 * j);
+        }
+      const uint8_t* numbers = record.at + record.head;
+      Ahead ahead = {(const char*)numbers + far, far ? 64 : 0};
+      dot_tile<R, NIBBLES>(pairs, numbers, n, c, ahead);
+      add_scaled_unit<R>(c, record, k == part, total);
+      pairs += n / 2 * R;
+    }
+    add_steps<R>(steps, total, sums);
   }
 }
 
+// The same for more rows: the numbers, less their zero points, are put into `wide` for other rows, as
+// pairs [64][32 columns] of 16 bits.
+template <int R, bool NIBBLES>
+void first_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int32_t* wide, float* sums) {
+  const int64_t unit = record.unit;
+  const int32_t* pairs = a.pairs + k / 2 * R;
+  vf total[R][2];
+  for (int64_t u = 0; u < n; u += unit, IntRecords::next(record)) {
+    const int64_t length = n - u < unit ? n - u : unit;
+    const uint8_t* b = record.at + record.head;
+    IntRecords::fetch_head(record);
+    vi c[R][2], zero[2];
+    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(0);
+    for (int j = 0; j < 2; j++) {
+      const vi one = record.zeros ? load8((const int8_t*)record.zeros + 16 * j) : vi_set(NIBBLES ? 8 : 0);
+      zero[j] = (one & vi_set(0xffff)) | shift_left<16>(one);
+    }
+    for (int64_t s = 0; s < length / 2; s += 2, b += NIBBLES ? 64 : 128) {
+      vi both[2];
+      for (int half = 0; half < 2; half++, wide += 2 * 16, pairs += R) {
+        vi w[2];
+        for (int j = 0; j < 2; j++) {
+          if (NIBBLES && half == 0) both[j] = pairs_unsigned(b + 32 * j);
+          const vi code = !NIBBLES   ? pairs_signed(b + 64 * half + 32 * j)
+                          : half == 0 ? both[j] & vi_set(0x000f000f)
+                                      : high_nibbles(both[j]);
+          w[j] = sub_pairs(code, zero[j]);
+          store(wide + 16 * j, w[j]);
+        }
+        for (int i = 0; i < R; i++) {
+          const vi number = vi_set(pairs[i]);
+          for (int j = 0; j < 2; j++) c[i][j] = dot_pairs(number, w[j], c[i][j]);
+        }
+        if (!NIBBLES || half == 0) __builtin_prefetch(b + kFar + 64 * half, 0, 2);
+      }
+    }
+    add_scaled_unit<R>(c, record, u == 0, total);
+  }
+  add_steps<R>(a.steps + k / kPart * R, total, sums);
+}
+
+// c [R][2] = pairs of rows [steps][R] times pairs of 32 columns that were widened.
+template <int R>
+QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* wide, int64_t steps, vi (*c)[2]) {
+  const int kSums = R <= 2 && kRows > 3 ? 2 : 1;  // as in dot_tile
+  vi d[kSums][R][2];
+  for (int n = 0; n < kSums; n++)
+    for (int i = 0; i < R; i++) d[n][i][0] = d[n][i][1] = vi_set(0);
+  for (int64_t s = 0; s < steps; s += kSums)
+    for (int n = 0; n < kSums; n++, pairs += R, wide += 2 * 16) {
+      const vi w[2] = {load(wide), load(wide + 16)};
+      for (int i = 0; i < R; i++) {
+        const vi number = vi_set(pairs[i]);
+        for (int j = 0; j < 2; j++) d[n][i][j] = dot_pairs(number, w[j], d[n][i][j]);
+      }
+    }
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < 2; j++) c[i][j] = kSums > 1 ? d[0][i][j] + d[kSums - 1][i][j] : d[0][i][j];
+}
+
+// The same for rows that come later, with numbers that were widened.
+template <int R>
+void wide_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, const int32_t* wide, float* sums) {
+  const int64_t unit = record.unit;
+  vf total[R][2];
+  for (int64_t u = 0; u < n; u += unit, IntRecords::next(record)) {
+    vi c[R][2];
+    dot_wide<R>(a.pairs + (k + u) / 2 * R, wide + u * 16, (n - u < unit ? n - u : unit) / 2, c);
+    add_scaled_unit<R>(c, record, u == 0, total);
+  }
+  add_steps<R>(a.steps + k / kPart * R, total, sums);
+}
+
+// Calls `body` with the number of rows that a tile of widened numbers takes, as a constant R.
+#if QUIRE_MAX_ROWS > 3
+const int kWideRows = 6, kFewRows = 4;  // twice as many sums, and as many totals; rows that stand alone
+#define QUIRE_FOR_TILES(rows, ...)  \
+  switch (rows) {                   \
+    QUIRE_ROWS_CASE(3, __VA_ARGS__) \
+    QUIRE_ROWS_CASE(4, __VA_ARGS__) \
+    QUIRE_ROWS_CASE(5, __VA_ARGS__) \
+    QUIRE_ROWS_CASE(6, __VA_ARGS__) \
+  }
+#else
+const int kWideRows = kRows, kFewRows = 2;
+#define QUIRE_FOR_TILES QUIRE_FOR_ROWS
+#endif
+
 // A weight [N, K] of whole numbers, for rows of type T.
 template <class T> struct IntProduct {
-  static const int rows = kRows;
   const uint8_t* weight;
   const int32_t* order;  // of a row's numbers; null: as they come
   Layout l;
   bool one_scale;
   int64_t unit, blocks;
   RowSizes sizes;
+  int rows;  // with scales for fewer k, numbers are widened once for all rows
 
   IntProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format,
              const void* places = nullptr)
       : weight((const uint8_t*)data), order((const int32_t*)places), l(n, k, group, format), one_scale(group == 0),
-        unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit) {}
+        unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit),
+        rows(unit == kPart ? kRows : kWideRows) {}
 
   static void begin() {}
   static void end() {}
-  static size_t temporary_bytes() { return 0; }
+  static size_t temporary_bytes() { return kWide * 4; }
 
   int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
   int64_t sum_rows(const Groups& groups) const { return groups.rows; }
@@ -239,25 +360,35 @@ template <class T> struct IntProduct {
                  sizes.at((int32_t*)packed, groups.rows, groups.begin(g)));
   }
 
-  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
-    const uint8_t* data = block_of(block);
-    int64_t stretch = l.depth;
-    if (groups.count > 2) stretch = kNearBytes * 2 / (kColumns * l.halves) / kPart * kPart;
-    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
-    for (int64_t k = 0; k < l.depth; k += stretch) {
-      int64_t end = k + stretch < l.depth ? k + stretch : l.depth;
-      int64_t here = (end - k) * l.block_bytes() / l.depth;
+  template <bool NIBBLES>
+  void sums_of(const Groups& groups, const void* packed, const uint8_t* data, float* out,
+               int32_t* wide) const {
+    const int64_t units = kPart / unit;
+    const bool is_few = groups.rows <= kFewRows;
+    const int64_t stretch = groups.count == 1 && (is_few || unit == kPart) ? l.depth : kPart;
+    IntRecords record(data, l, one_scale);
+    for (int64_t k = 0, number = 0; k < l.depth; k += stretch, number += units) {
+      const int64_t end = l.depth - k < stretch ? l.depth : k + stretch;
       for (int64_t g = 0; g < groups.count; g++) {
-        Ahead ahead = {(const char*)data + k * l.block_bytes() / l.depth + kFar, 64};
-        if (groups.count > 1) {
-          ahead.place += here - kFar + g * (here / groups.count) / 64 * 64;
-          ahead.step = here / groups.count / (here / 64);
+        const int64_t row = groups.begin(g), size = groups.size(g), far = g == 0 ? kFar : 0;
+        const IntRows a = sizes.at((int32_t*)packed, groups.rows, row);
+        float* here = out + row * kColumns;
+        if (is_few || unit == kPart) {
+          QUIRE_FOR_ROWS(size, (int_tile<R, NIBBLES>(a, record, k, end, number, far, here)))
+        } else if (g == 0) {
+          QUIRE_FOR_TILES(size, (first_int_tile<R, NIBBLES>(a, record, k, end - k, wide, here)))
+        } else {
+          QUIRE_FOR_TILES(size, (wide_int_tile<R>(a, record, k, end - k, wide, here)))
         }
-        int64_t row = groups.begin(g);
-        int_tile_of(groups.size(g), l.halves == 1, sizes.at((int32_t*)packed, groups.rows, row),
-                    data, l, one_scale, k, end, out + row * kColumns, ahead);
       }
+      for (int64_t u = 0; u < units; u++) IntRecords::next(record);
     }
+  }
+
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void* memory) const {
+    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
+    if (l.halves == 1) return sums_of<true>(groups, packed, block_of(block), out, (int32_t*)memory);
+    sums_of<false>(groups, packed, block_of(block), out, (int32_t*)memory);
   }
 };
 

@@ -17,7 +17,6 @@ namespace quire {
 
 const int kSuper = 8;             // the number of these formats among those of packed weights
 const int64_t kSuperDepth = 256;  // k of a super-block
-const int64_t kWide = kPart * kColumns / 2;  // pairs of 16 bits of a part of a block
 
 // LOW and HIGH bits of a code, BIAS that is taken from it, SPAN of k with one scale, UNIT of k with one
 // exact sum, whether there are minima, and the type of factors and floors.
@@ -50,26 +49,40 @@ typedef SuperKind<8, 0, 0, 16, 16, false, f32> Int8K;
     case 5: { typedef Int8K S; __VA_ARGS__; break; }      \
   }
 
-// 16 k of 16 columns as eight registers of pairs of codes, BIAS not taken away.
-template <class S> QUIRE_INLINE void read_codes(const uint8_t* in, vi* codes) {
-  const vi low_mask = vi_set(((1 << S::LOW) - 1) * 0x10001);
-  const vi high_mask = vi_set(((1 << S::HIGH) - 1) * 0x10001);
-  vi low = vi_set(0), high = vi_set(0);
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; i++) {
-    if (S::LOW == 8) {
-      codes[i] = pairs_signed(in + 32 * i);
-    } else {
-      low = i * S::LOW % 8 ? shift_right<S::LOW % 32>(low) : pairs_unsigned(in + 4 * S::LOW * i);
-      codes[i] = low & low_mask;
-    }
-    if (S::HIGH) {
-      high = i * S::HIGH % 8 ? shift_right<S::HIGH>(high)
-                             : pairs_unsigned(in + 32 * S::LOW + 4 * S::HIGH * i);
-      codes[i] = codes[i] | shift_left<S::LOW>(high & high_mask);
+// 16 k of 16 columns, whose eight registers of pairs of codes are taken in turn, BIAS not taken away.
+template <class S> struct Codes {
+  const uint8_t* in;
+  vi low, high;
+
+  // Register `i`, a constant where this is called.
+  QUIRE_INLINE vi take(Codes& from, int i) {
+    if (S::LOW == 8) return pairs_signed(from.in + 32 * i);
+    const int place = i * S::LOW % 8, above = S::HIGH ? i * S::HIGH % 8 : 0;
+    if (place == 0) from.low = pairs_unsigned(from.in + 4 * S::LOW * i);
+    const vi code = shifted(from.low, place) & vi_set(((1 << S::LOW) - 1) * 0x10001);
+    if (!S::HIGH) return code;
+    if (above == 0) from.high = pairs_unsigned(from.in + 32 * S::LOW + 4 * S::HIGH * i);
+    const vi mask = vi_set((((1 << S::HIGH) - 1) << S::LOW) * 0x10001);
+    return code | (shifted(from.high, above - S::LOW) & mask);
+  }
+
+ private:
+  QUIRE_INLINE vi shifted(vi a, int right) {
+    switch (right) {
+      case -4: return shift_left<4>(a);
+      case -3: return shift_left<3>(a);
+      case -2: return shift_left<2>(a);
+      case -1: return shift_left<1>(a);
+      case 1: return shift_right<1>(a);
+      case 2: return shift_right<2>(a);
+      case 3: return shift_right<3>(a);
+      case 4: return shift_right<4>(a);
+      case 5: return shift_right<5>(a);
+      case 6: return shift_right<6>(a);
+      default: return a;
     }
   }
-}
+};
 
 template <class S> QUIRE_INLINE void fetch_ahead(const uint8_t* in) {
   for (int i = 0; i < (S::LOW + S::HIGH) * 32; i += 64) __builtin_prefetch(in + kFar + i, 0, 2);
@@ -84,29 +97,6 @@ template <class S> void read_minima(const uint8_t* block, int part, float* out) 
     for (int s = 0; s < kPart / S::SPAN; s++)
       store(out + s * kColumns + 16 * j,
             floor * to_float(load8((const int8_t*)in + s * kColumns + 16 * j)));
-  }
-}
-
-// Codes times scales of part `part` (0 or 1) of a super-block, as pairs [64][32 columns] of 16 bits.
-template <class S> void widen_part(const uint8_t* block, int part, int32_t* out) {
-  const int kBytes = (S::LOW + S::HIGH) * 32;  // of 16 k of 16 columns
-  const uint8_t* in = block + S::codes + part * kPart / 16 * 2 * kBytes;
-  for (int s = 0; s < kPart / 16; s++) {
-    const uint8_t* scales = block + S::scales + (part * kPart / 16 + s) * 16 / S::SPAN * kColumns;
-    for (int j = 0; j < 2; j++, in += kBytes) {
-      const vi number = load8((const int8_t*)scales + 16 * j);
-      const vi scale = (number & vi_set(0xffff)) | shift_left<16>(number);
-      const vi less = S::BIAS ? mul_pairs(scale, vi_set(S::BIAS * 0x10001)) : vi_set(0);
-      vi codes[8];
-      read_codes<S>(in, codes);
-      fetch_ahead<S>(in);
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; i++) {
-        vi product = mul_pairs(codes[i], scale);
-        if (S::BIAS) product = sub_pairs(product, less);
-        store(out + ((s * 8 + i) * 2 + j) * 16, product);
-      }
-    }
   }
 }
 
@@ -128,70 +118,107 @@ struct SuperSizes {
   }
 };
 
-// sums [R][32] += totals of a part [R][2] of k `k`, in their units; then minima are taken away.
+// sums [R][32] less what the minima of a part of k `k` take away, span by span.
 template <int R, class S>
-QUIRE_INLINE void add_part(SuperRows a, const vf (*total)[2], const uint8_t* block, const float* minima,
-                           int64_t k, float* sums) {
+QUIRE_INLINE void take_minima(SuperRows a, const float* minima, int64_t k, float* sums) {
+  if (!S::MINIMA) return;
   const float* below = S::SPAN == 16 ? a.sums16 + k / 16 * R : a.sums32 + k / 32 * R;
+  for (int j = 0; j < 2; j++) {
+    vf less[kPart / S::SPAN];
+    for (int s = 0; s < kPart / S::SPAN; s++) less[s] = load(minima + s * kColumns + 16 * j);
+    for (int i = 0; i < R; i++) {
+      vf sum = load(sums + kColumns * i + 16 * j);
+      for (int s = 0; s < kPart / S::SPAN; s++) sum = sum - vf_set(below[s * R + i]) * less[s];
+      store(sums + kColumns * i + 16 * j, sum);
+    }
+  }
+}
+
+// sums [R][32] += totals of a part [R][2] of k `k`, in their units.
+template <int R, class S>
+QUIRE_INLINE void add_part(SuperRows a, const vf (*total)[2], const uint8_t* block, int64_t k,
+                           float* sums) {
   for (int j = 0; j < 2; j++) {
     const vf factor = load((const typename S::F*)block + 16 * j);
     for (int i = 0; i < R; i++) {
       const vf step = vf_set(a.ints.steps[k / kPart * R + i]);
-      vf sum = load(sums + kColumns * i + 16 * j) + total[i][j] * step * factor;
-      if (S::MINIMA)
-        for (int s = 0; s < kPart / S::SPAN; s++)
-          sum = sum - vf_set(below[s * R + i]) * load(minima + s * kColumns + 16 * j);
-      store(sums + kColumns * i + 16 * j, sum);
+      float* place = sums + kColumns * i + 16 * j;
+      store(place, load(place) + total[i][j] * step * factor);
     }
   }
+}
+
+// total [R][2] += sums of a unit; the first of a part is `fresh`.
+template <int R> QUIRE_INLINE void add_unit(const vi (*c)[2], bool fresh, vf (*total)[2]) {
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < 2; j++)
+      total[i][j] = fresh ? to_float(c[i][j]) : total[i][j] + to_float(c[i][j]);
+}
+
+// Codes times scales of 16 k of 16 columns, in turn.
+template <class S> struct Scaled {
+  Codes<S> codes;
+  vi scale, less;
+
+  QUIRE_INLINE Scaled of(const uint8_t* in, const uint8_t* scales) {
+    const vi number = load8((const int8_t*)scales);
+    const vi scale = (number & vi_set(0xffff)) | shift_left<16>(number);
+    return {{in, vi_set(0), vi_set(0)}, scale,
+            S::BIAS ? mul_pairs(scale, vi_set(S::BIAS * 0x10001)) : scale};
+  }
+  QUIRE_INLINE vi take(Scaled& from, int i) {
+    const vi product = mul_pairs(Codes<S>::take(from.codes, i), from.scale);
+    return S::BIAS ? sub_pairs(product, from.less) : product;
+  }
+};
+
+// A part of R rows times the same part of a block, whose numbers are put into `wide` for other rows: as
+// pairs [64][32 columns] of 16 bits.
+template <int R, class S>
+void first_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k, int32_t* wide,
+                float* sums) {
+  const int kBytes = (S::LOW + S::HIGH) * 32;  // of 16 k of 16 columns
+  const int64_t part = k % kSuperDepth / kPart;
+  const uint8_t* in = block + S::codes + part * kPart / 16 * 2 * kBytes;
+  const uint8_t* scales = block + S::scales + part * kPart / S::SPAN * kColumns;
+  const int32_t* pairs = a.ints.pairs + k / 2 * R;
+  vf total[R][2];
+  take_minima<R, S>(a, minima, k, sums);
+  for (int u = 0; u < kPart; u += S::UNIT) {
+    vi c[R][2];
+    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(0);
+    for (int n = u; n < u + S::UNIT; n += 16, pairs += 8 * R, wide += 16 * 16, in += 2 * kBytes) {
+      const uint8_t* scale = scales + n / S::SPAN * kColumns;
+      Scaled<S> from[2] = {Scaled<S>::of(in, scale), Scaled<S>::of(in + kBytes, scale + 16)};
+      fetch_ahead<S>(in);
+      fetch_ahead<S>(in + kBytes);
+#pragma GCC unroll 8
+      for (int p = 0; p < 8; p++) {
+        const vi w[2] = {Scaled<S>::take(from[0], p), Scaled<S>::take(from[1], p)};
+        for (int j = 0; j < 2; j++) store(wide + (2 * p + j) * 16, w[j]);
+        for (int i = 0; i < R; i++) {
+          const vi number = vi_set(pairs[p * R + i]);
+          for (int j = 0; j < 2; j++) c[i][j] = dot_pairs(number, w[j], c[i][j]);
+        }
+      }
+    }
+    add_unit<R>(c, u == 0, total);
+  }
+  add_part<R, S>(a, total, block, k, sums);
 }
 
 // A part of R rows times the same part of a block, which was widened.
 template <int R, class S>
 void wide_tile(SuperRows a, const int32_t* wide, const uint8_t* block, const float* minima, int64_t k,
                float* sums) {
-  const int kSums = R <= 2 && kRows > 3 ? 2 : 1;
-  const int32_t* pairs = a.ints.pairs + k / 2 * R;
   vf total[R][2];
-  for (int i = 0; i < R; i++) total[i][0] = total[i][1] = vf_zero();
+  take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT) {
-    vi c[kSums][R][2];
-    for (int n = 0; n < kSums; n++)
-      for (int i = 0; i < R; i++) c[n][i][0] = c[n][i][1] = vi_set(0);
-    for (int s = 0; s < S::UNIT / 2; s += kSums)
-      for (int n = 0; n < kSums; n++, pairs += R, wide += 2 * 16) {
-        vi w[2] = {load(wide), load(wide + 16)};
-        for (int i = 0; i < R; i++) {
-          vi number = vi_set(pairs[i]);
-          for (int j = 0; j < 2; j++) c[n][i][j] = dot_pairs(number, w[j], c[n][i][j]);
-        }
-      }
-    for (int i = 0; i < R; i++)
-      for (int j = 0; j < 2; j++) {
-        vi sum = kSums > 1 ? c[0][i][j] + c[kSums - 1][i][j] : c[0][i][j];
-        total[i][j] = u ? total[i][j] + to_float(sum) : to_float(sum);
-      }
+    vi c[R][2];
+    dot_wide<R>(a.ints.pairs + (k + u) / 2 * R, wide + u * 16, S::UNIT / 2, c);
+    add_unit<R>(c, u == 0, total);
   }
-  add_part<R, S>(a, total, block, minima, k, sums);
-}
-
-template <class S>
-void tile_of_size(int rows, SuperRows a, const int32_t* wide, const uint8_t* block,
-                  const float* minima, int64_t k, float* sums) {
-  switch (rows) {
-#if QUIRE_MAX_ROWS > 3
-    case 6: return wide_tile<6, S>(a, wide, block, minima, k, sums);
-    case 5: return wide_tile<5, S>(a, wide, block, minima, k, sums);
-    case 4: return wide_tile<4, S>(a, wide, block, minima, k, sums);
-    case 3: return wide_tile<3, S>(a, wide, block, minima, k, sums);
-#else
-#if QUIRE_MAX_ROWS > 2
-    case 3: return wide_tile<3, S>(a, wide, block, minima, k, sums);
-#endif
-    case 2: return wide_tile<2, S>(a, wide, block, minima, k, sums);
-    case 1: return wide_tile<1, S>(a, wide, block, minima, k, sums);
-#endif
-  }
+  add_part<R, S>(a, total, block, k, sums);
 }
 
 // The same for few rows, straight from the block: codes are multiplied first, and their sums by scales.
@@ -204,7 +231,7 @@ void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t
   const int32_t* pairs = a.ints.pairs + k / 2 * R;
   const int32_t* numbers = a.ints.sums + k / 16 * R;
   vf total[R][2];
-  for (int i = 0; i < R; i++) total[i][0] = total[i][1] = vf_zero();
+  take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT) {
     vi unit[R][2];
     for (int i = 0; i < R; i++) unit[i][0] = unit[i][1] = vi_set(0);
@@ -212,15 +239,16 @@ void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t
       vi c[R][2];
       for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(0);
       for (int n = 0; n < S::SPAN; n += 16, pairs += 8 * R, numbers += R)
+#pragma GCC unroll 2
         for (int j = 0; j < 2; j++, in += kBytes) {
-          vi codes[8];
-          read_codes<S>(in, codes);
+          Codes<S> codes = {in, vi_set(0), vi_set(0)};
           fetch_ahead<S>(in);
-          for (int i = 0; i < R; i++) {
-            if (S::BIAS) c[i][j] = c[i][j] - vi_set(S::BIAS * numbers[i]);
+          for (int i = 0; i < R && S::BIAS; i++) c[i][j] = c[i][j] - vi_set(S::BIAS * numbers[i]);
 #pragma GCC unroll 8
-            for (int p = 0; p < 8; p++)
-              c[i][j] = dot_pairs(vi_set(pairs[p * R + i]), codes[p], c[i][j]);
+          for (int p = 0; p < 8; p++) {
+            const vi code = Codes<S>::take(codes, p);
+            for (int i = 0; i < R; i++)
+              c[i][j] = dot_pairs(vi_set(pairs[p * R + i]), code, c[i][j]);
           }
         }
       for (int j = 0; j < 2; j++) {
@@ -228,16 +256,14 @@ void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t
         for (int i = 0; i < R; i++) unit[i][j] = unit[i][j] + c[i][j] * scale;
       }
     }
-    for (int i = 0; i < R; i++)
-      for (int j = 0; j < 2; j++)
-        total[i][j] = u ? total[i][j] + to_float(unit[i][j]) : to_float(unit[i][j]);
+    add_unit<R>(unit, u == 0, total);
   }
-  add_part<R, S>(a, total, block, minima, k, sums);
+  add_part<R, S>(a, total, block, k, sums);
 }
 
 // A weight [N, K] in super-blocks, K a multiple of 256, for rows of type T.
 template <class T> struct SuperProduct {
-  static const int rows = kRows < 6 ? kRows : 6;
+  static const int rows = kWideRows;
   static const int64_t kMinima = kPart / 16 * kColumns;
   const uint8_t* weight;
   Layout l;
@@ -269,7 +295,7 @@ template <class T> struct SuperProduct {
     }
   }
 
-  template <int R, class S>
+  template <int FEW, class S>
   void sums_of(const Groups& groups, const void* packed, const uint8_t* block, float* out,
                float* memory) const {
     int32_t* wide = (int32_t*)(memory + kMinima);
@@ -277,14 +303,18 @@ template <class T> struct SuperProduct {
       const uint8_t* here = block + k / kSuperDepth * S::bytes;
       const int part = (int)(k % kSuperDepth / kPart);
       read_minima<S>(here, part, memory);
-      if constexpr (R > 0) {
-        narrow_tile<R, S>(sizes.at((int32_t*)packed, R, 0), here, memory, k, out);
+      if constexpr (FEW > 0) {
+        narrow_tile<FEW, S>(sizes.at((int32_t*)packed, FEW, 0), here, memory, k, out);
       } else {
-        widen_part<S>(here, part, wide);
         for (int64_t g = 0; g < groups.count; g++) {
           const int64_t row = groups.begin(g);
-          SuperRows a = sizes.at((int32_t*)packed, groups.rows, row);
-          tile_of_size<S>(groups.size(g), a, wide, here, memory, k, out + row * kColumns);
+          const SuperRows a = sizes.at((int32_t*)packed, groups.rows, row);
+          float* here_out = out + row * kColumns;
+          if (g == 0) {
+            QUIRE_FOR_TILES(groups.size(g), (first_tile<R, S>(a, here, memory, k, wide, here_out)))
+          } else {
+            QUIRE_FOR_TILES(groups.size(g), (wide_tile<R, S>(a, wide, here, memory, k, here_out)))
+          }
         }
       }
     }

@@ -140,19 +140,22 @@ def byte_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
 def integer_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
     """x [T, K] times an int8 or int4 weight [N, K]: [T, N] float32, the same bits for any T.
 
-    Groups are added up in rising order: sum * step * scale, or with one scale for all of a column sum * step
-    by parts, and the scale at the end. Where the weight has an order, rows are put into it first.
+    Groups of a part are added up in rising order, sum * scale, and parts likewise, with their steps; with one
+    scale for all of a column it comes at the end. Where the weight has an order, rows are put into it first.
     """
     numbers, steps = round_rows(x if weight.order is None else x[:, weight.order.long()])
     unit = weight.format.group or PART
     codes = _less_zero(weight, weight.codes.to(torch.float64))  # [N, K]
     total = torch.zeros(x.shape[0], codes.shape[0], dtype=torch.float32, device=x.device)
     flat = numbers.flatten(1).to(torch.float64)  # [T, parts * PART]
-    for group in range(-(-codes.shape[1] // unit)):
-        piece = codes[:, group * unit : (group + 1) * unit]
-        sums = flat[:, group * unit :][:, : piece.shape[1]] @ piece.T  # exact, below 2^53
-        term = sums.to(torch.float32) * steps[:, group * unit // PART, None]
-        total += term * weight.scales[:, group] if weight.format.group else term
+    for start in range(0, codes.shape[1], PART):
+        part = torch.zeros_like(total)
+        for begin in range(start, min(start + PART, codes.shape[1]), unit):
+            piece = codes[:, begin : begin + unit]
+            sums = flat[:, begin : begin + piece.shape[1]] @ piece.T  # exact, below 2^53
+            term = sums.to(torch.float32)
+            part += term * weight.scales[:, begin // unit] if weight.format.group else term
+        total += part * steps[:, start // PART, None]
     return total if weight.format.group else total * weight.scales[:, 0]
 
 
@@ -174,9 +177,8 @@ def _super_run(
     kind: SuperKind,
     columns: slice,
 ) -> torch.Tensor:
-    """[T, columns] float32. Of each part: units in rising order, their sum * step * factor.
-
-    Then what the minima take away, span by span: (sum of the row's numbers * step) * (floor * minimum).
+    """[T, columns] float32. Of each part what the minima take away, span by span: (sum of the row's numbers *
+    step) * (floor * minimum); then units in rising order, their sum * step * factor.
     """
     inner, made = weight.inner, weight.codes[columns].to(torch.float64)
     assert inner is not None
@@ -193,10 +195,10 @@ def _super_run(
             piece = slice(begin, begin + kind.unit)
             units += (flat[:, piece] @ scaled[:, piece].T).to(torch.float32)  # exact, below 2^31
         step = steps[:, part, None]
-        total += units * step * weight.scales[columns, part // 2]
         spans = range(part * PART // kind.span, (part + 1) * PART // kind.span)
         for span in spans if kind.has_minima else ():
             total -= sums[:, span, None] * step * (floors[:, span] * minima[:, span])
+        total += units * step * weight.scales[columns, part // 2]
     return total
 
 
