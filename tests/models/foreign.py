@@ -44,9 +44,7 @@ class Foreign:
 
 _WINDOW = {"head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16}
 UNDESCRIBED = {
-    "apertus": Foreign("ApertusForCausalLM", "ApertusConfig"),
     "biogpt": Foreign("BioGptForCausalLM", "BioGptConfig"),
-    "ministral3": Foreign("Ministral3ForCausalLM", "Ministral3Config", {"head_dim": 16}),
     "granite_swa": Foreign("GraniteSWAForCausalLM", "GraniteSWAConfig", {"sliding_window": 16}),
     "nanochat": Foreign("NanoChatForCausalLM", "NanoChatConfig"),
     "diffllama": Foreign("DiffLlamaForCausalLM", "DiffLlamaConfig"),
@@ -62,6 +60,8 @@ DESCRIBED = {
         {**_WINDOW, "attn_logit_softcapping": 10.0, "final_logit_softcapping": 5.0},
     ),
     "phi3": Foreign("Phi3ForCausalLM", "Phi3Config"),
+    "apertus": Foreign("ApertusForCausalLM", "ApertusConfig"),
+    "ministral3": Foreign("Ministral3ForCausalLM", "Ministral3Config", {"head_dim": 16}),
 }
 """That have one, and run without it if they are told to."""
 ALL = {**UNDESCRIBED, **DESCRIBED}

@@ -152,9 +152,10 @@ def test_what_cannot_run_is_refused_at_once(name: str, tmp_path: Path) -> None:
 
 
 def test_ours_only_is_ours_only(made: Made) -> None:
-    folder, _ = made("apertus")
-    with pytest.raises(ModelLoadError, match="ApertusForCausalLM"):
-        describe(str(folder), model_impl="vllm")
+    for name in UNDESCRIBED:
+        folder, _ = made(name)
+        with pytest.raises(ModelLoadError, match=UNDESCRIBED[name].model):
+            describe(str(folder), model_impl="vllm")
 
 
 _OWN = """

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from quire.frontend import byte_text
 from quire.frontend.detokenizer import detokenizer_of
 from tests.unit.tokenizers_built import sentencepiece_like
 
@@ -219,3 +220,8 @@ def test_the_work_is_linear_in_the_output(kinds: dict[str, Tokenizer], name: str
     assert counting.num_decoded <= 30 * len(ids) + 200
     assert time.monotonic() - started < 20
     assert "".join(pieces) == beyond(tokenizer, prompt, ids, True)
+
+
+def test_letters_of_the_byte_level_spelling_are_those_of_tokenizers() -> None:
+    assert set(byte_text._BYTES) == set(pre_tokenizers.ByteLevel.alphabet())
+    assert sorted(byte_text._BYTES.values()) == list(range(256))

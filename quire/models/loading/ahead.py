@@ -78,7 +78,10 @@ class Ahead(NativeThreads):
         product = self._products[f"{name}.weight"]
 
         def take(num_bytes: int) -> Any:
-            assert num_bytes == product.num_bytes, f"{name} is packed into {num_bytes} bytes"
+            if num_bytes != product.num_bytes:
+                raise RuntimeError(
+                    f"{name}.weight was packed ahead into {product.num_bytes} bytes, and its product wants {num_bytes}"
+                )
             torch = importlib.import_module("torch")
             begin = self._start + product.begin
             return torch.frombuffer(self._memory, dtype=torch.uint8)[begin : begin + num_bytes]
