@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from quire.protocol.errors import ModelLoadError
+
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "xielu", "swiglu_clamped"]
 """The last one is of experts only: `ops.moe.ExpertSizes` says what it is. "xielu" has learned numbers, and no gate."""
 Scoring = Literal["softmax", "sigmoid", "sparse"]
@@ -48,6 +50,8 @@ class Moe:
     norm_eps      not None: routed and shared parts have norms of their own around them, and so has the router,
                   whose weights have a learned factor for each expert: `layers.moe.NormedParts`.
     weigh_inputs  a weight multiplies what its expert gets, not what it makes.
+
+    Raises ModelLoadError where more experts are chosen than there are, or none.
     """
 
     num_experts: int
@@ -71,6 +75,13 @@ class Moe:
     weigh_inputs: bool = False
     norm_eps: float | None = None
     latent: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= self.num_experts:
+            raise ModelLoadError(
+                f"config.json sends a token to {self.top_k} of {self.num_experts} experts; it must be at least one "
+                f"and at most all of them"
+            )
 
 
 FeedForward = Dense | Moe

@@ -186,3 +186,17 @@ def test_it_is_refused_at_once_by_name(row: str, whole: Path, tmp_path: Path) ->
 
 def test_the_whole_one_is_taken(whole: Path) -> None:
     assert describe(str(whole)).architecture == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize(
+    ("top_k", "said"), [(9, "9 of 8 experts"), (0, "num_experts_per_tok is 0")]
+)
+def test_more_experts_than_there_are_or_none(tmp_path: Path, top_k: int, said: str) -> None:
+    config = {
+        "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "vocab_size": 64,
+        "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "num_local_experts": 8, "num_experts_per_tok": top_k,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelLoadError, match=said):
+        describe(str(tmp_path))
