@@ -299,8 +299,9 @@ def gemma3n(folder: Path, **config: Any) -> Path:
     """Gemma3nForCausalLM: three streams; the last two of five layers share what earlier ones cached."""
     from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
 
-    streams = {"altup_num_inputs": 3, "altup_active_idx": 1, "laurel_rank": 8}
+    streams: dict[str, Any] = {"altup_num_inputs": 3, "altup_active_idx": 1, "laurel_rank": 8}
     streams |= {"activation_sparsity_pattern": [0.7, 0.0, 0.4, 0.0, 0.0]}
+    streams["deviation"] = 0.1  # larger ones repeat themselves
     return _edge(folder, Gemma3nForCausalLM, Gemma3nTextConfig, streams | config)
 
 

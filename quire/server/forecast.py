@@ -87,14 +87,17 @@ class Running:
         rows = self._rows_s / self._seconds if self._seconds else 0.0
         if self._seconds < 1.0 or rows < 1.0 or not self._alone or not self._sizes:
             return 0.0
-        share = max(0.0, (self._alone - self._tokens / self._seconds) / rows)
+        seen = self._tokens / self._seconds
+        share = max(0.0, (self._alone - seen) / rows)
         if self._ending is None:
             self._ending = self._ends_by_step()
         ends = self._ending
         new_rows = self._rows / self._sizes
         running, left = float(self.num_rows), tokens
         for step in range(_NUM_STEPS):
-            rate = max(_FLOOR * self._alone, self._alone - share * running)
+            # Beyond what was seen no line goes on for ever: twice the answers leave half the rate at least.
+            least = max(_FLOOR * self._alone, seen * min(1.0, rows / max(running, rows)))
+            rate = max(least, self._alone - share * running)
             if left <= rate * _STEP_S:
                 return step * _STEP_S + left / rate
             left -= rate * _STEP_S

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from quire.models.architectures import bert
+from quire.models.architectures import bert, bert_rope
 from quire.models.hf_config import HfConfig
 from quire.models.names import WeightMap, expand
 from quire.models.parameters import NORM_PLACES, parameters
@@ -38,7 +38,7 @@ FAMILIES += ["qwen3_next"]
 """One case for each layer class, kind of norm and feed-forward part."""
 
 
-DECODERS = set(ARCHITECTURES) - set(bert.ARCHITECTURES)
+DECODERS = set(ARCHITECTURES) - set(bert.ARCHITECTURES) - set(bert_rope.ARCHITECTURES)
 """Encoders are compared in `test_pooling.py`."""
 
 

@@ -275,8 +275,8 @@ def test_a_dropped_face_ends_its_engine(client: FakeClient) -> None:
 def test_from_engine_args(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path) -> None:
     made: list[FakeClient] = []
 
-    def make(settings: Settings, *, own_process: bool) -> FakeClient:
-        assert own_process
+    def make(settings: Settings, *, own_process: bool, early: Any) -> FakeClient:
+        assert own_process and early is None
         made.append(FakeClient(settings, str(folder)))
         return made[-1]
 
