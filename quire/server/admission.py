@@ -30,6 +30,10 @@ is expected to be when it opens again; and where it opens before its time, so th
 _RAMP_S, _FIRST_SHARE = 20.0, 0.2
 """A queue may be a fifth of the longest wait when it begins, and all of it so much later: at first the
 prompts have the engine for themselves, and the answers that take it from them are still to come."""
+_TOLERANCE = 0.3  # of the times that are told
+_FULL = 0.97
+"""Of the sequences that may run at once: from there a queue waits for ends, which are foreseen one by one, and says
+nothing of the rate at which prompts are computed."""
 _CHARS_PER_TOKEN = 4.0  # of English text; corrected by the prompts that come
 _MAX_RETRY_S = 60.0
 
@@ -85,7 +89,7 @@ class Admission:
         self._tokens_ahead = 0.0
         self._num_unplaced = 0
         self._rates = [_Rate(memory_s, tokens_per_s * _PRIOR_SHARE) for memory_s in _MEMORIES_S]
-        self._running = Running(tokens_per_s * _PRIOR_SHARE)
+        self._running = Running(tokens_per_s * _PRIOR_SHARE, max_num_seqs)
         self._measured_s = 0.0
         self._busy_s = 0.0
         self._opens_at_s: float | None = None
@@ -93,6 +97,7 @@ class Admission:
         self._seen_at_s = clock()
         self._seen_tokens = self._seen_made = 0
         self._passed_s = 0.0
+        self._max_num_seqs, self._is_full = max_num_seqs, False
         self._chars, self._tokens = 100 * _CHARS_PER_TOKEN, 100.0
 
     def watch(self, stats: EngineStats, *, is_restarting: bool = False) -> None:
@@ -107,11 +112,12 @@ class Admission:
             self._passed_s,
             max(0, made),
             max(0, stats.generation_tokens - self._seen_made),
-            has_queue=has_queue and self.num_waiting > 0,
+            has_queue=has_queue and self.num_waiting > 0 and not self._is_full,
         )
         self._passed_s = 0.0
         self._seen_made = stats.generation_tokens
-        if has_queue and made > 0:
+        is_full, self._is_full = self._is_full, self._running.num_rows >= _FULL * self._max_num_seqs
+        if has_queue and made > 0 and not is_full:
             for rate in self._rates:
                 rate.progress += made
         self._num_unplaced = stats.num_waiting
@@ -131,7 +137,7 @@ class Admission:
         else:
             self._busy_s = min(_RAMP_S, self._busy_s + passed_s)
             self._measured_s += passed_s
-            for rate in self._rates:
+            for rate in self._rates if not self._is_full else ():
                 rate.pass_time(passed_s)
 
     def wait_s(self) -> float:
@@ -142,11 +148,12 @@ class Admission:
         self._pass_time()
         if not self.num_waiting or not self._has_queue:
             return 0.0
-        if self._rates[-1].queue_s < _LEARNING_S:
-            return 0.0
+        places_s = self._running.seconds_for_places(self.num_waiting)
+        if self._is_full or self._rates[-1].queue_s < _LEARNING_S:
+            return places_s
         one = self._tokens_ahead / self.num_waiting
         known_s = max(rate.seconds_for(self._tokens_ahead, one) for rate in self._rates)
-        return max(known_s, self._running.seconds_for(self._tokens_ahead))
+        return max(known_s, self._running.seconds_for(self._tokens_ahead), places_s)
 
     def enter(
         self, prompts: Sequence[Prompt], *, num_choices: int = 0, max_tokens: int | None = None
@@ -184,6 +191,11 @@ class Admission:
             wait_s <= _EMPTY_SHARE * longest_s or (now_s >= opens_at_s and over_s <= 0)
         ):
             self._opens_at_s = None
+        elif opens_at_s is not None and self._is_full:
+            # What was foreseen before all places were taken may have been far too long.
+            more_s = max(0.0, wait_s - _OPEN_SHARE * longest_s)
+            if more_s < (1 - _TOLERANCE) * (opens_at_s - now_s):
+                self._opens_at_s = now_s + more_s
         if self._opens_at_s is not None:
             more_s = self._opens_at_s - now_s
             raise OutOfCapacityError(

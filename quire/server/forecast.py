@@ -23,25 +23,29 @@ class Running:
     number that runs now it says what is seen now.
 
     tokens_per_s  prompt tokens a second where nothing else runs; 0 if that is not known.
+    max_rows      that run at once.
     """
 
-    def __init__(self, tokens_per_s: float) -> None:
+    def __init__(self, tokens_per_s: float, max_rows: int) -> None:
+        self._max_rows = max_rows
         self._at_start = self._alone = tokens_per_s
         self._ending: list[float] | None = None
         self._ends: dict[
             int, tuple[int, float, float]
         ] = {}  # number: rows, tokens, where they began
         self._numbers = 0
-        self.num_rows = 0
+        self.num_rows = self._rows_before = 0
         self._at = 0.0  # tokens that a row which always ran would have made
         self._seconds = self._rows_s = self._tokens = 0.0
-        self._row_seconds = self._made = 0.0
+        self._row_seconds = self._made = self._busy_s = 0.0
+        self._longest = math.inf  # max_tokens of the last that began
         self._lengths, self._weight = _FIRST_LENGTH * _FIRST_WEIGHT, _FIRST_WEIGHT
         self._requests, self._sizes, self._rows = 1.0, 0.0, 1.0
 
     def begin(self, size: float, num_rows: int, max_tokens: int | None) -> int:
         """Answers to a prompt of so many tokens have begun; returns their number for `end`."""
-        length = min(max_tokens or math.inf, self._lengths / self._weight)
+        self._longest = max_tokens or math.inf
+        length = min(self._longest, self._lengths / self._weight)
         self._ending = None
         self._numbers += 1
         self._ends[self._numbers] = (num_rows, length, self._at)
@@ -68,7 +72,10 @@ class Running:
         kept = math.exp(-seconds / _MEMORY_S)
         self._row_seconds = self._row_seconds * kept + seconds * self.num_rows
         self._made = self._made * kept + made
-        self._at += seconds * self._pace()
+        if self.num_rows:
+            self._busy_s = self._busy_s * kept + seconds
+        self._at += made / max(1, self.num_rows, self._rows_before)
+        self._rows_before = self.num_rows
         self._ending = None
         if has_queue:
             self._seconds = self._seconds * kept + seconds
@@ -104,14 +111,38 @@ class Running:
             running += rate * _STEP_S * new_rows - ends[step]
         return _NUM_STEPS * _STEP_S
 
+    def seconds_for_places(self, num_prompts: int) -> float:
+        """How long until so many prompts have places among the rows that run; 0 where there are enough."""
+        pace = self._pace()
+        missing = (
+            self.num_rows + num_prompts * max(1.0, self._rows / self._requests) - self._max_rows
+        )
+        if missing <= 0 or pace <= 0 or not self._busy_s:
+            return 0.0
+        # A step of more rows takes longer, though not by as much as there are more.
+        expected = max(self.num_rows, min(self.num_rows + num_prompts, self._max_rows))
+        pace *= math.sqrt(min(1.0, self._row_seconds / self._busy_s / expected))
+        rounds, missing = divmod(missing, max(1, self.num_rows))
+        left = rounds * min(self._lengths / self._weight, self._longest)
+        for one, num_rows in sorted((self._left(*one), one[0]) for one in self._ends.values()):
+            missing -= num_rows
+            if missing <= 0:
+                left += one
+                break
+        return min(left / pace, _STEP_S * _NUM_STEPS)
+
+    def _left(self, num_rows: int, length: float, began: float) -> float:
+        """Tokens that an answer still makes, as far as can be expected."""
+        left = length - (self._at - began)
+        return max(left, _LATE_SHARE * length)
+
     def _ends_by_step(self) -> list[float]:
         """How many of the rows that run end in each step to come."""
         found = [0.0] * _NUM_STEPS
         pace = self._pace()
         if pace > 0:
-            for num_rows, length, began in self._ends.values():
-                left = max(length - (self._at - began), _LATE_SHARE * length)
-                place = int(left / pace / _STEP_S)
+            for one in self._ends.values():
+                place = int(self._left(*one) / pace / _STEP_S)
                 if place < _NUM_STEPS:
-                    found[place] += num_rows
+                    found[place] += one[0]
         return found

@@ -36,13 +36,19 @@ class Engine:
         step_tokens: int = 100,
         decode: tuple[int, float] = (0, 0.0),
         prior: float = 0.0,
+        max_num_seqs: int = 10**6,
     ) -> None:
         self.now_s = 0.0
         self.rate = rate
         self.computed = 0.0
         self.admission = Admission(
-            max_wait_s, step_tokens=step_tokens, tokens_per_s=prior, clock=lambda: self.now_s
+            max_wait_s,
+            step_tokens=step_tokens,
+            max_num_seqs=max_num_seqs,
+            tokens_per_s=prior,
+            clock=lambda: self.now_s,
         )
+        self._max_num_seqs = max_num_seqs
         self.queue: list[tuple[Admitted, float]] = []
         self.waits_s: list[float] = []
         self.sent_s: list[float] = []
@@ -72,7 +78,7 @@ class Engine:
                     if count == 1:
                         one.close()
                 self._decoding = [(one, count - 1) for one, count in self._decoding if count > 1]
-            while self.queue and left > 0:
+            while self.queue and left > 0 and len(self._decoding) < self._max_num_seqs:
                 admitted, tokens = self.queue.pop(0)
                 done = min(left, tokens)
                 left -= done
@@ -126,7 +132,7 @@ def test_under_overload_those_admitted_wait_as_long_as_promised(rate: float, siz
 
 
 def test_an_engine_that_stands_still_admits_fewer_and_fewer() -> None:
-    engine = Engine(rate=0.0)
+    engine = Engine(rate=0.0, max_num_seqs=256)
     engine.send(500)
     engine.run(2)
     engine.send(500)
@@ -204,6 +210,25 @@ def test_a_refusal_says_when_somebody_will_be_admitted(load: str, noise: float) 
     assert waits_s[int(len(waits_s) * 0.99)] < 10.0 + 3000 / 1500, "of the promise, and alone"
 
 
+@pytest.mark.parametrize(("rate", "prompt", "seats"), [(20_000.0, 150, 256), (5000.0, 30, 128)])
+def test_places_that_are_all_taken_are_waited_for_as_promised(
+    rate: float, prompt: int, seats: int
+) -> None:
+    """Answers of 15 s in all places, ten times as many requests as that allows, prompts that cost nothing."""
+    engine = Engine(rate=rate, prior=rate, decode=(150, 0.1), max_num_seqs=seats)
+    for _ in range(600):
+        for _ in range(seats // 15):
+            with contextlib.suppress(OutOfCapacityError):
+                engine.send(prompt)
+        engine.run(0.1)
+    engine.run(30)
+    waits_s = sorted(engine.waits_s)
+    assert waits_s[int(len(waits_s) * 0.98)] < 10.0, (
+        "but for those who come as the last places are taken"
+    )
+    assert len(waits_s) > 4.5 * seats, "and the places do not stay empty"
+
+
 def test_it_opens_when_it_said_so_or_when_there_is_hardly_a_queue() -> None:
     engine = Engine(rate=1000.0, prior=1000.0)
     with pytest.raises(OutOfCapacityError) as refused:
@@ -236,7 +261,7 @@ def test_a_long_prompt_alone_is_admitted_and_counts_for_the_next() -> None:
 
 
 def test_those_who_leave_make_room() -> None:
-    engine = Engine(rate=0.0)
+    engine = Engine(rate=0.0, max_num_seqs=256)
     admitted = [engine.send(200) for _ in range(5)]
     engine.run(11)
     with pytest.raises(OutOfCapacityError):
@@ -254,7 +279,7 @@ def test_no_limit_and_no_rate_yet() -> None:
         unlimited.send(100)
     unlimited.run(30)
     unlimited.send(100)
-    limited = Engine(rate=0.0)
+    limited = Engine(rate=0.0, max_num_seqs=256)
     for _ in range(1024):
         limited.send(100)
     with pytest.raises(OutOfCapacityError, match="1024 requests wait"):
