@@ -27,9 +27,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "states": ("bamba", {"deviation": 0.1}),
     "deltas": ("qwen3_next", {"deviation": 0.1}),
     "short": ("lfm2", {"deviation": 0.1}),
+    "shared": ("gemma4", {"global_head_dim": 32}),
 }
 """Family and keywords of `tests.checkpoints`: two layers of 8 heads of 64, by what tells them apart; and a
-small hybrids of attention and recurrent states: state spaces, delta nets, short convolutions."""
+small hybrids of attention and recurrent states: state spaces, delta nets, short convolutions; and layers that share
+keys and values with heads of one size, as the cache that is short counts them."""
 
 HYBRIDS = ("states", "deltas", "short")
 

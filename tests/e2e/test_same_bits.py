@@ -26,6 +26,7 @@ CASES = [
     ("deltas", "float32"),
     ("short", "bfloat16"),
     ("gemma3n", "bfloat16"),
+    ("shared", "bfloat16"),
 ]
 LONGEST, MAX_TOKENS = 200, 20
 
