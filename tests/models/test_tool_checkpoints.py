@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from quire import LLM, SamplingParams
 from quire.models.registry import describe
 from quire.protocol.errors import ModelLoadError
 from tests.models import test_quantized_checkpoints as base
@@ -162,3 +163,15 @@ def test_what_is_not_read_is_said(name: str, folder: Path, tmp_path: Path) -> No
     settings, write, message = REFUSED[name]
     with pytest.raises(ModelLoadError, match=message):
         describe(str(rewritten(folder, tmp_path, settings, write)[0]))
+
+
+def test_numbers_rounded_at_load_multiply_rows_of_the_models_dtype(
+    folder: Path, tmp_path: Path
+) -> None:
+    settings, write, _, _ = CASES["hqq"]
+    path = rewritten(folder, tmp_path, settings, write)[0]
+    params = SamplingParams(max_tokens=4, temperature=0.0, logprobs=1, detokenize=False)
+    for dtype in ("float32", "bfloat16"):
+        llm = LLM(str(path), dtype=dtype, skip_tokenizer_init=True, kv_cache_memory_bytes=1 << 22)
+        (output,) = llm.generate({"prompt_token_ids": [5, 6, 7]}, params, use_tqdm=False)
+        assert len(output.outputs[0].token_ids) == 4 and output.outputs[0].finish_reason == "length"
