@@ -26,7 +26,7 @@ from quire.frontend.inputs import InputProcessor, RequestOptions
 from quire.frontend.outputs import OutputProcessor
 from quire.frontend.prompts import chars_to_read
 from quire.frontend.prompts import prompt_text as text_of
-from quire.frontend.streams import RequestStream
+from quire.frontend.streams import Deliveries, RequestStream
 from quire.metrics.stat_loggers import StatLoggers
 from quire.protocol.errors import (
     EngineDeadError,
@@ -56,6 +56,7 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
         self._inputs: InputProcessor | None = None
         self._outputs: OutputProcessor | None = None
         self._streams: dict[str, RequestStream[Any]] = {}
+        self._deliveries = Deliveries()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stats = EngineStats()
@@ -119,6 +120,15 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
     def is_ready(self) -> bool:
         """Whether requests are served at once; false while an engine is started again."""
         return self._inputs is not None and self.is_running and self._client.is_ready
+
+    @property
+    def short_turns(self) -> bool:
+        """Whether the outputs of a step are handed out a few at a time, others of the loop in between."""
+        return self._deliveries.short_turns
+
+    @short_turns.setter
+    def short_turns(self, value: bool) -> None:
+        self._deliveries.short_turns = value
 
     @property
     def is_restarting(self) -> bool:
@@ -261,6 +271,7 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
         names = [request_id] if isinstance(request_id, str) else list(request_id)
         if not internal:
             names = [one for name in names for one in self._outputs.live_ids(name)]
+        self._deliveries.finish()
         for name, output in self._outputs.abort(names):
             self._client.abort(name)
             self._streams.pop(name).put(output)
@@ -348,9 +359,11 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
             stream = self._streams[name]
             if output.finished:
                 del self._streams[name]
-            stream.put(output)
+            self._deliveries.add(stream, output)
+        self._deliveries.begin(asyncio.get_running_loop())
 
     def _fail_streams(self) -> None:
+        self._deliveries.finish()
         for name in list(self._streams):
             self._forget(name).fail(self.dead_error)
 

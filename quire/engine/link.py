@@ -25,7 +25,9 @@ from quire.protocol import wire
 logger = logging.getLogger(__name__)
 
 _LOOK_MS = 200
-_LAST_WORDS_MS = 100  # from the end of a process until what it sent is surely here
+_LAST_WORDS_MS, _FAREWELL_MS = 100, 2000
+"""From the end of a process until what it sent is surely here: of one that was killed, and of one that ended by
+itself and so has said why."""
 _LEAVE_S = 5.0  # what an engine gets to end after it said that it cannot go on
 _OWN_STALL_S = 1.0  # a watcher that was not run itself for so long has seen nothing
 
@@ -72,9 +74,10 @@ class Link:
 
     def receive(self) -> wire.FromEngine | None:
         """The next message; None after a while without one. What it said before its end comes still."""
-        has_ended = self._process.poll() is not None
-        if has_ended:
-            self._outbox.poll(_LAST_WORDS_MS)
+        code = self._process.poll()
+        has_ended = code is not None
+        if code is not None:
+            self._outbox.poll(_LAST_WORDS_MS if code < 0 or self._said else _FAREWELL_MS)
         else:
             self._poller.poll(_LOOK_MS)
         try:

@@ -32,6 +32,9 @@ from quire.protocol.errors import ModelLoadError, SettingsError
 logger = logging.getLogger(__name__)
 
 COLLECT_AFTER = 50_000  # objects; the default of 700 is reached several times a step
+_LINGER_MS, _LAST_WORDS_MS = 1_000, 30_000
+"""How long what was sent may wait for a front to take it: at a usual end, and where it is the reason of the end, as
+a front that started the engine first may still be importing its libraries."""
 _IDLE_POLL_MS = 500  # how often an idle engine looks whether its parent is still there
 
 
@@ -122,14 +125,15 @@ def main(arguments: list[str]) -> int:
     inbox, outbox = context.socket(zmq.PULL), context.socket(zmq.PUSH)
     for socket, address in ((inbox, inbox_address), (outbox, outbox_address)):
         socket.set_hwm(0)
-        socket.setsockopt(zmq.LINGER, 1000)
         socket.connect(address)
     memory = Memory(int(descriptor))
     pulse.place_in(memory.pages, OPERATIONS_OFFSET)
     parent = int(parent_text)
     engine = _Engine(inbox, outbox, RecordWriter(memory), parent)
+    linger_ms = _LAST_WORDS_MS
     try:
         engine.run(settings)
+        linger_ms = _LINGER_MS
         return 0
     except (SettingsError, ModelLoadError) as error:
         kind = "settings" if isinstance(error, SettingsError) else "load"
@@ -140,7 +144,7 @@ def main(arguments: list[str]) -> int:
         engine.send(wire.Died(f"the engine stopped: {type(error).__name__}: {error}"))
         return 1
     finally:
-        context.destroy(linger=1000)
+        context.destroy(linger=linger_ms if os.getppid() == parent else 0)
         if os.getppid() != parent:  # nobody else is left to do it
             shutil.rmtree(Path(inbox_address.removeprefix("ipc://")).parent, ignore_errors=True)
 

@@ -6,10 +6,13 @@ Making the outputs is `frontend.outputs`; who puts them here is `quire.async_llm
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from quire.protocol.errors import QuireError
+
+_TURN = 2  # outputs that are put into streams in a short turn of the loop
 
 
 class Mergeable(Protocol):
@@ -85,3 +88,42 @@ class RequestStream(Generic[T]):
         """Ends the request if it still runs; may be called twice."""
         self._ended = True
         self._on_close(self.request_id)
+
+
+class Deliveries:
+    """Outputs on their way into their streams, all at once or a few in each turn of an event loop.
+
+    What a step of hundreds of sequences gives keeps the loop, for as long as all of it takes to write,
+    from what has come on its sockets meanwhile.
+
+    short_turns  whether a few at a time, which costs a tenth more for a token.
+    """
+
+    def __init__(self) -> None:
+        self.short_turns = False
+        self._waiting: deque[tuple[RequestStream[Any], Any]] = deque()
+        self._goes_on = False
+
+    def add(self, stream: RequestStream[Any], output: Any) -> None:
+        """To be put; `begin` puts it."""
+        self._waiting.append((stream, output))
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Puts all, or the first ones now and the others in the turns to come. Call it in the loop."""
+        if not self._goes_on:
+            self._go_on(loop)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._put(_TURN if self.short_turns else len(self._waiting))
+        self._goes_on = bool(self._waiting)
+        if self._goes_on:
+            loop.call_soon(self._go_on, loop)
+
+    def _put(self, count: int) -> None:
+        for _ in range(min(count, len(self._waiting))):
+            stream, output = self._waiting.popleft()
+            stream.put(output)
+
+    def finish(self) -> None:
+        """Puts all that wait, at once."""
+        self._put(len(self._waiting))

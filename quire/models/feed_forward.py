@@ -79,7 +79,7 @@ class Moe:
     def __post_init__(self) -> None:
         if not 1 <= self.top_k <= self.num_experts:
             raise ModelLoadError(
-                f"config.json sends a token to {self.top_k} of {self.num_experts} experts; it must be at least one "
+                f"config.json: sends a token to {self.top_k} of {self.num_experts} experts; it must be at least one "
                 f"and at most all of them"
             )
 

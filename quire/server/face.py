@@ -41,7 +41,13 @@ class Decoder(Protocol):
 
 
 class Face(ControlFace, Protocol):
-    """An engine that serves, or will once `wait_ready` returns."""
+    """An engine that serves, or will once `wait_ready` returns.
+
+    short_turns  outputs of a step are handed out a few at a time, so that requests which come
+                 meanwhile are answered in between; costs a tenth more for a token.
+    """
+
+    short_turns: bool
 
     @property
     def phase(self) -> tuple[str, int]:

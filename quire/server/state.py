@@ -161,6 +161,7 @@ class ServerState:
         self._seen = self.llm.stats
         self.serving.take_stats(self._seen)
         self.admission.watch(self._seen, is_restarting=self.is_restarting)
+        self.llm.short_turns = self.admission.is_closed
 
     def tick(self) -> None:
         """To be called a few times a second: `take_stats`, the time that passed, a line in the log."""

@@ -86,6 +86,10 @@ if "quire.engine.process" in " ".join(sys.orig_argv):
 """The same, with what a file of a folder names, once."""
 
 
+PATIENT = ("--max-queue-wait", "120")
+"""Nobody is to be refused, however slow the machine is just now."""
+
+
 def _with(code: str, folder: Path) -> dict[str, str]:
     """Variables by which the engine's process runs this first."""
     (folder / "sitecustomize.py").write_text(code)
@@ -101,7 +105,7 @@ def _replayed(asked: list[dict[str, object]], answers: list[Answer]) -> list[dic
 
 
 def test_streams_survive_three_kills() -> None:
-    with serving("--engine-restarts", "20") as server:
+    with serving("--engine-restarts", "20", *PATIENT) as server:
         asked = bodies(16, max_tokens=160, with_schema=has_schemas(server))
         killed = asyncio.run(ask_while_killing(server, asked, 3, seed=1, longest_wait_s=0.5))
         assert len(killed.answers) % 16 == 0 and server.metric("quire:engine_restarts_total") == 3
@@ -182,12 +186,12 @@ def test_one_poisonous_request_among_sixteen(tmp_path: Path) -> None:
     asked = bodies(16, max_tokens=60, with_schema=False)
     asked = [body | {"seed": 7 + number} for number, body in enumerate(asked)]
     poison = asked[5] | {"seed": 99}
-    with serving() as server:
+    with serving(*PATIENT) as server:
         *undisturbed, alone = asyncio.run(ask_all(server, [*asked, poison]))
     seen = {i for a in undisturbed for one in a.choices.values() for i in one["ids"]}
     token = next(one for one in alone.choices[0]["ids"][10:] if one not in seen)
     del poison["stream"], poison["stream_options"]
-    with serving(**_with(POISON.replace("{token}", str(token)), tmp_path)) as server:
+    with serving(*PATIENT, **_with(POISON.replace("{token}", str(token)), tmp_path)) as server:
 
         async def both() -> tuple[list[Answer], httpx.Response]:
             running = asyncio.create_task(ask_all(server, asked))

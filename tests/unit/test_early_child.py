@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
+import zmq
 
 from quire.config.args import EngineArgs
-from quire.engine.child import EarlyChild
+from quire.engine.child import Child, EarlyChild
+from quire.engine.link import Link
 
 
 def is_there(pid: int) -> bool:
@@ -42,3 +45,19 @@ def test_one_with_other_settings_is_ended() -> None:
         pid = early._child.process.pid
         assert early.take(EngineArgs(max_model_len=7).to_settings()) is None
         assert not is_there(pid)
+
+
+def test_why_one_ended_reaches_a_front_that_comes_late(tmp_path: Path) -> None:
+    settings = EngineArgs(model=str(tmp_path)).to_settings()  # there is no model in it
+    child = Child(str(tmp_path), 0, settings)
+    time.sleep(5.0)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    link = Link(context, child)
+    try:
+        while (death := link.death()) is None:
+            link.receive()
+        assert death.kind == "load" and str(tmp_path) in death.text
+    finally:
+        link.kill()
+        link.close()
+        context.destroy(linger=0)

@@ -6,20 +6,18 @@ is not changed is linked; so the rest of the project knows one form only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from quire.config.env import cache_dir
 from quire.config.schema import Settings
 from quire.models.loading import mistral, tekken
+from quire.models.loading.made import made_folder, state_of
 from quire.protocol.errors import ModelLoadError, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -178,37 +176,13 @@ def _all_of(folder: Path) -> dict[str, Path]:
 def _made(kind: str, folder: Path, files_of: Callable[[Path], Files]) -> Path:
     """The folder of this kind in the cache, made if it is not there or what it was made of has changed."""
     folder = Path(os.path.abspath(folder))
-    seen = [
-        (name, path.stat().st_size, path.stat().st_mtime_ns)
-        for name, path in _all_of(folder).items()
-    ]
-    digest = hashlib.sha256(repr((_VERSION, kind, str(folder), seen)).encode()).hexdigest()[:24]
-    parent = cache_dir() / "forms"
-    if (parent / digest).is_dir():
-        return parent / digest
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return _written(parent / digest, files_of)
-    except OSError as error:
-        logger.warning("%s cannot be written (%s); a temporary folder is used", parent, error)
-        return _written(Path(tempfile.mkdtemp(prefix="quire-forms-")) / digest, files_of)
+    seen = [state_of(path) for path in _all_of(folder).values()]
 
-
-def _written(target: Path, files_of: Callable[[Path], Files]) -> Path:
-    """Makes the folder under another name and renames it when it is whole."""
-    unfinished = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
-    try:
-        for name, what in files_of(unfinished).items():
-            place = unfinished / name
+    def make(place: Path) -> None:
+        for name, what in files_of(place).items():
             if isinstance(what, bytes):
-                place.write_bytes(what)
-            elif not place.exists():
-                place.symlink_to(os.path.abspath(what))
-        os.replace(unfinished, target)
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if (
-            not isinstance(error, OSError) or not target.is_dir()
-        ):  # not made by another process meanwhile
-            raise
-    return target
+                (place / name).write_bytes(what)
+            elif not (place / name).exists():
+                (place / name).symlink_to(os.path.abspath(what))
+
+    return made_folder("forms", (_VERSION, kind, str(folder), *seen), Path.is_dir, make)

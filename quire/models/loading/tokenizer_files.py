@@ -5,19 +5,14 @@ What is in the older files is read by `loading.tokenizer_forms` and `loading.sen
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import os
-import tempfile
 from pathlib import Path
 
-from quire.config.env import cache_dir
+from quire.models.loading.made import made_folder, state_of
 from quire.models.loading.sentencepiece import read_pieces
 from quire.models.loading.tokenizer_forms import OldTokenizer, byte_pairs, pieces, word_pieces
 from quire.protocol.errors import ModelLoadError
-
-logger = logging.getLogger(__name__)
 
 NAME = "tokenizer.json"
 _OLD = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
@@ -40,17 +35,15 @@ def tokenizer_file(folder: str | Path) -> Path:
             f"no tokenizer.json in {folder}, and no {', '.join(_OLD)}; put the model's tokenizer there, "
             "name another folder with tokenizer=, or set skip_tokenizer_init to use token ids only"
         )
-    parent = cache_dir() / "tokenizers"
-    path = parent / f"{_digest(folder)}.json"
-    if path.is_file():
-        return path
-    text = json.dumps(_made_of(folder), ensure_ascii=False)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return _written(path, text)
-    except OSError as error:
-        logger.warning("%s cannot be written (%s); a temporary folder is used", parent, error)
-        return _written(Path(tempfile.mkdtemp(prefix="quire-tokenizer-")) / path.name, text)
+    beside = (folder / name for name in (*_OLD, *_BESIDE))
+    seen = [state_of(path) for path in beside if path.is_file()]
+
+    def make(place: Path) -> None:
+        text = json.dumps(_made_of(folder), ensure_ascii=False)
+        (place / NAME).write_text(text, encoding="utf-8")
+
+    identity = (_VERSION, os.path.abspath(folder), *seen)
+    return made_folder("tokenizers", identity, Path.is_dir, make) / NAME
 
 
 def class_settings(folder: str | Path) -> dict[str, str]:
@@ -64,16 +57,6 @@ def class_settings(folder: str | Path) -> dict[str, str]:
     return {f"{role}_token": text for role, text in named.items()}
 
 
-def _digest(folder: Path) -> str:
-    parts = [_VERSION, os.path.abspath(folder)]
-    for name in (*_OLD, *_BESIDE):
-        path = folder / name
-        if path.is_file():
-            status = path.stat()
-            parts.append(f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-
-
 def _made_of(folder: Path) -> dict[str, object]:
     old = OldTokenizer.read(folder)
     if (folder / "tokenizer.model").is_file():
@@ -85,12 +68,3 @@ def _made_of(folder: Path) -> dict[str, object]:
     raise ModelLoadError(
         f"{folder} has vocab.json or merges.txt, but not both; put the other there"
     )
-
-
-def _written(path: Path, text: str) -> Path:
-    """Writes the file under another name and renames it when it is whole."""
-    descriptor, unfinished = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(unfinished, path)
-    return path

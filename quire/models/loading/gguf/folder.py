@@ -5,17 +5,12 @@ So the rest needs to know nothing of GGUF but how to read its tensors, which is 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import os
-import shutil
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from quire.config.env import cache_dir
 from quire.models.loading.gguf.config import config_of
 from quire.models.loading.gguf.header import GgufHeader, read_all
 from quire.models.loading.gguf.tokenizer import (
@@ -24,9 +19,8 @@ from quire.models.loading.gguf.tokenizer import (
     settings_of,
     tokenizer_of,
 )
+from quire.models.loading.made import made_folder, state_of
 from quire.protocol.errors import ModelLoadError
-
-logger = logging.getLogger(__name__)
 
 LINK = "model.gguf"
 """The file in its folder."""
@@ -62,22 +56,15 @@ def folder_of(path: Path, *, with_tokenizer: bool = True) -> Path:
     Raises ModelLoadError for a file that is damaged or of a kind that is not read.
     """
     path = Path(os.path.abspath(path))  # links kept: the hub's cache has the names of parts in them
-    status = path.stat()
-    name = "\0".join(
-        (_VERSION, str(path), str(status.st_size), str(status.st_mtime_ns), str(with_tokenizer))
-    )
-    digest = hashlib.sha256(name.encode()).hexdigest()[:24]
-    parent = cache_dir() / "gguf"
-    if (parent / digest / LINK).exists():
-        return parent / digest
-    header = read_all(path)
-    files = _files(header, with_tokenizer)
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return _written(parent / digest, path, files)
-    except OSError as error:
-        logger.warning("%s cannot be written (%s); a temporary folder is used", parent, error)
-        return _written(Path(tempfile.mkdtemp(prefix="quire-gguf-")) / digest, path, files)
+    identity = (_VERSION, str(path), state_of(path), str(with_tokenizer))
+
+    def make(place: Path) -> None:
+        for name, values in _files(read_all(path), with_tokenizer).items():
+            text = json.dumps(values, ensure_ascii=False)
+            (place / name).write_text(text, encoding="utf-8")
+        (place / LINK).symlink_to(path)
+
+    return made_folder("gguf", identity, lambda folder: (folder / LINK).exists(), make)
 
 
 def _files(header: GgufHeader, with_tokenizer: bool) -> dict[str, dict[str, Any]]:
@@ -105,18 +92,3 @@ def _files(header: GgufHeader, with_tokenizer: bool) -> dict[str, dict[str, Any]
         files["tokenizer.json"] = tokenizer_of(header)
         files["tokenizer_config.json"] = settings_of(header)
     return files
-
-
-def _written(folder: Path, path: Path, files: dict[str, dict[str, Any]]) -> Path:
-    """Writes the folder under another name and renames it when it is whole."""
-    unfinished = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
-    for name, values in files.items():
-        (unfinished / name).write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
-    (unfinished / LINK).symlink_to(path)
-    try:
-        os.replace(unfinished, folder)
-    except OSError:
-        shutil.rmtree(unfinished)
-        if not (folder / LINK).exists():  # not made by another process meanwhile
-            raise
-    return folder
