@@ -295,6 +295,36 @@ def lfm2(
     return _write(folder, Lfm2ForCausalLM, made, **options)
 
 
+def minimax(
+    folder: Path,
+    *,
+    seed: int = 0,
+    tie: bool = False,
+    kv_heads: int = 2,
+    layers: int = 3,
+    hidden: int = 64,
+    max_len: int = 4096,
+    dtype: str = "float32",
+    shards: int = 1,
+    deviation: float = 0.2,
+    **config: Any,
+) -> Path:
+    """MiniMaxForCausalLM: layer 1 attends, the others have linear attention with 4 heads; four experts."""
+    from transformers import MiniMaxConfig, MiniMaxForCausalLM
+
+    kinds = ["full_attention" if layer == 1 else "linear_attention" for layer in range(layers)]
+    fields = _common(tie, kv_heads, layers, hidden, max_len) | {
+        "layer_types": kinds,
+        "head_dim": 16,
+        "num_local_experts": 4,
+        "rope_parameters": _rope(20_000.0, None),
+        "mlp_alpha_factor": 1.5,
+    }
+    made = MiniMaxConfig(**(fields | config))
+    options = {"seed": seed, "dtype": dtype, "shards": shards, "deviation": deviation}
+    return _write(folder, MiniMaxForCausalLM, made, **options, published=_mixtral_shapes)
+
+
 def gemma3n(folder: Path, **config: Any) -> Path:
     """Gemma3nForCausalLM: three streams; the last two of five layers share what earlier ones cached."""
     from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
@@ -336,6 +366,7 @@ FAMILIES: dict[str, Checkpoint] = {
     "mamba2": mamba2,
     "qwen3_next": qwen3_next,
     "lfm2": lfm2,
+    "minimax": minimax,
     "gemma3n": gemma3n,
     "gemma4": gemma4,
 }
@@ -372,7 +403,9 @@ def _write(
     shards: int,
     deviation: float,
     add_bos: bool = True,
+    published: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> Path:
+    """`published` makes the shapes of published tensors of those that Transformers computes with."""
     import torch
 
     folder = Path(folder)
@@ -383,6 +416,7 @@ def _write(
         shapes = {name: tuple(t.shape) for name, t in model_class(config).state_dict().items()}
     if config.tie_word_embeddings:
         shapes.pop("lm_head.weight", None)
+    shapes = published(shapes)
     neutral = _gemma_norm if config.model_type == "gemma2" else _plain_norm
     tie = config.tie_word_embeddings
     weights = _random_weights(shapes, seed, neutral, tie=tie, deviation=deviation)
@@ -392,6 +426,23 @@ def _write(
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2))
     write_tokenizer(folder, add_bos=add_bos, max_len=config.max_position_embeddings)
     return folder
+
+
+def _mixtral_shapes(shapes: dict[str, Any]) -> dict[str, Any]:
+    """Each expert has tensors of its own; rates of decay are no weights."""
+    found: dict[str, Any] = {}
+    for name, shape in shapes.items():
+        block, _, part = name.replace(".mlp.", ".block_sparse_moe.").rpartition(".")
+        if part == "gate_up_proj":
+            size = (shape[1] // 2, shape[2])
+            found |= {
+                f"{block}.{one}.{w}.weight": size for one in range(shape[0]) for w in ("w1", "w3")
+            }
+        elif part == "down_proj":
+            found |= {f"{block}.{one}.w2.weight": shape[1:] for one in range(shape[0])}
+        elif not part.endswith(("_decay", "slope_rate")):
+            found[f"{block}.{part}"] = shape
+    return found
 
 
 def _plain_norm(name: str) -> float:

@@ -180,6 +180,7 @@ class Norms:
     kind            a key of NORMS.
     size            C.
     residual_scale  factor of what is added to the residual stream.
+    stream_scales   factors of the stream and of what is added, by the mixer and by the feed-forward part.
     """
 
     table: Table
@@ -188,6 +189,7 @@ class Norms:
     eps: float
     dtype: torch.dtype
     residual_scale: float = 1.0
+    stream_scales: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
 
     def norm(self, name: str) -> Norm:
         """A norm whose parameters begin with `name`."""
@@ -203,3 +205,19 @@ class Norms:
         """add(residual, x, out=residual): residual [T, C] + residual_scale * x."""
         bound = self.table.bind(ADD, dtype_name(self.dtype), C=self.size)
         return partial(bound, scale=self.residual_scale)
+
+    def blend(self, place: int) -> Callable[..., Any]:
+        """blend(residual, x, out=residual): kept * residual [T, C] + added * x, which spoils x.
+
+        place  of `kept` among `stream_scales`, where `added` follows it.
+        """
+        kept, added = self.stream_scales[place : place + 2]
+        add = self.table.bind(ADD, dtype_name(self.dtype), C=self.size)
+        scale = self.table.bind(SCALE, dtype_name(self.dtype), C=self.size)
+
+        def blend(residual: torch.Tensor, x: torch.Tensor, *, out: torch.Tensor) -> None:
+            if added != 1.0:
+                scale(x, factor=added, out=x)
+            add(x, residual, scale=kept, out=out)
+
+        return blend

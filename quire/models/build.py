@@ -259,6 +259,7 @@ def _layer(
         eps=spec.norm_eps,
         dtype=parts.dtype,
         residual_scale=spec.residual_scale,
+        stream_scales=spec.stream_scales,
     )
     made: dict[str, Any] = {
         "mixer": make_mixer(parts, name, number, spec),

@@ -13,6 +13,7 @@ import torch
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
 from quire.layers.delta_net import DeltaNetLayer, DeltaNetSizes
+from quire.layers.linear_attention import LinearAttentionLayer
 from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
 from quire.layers.mla import MlaLayer, MlaSizes
 from quire.layers.shared_attention import SharedAttention
@@ -20,7 +21,7 @@ from quire.layers.short_conv import ShortConvLayer
 from quire.layers.side_by_side import MixersSideBySide
 from quire.models.decoder_layers import MixerLayer
 from quire.models.parameters import named_mixers
-from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, ShortConv
+from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
 from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide, Temperature
 from quire.ops.registry import Table
 from quire.quant.formats import CacheStorage, Formats
@@ -171,6 +172,24 @@ def _delta_net(parts: MixerParts, name: str, index: int, spec: GatedDeltaNet) ->
     return DeltaNetLayer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
 
 
+def _linear_attention(
+    parts: MixerParts, name: str, index: int, spec: LinearAttention
+) -> MixerLayer:
+    return LinearAttentionLayer(
+        parts.table,
+        name,
+        index,
+        size=parts.size,
+        num_heads=spec.num_heads,
+        head_size=spec.head_size,
+        decays=spec.decays,
+        act=spec.activation,
+        eps=spec.norm_eps,
+        dtype=parts.dtype,
+        format=parts.format,
+    )
+
+
 def _mamba1(parts: MixerParts, name: str, index: int, spec: Mamba1) -> MixerLayer:
     sizes = Mamba1Sizes(
         size=parts.size,
@@ -210,6 +229,7 @@ _MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
     Mla: _mla,
     ShortConv: _short_conv,
     GatedDeltaNet: _delta_net,
+    LinearAttention: _linear_attention,
     Mamba1: _mamba1,
     Mamba2: _mamba2,
 }

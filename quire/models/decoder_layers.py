@@ -294,6 +294,34 @@ class PreFeedForwardLayer:
         ctx.arena.release(mark)
 
 
+class NormedStreamLayer:
+    """x = norm(x); x = a x + b mixer(x); x = norm(x); x = c x + d feed_forward(x)."""
+
+    def __init__(
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
+    ) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._before_mixer = norms.norm(f"{name}.norm_before_mixer")
+        self._before_feed_forward = norms.norm(f"{name}.norm_before_feed_forward")
+        self._add_mixed, self._add_fed = norms.blend(0), norms.blend(2)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self._before_mixer, self._before_feed_forward, self.mixer, self._feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Makes the next residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        self.mixer(self._before_mixer(residual, out=residual), ctx, out=x)
+        self._add_mixed(residual, x, out=residual)
+        self._feed_forward(self._before_feed_forward(residual, out=residual), ctx.arena, out=x)
+        self._add_fed(residual, x, out=residual)
+        ctx.arena.release(mark)
+
+
 class MixerOnlyLayer:
     """x += mixer(norm(x))."""
 
@@ -352,5 +380,6 @@ PLACEMENTS: dict[str, Callable[..., DecoderLayer]] = {
     "mixer_only": MixerOnlyLayer,
     "feed_forward_only": FeedForwardOnlyLayer,
     "sandwich_open": OpenSandwichLayer,
+    "normed_stream": NormedStreamLayer,
 }
 """The class for each placement that a description can name."""

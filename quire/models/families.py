@@ -35,6 +35,7 @@ from quire.models.architectures import (
     llama4,
     llama_kin,
     mamba,
+    minimax,
     nemotron,
     nemotron_nas,
     olmo,
@@ -51,13 +52,15 @@ _FAMILIES: list[Any] = [bert, bert_rope, llama, qwen, qwen_next, gemma, phi, olm
 _FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
-_FAMILIES += [olmo_hybrid, afmoe]
+_FAMILIES += [olmo_hybrid, afmoe, minimax]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }
 
 ALIASES = {
     "MPTForCausalLM": "MptForCausalLM",
+    "MiniMaxText01ForCausalLM": "MiniMaxForCausalLM",
+    "MiniMaxM1ForCausalLM": "MiniMaxForCausalLM",
     "ChatGLMModel": "ChatGLMForConditionalGeneration",
     "GteNewModel": "NewModel",
     "SnowflakeGteNewModel": "GteModel",

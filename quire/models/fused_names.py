@@ -22,6 +22,8 @@ def for_fused_names(weight_map: WeightMap, names: Iterable[str]) -> WeightMap:
             continue
         for source, rule in by_source.items():
             stem, _, kind = source.partition(f".{parts[0]}.")
+            if f"{stem}.{whole}.{kind}" in by_source:
+                continue  # the map says itself what that tensor is
             rules = [by_source.get(f"{stem}.{part}.{kind}") for part in parts]
             places = tuple(range(len(parts)))
             if [one and (one.target, one.parts, one.fold) for one in rules] != [

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from quire.models.parameters import Parameter, parameters
-from quire.models.recurrent import GatedDeltaNet
+from quire.models.recurrent import GatedDeltaNet, LinearAttention
 from quire.models.spec import Attention, DecoderSpec, Mla, Moe, Placement
 from quire.protocol.errors import ModelLoadError
 
@@ -229,6 +229,8 @@ def _groups(spec: DecoderSpec, layer: int, fold: Fold) -> int:
             return mixer.num_kv_heads if fold == "gather_heads" else mixer.num_heads
         if isinstance(mixer, GatedDeltaNet):
             return mixer.key_heads
+        if isinstance(mixer, LinearAttention):
+            return mixer.num_heads
     return 1
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
-from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, ShortConv
+from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
 from quire.models.spec import (
     Attention,
     DecoderSpec,
@@ -50,6 +50,7 @@ NORM_PLACES = {
     "feed_forward_only": ("before_feed_forward",),
     "sandwich_open": ("before_mixer", "after_mixer", "after_feed_forward"),
     "altup": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
+    "normed_stream": ("before_mixer", "before_feed_forward"),
 }
 """The norms of a layer with each placement."""
 
@@ -306,6 +307,16 @@ def _delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, wi
     table[f"{prefix}.back.weight"] = Parameter(((width, spec.values),), group)
 
 
+def _linear_attention(
+    table: dict[str, Parameter], prefix: str, spec: LinearAttention, width: int
+) -> None:
+    group: ParameterGroup = "recurrent"
+    rows = (spec.inner,) * 4  # q, k, v and the gates
+    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
+    table[f"{prefix}.norm.weight"] = Parameter(((spec.inner,),), "norm")
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
+
+
 def _convolution(
     table: dict[str, Parameter], prefix: str, channels: int, kernel: int, bias: bool
 ) -> None:
@@ -319,6 +330,7 @@ _MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     Mla: _mla,
     ShortConv: _short_conv,
     GatedDeltaNet: _delta_net,
+    LinearAttention: _linear_attention,
     Mamba1: _mamba1,
     Mamba2: _mamba2,
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from quire.models.feed_forward import Activation
 from quire.protocol.cache import CacheKind
 
 GateNorm = Literal["gated", "norm_then_gate", "none"]
@@ -113,6 +114,43 @@ class GatedDeltaNet(Recurrent):
     def room(self) -> int:
         decays = self.num_heads * (self.key_size if self.rank else 1)
         return 2 * self.convolved + 3 * self.values + self.num_heads + 2 * self.rank + decays
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearAttention(Recurrent):
+    """A matrix [head_size, head_size] for each head, to which each token adds its key times its value, and which
+    its query reads; what all heads read is normed together and gated by a sigmoid. Source: arXiv 2405.17381.
+
+    forgetting  head h of H keeps e^(-forgetting * 2^(-8 (h + 1) / H)) of its matrix from one token to the next.
+    activation  of queries, keys and values.
+    """
+
+    num_heads: int
+    head_size: int
+    forgetting: float
+    activation: Activation = "silu"
+    norm_eps: float = 1e-6
+
+    @property
+    def inner(self) -> int:
+        """Numbers of a token's queries, and likewise of its keys, values and gates."""
+        return self.num_heads * self.head_size
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """For each head the logarithm of the part that it keeps."""
+        places = range(1, self.num_heads + 1)
+        return tuple(-self.forgetting * 2.0 ** (-8 * place / self.num_heads) for place in places)
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The heads' matrices."""
+        return ((self.num_heads, self.head_size, self.head_size),)
+
+    def inputs(self) -> tuple[int, ...]:
+        return (self.inner,)
+
+    def room(self) -> int:
+        return 5 * self.inner
 
 
 @dataclass(frozen=True, kw_only=True)

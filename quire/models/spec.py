@@ -25,7 +25,14 @@ from quire.models.positions import Rope as Rope
 from quire.models.positions import RopeScaling as RopeScaling
 from quire.models.positions import Temperature as Temperature
 from quire.models.positions import YarnScaling as YarnScaling
-from quire.models.recurrent import GatedDeltaNet, Mamba1, Mamba2, Recurrent, ShortConv
+from quire.models.recurrent import (
+    GatedDeltaNet,
+    LinearAttention,
+    Mamba1,
+    Mamba2,
+    Recurrent,
+    ShortConv,
+)
 from quire.protocol.cache import CacheKind
 
 Placement = Literal[
@@ -40,6 +47,7 @@ Placement = Literal[
     "feed_forward_only",
     "sandwich_open",
     "altup",
+    "normed_stream",
 ]
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
@@ -190,11 +198,11 @@ class SideBySide:
     scales  for each mixer the factor of its result.
     """
 
-    parts: tuple[Attention | Mla | ShortConv | GatedDeltaNet | Mamba1 | Mamba2, ...]
+    parts: tuple[Mixer, ...]
     scales: tuple[float, ...]
 
 
-Mixer = Attention | Mla | ShortConv | GatedDeltaNet | Mamba1 | Mamba2
+Mixer = Attention | Mla | ShortConv | GatedDeltaNet | LinearAttention | Mamba1 | Mamba2
 """What keeps something of a token for later ones."""
 
 
@@ -208,9 +216,12 @@ class LayerSpec:
                     residual stream after each part was added; "pre_feed_forward": only that one;
                     "mixer_only", "feed_forward_only": a norm before the one part that there is;
                     "sandwich_open": as "sandwich" without the norm before the feed-forward part;
-                    "altup": as "sandwich", on one of the decoder's `streams`.
+                    "altup": as "sandwich", on one of the decoder's `streams`; "normed_stream": before each
+                    part the stream itself is normed.
     norm            kind of the norms around the parts.
     residual_scale  factor of what each part adds to the residual stream.
+    stream_scales   of "normed_stream": factors of the stream and of what the mixer adds to it, and the same of the
+                    feed-forward part.
     input_act       of the part that adds the layer's own input, in decoders with `layer_inputs`.
     scaled          what leaves the layer is multiplied by a learned number.
     """
@@ -221,6 +232,7 @@ class LayerSpec:
     norm: NormKind = "rms"
     norm_eps: float = 1e-6
     residual_scale: float = 1.0
+    stream_scales: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     input_act: Activation | None = None
     scaled: bool = False
 

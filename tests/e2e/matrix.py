@@ -27,13 +27,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "states": ("bamba", {"deviation": 0.1}),
     "deltas": ("qwen3_next", {"deviation": 0.1}),
     "short": ("lfm2", {"deviation": 0.1}),
+    "linear": ("minimax", {"deviation": 0.1}),
     "shared": ("gemma4", {"global_head_dim": 32}),
 }
-"""Family and keywords of `tests.checkpoints`: two layers of 8 heads of 64, by what tells them apart; and a
-small hybrids of attention and recurrent states: state spaces, delta nets, short convolutions; and layers that share
-keys and values with heads of one size, as the cache that is short counts them."""
+"""Family and keywords of `tests.checkpoints`: two layers of 8 heads of 64, by what tells them apart; and
+small hybrids of attention and recurrent states: state spaces, delta nets, short convolutions, linear attention; and
+layers that share keys and values with heads of one size, as the cache that is short counts them."""
 
-HYBRIDS = ("states", "deltas", "short")
+HYBRIDS = ("states", "deltas", "short", "linear")
 
 SETTINGS: dict[str, dict[str, Any]] = {name: {"mamba_block_size": 32} for name in HYBRIDS}
 """Settings of all ways for a model: states often enough that these prompts find some."""
@@ -58,7 +59,7 @@ def tight_tokens(model: str, longest: int) -> int:
 
     Layers with a window hold blocks of their own beside those of full attention, and so do states.
     """
-    return longest * {"window": 10, "states": 28, "deltas": 28, "short": 8}.get(model, 5) // 4 + 32
+    return longest * {"window": 10, "states": 28, "deltas": 28, "short": 8, "linear": 12}.get(model, 5) // 4 + 32
 
 
 @dataclass(frozen=True)

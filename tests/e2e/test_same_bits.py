@@ -25,6 +25,7 @@ CASES = [
     ("states", "float32"),
     ("deltas", "float32"),
     ("short", "bfloat16"),
+    ("linear", "bfloat16"),
     ("gemma3n", "bfloat16"),
     ("shared", "bfloat16"),
 ]

@@ -186,3 +186,36 @@ DELTA_CASES |= {
         }
     ),
 }
+
+MINIMAX: dict[str, Any] = COMMON | {
+    "architectures": ["MiniMaxForCausalLM"],
+    "model_type": "minimax",
+    "num_hidden_layers": 3,
+    "layer_types": [LAYERS[0], LAYERS[1], LAYERS[0]],
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "sliding_window": 40,
+    "rope_theta": 700.0,
+    "rms_norm_eps": 0.3,
+    "block_size": 16,
+    "full_attn_alpha_factor": 1.7,
+    "full_attn_beta_factor": 0.8,
+    "linear_attn_alpha_factor": 0.6,
+    "linear_attn_beta_factor": 1.4,
+    "mlp_alpha_factor": 1.3,
+    "mlp_beta_factor": 0.7,
+}
+DELTA_CASES |= {
+    "minimax": Case(MINIMAX | {"hidden_act": "gelu"}),
+    "minimax_plain": Case(
+        MINIMAX
+        | {
+            "head_dim": 24,
+            "layer_types": None,
+            "sliding_window": None,
+            "num_key_value_heads": 2,
+            "mlp_beta_factor": 1.0,
+            "tie_word_embeddings": True,
+        }
+    ),
+}

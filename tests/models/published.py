@@ -121,6 +121,7 @@ FEWER = {
     "TeleFLMForCausalLM": 0,
     "YoutuForCausalLM": 0,
     "MellumForCausalLM": 1,
+    "MiniMaxForCausalLM": 1,
     "HYV3ForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""

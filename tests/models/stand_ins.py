@@ -354,7 +354,46 @@ def olmo_hybrid(tensors: Tensors, config: Config) -> Tensors:
     return found
 
 
+_FACTORS = {
+    f"layernorm_{long}_{name}": f"{short}_{name}_factor"
+    for long, short in (
+        ("full_attention", "full_attn"),
+        ("linear_attention", "linear_attn"),
+        ("mlp", "mlp"),
+    )
+    for name in ("alpha", "beta")
+}
+
+
+def minimax_config(config: Config) -> Config:
+    """Of a head that turns in part all turns here, but the rest by no angle; the base makes the angles the same."""
+    kinds = ("linear_attention", "full_attention")
+    size, turning = config["head_dim"], config["rotary_dim"]
+    theta = config["rope_theta"] ** (size / turning)
+    rope = {"rope_type": "proportional", "rope_theta": theta}
+    rope["partial_rotary_factor"] = turning / size
+    names = {"architectures": ["MiniMaxForCausalLM"], "model_type": "minimax"}
+    factors = {ours: config[theirs] for theirs, ours in _FACTORS.items()}
+    types = {"layer_types": [kinds[one] for one in config["attn_type_list"]]}
+    return config | names | factors | types | {"rope_parameters": rope}
+
+
+def minimax(tensors: Tensors, config: Config) -> Tensors:
+    """What turns stands in front of each head, and not half of it in front of each half; no rates of decay."""
+    size, turning = config["head_dim"], config["rotary_dim"]
+    places = torch.arange(size).view(2, size // 2)
+    order = torch.cat((places[:, : turning // 2].flatten(), places[:, turning // 2 :].flatten()))
+    found = {}
+    for name, tensor in tensors.items():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            tensor = tensor.view(-1, size, tensor.shape[1])[:, order].reshape(tensor.shape)
+        if not name.endswith(("_decay", "slope_rate")):
+            found[name] = tensor
+    return found
+
+
 STAND_INS: dict[str, StandIn] = {
+    "MiniMaxM1ForCausalLM": StandIn(minimax_config, minimax),
     "OlmoHybridForCausalLM": StandIn(as_itself, olmo_hybrid),
     "Gemma3nForConditionalGeneration": text_alone("Gemma3nForCausalLM"),
     "Gemma4ForConditionalGeneration": text_alone("Gemma4ForCausalLM"),

@@ -49,6 +49,7 @@ WINDOWED = {
     "llama4",
     "ministral3",
     "mellum",
+    "minimax",
     *(name for name in EDGE_CASES if name != "apertus"),
 }
 

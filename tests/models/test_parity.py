@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 VISIBLE = 100 * TOLERANCE
 FAMILIES = ["llama", "qwen3", "gemma2", "granite", "olmo2", "cohere", "gpt2", "opt", "gpt_neox"]
 FAMILIES += ["qwen2_moe", "granite_moe", "deepseek_v3", "lfm2", "mamba", "falcon_h1", "nemotron_h"]
-FAMILIES += ["qwen3_next"]
+FAMILIES += ["qwen3_next", "minimax"]
 """One case for each layer class, kind of norm and feed-forward part."""
 
 
