@@ -59,7 +59,8 @@ def tight_tokens(model: str, longest: int) -> int:
 
     Layers with a window hold blocks of their own beside those of full attention, and so do states.
     """
-    return longest * {"window": 10, "states": 28, "deltas": 28, "short": 8, "linear": 12}.get(model, 5) // 4 + 32
+    quarters = {"window": 10, "states": 28, "deltas": 28, "short": 8, "linear": 12}
+    return longest * quarters.get(model, 5) // 4 + 32
 
 
 @dataclass(frozen=True)
