@@ -5,9 +5,11 @@ The loop that obeys is `engine.core`; the routes for it are the server's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from quire.engine.profiler import StepProfiler
+from quire.ops.spans import Spans
 from quire.protocol.request import EngineRequest
 
 CONTROL_CALLS = ("reset_running", "pause", "hold_new", "resume", "start_profile", "stop_profile")
@@ -15,13 +17,18 @@ CONTROL_CALLS = ("reset_running", "pause", "hold_new", "resume", "start_profile"
 
 
 class Control:
-    """Whether the engine steps and takes requests. `profiler_config` as in the settings."""
+    """Whether the engine steps and takes requests.
 
-    def __init__(self, profiler_config: dict[str, Any]) -> None:
+    profiler_config  as in the settings. watch: the executor's.
+    """
+
+    def __init__(
+        self, profiler_config: dict[str, Any], watch: Callable[[Spans | None], None]
+    ) -> None:
         self.is_paused = False
         self._holds_new = False
         self._held: list[EngineRequest] = []
-        self._profiler = StepProfiler(profiler_config)
+        self._profiler = StepProfiler(profiler_config, watch)
 
     def holds(self, request: EngineRequest) -> bool:
         """Whether a request that comes waits outside; then it is kept here."""

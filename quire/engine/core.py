@@ -113,7 +113,8 @@ class EngineCore:
         self._record = record
         self._flights: deque[tuple[StepPlan, Ticket]] = deque()
         self._updates: list[SequenceUpdate] = []
-        self._control = Control(self.resolved.settings.observability.profiler_config)
+        profiling = self.resolved.settings.observability.profiler_config
+        self._control = Control(profiling, self.executor.watch)
         self._tokens_per_s = 0.0
         if self.resolved.adaptive_budget:
             self.scheduler.token_budget = min(_FIRST_BUDGET, self._max_budget)

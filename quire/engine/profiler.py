@@ -1,4 +1,4 @@
-"""A trace of what the engine's process computes, by PyTorch's profiler, as a Chrome trace file.
+"""A trace of what the engine's process computes, by PyTorch's profiler, and the layer table beside it.
 
 When it runs is `engine.control`; its settings are `config.profiling`.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from quire.config.profiling import read_profiler
+from quire.engine.layer_table import layer_table
+from quire.ops.spans import Spans
 
 logger = logging.getLogger(__name__)
 
@@ -19,19 +22,22 @@ logger = logging.getLogger(__name__)
 class StepProfiler:
     """One trace at a time. Use it from the thread of the engine's loop.
 
-    All threads are traced: the arithmetic runs on another one. Native kernels show inside the
-    step that called them, not by name.
+    All threads are traced: the arithmetic runs on another one, whose operations have spans meanwhile.
+
+    watch  of the executor; told what has the spans, and None at the end.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], watch: Callable[[Spans | None], None]) -> None:
         """Raises SettingsError for a configuration that cannot be."""
         self._config = read_profiler(config)
+        self._watch = watch
+        self._spans = Spans()
         self._profile: Any = None
         self._num_steps = 0
         self.is_on = False
 
     def start(self) -> str:
-        """Begins, after `delay_iterations` steps. Raises ValueError if none is configured, or one runs."""
+        """Begins, after the steps to wait. Raises ValueError if none is configured, or one runs."""
         if self._config.profiler is None:
             raise ValueError(
                 "no profiler is configured; start with --profiler-config "
@@ -41,7 +47,7 @@ class StepProfiler:
             raise ValueError("a profile runs already; stop it first")
         self.is_on = True
         self._num_steps = 0
-        if not self._config.delay_iterations:
+        if not self._config.num_before:
             self._begin()
         return self._config.torch_profiler_dir
 
@@ -60,24 +66,27 @@ class StepProfiler:
             experimental_config=_ExperimentalConfig(profile_all_threads=True),
         )
         self._profile.__enter__()
+        self._spans = Spans(detailed=config.detailed_trace_annotation)
+        self._watch(self._spans)
 
     def on_step(self) -> None:
-        """Counts a step: the trace begins after the delay and ends after `max_iterations` more."""
+        """Counts a step: the trace begins after those to wait, and ends after those to trace."""
         self._num_steps += 1
-        traced = self._num_steps - self._config.delay_iterations
+        traced = self._num_steps - self._config.num_before
         if self._profile is None and traced >= 0:
             self._begin()
-        elif self._config.max_iterations and traced >= self._config.max_iterations:
+        elif self._config.num_traced and traced >= self._config.num_traced:
             self.stop()
 
     def stop(self) -> str:
-        """Ends and writes the trace; its path, empty if nothing was traced. Raises ValueError."""
+        """Ends and writes the trace and the table; the trace's path, empty if nothing was traced. Raises ValueError."""
         if not self.is_on:
             raise ValueError("no profile runs; start one first")
         self.is_on = False
         profile, self._profile = self._profile, None
         if profile is None:
             return ""
+        self._watch(None)
         profile.__exit__(None, None, None)
         try:
             return self._write(profile)
@@ -89,7 +98,12 @@ class StepProfiler:
         folder = Path(self._config.torch_profiler_dir)
         folder.mkdir(parents=True, exist_ok=True)
         end = ".json.gz" if self._config.torch_profiler_use_gzip else ".json"
-        path = folder / f"quire-{os.getpid()}-{time.time_ns()}.pt.trace{end}"
+        name = f"quire-{os.getpid()}-{time.time_ns()}"
+        path = folder / f"{name}.pt.trace{end}"
         profile.export_chrome_trace(str(path))
+        if self._config.torch_profiler_dump_cuda_time_total:
+            table = layer_table(self._spans.times(), self._spans.places.classes)
+            (folder / f"{name}.layers.json").write_text(table.as_json())
+            (folder / f"{name}.layers.txt").write_text(table.as_text())
         logger.info("profile written to %s", path)
         return str(path)

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from quire.hardware.pulse import beat
 
@@ -108,10 +108,23 @@ def load_all() -> None:
                 importlib.import_module(module.name)
 
 
+class Watcher(Protocol):
+    """Sees every call of a bound operation of one table, and makes it: a tape, or spans of a profile."""
+
+    def run(
+        self,
+        bound: Bound,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """The value of function(*args, **kwargs)."""
+
+
 class Bound:
     """A choice made: calling it runs the provider, `provider` leads to its other methods.
 
-    Calls, and other methods through `call`, go to the tape while one is recording.
+    Calls, and other methods through `call`, go through the table's watcher while it has one.
     """
 
     __slots__ = ("op", "provider", "signature", "_table", "_run")
@@ -125,18 +138,18 @@ class Bound:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         beat()
-        result = self._run(*args, **kwargs)
-        if self._table.tape is not None:
-            self._table.tape.add(self, self._run, args, kwargs)
-        return result
+        watcher = self._table.watcher
+        if watcher is None:
+            return self._run(*args, **kwargs)
+        return watcher.run(self, self._run, args, kwargs)
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Runs a second method of a planned operation (`write`, say), recorded like `run`."""
+        """Runs a second method of a planned operation (`write`, say), watched like `run`."""
         function = getattr(self.provider, method)
-        result = function(*args, **kwargs)
-        if self._table.tape is not None:
-            self._table.tape.add(self, function, args, kwargs)
-        return result
+        watcher = self._table.watcher
+        if watcher is None:
+            return function(*args, **kwargs)
+        return watcher.run(self, function, args, kwargs)
 
 
 @dataclass(frozen=True)
@@ -155,17 +168,25 @@ class Tape:
     So running the list again on refilled inputs gives the bits of the eager run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watcher: Watcher | None = None) -> None:
+        """`watcher` makes the calls, where there is one already."""
         self.calls: list[Call] = []
+        self._watcher = watcher
 
-    def add(
+    def run(
         self,
         bound: Bound,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> None:
+    ) -> Any:
+        """Makes a call and keeps it; the call's value."""
+        if self._watcher is None:
+            result = function(*args, **kwargs)
+        else:
+            result = self._watcher.run(bound, function, args, kwargs)
         self.calls.append(Call(bound, function, args, kwargs))
+        return result
 
     def replay(self) -> None:
         for call in self.calls:
@@ -202,7 +223,7 @@ class Table:
         self.fast_math = fast_math
         self.overrides = dict(overrides or {})
         self.bindings: list[Binding] = []
-        self.tape: Tape | None = None
+        self.watcher: Watcher | None = None
         load_all()
         for name, provider in self.overrides.items():
             if name == "all" and provider not in PROVIDER_ORDER:
@@ -230,13 +251,14 @@ class Table:
     @contextmanager
     def record(self) -> Iterator[Tape]:
         """Collects every bound call made inside the block into the tape it yields."""
-        if self.tape is not None:
+        before = self.watcher
+        if isinstance(before, Tape):
             raise RuntimeError("a tape is already recording")
-        self.tape = Tape()
+        tape = self.watcher = Tape(before)
         try:
-            yield self.tape
+            yield tape
         finally:
-            self.tape = None
+            self.watcher = before
 
 
 def choose(

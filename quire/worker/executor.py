@@ -5,10 +5,12 @@ The engine knows only this interface; how many tickets are in flight is the engi
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,12 @@ from quire.models.loading.kept import ReadAhead
 from quire.models.registry import ModelDescription
 from quire.ops.cpu.library import library
 from quire.ops.report import lines
+from quire.ops.spans import Spans
 from quire.protocol.cache import CacheLayout
 from quire.protocol.step import StepPlan, StepResult
 from quire.worker.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 
 class StepFailedError(Exception):
@@ -61,6 +66,13 @@ class Ticket:
         return self._result
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Among the plans: what is to be told of operations from here on."""
+
+    spans: Spans | None
+
+
 class Executor(ABC):
     """Carries out steps in the order in which they were submitted.
 
@@ -87,6 +99,10 @@ class Executor(ABC):
         on which it builds."""
         return ticket.collect()
 
+    def watch(self, spans: Spans | None) -> None:
+        """From the step submitted next on, `spans` has what operations take; None ends it."""
+        return
+
     @abstractmethod
     def shutdown(self) -> None:
         """Ends the device's thread; may be called twice."""
@@ -106,7 +122,7 @@ class LocalExecutor(Executor):
         ahead: Ahead | ReadAhead | None = None,
     ) -> None:
         """Blocks until the model is loaded; then closes `ahead`. Raises what loading raises."""
-        self._plans: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._plans: queue.SimpleQueue[Ticket | Watch | None] = queue.SimpleQueue()
         self._loaded = threading.Event()
         self._error: BaseException | None = None
         self._era = 0
@@ -147,6 +163,12 @@ class LocalExecutor(Executor):
         finally:
             self._loaded.set()
         while (ticket := self._plans.get()) is not None:
+            if isinstance(ticket, Watch):
+                try:
+                    worker.watch(ticket.spans)
+                except Exception:
+                    logger.exception("this profile has no names of operations")
+                continue
             if ticket.era == self._void_era:
                 ticket.finish(None, RuntimeError("void: a step before it failed"))
                 continue
@@ -163,6 +185,9 @@ class LocalExecutor(Executor):
         else:
             ticket.finish(None, RuntimeError("the engine was shut down"))
         return ticket
+
+    def watch(self, spans: Spans | None) -> None:
+        self._plans.put(Watch(spans))
 
     def collect(self, ticket: Ticket) -> StepResult:
         try:

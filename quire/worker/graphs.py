@@ -17,6 +17,7 @@ from quire.layers.context import ForwardContext
 from quire.models.decoder import AnyDecoder
 from quire.ops.cpu.library import CallList, native
 from quire.ops.registry import Call, Table, Tape
+from quire.ops.spans import Spans
 from quire.worker.batch import Batch
 
 _MAX_TOKENS = 256
@@ -50,6 +51,16 @@ class Graphs:
         self._table = table
         self._graphs: OrderedDict[int, Graph] = OrderedDict()
         self._is_useful = True
+        self._spans: Spans | None = None
+        self._unwatched = self._graphs
+
+    def watch(self, spans: Spans | None) -> None:
+        """From now on the calls of passes have spans, also those of a list; None ends it.
+
+        Passes recorded before are kept aside until then.
+        """
+        self._spans = spans
+        self._graphs = self._unwatched if spans is None else OrderedDict()
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """The residual stream [T, C] of a batch, as `Decoder.forward` gives it."""
@@ -72,6 +83,8 @@ class Graphs:
         # Without a recording, every step would walk through a program of Transformers again.
         walks = self._decoder.spec.program is not None
         self._is_useful = walks or len(parts) <= len(tape.calls) // 2
+        if self._is_useful and self._spans is not None:
+            parts = [self._spans.around(call, _single(call)) for call in tape.calls]
         if self._is_useful:
             self._graphs[context.num_tokens] = Graph(
                 tuple(parts), hidden, context.arena.mark(), _inputs(context)
@@ -115,6 +128,13 @@ def _native_maker(call: Call) -> Callable[..., tuple[int, ctypes.Structure]] | N
 
 def _native_part(entries: list[tuple[int, ctypes.Structure]]) -> Part:
     return partial(native().run_list, CallList(entries))
+
+
+def _single(call: Call) -> Part:
+    maker = _native_maker(call)
+    if maker is None:
+        return _python_part(call)
+    return _native_part([maker(*call.args, **call.kwargs)])
 
 
 def _python_part(call: Call) -> Part:

@@ -6,6 +6,7 @@ Who calls it, and from which thread, is `worker.executor`'s business.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from quire.models.registry import ModelDescription
 from quire.ops.arena import Arena
 from quire.ops.cpu.memory import reserve
 from quire.ops.registry import Table
+from quire.ops.spans import Spans
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.protocol.step import StepPlan, StepResult
@@ -35,6 +37,7 @@ from quire.worker.encoder import NoEncoder, PromptEmbeds
 from quire.worker.graphs import Graphs
 from quire.worker.memory import CacheMemory
 from quire.worker.output import Masks, Output
+from quire.worker.places import places_of
 from quire.worker.pooling import PooledOutput
 from quire.worker.runner import ModelRunner
 from quire.worker.speculative.plain import NoDrafter
@@ -50,6 +53,8 @@ class Worker:
     on_phase    told what is loading, with percent or -1.
     ahead       weights that are being packed already.
     """
+
+    _spans: Spans | None = None
 
     def __init__(
         self,
@@ -144,7 +149,23 @@ class Worker:
         )
 
     def step(self, plan: StepPlan, masks: Masks) -> StepResult:
-        return self.runner.step(plan, masks)
+        spans = self._spans
+        if spans is None:
+            return self.runner.step(plan, masks)
+        name = "step"
+        if spans.detailed:
+            name = f"step {plan.step}: {len(plan.rows)} rows, {plan.num_tokens} tokens"
+        return spans.step(name, partial(self.runner.step, plan, masks))
+
+    def watch(self, spans: Spans | None) -> None:
+        """From the next step on, `spans` has what operations take; None ends it."""
+        if spans is not None:
+            runner = self.runner
+            spans.places = places_of(
+                {"": runner.decoder, "output": runner.output, "memory": runner.memory}
+            )
+        self._spans = self.table.watcher = spans
+        self.runner.graphs.watch(spans)
 
 
 def usable_device(name: str) -> torch.device:

@@ -146,6 +146,9 @@ def test_without_a_configuration_there_is_no_trace(checkpoint: Callable[..., Pat
         {"profiler": 1},
         {"unknown": 1},
         {"delay_iterations": -1},
+        {"warmup_iterations": -1},
+        {"active_iterations": 0},
+        {"capture_torch_profiler": True},
         {"torch_profiler_with_stack": "yes"},
     ],
 )
@@ -154,6 +157,6 @@ def test_configurations_that_cannot_be(given: dict[str, object]) -> None:
         read_profiler(given)
 
 
-def test_known_keys_without_effect_are_taken() -> None:
+def test_keys_of_the_front_are_taken() -> None:
     config = read_profiler({"profiler": None, "ignore_frontend": True, "active_iterations": 9})
-    assert config.profiler is None
+    assert config.profiler is None and config.num_traced == 0

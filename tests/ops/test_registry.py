@@ -106,7 +106,7 @@ def test_only_one_tape_records() -> None:
     with table.record(), pytest.raises(RuntimeError, match="already recording"):
         with table.record():
             pass
-    assert table.tape is None
+    assert table.watcher is None
 
 
 def test_the_report_shows_choices_and_refusals() -> None:
