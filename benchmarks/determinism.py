@@ -16,7 +16,7 @@ from typing import Any
 
 from quire.config import env
 from quire.hardware.threads import bound_waiting
-from tests.checkpoints import FAMILIES
+from tests.checkpoints import make
 from tests.e2e.driver import Job, mixed_jobs
 from tests.e2e.matrix import FORMATS, MODELS, SETTINGS, Way, matrix, tight_tokens, ways
 
@@ -43,7 +43,7 @@ def main(words: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for model in args.models:
             family, fields = MODELS[model]
-            path = FAMILIES[family](Path(folder) / model, **fields)
+            path = make(family, Path(folder) / model, **fields)
             for number_type in args.formats:
                 title = f"{_isa()} {model} {number_type}"
                 numbers = FORMATS[number_type] | SETTINGS.get(model, {})

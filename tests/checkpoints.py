@@ -372,6 +372,20 @@ FAMILIES: dict[str, Checkpoint] = {
 }
 
 
+def make(family: str, folder: Path, **config: Any) -> Path:
+    """A checkpoint of one of FAMILIES; or, without a tokenizer, of a case of that name in `tests.models.families`.
+
+    config  keywords of the family, or fields of config.json over the case's.
+    """
+    if family in FAMILIES:
+        return FAMILIES[family](folder, **config)
+    from tests.models.families import CASES
+    from tests.models.harness import write_checkpoint
+
+    sizes = {"vocab_size": VOCAB_SIZE, "max_position_embeddings": 4096}
+    return write_checkpoint(folder, CASES[family].config | sizes | config)
+
+
 def _common(tie: bool, kv_heads: int, layers: int, hidden: int, max_len: int) -> dict[str, Any]:
     return {
         "vocab_size": VOCAB_SIZE,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quire.hardware.threads import bound_waiting
-from tests.checkpoints import FAMILIES
+from tests.checkpoints import make
 
 bound_waiting()  # before any test loads torch: test runs share their cores
 
@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def get(family: str, **kw: Any) -> Path:
         key = json.dumps([family, kw], sort_keys=True, default=str)
         if key not in made:
-            made[key] = FAMILIES[family](root / f"{family}-{len(made)}", **kw)
+            made[key] = make(family, root / f"{family}-{len(made)}", **kw)
         return made[key]
 
     return get

@@ -18,6 +18,9 @@ from quire.ops.cpu.library import library
 from tests.e2e.driver import Collected, Job, Recorded, engine, recorded_steps, run
 
 _HEADS = {"hidden": 256, "num_attention_heads": 8, "head_dim": 64, "deviation": 0.1}
+_WIDE = {"hidden_size": 256, "intermediate_size": 384, "head_dim": 64}
+_EXPERTS = _WIDE | {"moe_intermediate_size": 128}
+_NEMOTRON = _EXPERTS | {"moe_shared_expert_intermediate_size": 192}
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "kv1": ("llama", _HEADS | {"kv_heads": 1}),
@@ -29,12 +32,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "short": ("lfm2", {"deviation": 0.1}),
     "linear": ("minimax", {"deviation": 0.1}),
     "shared": ("gemma4", {"global_head_dim": 32}),
+    "olmo_hybrid": ("olmo_hybrid", _WIDE),
+    "apertus": ("apertus", _WIDE),
+    "afmoe": ("afmoe", _EXPERTS),
+    "nemotron_h": ("nemotron_h_experts", _NEMOTRON),
+    "nemotron_h_latent": ("nemotron_h_latent", _NEMOTRON | {"moe_latent_size": 128}),
 }
-"""Family and keywords of `tests.checkpoints`: two layers of 8 heads of 64, by what tells them apart; and
-small hybrids of attention and recurrent states: state spaces, delta nets, short convolutions, linear attention; and
-layers that share keys and values with heads of one size, as the cache that is short counts them."""
+"""Family and keywords of `tests.checkpoints.make`: two layers of 8 heads of 64, by what tells them apart; small
+hybrids of attention and recurrent states: state spaces, delta nets, short convolutions, linear attention; layers
+that share keys and values with heads of one size, as the cache that is short counts them; and by their names: delta
+nets and attention whose norms stand elsewhere, xIELU, gated attention with experts, state spaces with experts."""
 
-HYBRIDS = ("states", "deltas", "short", "linear")
+HYBRIDS = ("states", "deltas", "short", "linear", "olmo_hybrid", "nemotron_h", "nemotron_h_latent")
 
 SETTINGS: dict[str, dict[str, Any]] = {name: {"mamba_block_size": 32} for name in HYBRIDS}
 """Settings of all ways for a model: states often enough that these prompts find some."""
@@ -59,7 +68,8 @@ def tight_tokens(model: str, longest: int) -> int:
 
     Layers with a window hold blocks of their own beside those of full attention, and so do states.
     """
-    quarters = {"window": 10, "states": 28, "deltas": 28, "short": 8, "linear": 12}
+    quarters = {"window": 10, "states": 28, "deltas": 28, "short": 8, "linear": 12, "afmoe": 10}
+    quarters |= {"olmo_hybrid": 18, "nemotron_h": 14, "nemotron_h_latent": 14}
     return longest * quarters.get(model, 5) // 4 + 32
 
 

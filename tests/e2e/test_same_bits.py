@@ -28,6 +28,10 @@ CASES = [
     ("linear", "bfloat16"),
     ("gemma3n", "bfloat16"),
     ("shared", "bfloat16"),
+    ("olmo_hybrid", "bfloat16"),
+    ("apertus", "int8"),
+    ("afmoe", "int4"),
+    ("nemotron_h", "bfloat16"),
 ]
 LONGEST, MAX_TOKENS = 200, 20
 
