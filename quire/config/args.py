@@ -8,12 +8,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
+from collections.abc import Collection
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from quire.config.demo import with_model
 from quire.config.known_flags import KNOWN_FLAGS, judge
-from quire.config.plugins import reference_to
+from quire.config.plugins import Names, reference_to
 from quire.config.schema import Settings
 from quire.config.values import fitting
 from quire.protocol.errors import SettingsError
@@ -33,15 +34,16 @@ def setting_places() -> dict[str, tuple[str, dataclasses.Field[Any]]]:
 
 
 @cache
-def _choices() -> dict[str, tuple[Any, ...]]:
+def _choices() -> dict[str, Collection[Any]]:
     """Field name -> the values it may have, for fields that list them."""
-    found: dict[str, tuple[Any, ...]] = {}
+    found: dict[str, Collection[Any]] = {}
     for leaf in get_type_hints(Settings).values():
         hints = get_type_hints(leaf)
         for one in dataclasses.fields(leaf):
             if one.metadata.get("choices"):
                 none = () if one.default is not None else (None,)
-                found[one.name] = (*none, *one.metadata["choices"])
+                names = (*none, *one.metadata["choices"])
+                found[one.name] = Names(one.name, names) if one.metadata["grows"] else names
             elif get_origin(hints[one.name]) is Literal:
                 found[one.name] = get_args(hints[one.name])
     return found

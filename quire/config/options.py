@@ -6,12 +6,13 @@ The settings stand in `config.schema`; the command line made of these options is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_origin, get_type_hints
 
 from quire.config import env, values
+from quire.config.plugins import Names
 from quire.config.schema import Settings
 from quire.config.server import ServerConfig
 from quire.protocol.errors import SettingsError
@@ -44,8 +45,11 @@ class Option:
         return get_origin(values.optional_part(self.kind)[0]) is dict
 
     @property
-    def choices(self) -> tuple[str, ...] | None:
-        return self.field.metadata["choices"] or values.choices_of(self.kind)
+    def choices(self) -> Collection[str] | None:
+        listed: tuple[str, ...] | None = self.field.metadata["choices"]
+        if listed and self.field.metadata["grows"]:
+            return Names(self.name, listed)
+        return listed or values.choices_of(self.kind)
 
     @property
     def default(self) -> Any:

@@ -10,13 +10,21 @@ import importlib
 import importlib.metadata
 import inspect
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from quire.config import env
-from quire.config.schema import CacheConfig, ModelConfig, ParallelConfig, SchedulerConfig, Settings
+from quire.config.schema import (
+    CacheConfig,
+    LoadConfig,
+    ModelConfig,
+    ParallelConfig,
+    SchedulerConfig,
+    Settings,
+)
 from quire.protocol.errors import SettingsError
 from quire.protocol.logits_processors import LogitsProcessor
 
@@ -29,6 +37,8 @@ _PREFIXES = ("quire.", "vllm.")
 _given: dict[str, type] = {}
 """Classes that a program handed over itself, by their reference; those of other processes are imported."""
 _loaded_general = False
+_added: dict[str, dict[str, Any]] = {}
+"""By the field of a setting: what plug-ins have registered, by the name that the setting gives it."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,66 @@ def load_general() -> None:
             function()
         except Exception as error:
             _failed(name, GENERAL, error)
+
+
+def add(setting: str, name: str, what: Any) -> None:
+    """Registers what a setting may name in this process; an earlier one of that name is replaced.
+
+    Raises ValueError for text that no flag could give, and for names that mean something already.
+    """
+    if not name or name.strip() != name or name.startswith("-"):
+        raise ValueError(f"{name!r} cannot be registered as a {setting}: it must be a plain name")
+    if name in _listed(setting):
+        raise ValueError(f"the {setting} {name!r} is Quire's own; register another name")
+    _added.setdefault(setting, {})[name] = what
+
+
+def added(setting: str, name: str) -> Any | None:
+    """What a plug-in has registered under a name; None if there is none. Runs the general plug-ins first."""
+    if name in _listed(setting):
+        return None
+    if name not in _added.get(setting, {}):
+        load_general()
+    return _added.get(setting, {}).get(name)
+
+
+@cache
+def _listed(setting: str) -> frozenset[str]:
+    """The names that a setting knows by itself."""
+    every = (*fields(ModelConfig), *fields(LoadConfig))
+    return frozenset(next(one for one in every if one.name == setting).metadata["choices"])
+
+
+def added_names(setting: str) -> list[str]:
+    """The names that plug-ins have registered in this process for a setting."""
+    return sorted(_added.get(setting, {}))
+
+
+class Names(Collection[Any]):
+    """The values that a setting may have: those listed, and those that plug-ins register."""
+
+    def __init__(self, setting: str, listed: Sequence[Any]) -> None:
+        self._setting, self._listed = setting, listed
+
+    def __contains__(self, value: object) -> bool:
+        known = value in self._listed
+        return known or (isinstance(value, str) and added(self._setting, value) is not None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([*self._listed, *added_names(self._setting)])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def code_of(thing: Any) -> str:
+    """What tells a plug-in's class or function from what had its name before: its file, as it is now."""
+    where = f"{thing.__module__}:{thing.__qualname__}"
+    try:
+        status = Path(inspect.getfile(thing)).stat()
+    except (TypeError, OSError):  # typed into a prompt
+        return where
+    return f"{where} {status.st_size} {status.st_mtime_ns}"
 
 
 def _failed(name: str, kind: str, error: Exception) -> None:

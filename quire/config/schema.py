@@ -23,10 +23,12 @@ class ModelConfig:
     tokenizer: str | None = setting(
         None, "folder or hub name of another tokenizer; default: the model's own"
     )
-    tokenizer_mode: Literal["auto", "hf", "slow", "mistral"] = setting(
+    tokenizer_mode: str = setting(
         "auto",
         "files of the tokenizer: tokenizer.json (hf), those that Transformers makes one of (slow), tekken.json "
-        "(mistral); auto: the first, else the last",
+        "(mistral); auto: the first, else the last; or a name that a plug-in registers",
+        choices=("auto", "hf", "slow", "mistral"),
+        grows=True,
     )
     config_format: Literal["auto", "hf", "mistral"] = setting(
         "auto", "config.json (hf), or params.json (mistral); auto: what is there"
@@ -66,6 +68,7 @@ class ModelConfig:
             *("fbgemm_fp8", "ptpc_fp8", "modelopt", "modelopt_fp4"),
             *("auto-round", "intel/auto-round", "inc", "hqq", "quark", "torchao"),
         ),
+        grows=True,
         short="-q",
     )
     max_model_len: int | None = setting(
@@ -135,21 +138,16 @@ class LoadConfig:
         "auto",
         "what is read, found by the files themselves where it is not said: pt (pickles, for their weights "
         "alone), mistral (consolidated*.safetensors) and sharded_state (vLLM's) are read only if asked for; "
-        "dummy fills random weights",
+        "dummy fills random weights; or a name that a plug-in registers",
         choices=(
-            *(
-                "auto",
-                "hf",
-                "safetensors",
-                "pt",
-                "gguf",
-                "bitsandbytes",
-                "mistral",
-                "sharded_state",
-            ),
-            *("dummy", "npcache", "tensorizer", "runai_streamer", "runai_streamer_sharded"),
-            *("fastsafetensors", "instanttensor", "modelexpress"),
+            *("auto", "hf", "safetensors", "pt", "gguf", "bitsandbytes", "mistral"),
+            *("sharded_state", "dummy", "npcache", "tensorizer", "runai_streamer"),
+            *("runai_streamer_sharded", "fastsafetensors", "instanttensor", "modelexpress"),
         ),
+        grows=True,
+    )
+    model_loader_extra_config: dict[str, Any] = setting(
+        {}, "JSON object for a plug-in's reader of that name; our own readers have no settings"
     )
     download_dir: str | None = setting(
         None, "folder that hub downloads are kept in; default: the hub library's cache"

@@ -12,16 +12,19 @@ def setting(
     *,
     flag: str | None = None,
     choices: tuple[str, ...] | None = None,
+    grows: bool = False,
     short: str | None = None,
     env: str | None = None,
 ) -> Any:
     """A dataclass field with its help line. Mutable defaults are copied for each object.
 
     flag   the long name on the command line when it is not the field's own.
+    grows  whether plug-ins may add to the choices, see `config.plugins.Names`.
     short  a second, short spelling, with its one dash.
     env    the variable of `config.env.VARIABLES` that gives the value when flag and file do not.
     """
-    metadata = {"help": help, "flag": flag, "choices": choices, "short": short, "env": env}
+    metadata: dict[str, Any] = {"help": help, "flag": flag, "choices": choices, "grows": grows}
+    metadata |= {"short": short, "env": env}
     if isinstance(default, (list, dict)):
         kind = type(default)
         return field(default_factory=lambda: kind(default), metadata=metadata)

@@ -28,7 +28,7 @@ from quire.protocol.params import SamplingParams
 class ConstraintReader:
     """Makes those parts for one model. Safe in several threads.
 
-    structured  None without a tokenizer: then constraints are refused.
+    structured  None without a tokenizer, or its file: then constraints are refused.
     think       how the model thinks; None where no reasoning parser was named.
     """
 
@@ -56,12 +56,14 @@ class ConstraintReader:
         name = settings.parsers.reasoning_parser
         if tokenizer is None:
             return cls()
+        load_plugin(settings.parsers.reasoning_parser_plugin)
+        think = think_format(name) if name else None
+        if not tokenizer.has_file:
+            return cls(None, think, tokenizer)
         options = read_constraint_options(settings.grammar)
         helper = HelperSettings(
             options.backend, str(Path(folder) / "tokenizer.json"), vocab_size, eos_token_ids
         )
-        load_plugin(settings.parsers.reasoning_parser_plugin)
-        think = think_format(name) if name else None
         return cls(StructuredOutputs(options, helper), think, tokenizer)
 
     def check_later(self, params: Any) -> Future[Any] | None:
@@ -89,10 +91,10 @@ class ConstraintReader:
         found: dict[str, Any] = {"start_of_thinking_ids": start_ids, "end_of_thinking_ids": end_ids}
         if wanted is not None:
             if self._structured is None:
-                refuse(
-                    "structured_outputs",
-                    "structured_outputs need a tokenizer, but skip_tokenizer_init is set",
-                )
+                why = "a tokenizer, but skip_tokenizer_init is set"
+                if self._tokenizer is not None:
+                    why = "a tokenizer.json; the tokenizer of this server is a plug-in's class"
+                refuse("structured_outputs", f"structured_outputs need {why}")
             spec = self._structured.spec(wanted)
             may_begin = self._think is not None and self._think.thinks
             waits = is_inside or (params.separates_thinking and may_begin)

@@ -21,6 +21,7 @@ from quire.frontend.chat import ChatRenderer
 from quire.frontend.chat_readers import ReaderSource
 from quire.frontend.constraints import ConstraintReader
 from quire.frontend.custom_args import check_custom
+from quire.frontend.outside_tokenizer import open_tokenizer
 from quire.frontend.pooling_inputs import PoolingInputs
 from quire.frontend.prompts import PromptReader, read_prompt
 from quire.frontend.request_limits import Limits, check_sizes, check_vocabulary
@@ -139,7 +140,7 @@ class InputProcessor:
         tokenizer = chat = None
         if not model.skip_tokenizer_init:
             folder = model.tokenizer or description.path
-            tokenizer = Tokenizer.load(folder)
+            tokenizer = open_tokenizer(folder, model.tokenizer_mode)
             chat = ChatRenderer.load(
                 folder,
                 tokenizer,

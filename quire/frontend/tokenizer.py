@@ -36,7 +36,10 @@ class Tokenizer:
     special_tokens_around  how many special tokens `encode` puts before and after a text.
     vocab_size        ids below this have a token, added ones included.
     model_max_length  in tokens, as the checkpoint's tokenizer_config.json says, or None.
+    has_file          whether a tokenizer.json says all of it.
     """
+
+    has_file = True
 
     def __init__(self, raw: tokenizers.Tokenizer, settings: dict[str, Any]) -> None:
         raw.no_truncation()
@@ -74,12 +77,8 @@ class Tokenizer:
 
         Raises ModelLoadError if it is missing or cannot be read.
         """
-        folder = Path(folder)
         path = tokenizer_file(folder)
-        settings: dict[str, Any] = {**class_settings(folder)}
-        for name in ("special_tokens_map.json", "tokenizer_config.json"):
-            if (folder / name).is_file():
-                settings |= {k: v for k, v in _read_json(folder / name).items() if v is not None}
+        settings = class_settings(folder) | own_settings(folder)
         try:
             raw = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
@@ -228,6 +227,16 @@ class PieceDecoder:
     def push(self, token_id: int, *, last: bool = False) -> str:
         """The text that this token completes; with `last`, incomplete bytes too, as U+FFFD."""
         return self._decoder.decode(self._tokenizer.token_bytes(token_id), last)
+
+
+def own_settings(folder: str | Path) -> dict[str, Any]:
+    """What tokenizer_config.json, and older files beside it, say. Raises ModelLoadError if they are damaged."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (Path(folder) / name).is_file():
+            found = _read_json(Path(folder) / name)
+            settings |= {key: value for key, value in found.items() if value is not None}
+    return settings
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class StoredTensor:
     """Numbers of `shape` under the name that they have in a checkpoint of plain floats.
 
     members   names in the checkpoint by role; a plain tensor has one, "weight".
-    decoder   who makes numbers of them, a key of `quant.decoders.table.DECODERS`; "" if they are plain.
+    decoder   who makes numbers of them, a key of `quant.decoders.table.DECODERS` or a plug-in's method; "" if they are
+              plain.
     options   what the decoder must know besides.
     format    what it can be kept as; PLAIN is floats of the model's dtype.
     is_exact  whether that format holds exactly what is stored; else it is rounded, as plain floats may be.

@@ -10,6 +10,7 @@ from typing import Any
 import quire
 from quire.config.demo import FOLDER
 from quire.config.schema import ModelConfig, Settings
+from quire.frontend.outside_tokenizer import open_tokenizer
 from quire.frontend.tokenizer import Tokenizer
 from quire.hardware.cuda import read_gpus
 from quire.models.loading.hub import with_local_folders
@@ -45,13 +46,21 @@ def destroy_distributed_environment() -> None:
 
 
 def get_tokenizer(
-    tokenizer_name: str, *_: Any, revision: str | None = None, **__: Any
+    tokenizer_name: str,
+    *_: Any,
+    tokenizer_mode: str = "auto",
+    revision: str | None = None,
+    **__: Any,
 ) -> Tokenizer:
     """The tokenizer of a folder or of a name on the hub. Raises ModelLoadError."""
-    named = ModelConfig(model=str(FOLDER), tokenizer=tokenizer_name, tokenizer_revision=revision)
-    return Tokenizer.load(
-        with_local_folders(Settings(model=named)).model.tokenizer or tokenizer_name
+    named = ModelConfig(
+        model=str(FOLDER),
+        tokenizer=tokenizer_name,
+        tokenizer_mode=tokenizer_mode,
+        tokenizer_revision=revision,
     )
+    folder = with_local_folders(Settings(model=named)).model.tokenizer or tokenizer_name
+    return open_tokenizer(folder, tokenizer_mode)
 
 
 class _Platform:

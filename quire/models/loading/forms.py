@@ -1,7 +1,7 @@
 """Checkpoints in forms other than Hugging Face's folder of safetensors, each as such a folder in the cache.
 
-Mistral's own files, the shards that vLLM saves, pickles, and tokenizers that are not in tokenizer.json. What
-is not changed is linked; so the rest of the project knows one form only.
+Mistral's own files, the shards that vLLM saves, pickles, what readers of plug-ins give, and tokenizers that are
+not in tokenizer.json. What is not changed is linked; so the rest of the project knows one form only.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from quire.config import plugins
 from quire.config.schema import Settings
-from quire.models.loading import mistral, tekken
+from quire.models.loading import loaders, mistral, tekken
 from quire.models.loading.made import made_folder, state_of
+from quire.models.loading.tokenizer_classes import is_outside
 from quire.protocol.errors import ModelLoadError, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,11 @@ def refuse_form(name: str) -> None:
         raise SettingsError(f"load_format {name!r} cannot be used: {_REFUSED[name]}")
 
 
+def reader_of(load_format: str) -> Any | None:
+    """The reader that a plug-in has registered; None for a form that is known here."""
+    return plugins.added(loaders.SETTING, load_format)
+
+
 def in_known_form(folder: Path, settings: Settings) -> Path:
     """A local checkpoint as a folder that `models.registry` reads: itself, or one in the cache.
 
@@ -69,12 +77,21 @@ def in_known_form(folder: Path, settings: Settings) -> Path:
         folder = _made("shards", folder, lambda _: _of_shards(folder))
     elif form == "pt":
         folder = _made("pickles", folder, lambda place: _of_pickles(folder, place))
+    elif (kind := reader_of(form)) is not None:
+        folder = _made(
+            f"loader {form}",
+            folder,
+            lambda place: _of_reader(kind, folder, settings, place),
+            loaders.identity_of(kind, folder, settings),
+        )
     return with_tokenizer_file(folder, model.tokenizer_mode) if with_tokenizer else folder
 
 
 def with_tokenizer_file(folder: Path, mode: str) -> Path:
     """A folder with tokenizer.json: the same one if it has it and the mode wants no other."""
     has_own = (folder / "tokenizer.json").is_file()
+    if is_outside(mode):
+        return folder
     if mode == "mistral" and not (folder / tekken.NAME).is_file():
         if has_own and (folder / mistral.LINKED).exists():
             return folder
@@ -144,6 +161,11 @@ def _of_pickles(folder: Path, place: Path) -> Files:
     return _others(folder)
 
 
+def _of_reader(kind: Any, folder: Path, settings: Settings, place: Path) -> Files:
+    loaders.write_weights(kind, folder, settings, place)
+    return _others(folder)
+
+
 def _from_slow(folder: Path, place: Path) -> Files:
     """The tokenizer that Transformers makes of a folder's other files."""
     _run("quire.models.loading.slow_tokenizer", folder, place / "made")
@@ -173,8 +195,13 @@ def _all_of(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def _made(kind: str, folder: Path, files_of: Callable[[Path], Files]) -> Path:
-    """The folder of this kind in the cache, made if it is not there or what it was made of has changed."""
+def _made(
+    kind: str, folder: Path, files_of: Callable[[Path], Files], more: Sequence[str] = ()
+) -> Path:
+    """The folder of this kind in the cache, made if it is not there or what it was made of has changed.
+
+    more  what it was made of besides the folder's files.
+    """
     folder = Path(os.path.abspath(folder))
     seen = [state_of(path) for path in _all_of(folder).values()]
 
@@ -185,4 +212,5 @@ def _made(kind: str, folder: Path, files_of: Callable[[Path], Files]) -> Path:
             elif not (place / name).exists():
                 (place / name).symlink_to(os.path.abspath(what))
 
-    return made_folder("forms", (_VERSION, kind, str(folder), *seen), Path.is_dir, make)
+    identity = (_VERSION, kind, str(folder), *seen, *more)
+    return made_folder("forms", identity, Path.is_dir, make)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from quire.config.schema import ModelConfig, Settings
-from quire.models.loading.forms import in_known_form, refuse_form, with_tokenizer_file
+from quire.models.loading.forms import in_known_form, reader_of, refuse_form, with_tokenizer_file
 from quire.models.loading.gguf.folder import folder_of, gguf_file
+from quire.models.loading.loaders import patterns_of
 from quire.protocol.errors import ModelLoadError, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -77,8 +78,13 @@ def with_local_folders(settings: Settings) -> Settings:
     Settings that name no hub are returned as they are. Raises ModelLoadError with what is wrong, and
     SettingsError if two revisions are named.
     """
-    model = settings.model
-    local = replace(model, hf_token=None)
+    model, load = settings.model, settings.load
+    local, reader = replace(model, hf_token=None), reader_of(load.load_format)
+    if load.model_loader_extra_config and reader is None:
+        raise SettingsError(
+            f"model_loader_extra_config is given, but the reader of load_format {load.load_format!r} has no "
+            "settings; leave it out"
+        )
     name = hub_name(model.model)
     file = gguf_file(model.model)
     if name is not None and name.quant is not None:
@@ -91,8 +97,10 @@ def with_local_folders(settings: Settings) -> Settings:
         patterns: tuple[str, ...] = (
             _CONFIG_FILES if model.tokenizer else _CONFIG_FILES + _TOKENIZER_FILES
         )
-        if settings.load.load_format != "dummy":
-            patterns += _FILES_OF_FORMS.get(settings.load.load_format, _WEIGHT_FILES)
+        if reader is not None:
+            patterns += patterns_of(reader)
+        elif load.load_format != "dummy":
+            patterns += _FILES_OF_FORMS.get(load.load_format, _WEIGHT_FILES)
         folder = _fetch(settings, name, "--revision", model.revision, patterns)
         names = model.served_model_name or [model.model]
         local = replace(local, model=str(folder), served_model_name=names)
@@ -103,8 +111,8 @@ def with_local_folders(settings: Settings) -> Settings:
         )
         local = replace(local, tokenizer=str(folder))
     path = Path(local.model)
-    if file is None and path.is_dir() and settings.load.load_format != "dummy":
-        refuse_form(settings.load.load_format)
+    if file is None and path.is_dir() and load.load_format != "dummy":
+        refuse_form(load.load_format)
         folder = in_known_form(path, settings)
         names = local.served_model_name or [model.model]
         if folder != path:
@@ -114,7 +122,10 @@ def with_local_folders(settings: Settings) -> Settings:
         local = replace(local, tokenizer=str(with_file))
     if local == model:
         return settings
-    return replace(settings, model=local, load=replace(settings.load, download_dir=None))
+    load = replace(load, download_dir=None)
+    if reader is not None:  # what it gives is written down, and read as any other folder
+        load = replace(load, load_format="auto", model_loader_extra_config={})
+    return replace(settings, model=local, load=load)
 
 
 def _fetch(

@@ -24,6 +24,7 @@ from quire.hardware.allocator import address_of, map_pages
 from quire.models.loading.native_threads import NativeThreads, native_library
 from quire.models.spec import DecoderSpec
 from quire.quant.schemes.checkpoint import Scheme
+from quire.quant.schemes.outside import code_of_method
 
 MAGIC = b"quire packed 1\0\0"
 HEAD_BYTES = 64  # the magic, where the index stands, its bytes, and 32 bytes of its digest
@@ -63,7 +64,10 @@ class Keeping:
 
 def about_packed(config: Mapping[str, Any], spec: DecoderSpec, dtype: str, scheme: Scheme) -> str:
     """What packed bytes of a model depend on; `spec` for the longest sequence."""
-    return repr((__version__, config.get("architectures"), spec, dtype, scheme))
+    own = config.get("quantization_config")
+    outside = code_of_method(own.get("quant_method")) if isinstance(own, dict) else ""
+    parts = (__version__, config.get("architectures"), spec, dtype, scheme)
+    return repr(parts if not outside else (*parts, own, outside))
 
 
 def read_index(file: BinaryIO) -> dict[str, list[list[int]]]:

@@ -13,6 +13,7 @@ import torch
 from quire.ops.quantized import QuantizedWeight
 from quire.quant.decoders import floats, gguf, integers
 from quire.quant.decoders.pieces import map_rows
+from quire.quant.schemes import outside
 from quire.quant.stored import StoredTensor
 
 Members = Mapping[str, torch.Tensor]
@@ -27,7 +28,8 @@ def decode(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decode
     """
     if not stored.decoder:
         return members["weight"]
-    found = DECODERS[stored.decoder](members, stored, dtype)
+    decoder = DECODERS.get(stored.decoder) or outside.decoder_of(stored.decoder)
+    found = decoder(members, stored, dtype)
     if isinstance(found, QuantizedWeight) and not bool(found.scales.isfinite().all()):
         raise ValueError("some of its scales are not finite numbers; download the file again")
     if isinstance(found, QuantizedWeight) and found.format.inputs == "fixed":

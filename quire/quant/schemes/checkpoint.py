@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quire.quant.formats import Format, FormatTable
+from quire.quant.schemes import outside
 from quire.quant.schemes.bitsandbytes import bitsandbytes
 from quire.quant.schemes.compressed_tensors import compressed_tensors
 from quire.quant.schemes.float8 import float8
@@ -57,6 +58,7 @@ ALIASES = {
 """Names of the same checkpoints for other kernels."""
 
 METHODS = ("gguf", *READERS, *ALIASES)
+"""Those that need no plug-in."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,15 @@ Scheme = OnlineScheme | CheckpointScheme
 def find_scheme(method: str) -> Reader:
     """The reader of a method. Raises ValueError, with those there are, for another."""
     name = ALIASES.get(method, method)
-    if name not in READERS:
+    if name in READERS:
+        return READERS[name]
+    reader = outside.reader_of(method)
+    if reader is None:
         raise ValueError(
             f"quantization_config names the method {method!r}, which this version does not read; read are: "
-            f"{', '.join(METHODS)}. Take a checkpoint in one of these, or in bfloat16"
+            f"{', '.join([*METHODS, *outside.names()])}. Take a checkpoint in one of these, or in bfloat16"
         )
-    return READERS[name]
+    return reader
 
 
 def scheme_for(wanted: str | None, method: str | None, formats: FormatTable, device: str) -> Scheme:
@@ -109,7 +114,7 @@ def scheme_for(wanted: str | None, method: str | None, formats: FormatTable, dev
     Raises ValueError if both are there and differ.
     """
     if method is None:
-        if wanted in METHODS and wanted not in SCHEMES:
+        if wanted in (*METHODS, *outside.names()) and wanted not in SCHEMES:
             raise ValueError(
                 f"quantization {wanted!r} is asked for, but the checkpoint holds plain floats; leave it out, "
                 f"or make fewer bits of them with one of: {', '.join(SCHEMES)}"
