@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import threading
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 from quire.config.schema import Settings
 from quire.engine.ahead import pack_ahead
@@ -33,6 +34,9 @@ __all__ = [
 class InProcessClient(EngineClient):
     """Engine and worker in the caller's process; arithmetic on the worker's one compute thread."""
 
+    living: ClassVar[WeakSet[InProcessClient]] = WeakSet()
+    """Those that have started and are not shut down."""
+
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         # What cannot work is told before torch is imported for it.
@@ -51,6 +55,7 @@ class InProcessClient(EngineClient):
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self.living.add(self)
 
     def _set_phase(self, text: str, percent: int) -> None:
         self.phase = (text, percent)
@@ -97,6 +102,7 @@ class InProcessClient(EngineClient):
             return self._core.call(name)
 
     def shutdown(self, timeout_s: float = 5.0) -> None:
+        self.living.discard(self)
         self._stopping = True
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():

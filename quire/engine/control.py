@@ -12,7 +12,10 @@ from quire.engine.profiler import StepProfiler
 from quire.ops.spans import Spans
 from quire.protocol.request import EngineRequest
 
-CONTROL_CALLS = ("reset_running", "pause", "hold_new", "resume", "start_profile", "stop_profile")
+CONTROL_CALLS = (
+    "reset_running", "pause", "hold_new", "resume", "start_profile", "stop_profile", "start_layers",
+    "stop_layers",
+)  # fmt: skip
 """Those of `engine.core.CALLS` that are for operators."""
 
 
@@ -28,7 +31,7 @@ class Control:
         self.is_paused = False
         self._holds_new = False
         self._held: list[EngineRequest] = []
-        self._profiler = StepProfiler(profiler_config, watch)
+        self.profiler = StepProfiler(profiler_config, watch)
 
     def holds(self, request: EngineRequest) -> bool:
         """Whether a request that comes waits outside; then it is kept here."""
@@ -56,15 +59,7 @@ class Control:
         self.is_paused = self._holds_new = False
         return held
 
-    def start_profile(self) -> str:
-        """Begins a trace; the folder that it will be in. Raises ValueError."""
-        return self._profiler.start()
-
-    def stop_profile(self) -> str:
-        """Ends the trace; the path of its file. Raises ValueError."""
-        return self._profiler.stop()
-
     def on_step(self) -> None:
         """A step has ended."""
-        if self._profiler.is_on:
-            self._profiler.on_step()
+        if self.profiler.is_on:
+            self.profiler.on_step()

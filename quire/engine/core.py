@@ -292,11 +292,19 @@ class EngineCore:
 
     def start_profile(self) -> str:
         """Begins a trace. Raises ValueError if none was asked for with --profiler-config."""
-        return self._control.start_profile()
+        return self._control.profiler.start()
 
     def stop_profile(self) -> str:
         """Ends the trace and writes it; the path of the file."""
-        return self._control.stop_profile()
+        return self._control.profiler.stop()
+
+    def start_layers(self) -> bool:
+        """Begins sums for a layer table. Raises ValueError while a profile runs."""
+        return self._control.profiler.start_layers()
+
+    def stop_layers(self) -> str:
+        """The layer table of the steps since then, as JSON."""
+        return self._control.profiler.stop_layers()
 
     def engine_view(self) -> str:
         """An `EngineView` as JSON: the live requests and the cache, for somebody who looks."""

@@ -87,6 +87,19 @@ class LayerTable:
         return "\n".join(lines) + "\n"
 
 
+def read_table(text: str) -> LayerTable:
+    """The table of `LayerTable.as_json`."""
+    whole = json.loads(text)
+    modules = [
+        ModuleLine(
+            **{("cls" if name == "class" else name): value for name, value in line.items()}
+            | {"operations": [OperationLine(**one) for one in line["operations"]]}
+        )
+        for line in whole.pop("modules")
+    ]
+    return LayerTable(modules=modules, **whole)
+
+
 def layer_table(times: Mapping[Key, Time], classes: Mapping[str, str]) -> LayerTable:
     """The table of what was measured, in the order of the calls; `classes` by path."""
     whole = times.get(Key("", STEP, ""), Time())

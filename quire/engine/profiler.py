@@ -35,6 +35,27 @@ class StepProfiler:
         self._profile: Any = None
         self._num_steps = 0
         self.is_on = False
+        self._sums_only = False
+
+    def start_layers(self) -> bool:
+        """From the next step on, sums for `stop_layers`, without a trace. Raises ValueError if any profile runs."""
+        self._check_free()
+        self._sums_only = True
+        self._spans = Spans()
+        self._watch(self._spans)
+        return True
+
+    def stop_layers(self) -> str:
+        """Ends it; a `LayerTable` as JSON. Raises ValueError if none runs."""
+        if not self._sums_only:
+            raise ValueError("no layer table is being made; start one first")
+        self._sums_only = False
+        self._watch(None)
+        return layer_table(self._spans.times(), self._spans.places.classes).as_json()
+
+    def _check_free(self) -> None:
+        if self.is_on or self._sums_only:
+            raise ValueError("a profile runs already; stop it first")
 
     def start(self) -> str:
         """Begins, after the steps to wait. Raises ValueError if none is configured, or one runs."""
@@ -43,8 +64,7 @@ class StepProfiler:
                 "no profiler is configured; start with --profiler-config "
                 '\'{"profiler": "torch", "torch_profiler_dir": "/a/folder"}\''
             )
-        if self.is_on:
-            raise ValueError("a profile runs already; stop it first")
+        self._check_free()
         self.is_on = True
         self._num_steps = 0
         if not self._config.num_before:

@@ -535,3 +535,53 @@ def test_the_demo_server(tmp_path: Path) -> None:
             assert refused.status_code == 400, refused.text
             assert words in refused.json()["error"]["message"]
         assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_a_layerwise_profile(tmp_path: Path) -> None:
+    printed = program(
+        tmp_path,
+        """
+        import csv
+        import json
+
+        from vllm import LLM, SamplingParams
+        from vllm.profiler.layerwise_profile import layerwise_profile
+
+        if __name__ == "__main__":
+            try:
+                with layerwise_profile():
+                    pass
+            except ValueError as error:
+                print(error)
+            llm = LLM(max_model_len=128)
+            params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+            ask = lambda: llm.generate("Hello", params)[0].outputs[0].token_ids
+            before = ask()
+            with layerwise_profile(num_running_seqs=1) as profile:
+                try:
+                    with layerwise_profile():
+                        pass
+                except ValueError as error:
+                    print(error)
+                inside = ask()
+            assert before == inside == ask()
+            profile.results.print_model_table()
+            profile.results.print_summary_table()
+            profile.results.export_model_stats_table_csv("model.csv")
+            profile.results.export_summary_stats_table_csv("summary.csv")
+            stats = profile.results.convert_stats_to_dict()
+            assert stats["metadata"] == {"num_running_seqs": 1}
+            assert stats["model_stats"]["steps"] == 8
+            assert list(stats["model_stats"]["layers"]) == ["0", "1", "2", "3", "4"]
+            shares = [float(line["share"]) for line in csv.DictReader(open("summary.csv"))]
+            assert abs(sum(shares) - 1.0) < 1e-6 and shares == sorted(shares, reverse=True)
+            modules = list(csv.DictReader(open("model.csv")))
+            assert len(modules) == len(stats["model_stats"]["modules"])
+            assert json.dumps(stats)
+        """.replace('"model.csv"', repr(str(tmp_path / "model.csv"))).replace(
+            '"summary.csv"', repr(str(tmp_path / "summary.csv"))
+        ),
+    )
+    assert "one engine in this process, and there are 0" in printed
+    assert "a profile runs already" in printed
+    assert ": paged_attention (" in printed and "AttentionLayer" in printed

@@ -101,6 +101,8 @@ SOURCES: dict[str, str] = {
     "StatLoggerBase": "quire.metrics.stat_loggers",
     "SchedulerStats": "quire.metrics.stat_loggers",
     "IterationStats": "quire.metrics.stat_loggers",
+    "layerwise_profile": _HERE + "layerwise",
+    "LayerwiseProfileResults": _HERE + "layerwise",
     "load_general_plugins": "quire.config.plugins:load_general",
 }
 """Public name -> the module of ours that has it, with another name there behind a colon."""
@@ -166,6 +168,8 @@ MODULES: dict[str, str] = {
     "vllm.platforms": "current_platform",
     "vllm.plugins": "load_general_plugins",
     "vllm.pooling_params": "PoolingParams",
+    "vllm.profiler": "layerwise_profile",
+    "vllm.profiler.layerwise_profile": "layerwise_profile LayerwiseProfileResults",
     "vllm.reasoning": _REASONING_NAMES,
     "vllm.reasoning.abs_reasoning_parsers": _REASONING_NAMES,
     "vllm.sampling_params": "SamplingParams BeamSearchParams StructuredOutputsParams "
