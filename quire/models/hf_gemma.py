@@ -12,9 +12,6 @@ from quire.models.hf_decoder import activation
 from quire.models.hf_parts import rope
 from quire.models.spec import Activation, Rope
 
-_OTHER_PARTS = ("_config", "_token_id", "_token_index", "_soft_tokens_per_image")
-"""Ends of keys about images and sounds."""
-
 
 def around(hf: HfConfig, width: int | None = None) -> dict[str, Any]:
     """What all have around the layers; `width` is a default of `hidden_size`."""
@@ -38,12 +35,3 @@ def two_ropes(hf: HfConfig, head_size: int) -> tuple[Rope, Rope]:
     else:
         local = Rope(dim=head_size, theta=hf.positive(*local_base))
     return local, rope(hf, head_size=head_size, theta=base)
-
-
-def text_of(hf: HfConfig) -> HfConfig:
-    """The description of the text's decoder in the file of a model that sees and hears too."""
-    text = hf.section("text_config")
-    if text is None:
-        raise hf.refuse("text_config", "it must describe the decoder of the text")
-    hf.skip(*(name for name in hf.names() if name.endswith(_OTHER_PARTS)))
-    return text

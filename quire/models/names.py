@@ -80,6 +80,7 @@ class WeightMap:
     ignored_if_tied  further ones when the embedding is the head too.
     optional_prefix  the start of names that some checkpoints leave out of all of them.
     ones             parameters that checkpoints leave out, all ones; "{layer}" is any number.
+    older            how names of older files begin, each behind how these do; of no file with the first of these.
     drafts           starts of names of what drafts further tokens and is left unread; with "{layer}" of the
                      layers behind the last one.
     """
@@ -90,6 +91,7 @@ class WeightMap:
     optional_prefix: str = ""
     ones: tuple[str, ...] = ()
     drafts: tuple[str, ...] = ()
+    older: tuple[tuple[str, str], ...] = ()
 
     def with_rules(self, *rules: Rule) -> WeightMap:
         """This map with further rules; a rule for a source already named replaces the old one."""
@@ -107,8 +109,13 @@ class WeightMap:
         return replace(self, rules=tuple(rule for rule in self.rules if rule.source not in sources))
 
     def for_names(self, names: Iterable[str]) -> WeightMap:
-        """This map for a checkpoint with these tensors: `optional_prefix` cut off if none has it."""
+        """This map for a checkpoint with these tensors: `optional_prefix` cut off if none has it; or `older`."""
         prefix = self.optional_prefix
+        if self.older and not any(name.startswith(self.older[0][0]) for name in names):
+            rules = [replace(rule, source=self._older(rule.source)) for rule in self.rules]
+            lists = (self.ignored, self.ignored_if_tied, self.drafts)
+            ignored, if_tied, drafts = (tuple(map(self._older, names)) for names in lists)
+            return WeightMap(tuple(rules), ignored, if_tied, ones=self.ones, drafts=drafts)
         if not prefix or any(name.startswith(prefix) for name in names):
             return self
         return replace(
@@ -119,6 +126,12 @@ class WeightMap:
             ignored=tuple(name.removeprefix(prefix) for name in self.ignored),
             ignored_if_tied=tuple(name.removeprefix(prefix) for name in self.ignored_if_tied),
         )
+
+    def _older(self, name: str) -> str:
+        for new, old in self.older:
+            if name.startswith(new):
+                return old + name.removeprefix(new)
+        return name
 
     def folded(self, fold: Fold, *sources: str) -> WeightMap:
         """This map with `fold` on the rules that read `sources`."""

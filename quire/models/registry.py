@@ -181,7 +181,7 @@ def describe(
         plan = match(checkpoint.mapped(names), spec, shapes)
         formats = kept_formats(plan, spec, checkpoint.tensors)
     generation = _generation_config(folder, generation_config)
-    eos = generation.get("eos_token_id", values.get("eos_token_id"))
+    own = _with_text(values)
     defaults = {key: generation[key] for key in GENERATION_KEYS if generation.get(key) is not None}
     return ModelDescription(
         path=str(folder),
@@ -189,8 +189,8 @@ def describe(
         spec=spec,
         checkpoint_dtype=dtype or checkpoint.dtype,
         max_model_len=_max_len(spec, folder, pooled),
-        eos_token_ids=_token_ids(eos, folder),
-        bos_token_id=next(iter(_token_ids(values.get("bos_token_id"), folder)), None),
+        eos_token_ids=_token_ids(generation.get("eos_token_id", own.get("eos_token_id")), folder),
+        bos_token_id=next(iter(_token_ids(own.get("bos_token_id"), folder)), None),
         generation_defaults={**defaults, **(override_generation_config or {})},
         hf_config=values,
         pooling=how,
@@ -210,6 +210,12 @@ def _folder(model: str) -> Path:
             "tokenizer.json and safetensors files, or a hub name: org/name"
         )
     return folder
+
+
+def _with_text(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keys of a file, and those of its text's decoder that it does not state itself."""
+    text = values.get("text_config")
+    return {**text, **values} if isinstance(text, dict) else values
 
 
 def _max_len(spec: DecoderSpec, folder: Path, pooled: bool) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from tests.models.case import CLASSIC, COMMON, PROMPT_LEN, Case
 from tests.models.families_delta import DELTA_CASES
 from tests.models.families_dense import DENSE_CASES
-from tests.models.families_edge import EDGE_CASES
+from tests.models.families_edge import EDGE_CASES, with_more
 from tests.models.families_moe import MOE_CASES
 from tests.models.families_more import MORE_CASES
 from tests.models.families_states import STATE_CASES
@@ -315,4 +315,14 @@ CASES: dict[str, Case] = {
         gpt_neox(use_parallel_residual=False, attention_bias=False, hidden_act="gelu_fast")
     ),
 }
+CASES["gemma3_text"] = Case(
+    with_more(
+        CASES["gemma3"].config | {"final_logit_softcapping": None},
+        "Gemma3ForConditionalGeneration",
+        "gemma3",
+    )
+)
+DELTA_CASES["qwen3_5_text"] = Case(
+    with_more(DELTA_CASES["qwen3_5"].config, "Qwen3_5ForConditionalGeneration", "qwen3_5")
+)
 CASES |= DENSE_CASES | MOE_CASES | DELTA_CASES | STATE_CASES | MORE_CASES | EDGE_CASES

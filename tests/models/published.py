@@ -113,6 +113,8 @@ FEWER = {
     "OlmoHybridForCausalLM": 1,
     "Gemma3nForCausalLM": 1,
     "Gemma3nForConditionalGeneration": 0,
+    "Gemma3ForConditionalGeneration": 0,
+    "Qwen3_5ForConditionalGeneration": 0,
     "Gemma4ForConditionalGeneration": 0,
     "DeepseekForCausalLM": 2,
     "BailingMoeForCausalLM": 0,

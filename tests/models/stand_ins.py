@@ -322,16 +322,21 @@ def kimi_linear(tensors: Tensors, config: Config) -> Tensors:
     return renamed(tensors, names)
 
 
-def text_alone(name: str) -> StandIn:
-    """The decoder of the text, whose tensors stand one step deeper in the file."""
+def text_alone(
+    name: str,
+    *,
+    starts: Mapping[str, str] = {"model.": "model.language_model."},
+    other: str = "model.vision_tower",
+) -> StandIn:
+    """The decoder of the text, whose tensors stand deeper in the file, below `starts`, beside some of `other`."""
     return StandIn(
         lambda config: config["text_config"] | {"architectures": [name]},
         lambda tensors, config: (
             {
-                re.sub(r"^model\.", "model.language_model.", name): tensor
-                for name, tensor in tensors.items()
+                re.sub("^" + "|^".join(map(re.escape, starts)), lambda it: starts[it[0]], name): it
+                for name, it in tensors.items()
             }
-            | {"model.vision_tower.some.weight": torch.zeros(3)}
+            | {f"{other}.some.weight": torch.zeros(3)}
         ),
     )
 
@@ -397,6 +402,12 @@ STAND_INS: dict[str, StandIn] = {
     "OlmoHybridForCausalLM": StandIn(as_itself, olmo_hybrid),
     "Gemma3nForConditionalGeneration": text_alone("Gemma3nForCausalLM"),
     "Gemma4ForConditionalGeneration": text_alone("Gemma4ForCausalLM"),
+    "Gemma3ForConditionalGeneration": text_alone(
+        "Gemma3ForCausalLM",
+        starts={"model.": "language_model.model.", "lm_head.": "language_model.lm_head."},
+        other="vision_tower",
+    ),
+    "Qwen3_5ForConditionalGeneration": text_alone("Qwen3_5ForCausalLM", other="model.visual"),
     "KimiLinearForCausalLM": StandIn(as_itself, kimi_linear),
     "DeepseekForCausalLM": StandIn(
         lambda config: softmax_experts(config, "n_routed_experts", "n_shared_experts"),

@@ -50,6 +50,7 @@ WINDOWED = {
     "ministral3",
     "mellum",
     "minimax",
+    "gemma3_text",
     *(name for name in EDGE_CASES if name != "apertus"),
 }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from quire.models.hf_config import HfConfig
 from quire.models.loading.headers import read_headers
 from quire.models.loading.reader import checkpoint_source, folded
 from quire.models.names import LLAMA_NAMES, Piece, Rule, WeightMap, expand, match
@@ -23,7 +24,8 @@ from tests.models.harness import CPU
 
 UNREAD = (
     ".self_attn.indexer.",
-    ".vision_tower.",
+    "vision_tower.",
+    ".visual.",
     ".altup.correct_output_scale",
     "_decay",
     ".slope_rate",
@@ -184,3 +186,22 @@ def test_names_may_lack_the_start_that_old_files_leave_out(
     mixed = stored_shapes(it) | {"wte.weight": (97, 64), "decoder.fc1.weight": (80, 64)}
     with pytest.raises(ModelLoadError, match="which this architecture does not use"):
         match(names, spec, mixed)
+
+
+def test_files_of_gemma3_with_pictures_are_read_under_both_kinds_of_names() -> None:
+    """Published ones begin with language_model.model, those that came later with model.language_model."""
+    case = CASES["gemma3_text"].config | {"tie_word_embeddings": False}
+    architecture = ARCHITECTURES["Gemma3ForConditionalGeneration"]
+    spec = architecture.describe(HfConfig(case))
+    assert not spec.tie_head
+    pieces = [piece for found in expand(architecture.names, spec).values() for piece in found]
+    new = {piece.source: piece.shape for piece in pieces}
+    assert {name.split(".")[0] for name in new} == {"model", "lm_head"}
+    old = {
+        f"language_model.{name.replace('model.language_model.', 'model.')}": shape
+        for name, shape in new.items()
+    }
+    towers = ("vision_tower.a.weight", "multi_modal_projector.b.weight")
+    for shapes, start in ((new, "model."), (old, "")):
+        plan = match(architecture.names, spec, shapes | {f"{start}{name}": (3,) for name in towers})
+        assert {piece.source for found in plan.values() for piece in found} == set(shapes)

@@ -50,6 +50,18 @@ def test_eos_comes_from_config_without_a_generation_config(tmp_path: Path) -> No
     assert dry(folder_with(tmp_path, llama(eos_token_id=None))).eos_token_ids == ()
 
 
+def test_the_text_of_a_model_that_sees_says_what_its_file_does_not(tmp_path: Path) -> None:
+    """Where outputs end, and whether the output matrix is the embedding."""
+    whole = CASES["qwen3_5_text"].config  # its text does not say whether the matrices are one
+    text = whole["text_config"] | {"eos_token_id": 7}
+    assert dry(folder_with(tmp_path, whole | {"text_config": text})).eos_token_ids == (2,)
+    del (outer := dict(whole))["eos_token_id"]
+    found = dry(folder_with(tmp_path, outer | {"text_config": text, "tie_word_embeddings": True}))
+    assert (found.eos_token_ids, found.spec.tie_head) == ((7,), True)
+    with pytest.raises(ModelLoadError, match="text_config is None: it must describe"):
+        dry(folder_with(tmp_path, outer | {"text_config": None}))
+
+
 def test_generation_config_from_elsewhere_none_or_overridden(tmp_path: Path) -> None:
     model = folder_with(tmp_path / "a", llama(), generation_config={"temperature": 0.6})
     other = folder_with(tmp_path / "b", llama(), generation_config={"top_p": 0.5})

@@ -12,6 +12,7 @@ from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, dense, plain, with_placement
 from quire.models.hf_gemma import around, gemma_activation, two_ropes
 from quire.models.hf_parts import ACTIVATIONS, rope, windows
+from quire.models.hf_text import llava_names, text_alone
 from quire.models.name_parts import LAYER
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, SANDWICH_RULES
 from quire.models.spec import DecoderSpec
@@ -81,6 +82,11 @@ def gemma3(hf: HfConfig) -> DecoderSpec:
     return replace(spec, max_len=max_len)  # already what linear scaling makes of it
 
 
+def gemma3_uncapped(hf: HfConfig) -> DecoderSpec:
+    """The text of `Gemma3ForConditionalGeneration`, which caps no logits whatever the file says."""
+    return replace(gemma3(hf), logit_softcap=0.0)
+
+
 def _scale(hf: HfConfig) -> float:
     scale: float = hf.positive("query_pre_attn_scalar", 256.0) ** -0.5
     return scale
@@ -121,4 +127,7 @@ ARCHITECTURES = {
     "Gemma2ForCausalLM": Architecture(gemma2, GEMMA2_NAMES),
     "VaultGemmaForCausalLM": Architecture(vaultgemma, VAULT_NAMES),
     "Gemma3ForCausalLM": Architecture(gemma3, GEMMA3_NAMES),
+    "Gemma3ForConditionalGeneration": Architecture(
+        text_alone(gemma3_uncapped), llava_names(GEMMA3_NAMES)
+    ),
 }

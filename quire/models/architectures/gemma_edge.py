@@ -11,8 +11,9 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense
-from quire.models.hf_gemma import around, gemma_activation, text_of, two_ropes
+from quire.models.hf_gemma import around, gemma_activation, two_ropes
 from quire.models.hf_parts import rope, sliding_layers
+from quire.models.hf_text import text_alone
 from quire.models.name_parts import LAYER, OURS, nested
 from quire.models.names import (
     LLAMA_NAMES,
@@ -277,19 +278,13 @@ GEMMA4_NAMES = WeightMap(
 _OTHERS = ("vision_tower.", "audio_tower.", "embed_vision.", "embed_audio.")
 
 
-def gemma3n_text(hf: HfConfig) -> DecoderSpec:
-    """`Gemma3nForConditionalGeneration`: its text; pictures and sounds are not read."""
-    return gemma3n(text_of(hf))
-
-
-def gemma4_text(hf: HfConfig) -> DecoderSpec:
-    """`Gemma4ForConditionalGeneration`, likewise."""
-    return gemma4(text_of(hf))
-
-
 ARCHITECTURES = {
     "Gemma3nForCausalLM": Architecture(gemma3n, GEMMA3N_NAMES),
     "Gemma4ForCausalLM": Architecture(gemma4, GEMMA4_NAMES),
-    "Gemma3nForConditionalGeneration": Architecture(gemma3n_text, nested(GEMMA3N_NAMES, *_OTHERS)),
-    "Gemma4ForConditionalGeneration": Architecture(gemma4_text, nested(GEMMA4_NAMES, *_OTHERS)),
+    "Gemma3nForConditionalGeneration": Architecture(
+        text_alone(gemma3n), nested(GEMMA3N_NAMES, *_OTHERS)
+    ),
+    "Gemma4ForConditionalGeneration": Architecture(
+        text_alone(gemma4), nested(GEMMA4_NAMES, *_OTHERS)
+    ),
 }

@@ -1,4 +1,4 @@
-"""Qwen3-Next and the text models of Qwen 3.5: gated delta nets, and gated attention in every fourth layer.
+"""Qwen3-Next and the text of Qwen 3.5: gated delta nets, and gated attention in every fourth layer.
 
 Spellings of delta nets are in `models.hf_delta`.
 """
@@ -13,7 +13,8 @@ from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, experts
 from quire.models.hf_delta import conv_rules, delta_net, every_fourth, product_rules, state_rules
 from quire.models.hf_parts import moe_layers
-from quire.models.name_parts import LAYER, OURS
+from quire.models.hf_text import text_alone
+from quire.models.name_parts import LAYER, OURS, nested
 from quire.models.names import (
     LLAMA_NAMES,
     QK_NORM_RULES,
@@ -130,12 +131,15 @@ _APART = (
     ),
 )
 
+_QWEN3_5 = _GATED_NAMES.with_rules(*_APART)
+
 ARCHITECTURES = {
     "Qwen3NextForCausalLM": Architecture(
         qwen3_next, _GATED_NAMES.with_rules(*_JOINED, *_EXPERT_RULES)
     ),
-    "Qwen3_5ForCausalLM": Architecture(qwen3_5, _GATED_NAMES.with_rules(*_APART)),
-    "Qwen3_5MoeForCausalLM": Architecture(
-        qwen3_5_moe, _GATED_NAMES.with_rules(*_APART, *_EXPERT_RULES)
+    "Qwen3_5ForCausalLM": Architecture(qwen3_5, _QWEN3_5),
+    "Qwen3_5MoeForCausalLM": Architecture(qwen3_5_moe, _QWEN3_5.with_rules(*_EXPERT_RULES)),
+    "Qwen3_5ForConditionalGeneration": Architecture(
+        text_alone(qwen3_5), nested(_QWEN3_5, "visual.")
     ),
 }
