@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from quire.bench import offline
-from quire.bench.arguments import add_switch, make_parser, read, refuse, whole
+from quire.bench.arguments import add_switch, make_parser, read, whole
 from quire.bench.dataset_flags import read_source
 from quire.bench.datasets import Sample
 from quire.bench.report import percentiles, write_json
@@ -19,10 +19,6 @@ from quire.llm import LLM
 from quire.protocol.params import SamplingParams
 
 RANKS = (10, 25, 50, 75, 90, 99)
-
-_REFUSED = {
-    "--profile": "use a profiler around the command",
-}
 
 
 def make() -> Parser:
@@ -40,8 +36,8 @@ def make() -> Parser:
     parser.add_argument("--num-iters", type=whole(1), default=30, help="runs that count; 30")
     add_switch(parser, "--use-beam-search", "beams of width --n in place of sampling")
     add_switch(parser, "--disable-detokenize", "make ids only, no text")
+    add_switch(parser, "--profile", "trace one run, as --profiler-config says, and measure nothing")
     parser.add_argument("--output-json", metavar="FILE", help="write the result there")
-    refuse(parser, _REFUSED)
     return parser
 
 
@@ -72,6 +68,10 @@ def main(argv: Sequence[str]) -> int:
             once = partial(_seconds, llm, samples, params)
         for _ in range(flags.num_iters_warmup):
             once()
+        if flags.profile:
+            with offline.profiled(llm, True):
+                once()
+            return 0
         latencies = [once() for _ in range(flags.num_iters)]
     average = sum(latencies) / len(latencies)
     found = percentiles(latencies, RANKS)

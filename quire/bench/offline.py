@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from quire.bench.arguments import Words
@@ -39,6 +39,26 @@ def set_up(words: Words) -> None:
 def open_llm(words: Words) -> closing[LLM]:
     """The model, closed at the end of a `with`. Raises QuireError if it cannot be loaded."""
     return closing(LLM.from_engine_args(words.engine))
+
+
+@contextmanager
+def profiled(llm: LLM, is_wanted: bool) -> Iterator[None]:
+    """Traces the engine inside the block as --profiler-config says, and prints where the trace is.
+
+    Raises SettingsError if none is configured.
+    """
+    if not is_wanted:
+        yield
+        return
+    try:
+        llm.start_profile()
+    except ValueError as error:
+        raise SettingsError(f"--profile: {error}") from None
+    yield
+    try:
+        print(f"Profile: {llm.stop_profile() or 'no step was traced'}")
+    except ValueError:
+        print("Profile: ended by itself, as --profiler-config says; it is in torch_profiler_dir")
 
 
 def exactly(

@@ -126,7 +126,14 @@ async def _run(plan: Plan) -> dict[str, Any]:
             await load.run_load(
                 client, target, warm, [0.0] * len(warm), max_concurrency=flags.max_concurrency
             )
+        if flags.profile:
+            await _post(client, plan, "start_profile")
         duration_s, requests = await _measure(client, target, samples, plan)
+        if flags.profile:
+            try:
+                print(f"Profile, at the server: {await _post(client, plan, 'stop_profile')}")
+            except ServerFailedError as error:  # one with max_iterations may have ended by itself
+                print(f"--profile: {error}", file=sys.stderr)
     found = _about(plan, model, tokenizer, len(samples))
     found |= results(requests, duration_s, plan.ranks, plan.goals_ms)
     print(render(found, plan.metrics, plan.ranks))
@@ -192,6 +199,21 @@ async def _wait_ready(
         if time.perf_counter() >= deadline_s:
             raise ServerFailedError(f"the server did not become ready in time: {timed.error}")
         await asyncio.sleep(_RETRY_S)
+
+
+async def _post(client: httpx.AsyncClient, plan: Plan, route: str) -> str:
+    """What the server says to a command. Raises ServerFailedError if it refuses."""
+    try:
+        answer = await client.post(f"{plan.url}/{route}")
+    except httpx.HTTPError as error:
+        raise wire.no_answer(plan.url, error) from None
+    if answer.status_code == 404:
+        raise ServerFailedError(
+            f"--profile: the server has no /{route}; start it with --profiler-config"
+        )
+    if answer.status_code != 200:
+        raise ServerFailedError(f"/{route}: {wire.error_text(answer.text, answer.status_code)}")
+    return answer.text
 
 
 async def _measure(

@@ -17,7 +17,6 @@ from quire.config.cli import Parser
 from quire.protocol.errors import SettingsError
 
 _REFUSED = {
-    "--profile": "start and stop a profiler at the server",
     "--use-beam-search": "beam search over HTTP is not served",
     "--lora-modules --lora-assignment": "adapters are not served",
     "--self-timed": "arrival times do not come from the data set; use --request-rate",
@@ -121,6 +120,9 @@ def _add_report(parser: Parser) -> None:
     group.add_argument("--metadata", nargs="+", metavar="NAME=VALUE", default=[])
     group.add_argument("--label", help="beginning of the file's name; default: the backend")
     add_switch(group, "--disable-tqdm", "no progress bar")
+    add_switch(
+        group, "--profile", "trace the load test at the server, as its --profiler-config says"
+    )
 
 
 def _object(text: str) -> dict[str, Any]:

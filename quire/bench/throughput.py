@@ -21,7 +21,6 @@ from quire.frontend.tokenizer import Tokenizer
 from quire.llm import LLM
 
 _REFUSED = {
-    "--profile": "use a profiler around the command",
     "--async-engine": "the engine loop is the same; measure a server with quire bench serve",
     "--lora-path --lora-assignment --lora-modules": "adapters are not served",
 }
@@ -99,6 +98,7 @@ def make() -> Parser:
         parser, "--prequeue-requests", "all requests are always in the queue before the first step"
     )
     add_switch(parser, "--disable-tqdm", "no progress bar")
+    add_switch(parser, "--profile", "trace the measurement, as --profiler-config says")
     parser.add_argument("--output-json", metavar="FILE", help="write the result there")
     refuse(parser, _REFUSED)
     add_dataset_flags(parser, num_prompts=1000)
@@ -112,6 +112,8 @@ def main(argv: Sequence[str]) -> int:
     flags = words.flags
     if flags.n > 1 and (flags.backend == "hf" or flags.versus):
         parser.error("--n above 1 cannot be measured with Transformers; leave it out")
+    if flags.profile and (flags.backend == "hf" or flags.versus):
+        parser.error("--profile traces Quire alone; leave it out with Transformers")
     offline.set_up(words)
     settings = offline.local_settings(words)
     source = read_source(settings.model.model, settings.model.tokenizer, as_text=False)
@@ -139,7 +141,8 @@ def _quire(words: Words, samples: list[Sample]) -> Run:
         if words.flags.num_warmups:
             _quire_once(llm, words, samples[: words.flags.num_warmups], bar=False)
             llm.reset_prefix_cache()
-        return _quire_once(llm, words, samples, bar=not words.flags.disable_tqdm)
+        with offline.profiled(llm, words.flags.profile):
+            return _quire_once(llm, words, samples, bar=not words.flags.disable_tqdm)
 
 
 def _quire_once(

@@ -45,6 +45,23 @@ def test_latency(checkpoint: Checkpoint, tmp_path: Path, capsys: Capture) -> Non
     )
 
 
+@pytest.mark.parametrize("kind", ["latency", "throughput"])
+def test_a_profile(kind: str, checkpoint: Checkpoint, tmp_path: Path, capsys: Capture) -> None:
+    words = ["bench", kind, str(checkpoint("llama")), *SMALL, "--input-len", "8", "--output-len"]
+    words += ["3", *(["--num-iters-warmup", "1"] if kind == "latency" else ["--num-prompts", "4"])]
+    assert main([*words, "--profile"]) == 2
+    assert "--profile: no profiler is configured" in capsys.readouterr().err
+    config = {"profiler": "torch", "torch_profiler_dir": str(tmp_path)}
+    assert main([*words, "--profile", "--profiler-config", json.dumps(config)]) == 0
+    (trace,) = tmp_path.glob("*.pt.trace.json.gz")
+    assert f"Profile: {trace}\n" in capsys.readouterr().out
+    (table,) = tmp_path.glob("*.layers.json")
+    assert json.loads(table.read_text())["steps"] == 3
+    config["max_iterations"] = 1  # type: ignore[assignment]
+    assert main([*words, "--profile", "--profiler-config", json.dumps(config)]) == 0
+    assert "Profile: ended by itself" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("backend", ["quire", "hf"])
 def test_throughput(backend: str, checkpoint: Checkpoint, tmp_path: Path, capsys: Capture) -> None:
     words = ["--backend", backend, "--num-prompts", "5", "--input-len", "8", "--output-len", "3"]

@@ -351,7 +351,7 @@ def test_each_kind_has_help(kind: str, capsys: Capture) -> None:
         (["latency", "m", "--batch-size", "0"], "0 is below 1"),
         (["latency", "m", "--port", "1"], "--port is for quire serve"),
         (["latency", "m", "--batch-sise", "1"], "unknown argument --batch-sise"),
-        (["latency", "m", "--profile"], "--profile is not served"),
+        (["throughput", "m", "--profile", "--backend", "hf"], "--profile traces Quire alone"),
         (["latency", "m", "--dtype", "int3"], "int3"),
         (["throughput", "m", "--backend", "mii"], "mii"),
         (["throughput", "m", "--n", "2", "--backend", "hf"], "--n above 1"),

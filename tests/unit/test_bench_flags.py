@@ -84,6 +84,8 @@ EFFECTS: dict[str, dict[str, tuple[Any, ...]]] = {
         "--num-iters-warmup": (BATCH, "1", lambda s: len(s.engine), 6),
         "--use-beam-search": (f"{BATCH} --n 3", None, lambda s: s.beams, [3, 3]),
         "--disable-detokenize": (BATCH, None, lambda s: s.engine[0].params.detokenize, False),
+        "--profile": (f"{BATCH} --num-iters 5", None, lambda s: (len(s.engine), "Profile: " in s.out),
+                      (2, True)),
         "--output-json": (BATCH, "o.json", lambda s: [*s.files], ["o.json"]),
     },
     "throughput": {
@@ -96,6 +98,8 @@ EFFECTS: dict[str, dict[str, tuple[Any, ...]]] = {
             (f"{HERE} --backend hf", None, lambda s: s.hf[0]["compiled"], True),
         "--disable-detokenize": (HERE, None, lambda s: s.engine[0].params.detokenize, False),
         "--disable-tqdm": (HERE, None, lambda s: "%|" in s.err, False),
+        "--profile": (HERE, None, lambda s: ("Profile: " in s.out, "Throughput: " in s.out),
+                      (True, True)),
         "--output-json": (HERE, "o.json", lambda s: [*s.files], ["o.json"]),
         **{
             name: (f"{HERE if name in OWN_LENS else SHORT} {row[0]}", *row[1:])
@@ -155,6 +159,8 @@ EFFECTS: dict[str, dict[str, tuple[Any, ...]]] = {
         "--label": (f"{SERVE} --save-result", "mine",
                     lambda s: next(iter(s.files)).startswith("mine-"), True),
         "--disable-tqdm": (SERVE, None, lambda s: "%|" in s.err, False),
+        "--profile": (SERVE, None, lambda s: [path for path, *_ in s.requests if "profile" in path],
+                      ["/start_profile", "/stop_profile"]),
         **{
             name: (f"{SERVE if name in OWN_LENS else RANDOM} {row[0]}", *row[1:])
             for name, row in DATASET.items()
