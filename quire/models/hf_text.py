@@ -14,7 +14,16 @@ from quire.models.name_parts import nested
 from quire.models.names import WeightMap
 from quire.models.spec import DecoderSpec
 
-_OTHER_PARTS = ("_config", "_token_id", "_token_index", "_tokens_per_image")
+_OTHER_PARTS = (
+    "_config",
+    "_token_id",
+    "_token_index",
+    "_tokens_per_image",
+    "_feature_layer",
+    "projector_bias",
+    "projector_hidden_act",
+    "spatial_merge_size",
+)
 """Ends of keys about images and sounds."""
 
 

@@ -322,6 +322,15 @@ CASES["gemma3_text"] = Case(
         "gemma3",
     )
 )
+PROJECTOR = {"multimodal_projector_bias": False, "projector_hidden_act": "gelu"}
+PROJECTOR |= {"spatial_merge_size": 2, "vision_feature_layer": -1}
+CASES["mistral_text"] = Case(
+    with_more(CASES["mistral"].config, "Mistral3ForConditionalGeneration", "mistral3") | PROJECTOR
+)
+CASES["ministral3_text"] = Case(
+    with_more(MORE_CASES["ministral3"].config, "Mistral3ForConditionalGeneration", "mistral3")
+    | PROJECTOR
+)
 DELTA_CASES["qwen3_5_text"] = Case(
     with_more(DELTA_CASES["qwen3_5"].config, "Qwen3_5ForConditionalGeneration", "qwen3_5")
 )

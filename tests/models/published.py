@@ -124,6 +124,7 @@ FEWER = {
     "YoutuForCausalLM": 0,
     "MellumForCausalLM": 1,
     "MiniMaxForCausalLM": 1,
+    "Mistral3ForConditionalGeneration": 0,
     "HYV3ForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""

@@ -397,15 +397,18 @@ def minimax(tensors: Tensors, config: Config) -> Tensors:
     return found
 
 
+_LLAVA = {"model.": "language_model.model.", "lm_head.": "language_model.lm_head."}
+
 STAND_INS: dict[str, StandIn] = {
     "MiniMaxM1ForCausalLM": StandIn(minimax_config, minimax),
     "OlmoHybridForCausalLM": StandIn(as_itself, olmo_hybrid),
     "Gemma3nForConditionalGeneration": text_alone("Gemma3nForCausalLM"),
     "Gemma4ForConditionalGeneration": text_alone("Gemma4ForCausalLM"),
     "Gemma3ForConditionalGeneration": text_alone(
-        "Gemma3ForCausalLM",
-        starts={"model.": "language_model.model.", "lm_head.": "language_model.lm_head."},
-        other="vision_tower",
+        "Gemma3ForCausalLM", starts=_LLAVA, other="vision_tower"
+    ),
+    "Mistral3ForConditionalGeneration": text_alone(
+        "MistralForCausalLM", starts=_LLAVA, other="multi_modal_projector"
     ),
     "Qwen3_5ForConditionalGeneration": text_alone("Qwen3_5ForCausalLM", other="model.visual"),
     "KimiLinearForCausalLM": StandIn(as_itself, kimi_linear),

@@ -51,6 +51,7 @@ WINDOWED = {
     "mellum",
     "minimax",
     "gemma3_text",
+    "mistral_text",
     *(name for name in EDGE_CASES if name != "apertus"),
 }
 

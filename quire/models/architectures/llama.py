@@ -1,4 +1,4 @@
-"""Llama, Mistral and Mixtral: the plain layer, with windows in some checkpoints, or with experts.
+"""Llama, Mistral, Ministral and Mixtral: the plain layer, with windows in some checkpoints, or with experts.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
@@ -17,8 +17,9 @@ from quire.models.hf_decoder import (
     with_parts,
 )
 from quire.models.hf_parts import windows
+from quire.models.hf_text import llava_names, text_alone
 from quire.models.names import LLAMA_NAMES, expert_rules, router_rules
-from quire.models.spec import DecoderSpec
+from quire.models.spec import DecoderSpec, Temperature
 
 
 def llama(hf: HfConfig) -> DecoderSpec:
@@ -38,10 +39,42 @@ def mixtral(hf: HfConfig) -> DecoderSpec:
     return with_parts(mistral(hf, window=None), experts(hf, 8, 2, key="num_local_experts"))
 
 
+def ministral3(hf: HfConfig) -> DecoderSpec:
+    """`Ministral3ForCausalLM`: queries grow with each trained length that they stand behind."""
+    section = hf.section("rope_parameters")
+    if section is None:
+        raise hf.refuse("rope_parameters", "it must be stated for this architecture")
+    section.skip("max_position_embeddings")
+    growth = None
+    if beta := section.float_("llama_4_scaling_beta"):
+        interval = section.int_("original_max_position_embeddings")
+        growth = Temperature(scale=beta, interval=interval)
+    one = attention(
+        hf,
+        bias=None,
+        kv_heads=8,
+        head_dim=128,
+        window=hf.optional_int("sliding_window"),
+        temperature=growth,
+    )
+    return plain(hf, one, dense(hf), max_len=262_144, eps=1e-5)
+
+
+def mistral3(hf: HfConfig) -> DecoderSpec:
+    """The text of `Mistral3ForConditionalGeneration`: the decoder that its `model_type` names."""
+    kinds = {"mistral": mistral, "ministral3": ministral3}
+    spec: DecoderSpec = hf.choice("model_type", kinds, "mistral")(hf)
+    return spec
+
+
 ARCHITECTURES = {
     "LlamaForCausalLM": Architecture(llama, LLAMA_NAMES),
     "MistralForCausalLM": Architecture(mistral, LLAMA_NAMES),
     "MinistralForCausalLM": Architecture(mistral, LLAMA_NAMES),
+    "Ministral3ForCausalLM": Architecture(ministral3, LLAMA_NAMES),
+    "Mistral3ForConditionalGeneration": Architecture(
+        text_alone(mistral3), llava_names(LLAMA_NAMES)
+    ),
     "MixtralForCausalLM": Architecture(
         mixtral,
         LLAMA_NAMES.with_rules(

@@ -1,6 +1,6 @@
 """Models with Llama's names that differ from it in a point: positions, windows, biases, the activation.
 
-SmolLM3, Ministral, CWM, Seed-OSS, InternLM3, IQuest-Coder, Helium, Arcee, Apertus and openPangu Embedded.
+SmolLM3, CWM, Seed-OSS, InternLM3, IQuest-Coder, Helium, Arcee, Apertus and openPangu Embedded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from quire.models.hf_decoder import attention, dense, plain
 from quire.models.hf_parts import demand, sliding_layers, turning_layers, windows
 from quire.models.name_parts import LAYER, OURS, PLAIN_MLP_RULES, ours
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
-from quire.models.spec import DecoderSpec, Llama3Scaling, Rope, Temperature
+from quire.models.spec import DecoderSpec, Llama3Scaling, Rope
 
 
 def smollm3(hf: HfConfig) -> DecoderSpec:
@@ -30,27 +30,6 @@ def smollm3(hf: HfConfig) -> DecoderSpec:
         for slide, turn in zip(slides, turns, strict=True)
     ]
     return plain(hf, mixers, dense(hf, bias=hf.bool_("mlp_bias", False)), max_len=32_768, tie=True)
-
-
-def ministral3(hf: HfConfig) -> DecoderSpec:
-    """`Ministral3ForCausalLM`: queries grow with each trained length that they stand behind."""
-    section = hf.section("rope_parameters")
-    if section is None:
-        raise hf.refuse("rope_parameters", "it must be stated for this architecture")
-    section.skip("max_position_embeddings")
-    growth = None
-    if beta := section.float_("llama_4_scaling_beta"):
-        interval = section.int_("original_max_position_embeddings")
-        growth = Temperature(scale=beta, interval=interval)
-    one = attention(
-        hf,
-        bias=None,
-        kv_heads=8,
-        head_dim=128,
-        window=hf.optional_int("sliding_window"),
-        temperature=growth,
-    )
-    return plain(hf, one, dense(hf), max_len=262_144, eps=1e-5)
 
 
 def pangu_embedded(hf: HfConfig) -> DecoderSpec:
@@ -157,7 +136,6 @@ APERTUS_NAMES = LLAMA_NAMES.without(
 ARCHITECTURES = {
     "ApertusForCausalLM": Architecture(apertus, APERTUS_NAMES),
     "SmolLM3ForCausalLM": Architecture(smollm3, LLAMA_NAMES),
-    "Ministral3ForCausalLM": Architecture(ministral3, LLAMA_NAMES),
     "PanguEmbeddedForCausalLM": Architecture(pangu_embedded, LLAMA_NAMES),
     "CwmForCausalLM": Architecture(cwm, LLAMA_NAMES),
     "SeedOssForCausalLM": Architecture(seed_oss, LLAMA_NAMES),
