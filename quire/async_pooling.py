@@ -85,6 +85,16 @@ class AsyncPooling(ABC):
                 stream.close()
         yield parts[0] if len(parts) == 1 else self._joined(request_id, parts, params)
 
+    async def prompts_of_data(
+        self, data: Any, params: PoolingParams, request_id: str
+    ) -> tuple[list[str | list[int]], PoolingParams]:
+        """What the IO processor makes of data. Raises InvalidRequestError, RequestFailedError if it fails."""
+        return await (await self._front()).data.prompts_async(data, params, request_id)
+
+    async def answer_of_data(self, outputs: Sequence[Pooled], request_id: str) -> Any:
+        """What the IO processor makes of the outputs. Raises RequestFailedError."""
+        return await (await self._front()).data.result_async(outputs, request_id)
+
     async def _pieces(
         self, prompt: Any, params: PoolingParams, how: Mapping[str, Any]
     ) -> Sequence[Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from quire.frontend.calls import Progress, as_iterable, check_forms, progress_bar
+from quire.frontend.data_prompts import is_data
 from quire.frontend.inputs import at_place
 from quire.frontend.long_texts import joined, pieces_of
 from quire.frontend.prompts import read_prompt
@@ -68,9 +69,12 @@ class PoolingCalls(LLMControl):
         pooling_params  one for all, or one for each.
         pooling_task    embed, classify, token_embed or token_classify; None: that of the params, else the
                         model's first.
-        Prompts are as in `generate`. Raises InvalidRequestError with the place of a prompt that cannot be
+        Prompts are as in `generate`, or {"data": anything} for the IO processor of a plug-in, whose answer is then
+        the `outputs` of the only entry. Raises InvalidRequestError with the place of a prompt that cannot be
         served, and RequestFailedError if the engine fails on one.
         """
+        if is_data(prompts):
+            return [self._of_data(prompts["data"], pooling_params, pooling_task, use_tqdm)]
         items = list(as_iterable(prompts))
         check_forms(items)
         if lora_request is not None:
@@ -85,6 +89,20 @@ class PoolingCalls(LLMControl):
         self.check_awake()
         with self._lock, progress_bar(use_tqdm, len(items)) as progress:
             return self._pool(engine, items, params, how, progress)
+
+    def _of_data(
+        self, data: Any, params: PoolingChoice, task: str | None, use_tqdm: Any
+    ) -> PoolingRequestOutput[Any]:
+        """What an IO processor answers to data."""
+        if params is not None and not isinstance(params, PoolingParams):
+            raise TypeError("data takes one PoolingParams, not a list")
+        reader = self.llm_engine.inputs.data
+        items, merged = reader.prompts(data, params, None)
+        found = self.encode(items, merged, use_tqdm=use_tqdm, pooling_task=task)
+        answer = reader.result(found, None)
+        ids = [one for output in found for one in output.prompt_token_ids]
+        cached = sum(output.num_cached_tokens for output in found)
+        return PoolingRequestOutput(found[0].request_id, answer, ids, cached, True)
 
     def embed(
         self,

@@ -204,7 +204,7 @@ _add("refused", "prompts are text, token ids or prompt_embeds in this version",
      enable_mm_embeds=False, mm_encoder_only=False)  # fmt: skip
 _add("refused", "code from outside is not loaded by this version",
      model_class_overrides=_JSON, logits_processor_pattern=None,
-     io_processor_plugin=None, scheduler_cls=None, worker_cls="auto", worker_extension_cls="")  # fmt: skip
+     scheduler_cls=None, worker_cls="auto", worker_extension_cls="")  # fmt: skip
 _add("refused", "attention computes in float32 always", override_attention_dtype=None)  # fmt: skip
 _add("refused", "the window belongs to the model; lower --max-model-len to the window instead",
      disable_sliding_window=False)  # fmt: skip

@@ -26,12 +26,14 @@ from quire.config.schema import (
     Settings,
 )
 from quire.protocol.errors import SettingsError
+from quire.protocol.io_processors import IOProcessor
 from quire.protocol.logits_processors import LogitsProcessor
 
 logger = logging.getLogger(__name__)
 
 GENERAL, LOGITS_PROCESSORS = "general_plugins", "logits_processors"
 STAT_LOGGERS, ENDPOINTS = "stat_logger_plugins", "endpoint_plugins"
+IO_PROCESSORS = "io_processor_plugins"
 _PREFIXES = ("quire.", "vllm.")
 
 _given: dict[str, type] = {}
@@ -213,6 +215,28 @@ def _failed(name: str, kind: str, error: Exception) -> None:
     if name in (env.plugins() or ()):
         raise SettingsError(text) from error
     logger.error("%s", text, exc_info=error)
+
+
+def io_processor_class(name: str) -> type[IOProcessor]:
+    """The IO processor whose entry point has this name: a class, or a function that gives one or names it.
+
+    Raises SettingsError, with the names there are.
+    """
+    points = dict(entry_points(IO_PROCESSORS))
+    if name not in points:
+        known = ", ".join(points) or "none"
+        raise SettingsError(f"no IO processor is installed as {name!r}; installed: {known}")
+    try:
+        found = points[name].load()
+        found = found if inspect.isclass(found) else found()
+        found = load(found) if isinstance(found, str) else found
+    except Exception as error:  # the operator's code may fail in any way
+        raise SettingsError(
+            f"IO processor {name!r} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not inspect.isclass(found) or not issubclass(found, IOProcessor):
+        raise SettingsError(f"IO processor {name!r} gives no class that derives from IOProcessor")
+    return found
 
 
 def processor_classes(references: Sequence[str]) -> list[type[LogitsProcessor]]:

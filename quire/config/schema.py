@@ -112,6 +112,9 @@ class ModelConfig:
     enable_prompt_embeds: bool = setting(
         False, "take prompts as embeddings, rows as they enter the first layer (prompt_embeds)"
     )
+    io_processor_plugin: str | None = setting(
+        None, "entry point that takes data in the place of prompts, for a model that pools"
+    )
     logits_processors: list[str] = setting(
         [], "classes that change logits, each as module:Class; code of the operator's own"
     )

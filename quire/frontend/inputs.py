@@ -21,6 +21,7 @@ from quire.frontend.chat import ChatRenderer
 from quire.frontend.chat_readers import ReaderSource
 from quire.frontend.constraints import ConstraintReader
 from quire.frontend.custom_args import check_custom
+from quire.frontend.data_prompts import DataPrompts
 from quire.frontend.outside_tokenizer import open_tokenizer
 from quire.frontend.pooling_inputs import PoolingInputs
 from quire.frontend.prompts import PromptReader, read_prompt
@@ -125,6 +126,7 @@ class InputProcessor:
             ends[tokenizer.eos_token_id] = None
         self.eos_token_ids = tuple(one for one in ends if one < vocab_size)
         self.constraints = ConstraintReader()
+        self.data = DataPrompts()
 
     @classmethod
     def from_settings(
@@ -160,6 +162,7 @@ class InputProcessor:
             takes_embeds=model.enable_prompt_embeds,
             processors=processor_classes(model.logits_processors),
         )
+        inputs.data = DataPrompts.from_settings(settings)
         inputs.constraints = ConstraintReader.from_settings(
             settings,
             model.tokenizer or description.path,

@@ -111,6 +111,18 @@ class Face(ControlFace, Protocol):
         """What the model pools; None if it generates."""
         ...
 
+    async def prompts_of_data(
+        self, data: Any, params: PoolingParams, request_id: str
+    ) -> tuple[list[str | list[int]], PoolingParams]:
+        """What the IO processor makes of data. Raises InvalidRequestError, RequestFailedError if it fails."""
+        ...
+
+    async def answer_of_data(
+        self, outputs: Sequence[PoolingRequestOutput[PoolingOutput]], request_id: str
+    ) -> Any:
+        """What the IO processor makes of the outputs. Raises RequestFailedError."""
+        ...
+
     def encode(
         self,
         prompt: Any,

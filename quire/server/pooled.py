@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 
 from quire.protocol.chat import ChatOptions
-from quire.protocol.errors import InvalidRequestError, NotServedError
+from quire.protocol.errors import InvalidRequestError, NotServedError, RequestFailedError
 from quire.protocol.params import PoolingParams
 from quire.protocol.pooled_results import PoolingOutput, PoolingRequestOutput
 from quire.protocol.pooler import Pooler
@@ -22,7 +23,13 @@ from quire.server.errors import HttpError
 from quire.server.face import Face
 from quire.server.heads import priority_of
 from quire.server.schema.common import Usage
-from quire.server.schema.pooling import InputFields, PoolingFields, inputs_of
+from quire.server.schema.pooling import (
+    MAX_INPUTS,
+    InputFields,
+    PoolingFields,
+    PoolingRequest,
+    inputs_of,
+)
 from quire.server.schema.sampling import refuse
 from quire.server.state import ServerState
 
@@ -115,6 +122,45 @@ async def jobs_of(
         )
         for place, prompt in enumerate(prompts)
     ]
+
+
+async def jobs_of_data(
+    llm: Face, http: Request, request: PoolingRequest, params: PoolingParams, request_id: str
+) -> list[PoolJob]:
+    """A job for each prompt that the IO processor makes. Raises InvalidRequestError."""
+    if request.input is not None or request.messages is not None:
+        refuse("data", "data cannot be used together with input or messages; send one of them")
+    prompts, merged = await llm.prompts_of_data(request.data, params, request_id)
+    if len(prompts) > MAX_INPUTS:
+        refuse("data", f"data became {len(prompts)} prompts; the limit is {MAX_INPUTS}")
+    return [
+        PoolJob(
+            prompt=prompt,
+            params=merged,
+            request_id=f"{request_id}-{place}",
+            place=f"data[{place}]",
+            priority=priority_of(http, request.priority),
+            cache_salt=request.cache_salt,
+            how=how_of(request),
+        )
+        for place, prompt in enumerate(prompts)
+    ]
+
+
+def encoded(found: Any) -> bytes:
+    """JSON of an answer with parts of a plug-in's. Raises RequestFailedError for what JSON cannot say."""
+    try:
+        return msgspec.json.encode(found, enc_hook=_as_data)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise RequestFailedError(f"the IO processor's answer is no JSON: {error}") from error
+
+
+def _as_data(thing: Any) -> Any:
+    """What pydantic's models and arrays hold."""
+    for name in ("model_dump", "tolist"):
+        if hasattr(thing, name):
+            return getattr(thing, name)()
+    raise TypeError(f"{type(thing).__name__} cannot be written")
 
 
 async def _rendered(state: ServerState, llm: Face, request: InputFields) -> list[str | list[int]]:

@@ -17,6 +17,7 @@ _ERRORS = "quire.protocol.errors"
 SOURCES: dict[str, str] = {
     "LLM": "quire.llm",
     "ModelRegistry": "quire.models.registry",
+    "IOProcessor": "quire.protocol.io_processors",
     "BaseModelLoader": "quire.models.loading.loaders",
     "register_model_loader": "quire.models.loading.loaders",
     "QuantizationConfig": "quire.quant.schemes.outside",
@@ -167,6 +168,8 @@ MODULES: dict[str, str] = {
     "vllm.outputs": _OUTPUT_NAMES,
     "vllm.platforms": "current_platform",
     "vllm.plugins": "load_general_plugins",
+    "vllm.plugins.io_processors": "IOProcessor",
+    "vllm.plugins.io_processors.interface": "IOProcessor",
     "vllm.pooling_params": "PoolingParams",
     "vllm.profiler": "layerwise_profile",
     "vllm.profiler.layerwise_profile": "layerwise_profile LayerwiseProfileResults",

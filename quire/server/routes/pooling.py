@@ -16,7 +16,7 @@ from quire.server.body import convert, read_json
 from quire.server.errors import JSON
 from quire.server.heads import ignored_fields, openapi_of
 from quire.server.number_codes import DTYPES, shown
-from quire.server.pooled import jobs_of, pool, pool_id, pooler_of, usage_of
+from quire.server.pooled import encoded, jobs_of, jobs_of_data, pool, pool_id, pooler_of, usage_of
 from quire.server.pooled_bytes import bytes_answer
 from quire.server.schema.pooling import (
     ClassifyRequest,
@@ -33,7 +33,7 @@ router = APIRouter()
 
 @router.post("/pooling", openapi_extra=openapi_of(PoolingRequest))
 async def pooling(http: Request) -> Response:
-    """What the model pools of each text, a row of numbers or one for each token."""
+    """What the model pools of each text, a row of numbers or one for each token; or a plug-in's answer to data."""
     state: ServerState = http.app.state.quire
     llm = state.serving_llm()
     body = await read_json(http, state.config, state.check_room)
@@ -44,6 +44,13 @@ async def pooling(http: Request) -> Response:
     check_encoding(request, DTYPES)
     request_id = pool_id(http, request, "pool")
     params = params_of(request, request.task)
+    if request.data is not None:
+        jobs = await jobs_of_data(llm, http, request, params, request_id)
+        with state.in_flight():
+            outputs = await answer(http, pool(state, llm, jobs))
+            made = await llm.answer_of_data(outputs, request_id)
+        said = {"request_id": request_id, "created_at": int(time.time()), "data": made}
+        return Response(encoded(said), headers=ignored_fields(unknown), media_type=JSON)
     jobs = await jobs_of(state, llm, http, request, params, request_id)
     with state.in_flight():
         outputs = await answer(http, pool(state, llm, jobs))

@@ -118,7 +118,6 @@ ENDIANNESS = ("native", "big", "little")
 _NOT_SERVED = {
     "mm_processor_kwargs": "images, audio and video are not served; leave mm_processor_kwargs out",
     "media_io_kwargs": "images, audio and video are not served; leave media_io_kwargs out",
-    "data": "prompts for an IO processor are not served; send input",
     "instruction": "instructions for pairs are not served; write the instruction into the query",
     "max_tokens_per_query": "limits of one side are not served; use truncate_prompt_tokens",
     "max_tokens_per_doc": "limits of one side are not served; use truncate_prompt_tokens",
