@@ -26,6 +26,7 @@ UNREAD = (
     ".self_attn.indexer.",
     "vision_tower.",
     ".visual.",
+    "multi_modal_projector.",
     ".altup.correct_output_scale",
     "_decay",
     ".slope_rate",
