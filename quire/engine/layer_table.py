@@ -48,7 +48,8 @@ class ModuleLine:
 
 @dataclass
 class LayerTable:
-    """`modules` in the order of the model, the step first; `layers`: milliseconds by number of the layer."""
+    """`modules` in the order of the model, the step first; `layers`: milliseconds by number of the layer,
+    of the operations whose place begins with it."""
 
     steps: int
     step_ms: float
@@ -67,15 +68,20 @@ class LayerTable:
     def as_text(self) -> str:
         """A line for each module, and indented below it one for each of its operations."""
         rows = [_HEADINGS]
+        above: list[str] = []  # the modules that the line is in
         for line in self.modules:
-            depth = line.module.replace(".*", "*").count(".") + 1 if line.module else 0
-            name = line.module.replace(".*", "*").rpartition(".")[2].replace("*", ".*") or STEP
+            while above and not line.module.startswith(f"{above[-1]}."):
+                above.pop()
+            name = line.module.removeprefix(f"{above[-1]}." if above else "") or STEP
+            depth = len(above) + bool(line.module)
             calls = str(line.calls) if line.calls else ""
             numbers = (f"{line.self_ms:.2f}", f"{line.total_ms:.2f}", f"{line.share:.1%}")
             rows.append(("  " * depth + name, line.cls, calls, *numbers))
             for one in line.operations:
                 name = "  " * (depth + 1) + f": {one.operation} ({one.provider})"
                 rows.append((name, "", str(one.calls), f"{one.self_ms:.2f}", "", ""))
+            if line.module:
+                above.append(line.module)
         widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
         lines = [
             "  ".join(

@@ -14,11 +14,14 @@ from typing import Any
 from quire.ops.registry import Bound, Provider, Table
 from quire.ops.spans import Places
 
+ROOT = "model"
+"""The place of what a decoder itself holds."""
+
 
 def places_of(parts: dict[str, object]) -> Places:
     """The operations below `parts`, by the path of the object that holds them; the first path counts.
 
-    parts  by path; what is in a part with the path "" has no prefix.
+    parts  by path; what is in a part with the path "" has no prefix, and its own operations are ROOT's.
     """
     of: dict[Bound, str] = {}
     classes: dict[str, str] = {}
@@ -32,10 +35,13 @@ def places_of(parts: dict[str, object]) -> Places:
             return
         seen.add(id(value))
         if _is_part(value):
-            owner = path
-            classes[path] = type(value).__name__
+            owner = path or ROOT
+            classes[owner] = type(value).__name__
         for name, inner in _inside(value):
-            visit(inner, f"{path}.{name}".strip(".") if name else path, owner)
+            if "." in name:  # of a parameter, which says where it is
+                visit(inner, name.removesuffix(".weight"), owner)
+            else:
+                visit(inner, f"{path}.{name}".strip(".") if name else path, owner)
 
     for path, part in parts.items():
         visit(part, path, path)

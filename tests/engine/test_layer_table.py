@@ -79,6 +79,28 @@ def test_the_table_agrees_with_the_trace_and_changes_no_answer(
     assert step["share"] == 1.0 and "paged_attention (" in text and "layers.*" in text
 
 
+def test_a_model_of_transformers_code_is_measured_whole(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    with engine(
+        checkpoint("llama"),
+        model_impl="transformers",
+        profiler_config={"profiler": "torch", "torch_profiler_dir": str(tmp_path),
+                         "torch_profiler_use_gzip": False},
+    ) as client:  # fmt: skip
+        client.call("start_profile")
+        run(client, JOBS[:2])
+        client.call("stop_profile")
+    table, _, found = written(tmp_path)
+    modules = {line["module"]: line for line in table["modules"]}
+    assert sum(line["self_ms"] for line in modules.values()) == pytest.approx(table["step_ms"])
+    assert modules["model.layers.*.self_attn.o_proj"]["class"] == "Linear"
+    assert any(event["name"] == "model.layers.1.mlp.down_proj: linear" for event in found)
+    assert {"rms_norm", "add_rms_norm"} <= {
+        one["operation"] for one in modules["model"]["operations"]
+    }
+
+
 def test_without_a_profile_no_span_is_made_and_lists_of_calls_are_kept(
     checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
