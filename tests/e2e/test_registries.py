@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from quire import LLM, SamplingParams
 from quire.config import plugins
+from quire.config.args import EngineArgs
 from quire.config.demo import FOLDER
 from quire.frontend.outside_tokenizer import open_tokenizer
+from quire.models.loading.hub import with_local_folders
 from quire.models.loading.loaders import BaseModelLoader, register_model_loader
 from quire.models.loading.tokenizer_classes import TokenizerRegistry
 from quire.protocol.errors import InvalidRequestError, ModelLoadError, SettingsError
@@ -32,6 +34,7 @@ CODE = """
 import numpy as np
 import torch
 
+from quire.models.loading.hub import with_local_folders
 from quire.models.loading.loaders import BaseModelLoader, register_model_loader
 from quire.models.loading.tokenizer_classes import TokenizerRegistry
 from quire.quant.formats import PLAIN, Format
@@ -266,13 +269,19 @@ def test_what_is_made_is_kept_until_something_changes(here: None, tmp_path: Path
             room[: tensor.numel()] = tensor.flatten()
             yield name, room[: tensor.numel()].view(tensor.shape)
 
-    folder = beside(tmp_path / "empty")
-    want = answers(plain(tmp_path / "plain"))
-    assert [answers(folder, load_format="counted") for _ in range(2)] == [want, want]
+    def made(**load: Any) -> dict[str, torch.Tensor]:
+        settings = EngineArgs(str(folder), load_format="counted", **load).to_settings()
+        return load_file(Path(with_local_folders(settings).model.model) / "model-00000.safetensors")
+
+    folder, want = beside(tmp_path / "empty"), numbers()[1]
+    for _ in range(2):
+        found = made()
+        assert found.keys() == want.keys()
+        assert all(torch.equal(found[name], want[name]) for name in want)
     assert calls == [folder]
-    answers(folder, load_format="counted", model_loader_extra_config={"a": 1})
+    made(model_loader_extra_config={"a": 1})
     (folder / "weights.bin").write_bytes(b"x")
-    answers(folder, load_format="counted")
+    made()
     assert len(calls) == 3
 
 
@@ -289,6 +298,9 @@ def test_what_goes_wrong_is_told(here: None, tmp_path: Path) -> None:
         LLM(model=str(folder), tokenizer_mode="yours")
     with pytest.raises(SettingsError, match=r"load_format 'auto' has no settings"):
         LLM(model=str(FOLDER), model_loader_extra_config={"file": "x"})
+    (gguf := tmp_path / "a.gguf").touch()
+    with pytest.raises(SettingsError, match=r"a\.gguf is a GGUF file.*'npz'"):
+        LLM(model=str(gguf), load_format="npz")
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"]["quant_method"] = "unheard"
     (folder / "config.json").write_text(json.dumps(config))

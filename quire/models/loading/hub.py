@@ -89,6 +89,10 @@ def with_local_folders(settings: Settings) -> Settings:
     file = gguf_file(model.model)
     if name is not None and name.quant is not None:
         file = _fetch_gguf(settings, name)
+    if file is not None and reader is not None:
+        raise SettingsError(
+            f"{model.model} is a GGUF file, which load_format {load.load_format!r} does not get; leave one out"
+        )
     if file is not None:
         folder = folder_of(file, with_tokenizer=model.tokenizer is None)
         served = model.served_model_name or [model.model]
