@@ -54,7 +54,7 @@ class FakeClient(EngineClient):
         self.raises_in_step: BaseException | None = None
         self.gate = threading.Event()
         self.gate.set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._work: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._on_death: OnDeath | None = None
@@ -121,10 +121,14 @@ class FakeClient(EngineClient):
 
         def run() -> None:
             while self._work.get() is not None:
-                while (
-                    self.gate.wait() and not self.is_shut_down and (news := self.step()) is not None
-                ):
-                    on_outputs(news)
+                while self.gate.wait() and not self.is_shut_down:
+                    with self._lock:  # what is added after the gate was shut is not stepped
+                        is_open = self.gate.is_set()
+                        news = self.step() if is_open else None
+                    if news is not None:
+                        on_outputs(news)
+                    elif is_open:
+                        break
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
