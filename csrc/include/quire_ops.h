@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 68224853
+#define QUIRE_VERSION 984340205
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -123,7 +123,7 @@ typedef struct {
   void *out;
   int64_t rows, x_stride, out_stride, top_k, E, C, F, gate_up_bytes, down_bytes;
   float limit;
-  int32_t act, dtype, format, group, weigh_inputs;
+  int32_t act, dtype, format, group, weigh_inputs, halves, reserved;
 } QuireArgs_experts;
 
 typedef struct {

@@ -196,6 +196,7 @@ void take_pieces(const Sorted& sorted, const Work& work, int counter, int64_t* t
 }
 
 // `order` has the pairs of the rows, whose weights multiply gate and up if the experts weigh their inputs.
+// Experts of one half have no gate: g is then of up, and u is not read.
 template <class T>
 void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, const float* g_scale,
                const float* u_scale, const float* bias, const int32_t* order, const float* weights,
@@ -204,6 +205,15 @@ void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, co
   for (int i = 0; i < rows; i++, g += kColumns, u += kColumns, out += stride)
     for (int64_t j = 0; j < kColumns && column + j < args.F; j += 16) {
       int n = args.F - column - j < 16 ? (int)(args.F - column - j) : 16;
+      if (args.halves == 1) {
+        vf up = load(g + j);
+        if (g_scale) up = up * load(g_scale + j);
+        if (bias) up = up + load(bias + j);
+        if (args.weigh_inputs) up = up * vf_set(weights[order[i]]);
+        up = rounded(up, out);
+        QUIRE_FOR_ACT(args.act, put(out + column + j, f(up), n))
+        continue;
+      }
       vf first = load(g + j), up = load(u + j);
       if (g_scale) first = first * load(g_scale + j), up = up * load(u_scale + j);
       if (bias) first = first + load(bias + j), up = up + load(bias + kColumns + j);
@@ -226,12 +236,12 @@ void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, co
 
 template <class T, class P, class Make>
 void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
-  const int64_t k = args.top_k, C = rounded_up(args.C), F = rounded_up(args.F);
+  const int64_t k = args.top_k, C = rounded_up(args.C), F = rounded_up(args.F), halves = args.halves;
   int64_t tokens = kMadeBytes / (k * C * 4);
   tokens = tokens < 16 ? 16 : tokens > kTokens ? kTokens : tokens;
   if (tokens > args.rows) tokens = args.rows;
   const int64_t pairs = tokens * k;
-  const P first_up = make(args.gate_up, 2 * F, args.C), first_down = make(args.down, args.C, args.F);
+  const P first_up = make(args.gate_up, halves * F, args.C), first_down = make(args.down, args.C, args.F);
   const Groups most(pairs < kExpertRows ? pairs : kExpertRows, first_up.rows);
   size_t packed_bytes = first_up.packed_bytes(most), other = first_down.packed_bytes(most);
   packed_bytes = whole_lines(packed_bytes > other ? packed_bytes : other);  // grows with the rows
@@ -254,8 +264,8 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
     const int64_t active = sorted.active();
     take_pieces(sorted, Work(active, F / kColumns, team.size), 0, &taken[0], team,
                 [&](int64_t e, int64_t from, int64_t to) {
-      const P up = make((const char*)args.gate_up + e * args.gate_up_bytes, 2 * F, args.C);
-      const float* bias = args.gate_up_bias ? (const float*)args.gate_up_bias + e * 2 * F : nullptr;
+      const P up = make((const char*)args.gate_up + e * args.gate_up_bytes, halves * F, args.C);
+      const float* bias = args.gate_up_bias ? (const float*)args.gate_up_bias + e * halves * F : nullptr;
       for (int64_t row = sorted.begin[e]; row < sorted.begin[e + 1]; row += kExpertRows) {
         int64_t left = sorted.begin[e + 1] - row;
         Groups groups(left < kExpertRows ? left : kExpertRows, up.rows);
@@ -265,12 +275,13 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
                         (start + sorted.order[row + groups.begin(g) + i] / k) * args.x_stride,
                     groups, g, i, packed);
         for (int64_t b = from; b < to; b++) {
-          up.sums(groups, packed, 2 * b, sums, temporary);
-          up.sums(groups, packed, 2 * b + 1, more_sums, temporary);
+          const int64_t first = halves * b, second = first + halves - 1;
+          up.sums(groups, packed, first, sums, temporary);
+          if (halves == 2) up.sums(groups, packed, second, more_sums, temporary);
           for (int64_t g = 0; g < groups.count; g++)
             gate_rows<T>(args, sums + up.first(groups, g) * kColumns,
-                         more_sums + up.first(groups, g) * kColumns, up.scale(2 * b),
-                         up.scale(2 * b + 1), bias ? bias + 2 * b * kColumns : nullptr,
+                         more_sums + up.first(groups, g) * kColumns, up.scale(first),
+                         up.scale(second), bias ? bias + first * kColumns : nullptr,
                          sorted.order + row + groups.begin(g),
                          (const float*)args.weights + start * k, groups.size(g), b * kColumns, gated + (row + groups.begin(g)) * F, F);
         }

@@ -12,7 +12,7 @@ import torch
 
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear, keep_packed, packed_before, read_to_pack, stored_as
-from quire.layers.mlp import GatedMlp
+from quire.layers.mlp import FEED_FORWARDS, GatedMlp
 from quire.layers.norm import RmsNorm
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, ADD_GATED, TO_FLOAT32
@@ -125,7 +125,7 @@ class Experts:
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the experts one after the other."""
         provider = self._run.provider
-        name = f"{self._name}.experts"
+        name, first = f"{self._name}.experts", "gate_up" if self._sizes.gated else "up"
 
         def room(**how: object) -> object:
             return provider.room(  # type: ignore[attr-defined]
@@ -138,11 +138,11 @@ class Experts:
         if packed is None:
             packed = room()
             for number in range(self._sizes.num_experts):
-                gate_up, gate_up_bias = self._read(weights, f"{number}.gate_up")
+                wide, wide_bias = self._read(weights, f"{number}.{first}")
                 # What was borrowed is good until the next is asked for.
-                gate_up = gate_up.clone() if isinstance(gate_up, torch.Tensor) else gate_up
+                wide = wide.clone() if isinstance(wide, torch.Tensor) else wide
                 down, down_bias = self._read(weights, f"{number}.down")
-                provider.put(packed, number, gate_up, down, gate_up_bias, down_bias)  # type: ignore[attr-defined]
+                provider.put(packed, number, wide, down, wide_bias, down_bias)  # type: ignore[attr-defined]
             if not self._bias:
                 keep_packed(weights, name, self._run, packed)
         self._packed = packed
@@ -210,7 +210,7 @@ class LatentExperts:
 
 
 class MoeMlp:
-    """Routed experts, and a gated part of `shared_width` that all tokens pass if that is not 0.
+    """Routed experts, and a part of `shared_width`, gated if they are, that all tokens pass if that is not 0.
 
     size         of x; routed experts of another size stand between two products.
     shared_gate  what the shared part makes is weighed by the sigmoid of a product of its own.
@@ -251,9 +251,9 @@ class MoeMlp:
             self._shared = SharedPart(
                 table,
                 name,
+                sizes,
                 size=size,
                 width=shared_width,
-                act=sizes.act,
                 has_gate=shared_gate,
                 dtype=dtype,
                 format=format,
@@ -276,26 +276,26 @@ class MoeMlp:
 
 
 class SharedPart:
-    """made + g * mlp(x), where g is 1, or the sigmoid of a product of x."""
+    """made + g * mlp(x), where g is 1, or if it `has_gate` the sigmoid of a product of x; mlp as the experts are."""
 
     def __init__(
         self,
         table: Table,
         name: str,
+        sizes: ExpertSizes,
         *,
         size: int,
         width: int,
-        act: str,
         has_gate: bool,
         dtype: torch.dtype,
         format: Formats,
     ) -> None:
-        self._mlp = GatedMlp(
+        self._mlp = FEED_FORWARDS[sizes.gated](
             table,
             f"{name}.shared",
             size=size,
             width=width,
-            act=act,
+            act=sizes.act,
             bias=False,
             dtype=dtype,
             format=format,

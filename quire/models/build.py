@@ -306,6 +306,7 @@ def _moe(
         spec.activation,
         spec.limit,
         spec.weigh_inputs,
+        spec.gated,
     )
     rule = RouteRule(
         spec.top_k,

@@ -17,7 +17,7 @@ _PARTS = {
     "mixer.sinks": "sinks",
     "mixer.q_norm.weight": "norms of q and k",
     "feed_forward.router.weight": "experts",
-    "feed_forward.shared.gate_up.weight": "shared experts",
+    "feed_forward.shared.down.weight": "shared experts",
     "positions.weight": "learned positions",
     "embedding_norm.weight": "norm of the embedding",
     "head.bias": "bias of the head",

@@ -36,15 +36,16 @@ class Dense:
 
 @dataclass(frozen=True, kw_only=True)
 class Moe:
-    """Feed-forward part of `num_experts` gated ones of `width`, of which a token passes `top_k`.
+    """Feed-forward part of `num_experts` of `width`, of which a token passes `top_k`.
 
+    gated    experts and the shared part are, as `Dense` is.
     limit    of "swiglu_clamped".
     bias     experts have biases.
     scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups, group_best, jitter.
     router_bias   the router has a bias.
     router_float32  the router computes in float32, whatever the model's dtype: choices are near ties.
     choice_bias   a bias of each expert counts in the choice, not in the weights.
-    shared_width  of a gated part that all tokens pass; 0 is none.
+    shared_width  of a part that all tokens pass; 0 is none.
     shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
     latent        routed experts take and give so many numbers, between two products; 0: as many as the layer.
     norm_eps      not None: routed and shared parts have norms of their own around them, and so has the router,
@@ -58,6 +59,7 @@ class Moe:
     top_k: int
     width: int
     activation: Activation = "silu"
+    gated: bool = True
     limit: float = 0.0
     bias: bool = False
     scoring: Scoring = "softmax"

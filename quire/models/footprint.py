@@ -265,7 +265,8 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
         if part.norm_eps is not None:
             routed += spec.hidden_size
         routed += part.latent
-        return inputs * spec.hidden_size + heads + routed + 3 * part.shared_width + 1
+        routed += (3 if part.gated else 1) * part.shared_width
+        return inputs * spec.hidden_size + heads + routed + 1
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
 
 
@@ -325,7 +326,7 @@ def _sampling(spec: DecoderSpec, sizes: StepSizes) -> int:
 def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the padded inputs of the widths that occur, and of one tile's product."""
     parts = [layer.feed_forward for layer in spec.layers if layer.feed_forward is not None]
-    widths = {(3 if isinstance(part, Moe) or part.gated else 1) * _width(part) for part in parts}
+    widths = {(3 if part.gated else 1) * _width(part) for part in parts}
     widths |= {mixer.room() for mixer in spec.mixers if isinstance(mixer, Recurrent)}
     outputs = {spec.vocab_size, _ends_width(spec), *widths}
     return _TILE_ROWS * sizes.dtype_bytes * (sum(_inputs(spec)) + max(outputs))

@@ -23,7 +23,6 @@ Fold = Literal[
     "minus_exp",
     "over_width",
     "over_root",
-    "twice",
     "gather_heads",
     "gather_quarters",
     "split_turns",
@@ -47,7 +46,6 @@ class Rule:
     transpose       the checkpoint holds [in, out].
     fold            "add_one": the layer computes with 1 + w; "exp": with e^w; "minus_exp": with -e^w;
                     "over_width", "over_root": with w divided by how many numbers it has, or by the root of that.
-                    "twice": the checkpoint holds one part, which is both.
                     "gather_heads": the checkpoint holds the q heads that share the first k and v, that k and
                     that v, then those of the second, and so on; likewise other parts by heads of k.
                     "gather_quarters": a quarter of the heads of q, of v, of k, then the next quarter.
@@ -263,8 +261,7 @@ def _piece(rule: Rule, parameter: Parameter, groups: int) -> Piece:
         )
     halves = 2 if rule.fold in _HALVES else 1
     sizes = tuple(part[0] for part in chosen if part)
-    num_rows = halves * sum(sizes) // (2 if rule.fold == "twice" else 1)
-    shape = (rule.skip + num_rows, *chosen[0][1:]) if chosen[0] else ()
+    shape = (rule.skip + halves * sum(sizes), *chosen[0][1:]) if chosen[0] else ()
     if rule.squeeze:
         shape = tuple(n for n in shape if n != 1)
     return Piece(

@@ -365,10 +365,11 @@ def _moe(table: dict[str, Parameter], prefix: str, spec: Moe, width: int) -> Non
     if spec.latent:
         table[f"{prefix}.latent_down.weight"] = Parameter(((spec.latent, width),), "feed_forward")
         table[f"{prefix}.latent_up.weight"] = Parameter(((width, spec.latent),), "feed_forward")
-    expert = Dense(width=spec.width, bias=spec.bias)
+    expert = Dense(width=spec.width, bias=spec.bias, gated=spec.gated)
     for number in range(spec.num_experts):
         _dense(table, f"{prefix}.experts.{number}", expert, spec.latent or width)
     if spec.shared_width:
-        _dense(table, f"{prefix}.shared", Dense(width=spec.shared_width), width)
+        shared = Dense(width=spec.shared_width, gated=spec.gated)
+        _dense(table, f"{prefix}.shared", shared, width)
         if spec.shared_gate:
             table[f"{prefix}.shared_gate.weight"] = Parameter(((1, width),), "router")

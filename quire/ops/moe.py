@@ -65,10 +65,10 @@ class RouteRule:
 
 @dataclass(frozen=True)
 class ExpertSizes:
-    """E experts, each down(act(gate(x)) * up(x)): x [C], gate and up [F].
+    """E experts, each down(act(gate(x)) * up(x)), or down(act(up(x))) if not `gated`: x [C], gate and up [F].
 
     act    as in `act_mul`, or "swiglu_clamped": (clamp(up, ±limit) + 1) * g * sigmoid(1.702 g) where g is
-           the gate, at most `limit`.
+           the gate, at most `limit`; that one is of gated ones only.
     weigh_inputs  a weight multiplies gate and up, before they are rounded, instead of what comes down.
     """
 
@@ -78,6 +78,12 @@ class ExpertSizes:
     act: str
     limit: float = 0.0
     weigh_inputs: bool = False
+    gated: bool = True
+
+    @property
+    def halves(self) -> int:
+        """How many numbers of F stand beside each other before the activation."""
+        return 2 if self.gated else 1
 
 
 @register
@@ -175,7 +181,7 @@ def _within_groups(choices: torch.Tensor, rule: RouteRule) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class PlainExperts:
-    """What the reference keeps: gate and up [2F, C] and down [C, F] of each expert, with their biases."""
+    """What the reference keeps of each expert, with biases: gate and up [2F, C], or up alone [F, C]; down [C, F]."""
 
     sizes: ExpertSizes
     gate_up: dict[int, PlainWeight | StoredWeight]
@@ -202,7 +208,10 @@ class ExpertsReference(Provider):
         gate_up_bias: torch.Tensor | None = None,
         down_bias: torch.Tensor | None = None,
     ) -> None:
-        """Takes one expert's weights: gate_up [2F, C], the gate first; down [C, F]; biases [2F] and [C]."""
+        """Takes one expert's weights: gate_up [2F, C], the gate first; down [C, F]; biases [2F] and [C].
+
+        Of experts without a gate gate_up is up alone, [F, C] and [F].
+        """
         packed.gate_up[expert] = _kept(gate_up, gate_up_bias)
         packed.down[expert] = _kept(down, down_bias)
 
@@ -233,7 +242,7 @@ class ExpertsReference(Provider):
                 wide = tile_product(x[tokens[rows]], packed.gate_up[expert])
                 if sizes.weigh_inputs:
                     wide *= weights[tokens[rows], places[rows], None]
-                gated = gate(wide.to(x.dtype), sizes.act, sizes.limit)
+                gated = gate(wide.to(x.dtype), sizes)
                 made[tokens[rows], places[rows]] = tile_product(gated, packed.down[expert])
         for place in range(ids.shape[1]):
             total += made[:, place] * (1.0 if sizes.weigh_inputs else weights[:, place, None])
@@ -248,8 +257,11 @@ def _kept(
     return PlainWeight(weight, bias)
 
 
-def gate(wide: torch.Tensor, act: str, limit: float) -> torch.Tensor:
-    """wide [T, 2F] as [T, F] in the same dtype, rounded once."""
+def gate(wide: torch.Tensor, sizes: ExpertSizes) -> torch.Tensor:
+    """wide [T, 2F], or [T, F] of experts without a gate, as [T, F] in the same dtype, rounded once."""
+    if not sizes.gated:
+        return activation(sizes.act)(wide.to(torch.float32)).to(wide.dtype)
+    act, limit = sizes.act, sizes.limit
     first, up = wide.to(torch.float32).chunk(2, dim=-1)
     if act == "swiglu_clamped":
         first, up = first.clamp(max=limit), up.clamp(-limit, limit)

@@ -45,6 +45,7 @@ SIZES = {
     "odd": (ExpertSizes(16, 100, 70, "gelu"), 4, False),
     "biased": (ExpertSizes(6, 64, 40, "swiglu_clamped", 1.5), 3, True),
     "weighed": (ExpertSizes(6, 100, 40, "silu", weigh_inputs=True), 3, False),
+    "without a gate": (ExpertSizes(6, 100, 70, "relu2", gated=False), 3, True),
 }
 
 
@@ -142,13 +143,17 @@ def draw(
 ) -> tuple[list[tuple[torch.Tensor, ...]], torch.Tensor, torch.Tensor, torch.Tensor]:
     """Each expert's weights and biases, x, ids and weights."""
     made = []
+    gain = (
+        1.0 if sizes.gated else 0.33
+    )  # squares are far apart, and tolerances are of numbers near 1
     for e in range(sizes.num_experts):
+        wide = noise(sizes.halves * sizes.width, sizes.size, seed=4 * e)
         weights = [
-            noise(2 * sizes.width, sizes.size, seed=4 * e).mul(sizes.size**-0.5).to(dtype),
+            wide.mul(gain * sizes.size**-0.5).to(dtype),
             noise(sizes.size, sizes.width, seed=4 * e + 1).mul(sizes.width**-0.5).to(dtype),
         ]
         if bias:
-            weights.append(noise(2 * sizes.width, seed=4 * e + 2).to(dtype))
+            weights.append(noise(sizes.halves * sizes.width, seed=4 * e + 2).mul(gain).to(dtype))
             weights.append(noise(sizes.size, seed=4 * e + 3).to(dtype))
         made.append(tuple(weights))
     generator = torch.Generator().manual_seed(9)
@@ -186,8 +191,11 @@ def formula(
             before, share = (share, 1.0) if sizes.weigh_inputs else (1.0, share)
             wide = before * (plain(gate_up) @ rounded(row, gate_up))
             wide = wide + (biases[0].double() if biases else 0)
-            gate, up = wide.chunk(2)
-            if sizes.act == "swiglu_clamped":
+            gate, up = wide.chunk(2) if sizes.gated else (wide, wide)
+            if not sizes.gated:
+                assert sizes.act == "relu2"
+                gated = up.clamp(min=0).square()
+            elif sizes.act == "swiglu_clamped":
                 gate, up = gate.clamp(max=sizes.limit), up.clamp(-sizes.limit, sizes.limit)
                 gated = (up + 1) * gate * torch.sigmoid(1.702 * gate)
             else:

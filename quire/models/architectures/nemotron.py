@@ -140,14 +140,15 @@ def nemotron_h(hf: HfConfig) -> DecoderSpec:
 
 
 def _experts(hf: HfConfig, part: Dense) -> Moe:
-    """Squared ReLU without a gate: a ReLU gated by what it is of. They may work on a latent of the layer's input."""
+    """Squared ReLU without a gate. They may work on a latent of the layer's input."""
     if part.activation != "relu2" or part.bias:
         key = "mlp_bias" if part.bias else "mlp_hidden_act"
         raise hf.refuse(key, "experts are of squared ReLU without biases")
     found = sigmoid_experts(hf, top_k=2, scale=1.0)
     return replace(
         found,
-        activation="relu",
+        activation=part.activation,
+        gated=False,
         shared_width=hf.int_("moe_shared_expert_intermediate_size", 7688),
         latent=hf.optional_int("moe_latent_size") or 0,
     )
@@ -210,17 +211,9 @@ NEMOTRON_H_NAMES = with_head(
     ),
     *mamba_rules(_MIXER),
     *(
-        Rule(
-            f"{_MIXER}.{theirs}.up_proj.weight",
-            f"{_PART}.{part}.gate_up.weight",
-            (0, 1),
-            fold="twice",
-        )
+        Rule(f"{_MIXER}.{theirs}.{way}_proj.weight", f"{_PART}.{part}.{way}.weight")
         for theirs, part in _PARTS
-    ),
-    *(
-        Rule(f"{_MIXER}.{theirs}.down_proj.weight", f"{_PART}.{part}.down.weight")
-        for theirs, part in _PARTS
+        for way in ("up", "down")
     ),
     Rule(f"{_MIXER}.gate.weight", f"{_PART}.router.weight"),
     Rule(f"{_MIXER}.gate.e_score_correction_bias", f"{_PART}.choice.bias"),

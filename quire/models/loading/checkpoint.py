@@ -140,25 +140,30 @@ def kept_formats(
         format = _joined(plan[name], parameter, tensors)
         if ".experts." in name:
             layer, _, part = name.partition(".experts.")
-            of_layer = experts.setdefault(layer, {"gate_up": set(), "down": set()})
-            of_layer[part.split(".")[1]].add(PLAIN if format.has_order else format)
+            of_layer = experts.setdefault(layer, {"wide": set(), "down": set()})
+            of_layer[_of_expert(part)].add(PLAIN if format.has_order else format)
         elif format != PLAIN:
             found[name] = format
     for name, formats in experts.items():
-        both = experts_format(formats["gate_up"], formats["down"])
+        both = experts_format(formats["wide"], formats["down"])
         if both is None:
             continue
         found[f"{name}.experts"] = both
-        parts = dict(zip(("gate_up", "down"), expert_formats(both), strict=True))
+        parts = dict(zip(("wide", "down"), expert_formats(both), strict=True))
         for parameter_name in plan:
             if parameter_name.startswith(f"{name}.experts.") and parameter_name.endswith(".weight"):
-                found[parameter_name] = parts[parameter_name.split(".")[-2]]
+                found[parameter_name] = parts[_of_expert(parameter_name)]
     if spec.tie_head:
         embedding = "embedding.weight"
         format = _joined(plan[embedding], parameters(spec)[embedding], tensors)
         if format != PLAIN:
             found["head.weight"] = format
     return FormatTable(found)
+
+
+def _of_expert(name: str) -> str:
+    """Which of an expert's two products a weight is of: "down", or the one to its width."""
+    return "down" if name.endswith(".down.weight") else "wide"
 
 
 def _joined(

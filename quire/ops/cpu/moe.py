@@ -89,8 +89,8 @@ class RouteSparseCpu(RouteCpu):
 class PackedExperts:
     """The experts' weights in blocks of 32 columns, and all of a call's arguments but the rows'.
 
-    gate_up  [E, bytes]: of gate and up, whose blocks take turns; down  [E, bytes].
-    biases   of gate and up [E, 2 * columns], in the order of the blocks, and of down [E, columns], float32.
+    gate_up  [E, bytes]: of gate and up, whose blocks take turns, or of up alone; down  [E, bytes].
+    biases   of gate_up [E, its columns], in the order of the blocks, and of down [E, columns], float32.
     """
 
     sizes: ExpertSizes
@@ -124,15 +124,15 @@ class ExpertsCpu(Provider):
         """The experts' weights in memory of `take`, which is filled or `put` fills."""
         stored = parse(format)
         of_gate_up, of_down = expert_formats(stored)
-        width, size = _whole(sizes.width), _whole(sizes.size)
+        width, size = sizes.halves * _whole(sizes.width), _whole(sizes.size)
         each = dtype.itemsize
-        gate_up = take(sizes.num_experts * _bytes(of_gate_up, 2 * width, sizes.size, each))
+        gate_up = take(sizes.num_experts * _bytes(of_gate_up, width, sizes.size, each))
         down = take(sizes.num_experts * _bytes(of_down, sizes.size, sizes.width, each))
         gate_up, down = gate_up.view(sizes.num_experts, -1), down.view(sizes.num_experts, -1)
         biases = None
         if bias:
             biases = (
-                torch.zeros(sizes.num_experts, 2 * width),
+                torch.zeros(sizes.num_experts, width),
                 torch.zeros(sizes.num_experts, size),
             )
         args = STRUCTS["experts"](
@@ -147,6 +147,7 @@ class ExpertsCpu(Provider):
             down_bytes=down.shape[1],
             limit=sizes.limit,
             weigh_inputs=sizes.weigh_inputs,
+            halves=sizes.halves,
             act=EXPERT_ACTS[sizes.act],
             dtype=CODES[dtype],
             format=quantized.code_of(stored),
@@ -167,17 +168,24 @@ class ExpertsCpu(Provider):
         gate_up_bias: torch.Tensor | None = None,
         down_bias: torch.Tensor | None = None,
     ) -> None:
-        """Takes one expert's weights: gate_up [2F, C], the gate first; down [C, F]; biases [2F] and [C]."""
+        """Takes one expert's weights: gate_up [2F, C], the gate first; down [C, F]; biases [2F] and [C].
+
+        Of experts without a gate gate_up is up alone, [F, C] and [F].
+        """
+        is_gated = packed.sizes.gated
         if isinstance(gate_up, QuantizedWeight) and isinstance(down, QuantizedWeight):
-            quantized.pack_into(packed.gate_up[expert], _stored_in_turns(gate_up))
+            quantized.pack_into(
+                packed.gate_up[expert], _stored_in_turns(gate_up) if is_gated else gate_up
+            )
             quantized.pack_into(packed.down[expert], down)
         elif isinstance(gate_up, torch.Tensor) and isinstance(down, torch.Tensor):
-            _pack_plain(packed.gate_up[expert], _in_turns(gate_up))
+            _pack_plain(packed.gate_up[expert], _in_turns(gate_up) if is_gated else gate_up)
             _pack_plain(packed.down[expert], down)
         else:
             raise TypeError("an expert's weights must both be of one format")
         if packed.biases is not None and gate_up_bias is not None and down_bias is not None:
-            packed.biases[0][expert] = _in_turns(gate_up_bias.to(torch.float32))
+            wide = _in_turns(gate_up_bias.to(torch.float32)) if is_gated else gate_up_bias
+            packed.biases[0][expert, : wide.shape[0]] = wide
             packed.biases[1][expert, : down_bias.shape[0]] = down_bias
 
     def native(

@@ -61,14 +61,15 @@ OPERATIONS: dict[str, str] = {
     "pack_super": "const:codes const:factors const:floors const:steps const:minima mut:out i64:N i64:K "
     "i64:stride i64:first i64:place i64:kind",
     # the top_k best of E logits a row, and what experts with packed weights make of rows; biases are
-    # float32 [E, padded columns], null for none; gate and up take turns by blocks of columns
+    # float32 [E, padded columns], null for none; gate and up, two halves, take
+    # turns by blocks of columns; one half is up alone
     "route": "const:logits const:bias mut:ids mut:weights i64:rows i64:E i64:stride i64:top_k "
     "i64:groups i64:top_groups i64:group_best f32:scale f32:jitter i32:scoring i32:normalize "
     "i32:dtype i32:reserved",
     "experts": "const:x const:ids const:weights const:gate_up const:down const:gate_up_bias "
     "const:down_bias mut:out i64:rows i64:x_stride i64:out_stride i64:top_k i64:E i64:C i64:F "
     "i64:gate_up_bytes i64:down_bytes f32:limit i32:act i32:dtype i32:format i32:group "
-    "i32:weigh_inputs",
+    "i32:weigh_inputs i32:halves i32:reserved",
     # weight [N, K] to such codes, scales and zeros; limits [N, groups] or null
     "round_weight": "const:weight const:limits mut:codes mut:scales mut:zeros "
     "i64:N i64:K i64:stride i32:dtype i32:format i32:group i32:reserved",
