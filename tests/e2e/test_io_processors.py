@@ -11,6 +11,7 @@ import pytest
 from quire import LLM
 from quire.config import plugins
 from quire.protocol.errors import InvalidRequestError, RequestFailedError, SettingsError
+from tests.distributions import install
 from tests.e2e.served import served
 from tests.pooling_checkpoints import states, unit, write_model, write_modules
 
@@ -53,13 +54,7 @@ TEXTS = ["river: runs down", "Bread: 3", "Snow: fell"]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("site")
-    (root / "io_plugin.py").write_text(CODE)
-    info = root / "io_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: io-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(POINTS)
-    return root
+    return install(tmp_path_factory.mktemp("site"), "io_plugin", CODE, POINTS)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from quire.models.loading.loaders import BaseModelLoader, register_model_loader
 from quire.models.loading.tokenizer_classes import TokenizerRegistry
 from quire.protocol.errors import InvalidRequestError, ModelLoadError, SettingsError
 from quire.quant.schemes.outside import register_quantization_config
+from tests.distributions import install
 from tests.e2e.served import ROOT, served
 
 CODE = """
@@ -110,20 +111,13 @@ class Words:
 GREEDY = SamplingParams(temperature=0, max_tokens=12, logprobs=2, ignore_eos=True)
 PROMPTS = ["The river is", "Ein Käse – naïve 🙂", [5, 900, 31]]
 QUICK: dict[str, Any] = {"max_model_len": 128, "max_num_seqs": 4, "seed": 1}
+POINTS = "[vllm.general_plugins]\nx = registries_plugin:general\n"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the plug-in as a distribution."""
-    root = tmp_path_factory.mktemp("site")
-    (root / "registries_plugin.py").write_text(CODE)
-    info = root / "registries_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: registries-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\nx = registries_plugin:general\n"
-    )
-    return root
+    return install(tmp_path_factory.mktemp("site"), "registries_plugin", CODE, POINTS)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from quire.metrics.stat_loggers import StatLoggerBase, StatLoggers
 from quire.models.registry import ModelRegistry
 from quire.protocol.errors import SettingsError
 from quire.protocol.outputs import EngineStats
+from tests.distributions import install
 from tests.e2e.served import served
 
 CODE = """
@@ -97,13 +98,7 @@ hello = quire_test_plugin:Endpoint
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a distribution that has one plug-in of each kind."""
-    root = tmp_path_factory.mktemp("site")
-    (root / "quire_test_plugin.py").write_text(CODE)
-    info = root / "quire_test_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: quire-test-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(POINTS)
-    return root
+    return install(tmp_path_factory.mktemp("site"), "quire_test_plugin", CODE, POINTS)
 
 
 @pytest.fixture
