@@ -21,8 +21,7 @@ from quire.config.schema import Settings
 from quire.engine.absent import AbsentClient
 from quire.engine.child import EarlyChild
 from quire.engine.client import EngineClient, make_client
-from quire.frontend.chat_readers import check_parsers
-from quire.frontend.inputs import InputProcessor, RequestOptions
+from quire.frontend.inputs import InputProcessor, RequestOptions, check_named
 from quire.frontend.outputs import OutputProcessor
 from quire.frontend.prompts import chars_to_read
 from quire.frontend.prompts import prompt_text as text_of
@@ -96,7 +95,7 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
 
         early  a process that was started for it before.
         """
-        check_parsers(settings.parsers)
+        check_named(settings)
         engine = cls(make_client(settings, own_process=own_process, early=early))
         if wait:
             try:

@@ -14,8 +14,7 @@ from typing import Any
 from quire.config.args import EngineArgs
 from quire.config.schema import Settings
 from quire.engine.client import EngineClient, make_client
-from quire.frontend.chat_readers import check_parsers
-from quire.frontend.inputs import InputProcessor, RequestOptions
+from quire.frontend.inputs import InputProcessor, RequestOptions, check_named
 from quire.frontend.outputs import AnyOutput, OutputProcessor
 from quire.frontend.prompts import prompt_text as text_of
 from quire.frontend.tokenizer import Tokenizer
@@ -87,7 +86,7 @@ class LLMEngine:
     @classmethod
     def from_settings(cls, settings: Settings, *, own_process: bool = False) -> LLMEngine:
         """An engine with these settings, in this process or in its own."""
-        check_parsers(settings.parsers)
+        check_named(settings)
         client = make_client(settings, own_process=own_process)
         try:
             return cls(client)

@@ -57,7 +57,7 @@ def profiled(llm: LLM, is_wanted: bool) -> Iterator[None]:
     yield
     try:
         print(f"Profile: {llm.stop_profile() or 'no step was traced'}")
-    except ValueError:
+    except ValueError:  # only of a profile that is over
         print("Profile: ended by itself, as --profiler-config says; it is in torch_profiler_dir")
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import msgspec
 
-from quire.config.plugins import processor_classes
+from quire.config.plugins import io_processor_class, processor_classes
 from quire.config.schema import ParserConfig, Settings
 from quire.frontend.chat import ChatRenderer
-from quire.frontend.chat_readers import ReaderSource
+from quire.frontend.chat_readers import ReaderSource, check_parsers
 from quire.frontend.constraints import ConstraintReader
 from quire.frontend.custom_args import check_custom
 from quire.frontend.data_prompts import DataPrompts
@@ -42,6 +42,13 @@ _NOT_SERVED_PARAMS = {
     "flat_logprobs": "flat logprobs are not served; leave flat_logprobs False for lists of dictionaries",
     "logits_processors": "logits processors of a request are not served; leave the field out",
 }
+
+
+def check_named(settings: Settings) -> None:
+    """Raises SettingsError for parsers or an IO processor that are not there, before any weights are read."""
+    check_parsers(settings.parsers)
+    if settings.model.io_processor_plugin is not None:
+        io_processor_class(settings.model.io_processor_plugin)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,7 +151,7 @@ def encoded(found: Any) -> bytes:
     """JSON of an answer with parts of a plug-in's. Raises RequestFailedError for what JSON cannot say."""
     try:
         return msgspec.json.encode(found, enc_hook=_as_data)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # the operator's objects write themselves, and may fail in any way
         raise RequestFailedError(f"the IO processor's answer is no JSON: {error}") from error
 
 

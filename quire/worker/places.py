@@ -75,6 +75,7 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_full(cell: Any) -> bool:
+    """Whether a name that a function closes over has a value; Python says no by ValueError."""
     try:
         return cell.cell_contents is not None
     except ValueError:

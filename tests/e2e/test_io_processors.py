@@ -96,7 +96,7 @@ def test_offline(here: None, tmp_path: Path, wanted: list[list[float]]) -> None:
     ):
         llm.encode({"data": {"rows": ROWS}}, use_tqdm=False)
     with pytest.raises(SettingsError, match="installed as 'nobody'; installed: columns, other"):
-        LLM(str(tmp_path), io_processor_plugin="nobody")
+        LLM(str(tmp_path / "gone"), io_processor_plugin="nobody")
     with pytest.raises(SettingsError, match=r"'other'.*derives from IOProcessor"):
         LLM(str(tmp_path), io_processor_plugin="other")
 

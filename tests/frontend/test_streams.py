@@ -20,7 +20,7 @@ class Output:
     error: str | None = None
 
     def failure(self) -> QuireError:
-        raise NotImplementedError
+        return QuireError(self.error)
 
     def add(self, next_output: Output, aggregate: bool) -> None:
         self.numbers += next_output.numbers
