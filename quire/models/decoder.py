@@ -6,7 +6,7 @@ It is put together in `models.build`; who runs in a step is the worker's busines
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, overload
 
 import torch
@@ -88,7 +88,9 @@ class Decoder:
         ]
         self.bindings = tuple(
             CacheBinding(index, mixer, attend)
-            for index, (mixer, attend) in enumerate(zip(spec.mixers, attends, strict=True))
+            for index, (mixer, attend) in enumerate(
+                zip(spec.mixers, attends * spec.loops, strict=True)
+            )
         )
         self._embedding = embedding
         self._embedding_norm = tuple(embedding_norm)
@@ -144,13 +146,18 @@ class Decoder:
         """The residual stream [T, C] after `layers`, before the final norm.
 
         hidden  [T, C] to start from, changed in place; None starts from ctx.ids.
-        layers  which layers run; None is all.
+        layers  which layers run; None is all. In a second loop they have further numbers.
         taps    layers whose output is wanted too: the result is then (hidden, copies [T, C]).
         """
         residual = self._embedded(ctx) if hidden is None else hidden
         tapped: dict[int, torch.Tensor] = {}
-        for index in range(len(self._layers)) if layers is None else layers:
-            self._layers[index](residual, ctx)
+        count = len(self._layers)
+        views = [_of_loop(ctx, self.spec, loop) for loop in range(self.spec.loops)]
+        for index in range(count * self.spec.loops) if layers is None else layers:
+            loop, number = divmod(index, count)
+            if loop and not number:
+                self._final_norm(residual, out=residual)
+            self._layers[number](residual, views[loop])
             if index in taps:
                 stream = (
                     residual if self.spec.streams is None else residual[self.spec.streams.active]
@@ -182,3 +189,11 @@ class Decoder:
         normed = ctx.arena.take(tuple(hidden.shape), hidden.dtype)
         self._final_norm(hidden, out=normed)
         return normed
+
+
+def _of_loop(ctx: ForwardContext, spec: DecoderSpec, loop: int) -> ForwardContext:
+    """The step as the layers see it in a loop: the caches are those of that loop."""
+    if not loop:
+        return ctx
+    first = loop * (len(spec.mixers) // spec.loops)
+    return replace(ctx, caches=ctx.caches[first:], group_of=ctx.group_of[first:])

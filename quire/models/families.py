@@ -40,6 +40,7 @@ from quire.models.architectures import (
     nemotron_nas,
     olmo,
     olmo_hybrid,
+    ouro,
     phi,
     phimoe,
     qwen,
@@ -53,6 +54,7 @@ _FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exao
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
+_FAMILIES += [ouro]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

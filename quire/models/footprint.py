@@ -215,7 +215,7 @@ def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     if spec.program is not None:
         ours, torchs = num_calls(spec.program)
         return lists * (ours * _CALL_BYTES + torchs * _TORCH_CALL_BYTES)
-    calls = len(spec.layers) * _CALLS_A_LAYER
+    calls = len(spec.layers) * spec.loops * _CALLS_A_LAYER
     calls *= _CALLS_OF_STREAMS if spec.streams is not None else 1
     # Of latent attention each head has two products of its own.
     calls += sum(2 * mixer.num_heads for mixer in spec.mixers if isinstance(mixer, Mla))

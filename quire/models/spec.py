@@ -298,6 +298,8 @@ class DecoderSpec:
     tie_head                 the embedding is the output matrix too.
     layer_inputs             numbers of its own that each layer gets of a token; None for none.
     streams                  residual streams beside the one; None for none.
+    loops                    times that all layers run, one after the other and with the final norm in between; each
+                             time they cache for themselves.
     program                  of a model that is run from Transformers' code: its steps, of which `layers`
                              are the attentions; None for all others.
     """
@@ -319,12 +321,13 @@ class DecoderSpec:
     tie_head: bool = False
     layer_inputs: LayerInputs | None = None
     streams: Streams | None = None
+    loops: int = 1
     program: Program | None = None
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
-        """The mixers of all layers, in the order in which the cache numbers them."""
-        return tuple(mixer for layer in self.layers for mixer in layer.mixers)
+        """The mixers of all layers, in the order in which the cache numbers them; anew for each loop."""
+        return tuple(mixer for layer in self.layers for mixer in layer.mixers) * self.loops
 
     @property
     def attentions(self) -> tuple[Attention | Mla, ...]:

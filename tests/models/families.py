@@ -11,6 +11,7 @@ from tests.models.case import CLASSIC, COMMON, PROMPT_LEN, Case
 from tests.models.families_delta import DELTA_CASES
 from tests.models.families_dense import DENSE_CASES
 from tests.models.families_edge import EDGE_CASES, with_more
+from tests.models.families_loops import LOOP_CASES
 from tests.models.families_moe import MOE_CASES
 from tests.models.families_more import MORE_CASES
 from tests.models.families_states import STATE_CASES
@@ -335,3 +336,4 @@ DELTA_CASES["qwen3_5_text"] = Case(
     with_more(DELTA_CASES["qwen3_5"].config, "Qwen3_5ForConditionalGeneration", "qwen3_5")
 )
 CASES |= DENSE_CASES | MOE_CASES | DELTA_CASES | STATE_CASES | MORE_CASES | EDGE_CASES
+CASES |= LOOP_CASES

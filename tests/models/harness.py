@@ -5,6 +5,7 @@ Leaves what is compared, and how closely, to the tests.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,9 @@ NEAR_ONE = ("gemma", "qwen3_next", "qwen3_5")
 EDGE = ("gemma3n", "gemma4")
 """Families whose norms compute with one more than their weights; but these do not."""
 
+
+OWN_REFERENCES = {"ouro": "tests.models.ouro_reference"}
+"""Modules with what Transformers and its other architectures have not, by model_type."""
 
 REFERENCE = "reference"
 """Where the stand-in of an architecture that Transformers lacks is, below the checkpoint's folder."""
@@ -266,6 +270,8 @@ def write_checkpoint(
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if config["model_type"] in OWN_REFERENCES:
+        importlib.import_module(OWN_REFERENCES[config["model_type"]]).register()
     text, stand_in = json.dumps(config), STAND_INS.get(config["architectures"][0])
     if stand_in is not None:
         theirs = stand_in.config(config)

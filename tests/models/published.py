@@ -73,6 +73,7 @@ _SMALL = {
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 24,
     "linear_value_head_dim": 24,
+    "total_ut_steps": 2,
 }
 FEWER = {
     "Dots1ForCausalLM": 2,
@@ -126,6 +127,7 @@ FEWER = {
     "MiniMaxForCausalLM": 1,
     "Mistral3ForConditionalGeneration": 0,
     "HYV3ForCausalLM": 0,
+    "OuroForCausalLM": 2,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 UNSOURCED = {

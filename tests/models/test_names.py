@@ -30,6 +30,7 @@ UNREAD = (
     ".altup.correct_output_scale",
     "_decay",
     ".slope_rate",
+    ".early_exit_gate.",
 )
 """Parts of names of tensors that are left unread on purpose, by some models at least."""
 
