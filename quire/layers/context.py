@@ -5,7 +5,7 @@ Made by `worker.batch` once per step; nothing here knows requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class ForwardContext:
     group_of     by number of the mixer: its cache group.
     types        [T] int64, token types, for models that have them.
     layer_inputs [T, L, P]: numbers of its own for every layer, of models that have them.
+    kept         by layer: the residual stream [T, C] that came into it, where a later layer blends it in.
     embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there
                  are none.
     """
@@ -39,6 +40,7 @@ class ForwardContext:
     embeds: torch.Tensor | None = None
     embed_rows: torch.Tensor | None = None
     layer_inputs: torch.Tensor | None = None
+    kept: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:

@@ -31,7 +31,13 @@ from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, weight_map_of
 from quire.models.spec import DecoderSpec, Dense, LayerSpec, Moe
-from quire.models.stream_layers import AltUpLayer, EndedLayer, EndParts
+from quire.models.stream_layers import (
+    AltUpLayer,
+    BlendingLayer,
+    EndedLayer,
+    EndParts,
+    KeepingLayer,
+)
 from quire.ops.cpu.library import library, native
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
@@ -271,8 +277,11 @@ def _layer(
     if decoder.streams is not None:
         return AltUpLayer(spec, decoder.streams, end, **made)
     layer = PLACEMENTS[spec.placement](name, **made, norms=norms)
-    has_end = spec.scaled or spec.input_act is not None
-    return EndedLayer(layer, spec, end) if has_end else layer
+    if spec.scaled or spec.input_act is not None:
+        layer = EndedLayer(layer, spec, end)
+    if spec.blends:
+        layer = BlendingLayer(layer, spec.blends, end)
+    return KeepingLayer(layer, end) if index in decoder.kept else layer
 
 
 def _dense(

@@ -34,6 +34,7 @@ from quire.models.architectures import (
     llama,
     llama4,
     llama_kin,
+    llama_skips,
     mamba,
     minimax,
     nemotron,
@@ -55,6 +56,7 @@ _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, ll
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
 _FAMILIES += [ouro]
+_FAMILIES += [llama_skips]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }
@@ -71,6 +73,8 @@ ALIASES = {
     "LLaMAForCausalLM": "LlamaForCausalLM",
     "XverseForCausalLM": "LlamaForCausalLM",
     "TeleChat3ForCausalLM": "LlamaForCausalLM",
+    "RWForCausalLM": "FalconForCausalLM",
+    "StableLMEpochForCausalLM": "StableLmForCausalLM",
 }
 """Other names under which published files know an architecture above."""
 

@@ -234,8 +234,8 @@ def index_bytes_per_token(spec: DecoderSpec) -> int:
 
 
 def _ends_width(spec: DecoderSpec) -> int:
-    """Numbers a token taken beside the residual stream for a whole pass: the layers' inputs, and streams."""
-    found = 0
+    """Numbers a token taken beside the residual stream for a whole pass: layers' inputs, and streams, kept ones too."""
+    found = len(spec.kept) * spec.hidden_size
     if spec.layer_inputs is not None:
         found += 2 * len(spec.layers) * spec.layer_inputs.size
     if spec.streams is not None:

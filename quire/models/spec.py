@@ -222,6 +222,8 @@ class LayerSpec:
     residual_scale  factor of what each part adds to the residual stream.
     stream_scales   of "normed_stream": factors of the stream and of what the mixer adds to it, and the same of the
                     feed-forward part.
+    blends          (number of an earlier layer, share) for each stream that is blended in: before the norms the
+                    stream becomes share * what came into that layer + (1 - share) * itself.
     input_act       of the part that adds the layer's own input, in decoders with `layer_inputs`.
     scaled          what leaves the layer is multiplied by a learned number.
     """
@@ -233,6 +235,7 @@ class LayerSpec:
     norm_eps: float = 1e-6
     residual_scale: float = 1.0
     stream_scales: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    blends: tuple[tuple[int, float], ...] = ()
     input_act: Activation | None = None
     scaled: bool = False
 
@@ -333,6 +336,11 @@ class DecoderSpec:
     def attentions(self) -> tuple[Attention | Mla, ...]:
         """Those that look at cached tokens."""
         return tuple(mixer for layer in self.layers for mixer in layer.attentions)
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """The layers whose input a later one blends in."""
+        return frozenset(number for layer in self.layers for number, _ in layer.blends)
 
     @property
     def sees_both_ways(self) -> bool:

@@ -1,6 +1,6 @@
-"""Layers that get numbers of their own beside the residual stream, and those with several streams.
+"""Layers that get something beside the residual stream: numbers of their own, an earlier stream, several streams.
 
-Gemma 3n and 4 have them; plain skeletons are `models.decoder_layers`.
+Gemma 3n and 4 and Solar have them; plain skeletons are `models.decoder_layers`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quire.layers.norm import Norms
 from quire.models.build_mixers import MixerParts
 from quire.models.decoder_layers import DecoderLayer, MixerLayer
 from quire.models.spec import DecoderSpec, LayerSpec, Streams
-from quire.ops.elementwise import SCALE
+from quire.ops.elementwise import ADD, SCALE
 from quire.ops.streams import MULTIPLY
 
 
@@ -102,6 +102,49 @@ class EndedLayer:
         for scale in self._factors:
             scale(residual, out=residual)
         ctx.arena.release(mark)
+
+
+class KeepingLayer:
+    """Any layer, whose input stays for later ones: `ctx.kept`."""
+
+    def __init__(self, layer: DecoderLayer, end: EndParts) -> None:
+        self.mixer = layer.mixer
+        self._layer = layer
+        self._number = end.number
+        self._copy = end.bind(SCALE)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        self._layer.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Keeps the residual stream [T, C], then runs the layer."""
+        kept = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        ctx.kept[self._number] = self._copy(residual, factor=1.0, out=kept)
+        self._layer(residual, ctx)
+
+
+class BlendingLayer:
+    """x = share * what came into an earlier layer + (1 - share) * x, for each of `blends`; then any layer."""
+
+    def __init__(
+        self, layer: DecoderLayer, blends: tuple[tuple[int, float], ...], end: EndParts
+    ) -> None:
+        self.mixer = layer.mixer
+        self._layer = layer
+        self._blends = blends
+        self._scale, self._add = end.bind(SCALE), end.bind(ADD)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        self._layer.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Makes the next residual stream [T, C] in place."""
+        for number, share in self._blends:
+            self._scale(residual, factor=1.0 - share, out=residual)
+            self._add(residual, ctx.kept[number], scale=share, out=residual)
+        self._layer(residual, ctx)
 
 
 class AltUpLayer:

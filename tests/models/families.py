@@ -11,6 +11,7 @@ from tests.models.case import CLASSIC, COMMON, PROMPT_LEN, Case
 from tests.models.families_delta import DELTA_CASES
 from tests.models.families_dense import DENSE_CASES
 from tests.models.families_edge import EDGE_CASES, with_more
+from tests.models.families_kin import KIN_CASES
 from tests.models.families_loops import LOOP_CASES
 from tests.models.families_moe import MOE_CASES
 from tests.models.families_more import MORE_CASES
@@ -337,3 +338,4 @@ DELTA_CASES["qwen3_5_text"] = Case(
 )
 CASES |= DENSE_CASES | MOE_CASES | DELTA_CASES | STATE_CASES | MORE_CASES | EDGE_CASES
 CASES |= LOOP_CASES
+CASES |= KIN_CASES

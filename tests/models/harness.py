@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from quire.ops.formats import CACHE_FORMATS
 from quire.ops.registry import Table
 from quire.ops.state import StatePlan, StateStep, StateView, state_bytes
 from quire.protocol.cache import CacheGroup
+from tests.models.plain_models import PLAIN_MODELS
 from tests.models.stand_ins import STAND_INS
 
 CPU = torch.device("cpu")
@@ -243,21 +244,40 @@ def reference_of(folder: Path | str) -> Path:
     return beside if beside.is_dir() else Path(folder)
 
 
-def their_logits(
-    folder: Path, ids: Sequence[int], *, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
-    """[T, V] float32 from Transformers, read from the same folder.
+def their_model(
+    folder: Path, *, dtype: torch.dtype = torch.float32
+) -> Callable[[Sequence[int]], torch.Tensor]:
+    """What makes [T, V] float32 of ids, read from the same folder: Transformers, or plain torch where it has none.
 
     Its plain attention adds Falcon's slopes twice, to the mask and to the scores; the other does not.
     """
     from transformers import AutoModelForCausalLM
 
     folder = reference_of(folder)
-    model_type = json.loads((folder / "config.json").read_text())["model_type"]
-    attention = "sdpa" if model_type == "falcon" else "eager"
+    config = json.loads((folder / "config.json").read_text())
+    plain = PLAIN_MODELS.get(config["architectures"][0])
+    if plain is not None:
+        tensors = {
+            key: it.to(dtype).float() for key, it in load_file(folder / "model.safetensors").items()
+        }
+        return lambda ids: plain.logits(tensors, config, torch.tensor(list(ids)))
+    attention = "sdpa" if config["model_type"] == "falcon" else "eager"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
-    with torch.inference_mode():
-        return model.eval()(torch.tensor([list(ids)]), use_cache=False).logits[0].float()
+    model.eval()
+
+    def logits(ids: Sequence[int]) -> torch.Tensor:
+        with torch.inference_mode():
+            found: torch.Tensor = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
+        return found.float()
+
+    return logits
+
+
+def their_logits(
+    folder: Path, ids: Sequence[int], *, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """[T, V] float32 of `their_model`."""
+    return their_model(folder, dtype=dtype)(ids)
 
 
 def write_checkpoint(
@@ -289,22 +309,44 @@ def write_checkpoint(
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(text)
+    plain = PLAIN_MODELS.get(config["architectures"][0])
+    if plain is not None:
+        made = {name: torch.empty(shape) for name, shape in plain.shapes(config).items()}
+        fill(made, config["model_type"], seed=seed, quiet=quiet)
+        save_file(made, folder / "model.safetensors", {"format": "pt"})
+        return folder
     model = AutoModelForCausalLM.from_config(
         AutoConfig.from_pretrained(folder), dtype=torch.float32
     )
+    generator = fill(dict(model.named_parameters()), config["model_type"], seed=seed, quiet=quiet)
+    with torch.no_grad():
+        for name, bias in (*model.named_buffers(), *model.named_parameters()):
+            if "correction_bias" in name or "expert_bias" in name:  # a buffer in most families
+                bias.copy_(0.3 * torch.randn(bias.shape, generator=generator))
+            if name.endswith("layer_scalar"):
+                bias.copy_(1.0 + 0.4 * torch.randn(bias.shape, generator=generator))
+    model.save_pretrained(folder, **save)
+    (folder / "config.json").write_text(text)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    return folder
+
+
+def fill(
+    weights: Mapping[str, torch.Tensor], kind: str, *, seed: int, quiet: float
+) -> torch.Generator:
+    """Gives each weight of a model_type random numbers; the generator stands behind the last one."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in weights.items():
             noise = torch.randn(weight.shape, generator=generator)
             if weight.dim() == 1 or "norm" in name.rpartition(".")[0].rpartition(".")[2]:
-                kind = config["model_type"]
                 near_one = kind.startswith(NEAR_ONE) and not kind.startswith(EDGE)
                 bias = name.endswith("bias") or near_one
                 weight.copy_(0.4 * noise if bias else 1.0 + 0.4 * noise)
             elif any(part in name for part in TABLES):
                 weight.copy_(0.4 * noise)
             else:
-                in_size = weight.shape[0 if config["model_type"] == "gpt2" else 1]
+                in_size = weight.shape[0 if kind == "gpt2" else 1]
                 in_size = (
                     weight.shape[-1] if name.endswith(("conv.weight", "conv1d.weight")) else in_size
                 )
@@ -315,12 +357,4 @@ def write_checkpoint(
                 weight.copy_(0.5 * noise - 2.0)
             if any(part in name for part in WRITERS):
                 weight.mul_(quiet)
-        for name, bias in (*model.named_buffers(), *model.named_parameters()):
-            if "correction_bias" in name or "expert_bias" in name:  # a buffer in most families
-                bias.copy_(0.3 * torch.randn(bias.shape, generator=generator))
-            if name.endswith("layer_scalar"):
-                bias.copy_(1.0 + 0.4 * torch.randn(bias.shape, generator=generator))
-    model.save_pretrained(folder, **save)
-    (folder / "config.json").write_text(text)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-    return folder
+    return generator

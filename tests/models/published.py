@@ -128,6 +128,8 @@ FEWER = {
     "Mistral3ForConditionalGeneration": 0,
     "HYV3ForCausalLM": 0,
     "OuroForCausalLM": 2,
+    "SolarForCausalLM": 0,
+    "Fairseq2LlamaForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 UNSOURCED = {

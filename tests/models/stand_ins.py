@@ -93,6 +93,46 @@ def internlm2(tensors: Tensors, config: Config) -> Tensors:
     return renamed(found, names)
 
 
+def fairseq2(tensors: Tensors, config: Config) -> Tensors:
+    """Rows of q and k by pairs that turn, not by halves; fairseq2's names."""
+    found = {}
+    for name, tensor in tensors.items():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
+            size = config["hidden_size"] // config["num_attention_heads"]
+            pairs = tensor.view(-1, 2, size // 2, tensor.shape[1]).transpose(1, 2)
+            tensor = pairs.reshape(tensor.shape)
+        found[name] = tensor
+    names = {
+        "model.embed_tokens.": "decoder_frontend.embed.",
+        "model.norm.": "decoder.layer_norm.",
+        "model.": "decoder.",
+        "lm_head.": "final_proj.",
+        ".input_layernorm.": ".self_attn_layer_norm.",
+        ".post_attention_layernorm.": ".ffn_layer_norm.",
+        ".self_attn.o_proj.": ".self_attn.output_proj.",
+        ".mlp.gate_proj.": ".ffn.gate_proj.",
+        ".mlp.up_proj.": ".ffn.inner_proj.",
+        ".mlp.down_proj.": ".ffn.output_proj.",
+    }
+    return renamed(found, names)
+
+
+def rw_config(config: Config) -> Config:
+    """Falcon's keys, as its own conversion makes them."""
+    config = config | {"architectures": ["FalconForCausalLM"], "model_type": "falcon"}
+    names = {"n_head": "num_attention_heads", "n_layer": "num_hidden_layers"}
+    config |= {new: config.pop(old) for old, new in names.items()}
+    if "n_head_kv" in config:
+        config |= {"num_kv_heads": config.pop("n_head_kv"), "new_decoder_architecture": True}
+    return config
+
+
+def stablelm_epoch_config(config: Config) -> Config:
+    names = {"norm_eps": "layer_norm_eps", "rope_pct": "partial_rotary_factor"}
+    config = config | {new: config[old] for old, new in names.items()}
+    return config | {"architectures": ["StableLmForCausalLM"], "model_type": "stablelm"}
+
+
 def baichuan(tensors: Tensors, config: Config) -> Tensors:
     return joined(tensors, QKV, "self_attn.W_pack")
 
@@ -411,6 +451,9 @@ STAND_INS: dict[str, StandIn] = {
         "MistralForCausalLM", starts=_LLAVA, other="multi_modal_projector"
     ),
     "Qwen3_5ForConditionalGeneration": text_alone("Qwen3_5ForCausalLM", other="model.visual"),
+    "Fairseq2LlamaForCausalLM": StandIn(as_llama, fairseq2),
+    "RWForCausalLM": StandIn(rw_config),
+    "StableLMEpochForCausalLM": StandIn(stablelm_epoch_config),
     "KimiLinearForCausalLM": StandIn(as_itself, kimi_linear),
     "DeepseekForCausalLM": StandIn(
         lambda config: softmax_experts(config, "n_routed_experts", "n_shared_experts"),

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from quire.models.architectures import bert, bert_rope
 from quire.models.cache_need import cache_groups
 from quire.models.recurrent import Recurrent
-from quire.models.registry import ARCHITECTURES
+from quire.models.registry import ARCHITECTURES, known_as
 from quire.models.spec import Mla
 from tests.e2e import driver
 from tests.models import harness
@@ -60,7 +59,7 @@ def first_cases() -> dict[str, str]:
     """The first case of each architecture, by architecture."""
     cases: dict[str, str] = {}
     for name, case in CASES.items():
-        cases.setdefault(case.config["architectures"][0], name)
+        cases.setdefault(known_as(case.config["architectures"][0]), name)
     return cases
 
 
@@ -97,16 +96,9 @@ def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> No
 
 def their_tokens(folder: Path) -> list[int]:
     """Greedy tokens of Transformers; every step computes the whole text anew, so no cache is trusted."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        harness.reference_of(folder), dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    ids = list(PROMPT)
-    with torch.inference_mode():
-        for _ in range(NUM_TOKENS):
-            logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1]
-            ids.append(int(logits.argmax()))
+    model, ids = harness.their_model(folder), list(PROMPT)
+    for _ in range(NUM_TOKENS):
+        ids.append(int(model(ids)[-1].argmax()))
     return ids[len(PROMPT) :]
 
 

@@ -202,6 +202,44 @@ def test_pickles_are_read_only_when_asked_for(tmp_path: Path) -> None:
     assert torch.equal(logits(local(nested, "pt")), logits(folder))
 
 
+FAIRSEQ2 = MISTRAL | {"architectures": ["Fairseq2LlamaForCausalLM"], "model_type": "llama"}
+COLUMNS = ("self_attn.output_proj.weight", "ffn.output_proj.weight")
+
+
+def fairseq2(folder: Path, to: Path, content: list[dict[str, torch.Tensor]]) -> Path:
+    """As fairseq2 writes what each device had, below the name of the model."""
+    to.mkdir()
+    shutil.copy(folder / "config.json", to / "config.json")
+    for rank, tensors in enumerate(content):
+        name = "model.pt" if len(content) == 1 else f"model.{rank}.pt"
+        torch.save({"model_key": "llama", "llama": tensors}, to / name)
+    return to
+
+
+def test_fairseq2s_files_are_read_whole_or_joined(tmp_path: Path) -> None:
+    folder = harness.write_checkpoint(tmp_path / "hf", FAIRSEQ2)
+    tensors = tensors_of(folder)
+    whole = fairseq2(folder, tmp_path / "whole", [tensors])
+    assert torch.equal(logits(local(whole, "pt")), logits(folder))
+    halves: list[dict[str, torch.Tensor]] = [{}, {}]
+    for name, tensor in tensors.items():
+        axis = int(name.endswith(COLUMNS))
+        parts = [tensor] * 2 if tensor.dim() == 1 else [it.clone() for it in tensor.chunk(2, axis)]
+        for half, part in zip(halves, parts, strict=True):
+            half[name] = part
+    assert halves[0]["final_proj.weight"].shape[0] < len(tensors["final_proj.weight"])
+    joined = fairseq2(folder, tmp_path / "joined", halves)
+    assert torch.equal(logits(local(joined, "pt")), logits(folder))
+    name = "decoder_frontend.embed.weight"
+    repeated = [half | {name: tensors[name].clone()} for half in halves]
+    assert torch.equal(
+        logits(local(fairseq2(folder, tmp_path / "repeated", repeated), "pt")), logits(folder)
+    )
+    lacking = [halves[0], {key: it for key, it in halves[1].items() if key != name}]
+    with pytest.raises(ModelLoadError, match="hold different tensors"):
+        local(fairseq2(folder, tmp_path / "lacking", lacking), "pt")
+
+
 class _Harmful:
     def __init__(self, path: Path) -> None:
         self.path = path

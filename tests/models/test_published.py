@@ -18,6 +18,7 @@ from quire.models.spec import DecoderSpec, Mla, derived_max_len
 from quire.models.spec_json import to_json
 from tests.models import harness
 from tests.models.families import CASES
+from tests.models.plain_models import PLAIN_MODELS
 from tests.models.published import FEWER, PUBLISHED, SOURCES, SWITCH, UNSOURCED, config, shrunk
 from tests.models.stand_ins import STAND_INS
 
@@ -108,7 +109,11 @@ def read_by_transformers() -> list[str]:
     named = {name: config(name) for name in PUBLISHED} | {
         name: case.config for name, case in CASES.items()
     }
-    return [name for name, it in named.items() if it["architectures"][0] not in STAND_INS]
+    return [
+        name
+        for name, it in named.items()
+        if it["architectures"][0] not in {*STAND_INS, *PLAIN_MODELS}
+    ]
 
 
 @pytest.mark.parametrize("name", read_by_transformers())

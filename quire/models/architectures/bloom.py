@@ -51,14 +51,15 @@ def bloom(hf: HfConfig) -> DecoderSpec:
 def falcon(hf: HfConfig) -> DecoderSpec:
     """`FalconForCausalLM`: one head of k and v, or a few; both parts of a layer in parallel.
 
+    The first files, `RWForCausalLM`, have GPT-2's keys, and few heads are told by `n_head_kv` alone.
     Slopes stand under the root that divides the scores. Defaults as in FalconConfig.
     Source: arXiv 2311.16867.
     """
     width = hf.int_("hidden_size", hf.optional_int("n_embed") or 4544)
     heads = hf.int_("num_attention_heads", hf.optional_int("n_head") or 71)
     size = head_share(hf, width, heads)
-    grouped = hf.bool_("new_decoder_architecture", False)
-    kv_heads = hf.optional_int("num_kv_heads", heads) or heads
+    grouped = hf.bool_("new_decoder_architecture", hf.has("n_head_kv"))
+    kv_heads = hf.optional_int("num_kv_heads", hf.optional_int("n_head_kv")) or heads
     if not grouped and hf.bool_("multi_query", True):
         kv_heads = 1
     hf.skip("multi_query", "num_kv_heads", "n_embed", "n_head", "ff_factor")
@@ -82,7 +83,8 @@ def falcon(hf: HfConfig) -> DecoderSpec:
         hf.choice("activation", ACTIVATIONS, "gelu"),
         bias=bias,
     )
-    layers = _layers(hf, mixer, part, "num_hidden_layers", 32, placement=_falcon_norms(hf, grouped))
+    count, norms = hf.optional_int("n_layer") or 32, _falcon_norms(hf, grouped)
+    layers = _layers(hf, mixer, part, "num_hidden_layers", count, placement=norms)
     return decoder(hf, layers, tie=True, hidden_size=width)
 
 

@@ -14,19 +14,25 @@ from quire.models.spec import DecoderSpec, LayerSpec
 
 
 def stablelm(hf: HfConfig) -> DecoderSpec:
-    """`StableLmForCausalLM`: a quarter of each head turns. Source: arXiv 2402.17834."""
+    """`StableLmForCausalLM`, and with keys of its own `StableLMEpochForCausalLM`: a quarter of each head turns.
+
+    Source: arXiv 2402.17834.
+    """
     if hf.bool_("qk_layernorm", False):
         raise hf.refuse("qk_layernorm", "norms of q and k with a tensor a head are not supported")
     bias = hf.bool_("use_qkv_bias", False)
+    if hf.float_("rotary_scaling_factor", 1.0) != 1.0:
+        raise hf.refuse("rotary_scaling_factor", "only 1, which changes nothing, is supported")
+    part = hf.positive("rope_pct", 0.25)
     mixer = attention(
-        hf, bias=None, kv_heads=32, part=("partial_rotary_factor", 0.25), qkv_bias=bias
+        hf, bias=None, kv_heads=32, part=("partial_rotary_factor", part), qkv_bias=bias
     )
     layer = LayerSpec(
         mixer=mixer,
         feed_forward=dense(hf),
         placement="parallel_shared" if hf.bool_("use_parallel_residual", False) else "pre",
         norm="layer",
-        norm_eps=hf.positive("layer_norm_eps", 1e-5),
+        norm_eps=hf.positive("layer_norm_eps", hf.positive("norm_eps", 1e-5)),
     )
     return decoder(hf, layer, max_len=4096)
 

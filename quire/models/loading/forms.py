@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ _VERSION = "1"  # of what is written: another one makes folders anew
 SHARDS = "model-rank-{rank}-part-{part}.safetensors"
 """Names of vLLM's files of one device."""
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.bin")
+_RANK = re.compile(r"model\.\d+\.pt")
+"""Names of fairseq2's files of one of several devices."""
 _NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin")
 WEIGHT_ENDS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 """Of the names of files that hold weights."""
@@ -155,9 +158,13 @@ def _of_pickles(folder: Path, place: Path) -> Files:
         ]
     if not found:
         raise ModelLoadError(f"{folder} holds no pickled weights (pytorch_model.bin, *.pt, *.pth)")
-    for number, path in enumerate(found):
-        logger.info("reading %s, which is a pickle, for its weights alone", path)
-        _run("quire.models.loading.pickled", path, place / f"model-{number:05}.safetensors")
+    groups = [[path] for path in found]
+    if all(_RANK.fullmatch(path.name) for path in found):
+        groups = [sorted(found, key=lambda path: int(path.name.split(".")[1]))]
+    for number, paths in enumerate(groups):
+        for path in paths:
+            logger.info("reading %s, which is a pickle, for its weights alone", path)
+        _run("quire.models.loading.pickled", *paths, place / f"model-{number:05}.safetensors")
     return _others(folder)
 
 
@@ -177,13 +184,13 @@ def _from_slow(folder: Path, place: Path) -> Files:
     return files
 
 
-def _run(module: str, source: Path, target: Path) -> None:
-    """Raises ModelLoadError with the last line that a helper has printed, if it fails."""
-    words = [sys.executable, "-m", module, str(source), str(target)]
+def _run(module: str, *paths: Path) -> None:
+    """Raises ModelLoadError with the last line that a helper has printed, if it fails; the last path is its target."""
+    words = [sys.executable, "-m", module, *map(str, paths)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["it printed nothing"]
-        raise ModelLoadError(f"{source} cannot be read: {said[-1]}")
+        raise ModelLoadError(f"{paths[0]} cannot be read: {said[-1]}")
 
 
 def _others(folder: Path) -> dict[str, Path | bytes]:
