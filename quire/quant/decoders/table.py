@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from quire.ops.quantized import QuantizedWeight
-from quire.quant.decoders import floats, gguf, integers
+from quire.quant.decoders import floats, gguf, integers, sparse
 from quire.quant.decoders.pieces import map_rows
 from quire.quant.schemes import outside
 from quire.quant.stored import StoredTensor
@@ -29,6 +29,9 @@ def decode(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decode
     if not stored.decoder:
         return members["weight"]
     decoder = DECODERS.get(stored.decoder) or outside.decoder_of(stored.decoder)
+    if "mask" in members:
+        codes = sparse.spread(members["codes"], members["mask"], stored.shape)
+        members = {**members, "codes": codes}
     found = decoder(members, stored, dtype)
     if isinstance(found, QuantizedWeight) and not bool(found.scales.isfinite().all()):
         raise ValueError("some of its scales are not finite numbers; download the file again")
@@ -67,6 +70,8 @@ DECODERS: dict[str, Callable[[Members, StoredTensor, torch.dtype], Decoded]] = {
     "packed_rows": integers.packed_rows,
     "bytes": integers.signed_bytes,
     "hqq": integers.hqq,
+    "spread": sparse.plain,
+    "marlin_24": sparse.marlin_24,
     "rows_of_127": integers.rows_of_127,
     "float8": floats.float8,
     "float4": floats.float4,

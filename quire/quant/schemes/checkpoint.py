@@ -46,6 +46,7 @@ READERS: dict[str, Reader] = {
 ALIASES = {
     "awq_marlin": "awq",
     "gptq_marlin": "gptq",
+    "gptq_marlin_24": "gptq",
     "auto_gptq": "gptq",
     "cpu_awq": "awq",
     "intel/auto-round": "auto-round",

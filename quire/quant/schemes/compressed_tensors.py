@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.quant.formats import PLAIN, Format
+from quire.quant.schemes import sparse
 from quire.quant.schemes.float8 import four_bits, scaled
 from quire.quant.schemes.inputs import rounded_inputs
 from quire.quant.schemes.parts import (
@@ -37,10 +38,12 @@ def compressed_tensors(
     if settings.get("transform_config"):
         raise ValueError("quantization_config: transform_config (turned inputs) is not computed")
     sparsity = settings.get("sparsity_config") or {}
-    if sparsity.get("format", "dense") not in ("dense", ""):
+    if sparsity.get("format", "dense") not in ("dense", "", *sparse.MASKED):
         raise ValueError(
-            f"quantization_config: the sparse format {sparsity['format']!r} is not read; take a dense one"
+            f"quantization_config: the sparse format {sparsity['format']!r} is not read; dense, "
+            f"{' and '.join(sparse.MASKED)} are"
         )
+    given, infos = infos, sparse.filled(infos, read)
     groups = settings.get("config_groups") or {}
     if not isinstance(groups, dict):
         raise ValueError("quantization_config: config_groups must be an object")
@@ -49,7 +52,9 @@ def compressed_tensors(
         stem, _, kind = name.rpartition(".")
         if kind == "weight_packed":
             weights, style = _settings_of(stem, groups, settings)
-            if info.element == "U8":
+            if f"{stem}.scale_packed" in infos:
+                found[f"{stem}.weight"] = _two_of_four(infos, stem, weights)
+            elif info.element == "U8":
                 found[f"{stem}.weight"] = _floats4(infos, stem, weights, style)
             else:
                 found[f"{stem}.weight"] = _packed(infos, read, stem, weights)
@@ -62,8 +67,19 @@ def compressed_tensors(
             block = weights.get("block_structure")
             blocks = weights.get("strategy") == "block" and isinstance(block, list)
             found[name] = scaled(infos, name, tuple(block) if blocks else None)  # type: ignore[arg-type]
-    left = {name: info for name, info in infos.items() if not name.endswith(".weight_shape")}
-    return collect(left, found)
+    left = {
+        name: info
+        for name, info in infos.items()
+        if name in given and not name.endswith(".weight_shape")
+    }
+    return collect(left, sparse.with_masks(infos, found))
+
+
+def _two_of_four(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor:
+    """`marlin-24`: whose writer takes the inputs that are left for all, where it asks for groups."""
+    names = (f"{stem}.weight_packed", f"{stem}.meta", f"{stem}.scale_packed")
+    bits, size = whole(weights, ("num_bits",)), whole(weights, ("group_size",), -1)
+    return sparse.marlin_24(infos, names, bits, size, from_groups_of=2)
 
 
 def _settings_of(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from quire.quant.schemes import sparse
 from quire.quant.schemes.parts import (
     Infos,
     Read,
@@ -31,9 +32,11 @@ def gptq(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, Sto
     With an order of inputs (`desc_act`) groups are no neighbours: codes are put into it, and rows as they come.
     """
     version = settings.get("checkpoint_format", "gptq")
+    if stems(infos, "B_24"):
+        return _two_of_four(settings, infos)
     if version not in ("gptq", "gptq_v2"):
         raise ValueError(
-            f"quantization_config: checkpoint_format {version!r} is not read; gptq and gptq_v2 are"
+            f"quantization_config: checkpoint_format {version!r} is not read; gptq, gptq_v2 and marlin_24 are"
         )
     found = {}
     for stem in stems(infos, "qweight"):
@@ -71,6 +74,17 @@ def gptq(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, Sto
             (columns, depth), members, decoder="gptq", options=options, format=format
         )
     return collect(infos, found)
+
+
+def _two_of_four(settings: Mapping[str, Any], infos: Infos) -> dict[str, StoredTensor]:
+    """2:4 sparse weights in the layout of Marlin's kernels."""
+    bits, size = whole(settings, ("bits",)), whole(settings, ("group_size",), -1)
+    found = {}
+    for stem in stems(infos, "B_24"):
+        names = (f"{stem}.B_24", f"{stem}.B_meta", f"{stem}.s")
+        found[f"{stem}.weight"] = sparse.marlin_24(infos, names, bits, size, from_groups_of=1)
+    left = {name: info for name, info in infos.items() if not name.endswith(".workspace")}
+    return collect(left, found)
 
 
 def awq(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
