@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "auto-round inputs": (
         {"quant_method": "auto-round", "bits": 4, "act_bits": 8},
         write_auto_round,
-        "fewer bits of inputs",
+        "int with 8 bits of inputs",
     ),
     "auto-round packing": (
         {"quant_method": "auto-round", "bits": 4, "packing_format": "other"},

@@ -42,12 +42,18 @@ def float4(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.
     return _named(members["codes"]) * scales.repeat_interleave(16, 1)
 
 
-def mxfp4(
+def microscaled(
     members: Members, stored: StoredTensor, dtype: torch.dtype
 ) -> torch.Tensor | QuantizedWeight:
-    """e2m1 numbers [N, K / 2], low half first, times a power of two for 32 of them."""
+    """Numbers of a kind of `schemes.microscaling.BITS`, packed [N, bytes], times a power of two for 32 of them."""
+    kind, codes = stored.options["kind"], members["codes"]
     scales = half_power(members["scales"].view(torch.uint8))
-    numbers = _named(members["codes"]) * 2.0
+    if kind.startswith("fp8"):
+        return codes.to(torch.float32) * (2.0 * scales).repeat_interleave(32, 1)
+    if kind == "fp4":
+        numbers = _named(codes) * 2.0
+    else:
+        numbers, scales = _six_bits(codes, kind) * 8.0, scales / 4.0
     if stored.format.bits is None:
         return numbers * scales.repeat_interleave(32, 1)
     return QuantizedWeight(stored.format, numbers.to(torch.int8), scales, dtype)
@@ -78,6 +84,19 @@ def table_blocks(members: Members, stored: StoredTensor, dtype: torch.dtype) -> 
     count = stored.shape[0] * stored.shape[1]
     spread = scales.to(torch.float32).repeat_interleave(options["block"])[:count]
     return (members["table"][places[:count]] * spread).view(stored.shape)
+
+
+def _six_bits(packed: torch.Tensor, kind: str) -> torch.Tensor:
+    """[N, 3n] bytes as [N, 4n] float32 e2m3 or e3m2 numbers, the lowest bits first."""
+    low, middle, high = packed.view(len(packed), -1, 3).to(torch.int32).unbind(-1)
+    words = (low | middle << 8 | high << 16).unsqueeze(-1)
+    codes = (words >> torch.arange(0, 24, 6) & 63).flatten(1)
+    mantissa, bias = {"fp6_e2m3": (3, 1), "fp6_e3m2": (2, 3)}[kind]
+    places = torch.arange(32)
+    exponents = places >> mantissa
+    ones = (places & (1 << mantissa) - 1) + (exponents.clamp(max=1) << mantissa)
+    values = torch.ldexp(ones.float(), exponents.clamp(min=1) - bias - mantissa)
+    return torch.cat((values, -values))[codes]
 
 
 def _named(packed: torch.Tensor) -> torch.Tensor:

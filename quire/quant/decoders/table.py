@@ -13,6 +13,7 @@ import torch
 from quire.ops.quantized import QuantizedWeight
 from quire.quant.decoders import floats, gguf, integers, sparse
 from quire.quant.decoders.pieces import map_rows
+from quire.quant.decoders.turned import with_turns
 from quire.quant.schemes import outside
 from quire.quant.stored import StoredTensor
 
@@ -39,6 +40,13 @@ def decode(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decode
         step, shift = stored.options["inputs"]
         return replace(found, step=step, shift=shift)
     return found
+
+
+def _turned(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+    inner: StoredTensor = stored.options["inner"]
+    found = decode({role: members[role] for role in inner.members}, inner, dtype)
+    numbers = found.dequantized() if isinstance(found, QuantizedWeight) else found
+    return with_turns(numbers, stored.options["turns"], members)
 
 
 def _gguf(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded:
@@ -70,12 +78,13 @@ DECODERS: dict[str, Callable[[Members, StoredTensor, torch.dtype], Decoded]] = {
     "packed_rows": integers.packed_rows,
     "bytes": integers.signed_bytes,
     "hqq": integers.hqq,
+    "turned": _turned,
     "spread": sparse.plain,
     "marlin_24": sparse.marlin_24,
     "rows_of_127": integers.rows_of_127,
     "float8": floats.float8,
     "float4": floats.float4,
-    "mxfp4": floats.mxfp4,
+    "microscaled": floats.microscaled,
     "mxfp4_experts": floats.mxfp4_experts,
     "table_blocks": floats.table_blocks,
 }

@@ -13,6 +13,7 @@ from typing import Any
 from quire.protocol.errors import SettingsError
 from quire.quant.formats import DTYPE_BYTES
 from quire.quant.schemes.parts import Infos, Read, one_number
+from quire.quant.schemes.turned import turns_keys
 
 STORED = {
     "fp8": "fp8",
@@ -34,7 +35,8 @@ and of Quark, for which they are the scales of what k_proj and v_proj give."""
 def cache_scales(
     settings: Mapping[str, Any], infos: Infos, read: Read
 ) -> dict[int, tuple[float, float]]:
-    """The scales of an fp8 cache that a checkpoint has; of another cache, and of single heads, none.
+    """The scales of an fp8 cache that a checkpoint has; of another cache, of single heads, and of turned
+    keys, none.
 
     Raises ValueError for a scale that is not a number above zero.
     """
@@ -42,6 +44,8 @@ def cache_scales(
     if isinstance(scheme, dict) and (
         scheme.get("type", "float") != "float" or scheme.get("num_bits", 8) != 8
     ):
+        return {}
+    if turns_keys(settings):
         return {}
     found: dict[int, dict[str, float]] = {}
     for name, info in infos.items():

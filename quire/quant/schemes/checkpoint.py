@@ -16,7 +16,7 @@ from quire.quant.schemes.compressed_tensors import compressed_tensors
 from quire.quant.schemes.float8 import float8
 from quire.quant.schemes.gptq import auto_round, awq, gptq
 from quire.quant.schemes.hqq import hqq
-from quire.quant.schemes.mxfp4 import mxfp4
+from quire.quant.schemes.microscaling import mxfp4
 from quire.quant.schemes.online import SCHEMES, OnlineScheme, online_scheme
 from quire.quant.schemes.parts import Infos, Read
 from quire.quant.schemes.quark import quark

@@ -12,7 +12,7 @@ from typing import Any
 
 from quire.quant.formats import PLAIN, Format
 from quire.quant.schemes import sparse
-from quire.quant.schemes.float8 import four_bits, scaled
+from quire.quant.schemes.float8 import FLOATS_OF_8, packed, scaled
 from quire.quant.schemes.inputs import rounded_inputs
 from quire.quant.schemes.parts import (
     Infos,
@@ -25,6 +25,7 @@ from quire.quant.schemes.parts import (
     ordered,
     whole,
 )
+from quire.quant.schemes.turned import turned
 from quire.quant.stored import StoredTensor
 
 _FLOATS = ("F16", "BF16", "F32")
@@ -34,9 +35,8 @@ _LINEAR = ("Linear", "LinearBase", "MoEGMM", "FusedMoE")
 def compressed_tensors(
     settings: Mapping[str, Any], infos: Infos, read: Read
 ) -> dict[str, StoredTensor]:
-    """The weights of a checkpoint: integers packed or not, 8-bit floats, NVFP4 and MXFP4."""
-    if settings.get("transform_config"):
-        raise ValueError("quantization_config: transform_config (turned inputs) is not computed")
+    """The weights of a checkpoint: integers packed or not, 8-bit floats, NVFP4 and the
+    microscaling formats, and weights without their zeros."""
     sparsity = settings.get("sparsity_config") or {}
     if sparsity.get("format", "dense") not in ("dense", "", *sparse.MASKED):
         raise ValueError(
@@ -55,14 +55,14 @@ def compressed_tensors(
             if f"{stem}.scale_packed" in infos:
                 found[f"{stem}.weight"] = _two_of_four(infos, stem, weights)
             elif info.element == "U8":
-                found[f"{stem}.weight"] = _floats4(infos, stem, weights, style)
+                found[f"{stem}.weight"] = _floats(infos, stem, weights, style)
             else:
                 found[f"{stem}.weight"] = _packed(infos, read, stem, weights)
         elif kind == "weight" and info.element == "I8":
             weights, _ = _settings_of(stem, groups, settings)
             inputs = _settings_of(stem, groups, settings, "input_activations")[0]
             found[name] = _integers(infos, read, stem, weights, inputs)
-        elif kind == "weight" and info.element == "F8_E4M3":
+        elif kind == "weight" and info.element in FLOATS_OF_8:
             weights, _ = _settings_of(stem, groups, settings)
             block = weights.get("block_structure")
             blocks = weights.get("strategy") == "block" and isinstance(block, list)
@@ -72,7 +72,9 @@ def compressed_tensors(
         for name, info in infos.items()
         if name in given and not name.endswith(".weight_shape")
     }
-    return collect(left, sparse.with_masks(infos, found))
+    whole_weights = collect(left, sparse.with_masks(infos, found))
+    turns = settings.get("transform_config")
+    return turned(turns, infos, whole_weights) if turns else whole_weights
 
 
 def _two_of_four(infos: Infos, stem: str, weights: Mapping[str, Any]) -> StoredTensor:
@@ -197,20 +199,13 @@ def _integers(
     )
 
 
-def _floats4(infos: Infos, stem: str, weights: Mapping[str, Any], style: str) -> StoredTensor:
-    """NVFP4 and MXFP4: e2m1 numbers, two to a byte."""
-    factor = f"{stem}.weight_global_scale"
-    if factor in infos:
-        return four_bits(infos, f"{stem}.weight_packed", factor, inverse=True)
-    rows, half = infos[f"{stem}.weight_packed"].shape
-    if whole(weights, ("group_size",), 32) != 32:
-        raise ValueError(f"{stem}: {style} weights need groups of 32 without a global scale")
-    return StoredTensor(
-        (rows, 2 * half),
-        {
-            "codes": f"{stem}.weight_packed",
-            "scales": member(infos, f"{stem}.weight_scale", (rows, half // 16), ("U8", "F8_E8M0")),
-        },
-        decoder="mxfp4",
-        format=Format("int8", 32),
-    )
+def _floats(infos: Infos, stem: str, weights: Mapping[str, Any], style: str) -> StoredTensor:
+    """NVFP4, MXFP4 and MXFP6: numbers of 4 or 6 bits, packed in bytes."""
+    kind = {4: "fp4", 6: "fp6_e2m3"}.get(whole(weights, ("num_bits",), 4))
+    size = whole(weights, ("group_size",), 32)
+    if kind is None or size not in (16, 32):
+        raise ValueError(
+            f"{stem}: {style} weights of groups of {size} are not read; 4 or 6 bits in groups "
+            "of 32, and with a global scale of 16, are"
+        )
+    return packed(infos, f"{stem}.weight_packed", kind)

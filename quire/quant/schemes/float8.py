@@ -9,14 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.quant.formats import PLAIN, Format
+from quire.quant.schemes.microscaling import POWERS, microscaled
 from quire.quant.schemes.parts import Infos, Read, collect, member
 from quire.quant.stored import StoredTensor
 
 _FLOATS = ("F32", "BF16", "F16")
+FLOATS_OF_8 = {"F8_E4M3": "fp8_e4m3", "F8_E5M2": "fp8_e5m2"}
+"""Types of tensors, and what microscaling calls their numbers."""
 
 
 def float8(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
-    """The weights of `fp8`, `fbgemm_fp8`, `ptpc_fp8` and modelopt's FP8 and NVFP4 checkpoints."""
+    """The weights of `fp8`, `fbgemm_fp8`, `ptpc_fp8` and modelopt's FP8, NVFP4 and microscaling checkpoints."""
     block = settings.get("weight_block_size")
     if block is not None and (
         not isinstance(block, list)
@@ -28,19 +31,33 @@ def float8(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, S
         )
     found = {}
     for name, info in infos.items():
-        if not name.endswith(".weight"):
+        stem, _, kind = name.rpartition(".")
+        if kind == "weight_packed" and info.element == "U8":
+            found[f"{stem}.weight"] = packed(infos, name)
+        elif kind != "weight":
             continue
-        if info.element == "F8_E4M3":
+        elif info.element in FLOATS_OF_8:
             found[name] = scaled(infos, name, tuple(block) if block else None)
         elif info.element == "U8" and f"{name}_scale_2" in infos:
             found[name] = four_bits(infos, name, f"{name}_scale_2", inverse=False)
-        elif info.element == "F8_E5M2":
-            raise ValueError(f"tensor {name!r} is F8_E5M2, which is not read; F8_E4M3 is")
+        elif info.element == "U8" and f"{name}_scale" in infos:
+            found[name] = microscaled(infos, name, f"{name}_scale", "fp4")
     return collect(infos, found)
 
 
+def packed(infos: Infos, name: str, kind: str = "fp4") -> StoredTensor:
+    """NVFP4 where there is a scale for all, which numbers are divided by; else microscaled ones of a kind."""
+    stem = name.removesuffix("_packed")
+    if f"{stem}_global_scale" in infos:
+        return four_bits(infos, name, f"{stem}_global_scale", inverse=True)
+    return microscaled(infos, name, f"{stem}_scale", kind)
+
+
 def scaled(infos: Infos, name: str, block: tuple[int, int] | None) -> StoredTensor:
-    """A weight of e4m3 numbers with the scales beside it. block  of squares, if that is how they are."""
+    """A weight of numbers of 8 bits with the scales beside it. block  of squares, if that is how they are.
+
+    e5m2 numbers, and those with a power of two for 32, become floats.
+    """
     shape = infos[name].shape
     if len(shape) != 2:
         raise ValueError(f"tensor {name!r} has the shape {list(shape)}; a matrix is needed")
@@ -49,8 +66,10 @@ def scaled(infos: Infos, name: str, block: tuple[int, int] | None) -> StoredTens
     )
     if scale is None:
         raise ValueError(f"the checkpoint lacks the tensor {name + '_scale'!r}")
-    given = infos[scale].shape
+    given, kind = infos[scale].shape, infos[name].element
     rows, depth = shape
+    if infos[scale].element in POWERS and given == (rows, depth // 32):
+        return microscaled(infos, name, scale, FLOATS_OF_8[kind])
     if block is not None:
         wanted = (-(-rows // block[0]), -(-depth // block[1]))
         member(infos, scale, wanted, _FLOATS)
@@ -69,7 +88,7 @@ def scaled(infos: Infos, name: str, block: tuple[int, int] | None) -> StoredTens
         {"codes": name, "scales": scale},
         decoder="float8",
         options={"block": block},
-        format=format,
+        format=format if kind == "F8_E4M3" else PLAIN,
     )
 
 

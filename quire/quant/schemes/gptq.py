@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.quant.schemes import sparse
+from quire.quant.schemes.float8 import float8
 from quire.quant.schemes.parts import (
     Infos,
     Read,
@@ -123,11 +124,18 @@ def awq(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, Stor
 def auto_round(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
     """The weights of an AutoRound export, whose packing_format says whose layout it has.
 
-    "auto_round" alone is GPTQ's with zero points as they are; with "gptq" they are less one.
+    "auto_round" alone is GPTQ's with zero points as they are; with "gptq" they are less one. Floats of 8 bits,
+    NVFP4 and the microscaling formats are as compressed-tensors has them.
     """
     packing = str(settings.get("packing_format", "auto_round:gptq"))
+    kind = str(settings.get("data_type", "int"))
+    if "fp" in kind and "v2" not in kind and not settings.get("rotation_config"):
+        return float8(settings, infos, read)  # inputs keep their bits
     if settings.get("act_bits", 16) not in (None, 16) or settings.get("rotation_config"):
-        raise ValueError("quantization_config: AutoRound with fewer bits of inputs is not read")
+        raise ValueError(
+            f"quantization_config: AutoRound's {kind} with {settings.get('act_bits', 16)} bits of inputs, "
+            "or turned ones, is not read"
+        )
     if "awq" in packing:
         return awq({**settings, "version": "gemm"}, infos, read)
     version = "gptq_v2" if "gptq" not in packing or "gptqmodel" in packing else "gptq"
@@ -149,6 +157,20 @@ def _settings_of(stem: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
             ) from None
         if is_meant and isinstance(one, dict):
             return {key: value for key, value in one.items() if value is not None}
+    return _dynamic(stem, settings)
+
+
+def _dynamic(stem: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What GPTQModel says of layers whose names begin as an expression says; `-:` ones are not quantized."""
+    for name, one in (settings.get("dynamic") or {}).items():
+        try:
+            is_meant = re.match(name.removeprefix("+:").removeprefix("-:"), stem) is not None
+        except re.error as error:
+            raise ValueError(
+                f"quantization_config.dynamic: {name!r} is no expression for layers ({error})"
+            ) from None
+        if is_meant:
+            return one if isinstance(one, dict) and not name.startswith("-:") else {}
     return {}
 
 

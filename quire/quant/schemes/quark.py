@@ -1,7 +1,8 @@
-"""Quark: what AMD's tool exports in its own layout; integers of 4 and 8 bits, FP8 and MXFP4.
+"""Quark: what AMD's tool exports in its own layout; integers of 4 and 8 bits, FP8 and
+the microscaling formats.
 
-Numbers are made in `quant.decoders`. Source: the layout of the tool's exports (`real_quantized`). FP8's inputs
-keep their bits, as in `schemes.float8`.
+Numbers are made in `quant.decoders`. Source: the layout of the tool's exports (`real_quantized`). Inputs of
+floats keep their bits, as in `schemes.float8`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from quire.quant.formats import PLAIN, Format
 from quire.quant.schemes.float8 import scaled
 from quire.quant.schemes.inputs import rounded_inputs
+from quire.quant.schemes.microscaling import BITS, microscaled
 from quire.quant.schemes.parts import Infos, Read, collect, integer_format, member, whole
 from quire.quant.stored import StoredTensor
 
@@ -55,26 +57,15 @@ def _layer(
     kind, scheme = weight.get("dtype"), weight.get("qscheme")
     if kind == "fp8_e4m3" and scheme in ("per_tensor", "per_channel"):
         return scaled(infos, f"{stem}.weight", None)
-    if kind == "fp4" and weight.get("scale_format") == "e8m0" and weight.get("group_size") == 32:
-        return _mxfp4(infos, stem)
+    if kind in BITS and weight.get("scale_format") == "e8m0" and weight.get("group_size") == 32:
+        return microscaled(infos, f"{stem}.weight", f"{stem}.weight_scale", str(kind))
     if kind in ("int4", "uint4") and scheme == "per_group":
         return _four_bits(infos, stem, weight, in_order)
     if kind == "int8" and scheme in ("per_tensor", "per_channel"):
         return _eight_bits(infos, read, stem, weight, inputs or {})
     raise ValueError(
         f"{stem}: weights of the type {kind!r} {scheme!r} are not read; int4 and uint4 per_group, int8 and "
-        "fp8_e4m3 per_tensor and per_channel, and fp4 with e8m0 scales are"
-    )
-
-
-def _mxfp4(infos: Infos, stem: str) -> StoredTensor:
-    rows, half = _matrix(infos, stem)
-    scales = member(infos, f"{stem}.weight_scale", (rows, half // 16), ("U8",))
-    return StoredTensor(
-        (rows, 2 * half),
-        {"codes": member(infos, f"{stem}.weight", (rows, half), ("U8",)), "scales": scales},
-        decoder="mxfp4",
-        format=Format("int8", 32),
+        f"fp8_e4m3 per_tensor and per_channel, and {', '.join(BITS)} with e8m0 scales of 32 are"
     )
 
 

@@ -85,7 +85,7 @@ def marlin_24(
         raise ValueError(f"tensor {codes!r} is a weight {[rows, depth]}, which has no whole tiles")
     groups = depth // size if size > 0 else 1
     options: dict[str, Any] = {"bits": bits}
-    options["scales_in_eights"] = 0 < size and size * from_groups_of < depth
+    options["scales_in_eights"] = size > 0 and size * from_groups_of < depth
     return StoredTensor(
         (rows, depth),
         {
