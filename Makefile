@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test clients gpu-check check format bench clean
+.PHONY: help serve test clients gpu-check check format sanitize tiles bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,13 @@ sanitize: $(STAMP)  ## the kernels' tests with address and undefined-behaviour c
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	QUIRE_CPU_KERNELS=$(SANITIZED)/quire/ops/cpu/_lib \
 	$(BIN)/python -m pytest tests/ops -q -k "cpu or native" $(ARGS)
+
+EMULATED := build/emulated
+tiles: $(STAMP)  ## the kernels for AMX on any processor with AVX-512: its tiles in memory, against the formulas
+	QUIRE_EMULATE=1 $(BIN)/python setup.py --quiet build_ext --build-lib $(EMULATED)
+	QUIRE_CPU_KERNELS=$(CURDIR)/$(EMULATED)/quire/ops/cpu/_lib $(BIN)/python -m pytest -n 2 tests/ops -q -k "amx_emulated" $(ARGS)
+	QUIRE_CPU_KERNELS=$(CURDIR)/$(EMULATED)/quire/ops/cpu/_lib \
+	$(BIN)/python -m benchmarks.determinism --isa amx_emulated --quick --models kv2 window --formats bfloat16
 
 bench: $(STAMP)  ## the figures of docs/performance.md
 	$(BIN)/python -m benchmarks.scheduler

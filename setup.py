@@ -37,6 +37,8 @@ if platform.machine().lower() in ("x86_64", "amd64"):
         "amx": "-march=x86-64-v4 -mavx512vnni -mavx512bf16 -mprefer-vector-width=512 "
         "-mamx-tile -mamx-bf16 -mamx-int8",
     }
+    if os.environ.get("QUIRE_EMULATE"):  # for tests: tiles in memory, on processors without AMX
+        VARIANTS["amx_emulated"] = VARIANTS["avx512"]
 SANITIZE = os.environ.get("QUIRE_SANITIZE", "")
 """For a build with -fsanitize=<this>; such libraries need the sanitizer's runtime preloaded."""
 

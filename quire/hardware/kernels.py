@@ -16,8 +16,12 @@ NEEDS = {
     "avx512": frozenset(("x86_64", "avx2", "avx512", "vnni", "bf16")),
     "avx2": frozenset(("x86_64", "avx2")),
     "portable": frozenset[str](),
+    "amx_emulated": frozenset(("x86_64", "avx2", "avx512", "vnni", "bf16")),
 }
-"""Best first: what the name of a machine's ISA must hold for a library."""
+"""Best first: what the name of a machine's ISA must hold for a library.
+
+`amx_emulated` is AMX's kernels on tiles in memory; `make tiles` builds it, and nothing else does.
+"""
 
 
 def path_of(isa: str) -> Path:
@@ -38,7 +42,7 @@ def wanted(machine_isa: str) -> list[str]:
     """
     found, named = usable(machine_isa), env.cpu_isa()
     if named is None:
-        return found
+        return [isa for isa in found if isa != "amx_emulated"]
     if named == "none":
         return []
     if named not in found:

@@ -1,7 +1,7 @@
 // Products of up to 32 rows with a block of 32 columns in the tile registers, for bfloat16.
+//
+// What a tile register does comes from elsewhere, included before: unit.h here, or in amx_emulated.
 #pragma once
-#include <immintrin.h>
-
 #include "numbers.h"
 
 namespace quire {
@@ -15,18 +15,13 @@ struct Tiles {
 
   // The configuration belongs to the thread, and other libraries change it: set it for each call.
   static void begin() {
-    struct alignas(64) Config {
-      uint8_t palette, start_row, reserved[14];
-      uint16_t column_bytes[16];
-      uint8_t rows[16];
-    } config = {};
+    TileConfig config = {};
     config.palette = 1;
     for (int i = 0; i < 8; i++) {
       config.column_bytes[i] = 64;
       config.rows[i] = 16;
     }
-    // all 64 bytes are an input, which the intrinsic of some compilers does not say
-    __asm__ volatile("ldtilecfg %0" : : "m"(config));
+    configure_tiles(config);
   }
   static void end() { _tile_release(); }
 

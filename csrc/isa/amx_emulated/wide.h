@@ -1,0 +1,3 @@
+// The wide lanes of AVX-512.
+#pragma once
+#include "../avx512/wide.h"
