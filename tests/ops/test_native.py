@@ -101,7 +101,11 @@ def _chosen(isa: str) -> str:
     code = "from quire.ops.cpu.library import library as l; f = l(); print(f.isa if f else None)"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PATH": "/usr/bin:/bin", "QUIRE_CPU_KERNELS": str(kernels.FOLDER), "QUIRE_CPU_ISA": isa},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "QUIRE_CPU_KERNELS": str(kernels.FOLDER),
+            "QUIRE_CPU_ISA": isa,
+        },
         capture_output=True,
         text=True,
     )
