@@ -26,6 +26,8 @@ class ForwardContext:
     types        [T] int64, token types, for models that have them.
     layer_inputs [T, L, P]: numbers of its own for every layer, of models that have them.
     kept         by layer: the residual stream [T, C] that came into it, where a later layer blends it in.
+    picks        [T, k] int32: positions of the cached tokens that each token sees, of models that choose
+                 them; layers write it and read it, as in `ops.picks`.
     embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there
                  are none.
     """
@@ -41,6 +43,7 @@ class ForwardContext:
     embed_rows: torch.Tensor | None = None
     layer_inputs: torch.Tensor | None = None
     kept: dict[int, torch.Tensor] = field(default_factory=dict)
+    picks: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:

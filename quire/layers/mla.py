@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
+from quire.layers.indexer import Picker
 from quire.layers.linear import Linear
 from quire.layers.norm import RmsNorm
 from quire.ops.arena import Arena
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import SCALE
 from quire.ops.linear import LINEAR
+from quire.ops.picks import PICKED_ATTENTION
 from quire.ops.registry import Bound, Table
 from quire.ops.rope import ROPE
 from quire.quant.formats import PLAIN, Formats
@@ -59,6 +62,7 @@ class MlaLayer:
     bias    of the products that make latents, and of the output.
     eps     of the norms of both latents.
     format  of all weights but kv_up's.
+    picker  what says which tokens a query sees; None: it sees all.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class MlaLayer:
         dtype: torch.dtype,
         format: Formats = PLAIN,
         cache_format: str = "plain",
+        picker: Picker | None = None,
     ) -> None:
         self.index = index
         self._name = name
@@ -93,8 +98,10 @@ class MlaLayer:
         self._absorb = HeadProducts(
             table, in_size=sizes.nope_size, out_size=sizes.kv_rank, dtype=dtype
         )
+        self._pickers = () if picker is None else (picker,)
+        self._mix = self._mix_all if picker is None else self._mix_picked
         self._attend = table.bind(
-            PAGED_ATTENTION,
+            PAGED_ATTENTION if picker is None else PICKED_ATTENTION,
             dtype_name(dtype),
             format=cache_format,
             H=sizes.num_heads,
@@ -111,7 +118,7 @@ class MlaLayer:
     @property
     def attends(self) -> tuple[Bound | None, ...]:
         """For the worker, which makes the operation's plans and cache views."""
-        return (self._attend,)
+        return (self._attend, *(one for picker in self._pickers for one in picker.attends))
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -119,6 +126,8 @@ class MlaLayer:
         self._query.load(weights)
         self._kv_down.load(weights)
         self._kv_norm.load(weights)
+        for picker in self._pickers:
+            picker.load(weights)
         both = weights(f"{self._name}.kv_up.weight").view(sizes.num_heads, -1, sizes.kv_rank)
         self._absorb.pack(both[:, : sizes.nope_size].transpose(1, 2))
         self._expand.pack(both[:, sizes.nope_size :])
@@ -127,19 +136,31 @@ class MlaLayer:
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Caches the latents, then attends; writes [T, C] into `out`, which may be x."""
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
-        cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
         key = self._kv_down(x, out=ctx.arena.take((num_tokens, sizes.key_size), x.dtype))
         latent = key[:, : sizes.kv_rank]
         self._kv_norm(latent, out=latent)
         key = key.unsqueeze(1)  # [T, 1, R + P]
         self._turn(key[..., sizes.kv_rank :], positions)
-        self._attend.call("write", key, key[..., : sizes.kv_rank], cache, plan)
-        query = self._absorbed(self._query(x, ctx.arena), positions, ctx.arena)
+        self._attend.call("write", key, key[..., : sizes.kv_rank], *self._cached(ctx))
+        source = self._query.source(x, ctx.arena)
+        for picker in self._pickers:
+            picker(x, source, ctx)
+        query = self._absorbed(self._query(source, ctx.arena), positions, ctx.arena)
         mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.kv_rank), x.dtype)
-        self._attend(query, cache, plan, scale=sizes.scale, out=mixed)
+        self._mix(query, ctx, out=mixed)
         values = ctx.arena.take((num_tokens, sizes.num_heads, sizes.out_size), x.dtype)
         self._expand(mixed, out=values)
         return self._out(values.view(num_tokens, -1), out=out)
+
+    def _cached(self, ctx: ForwardContext) -> tuple[Any, Any]:
+        """This layer's view of the cache, and its plan."""
+        return ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+
+    def _mix_all(self, query: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> None:
+        self._attend(query, *self._cached(ctx), scale=self._sizes.scale, out=out)
+
+    def _mix_picked(self, query: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> None:
+        self._attend(query, ctx.picks, *self._cached(ctx), scale=self._sizes.scale, out=out)
 
     def _absorbed(self, query: torch.Tensor, positions: torch.Tensor, arena: Arena) -> torch.Tensor:
         """Queries [T, H, N + P] as they meet the cached keys: [T, H, R + P], the last P turned."""
@@ -192,15 +213,18 @@ class LatentQuery:
         for part in (*(self._down or ()), self._up):
             part.load(weights)
 
-    def __call__(self, x: torch.Tensor, arena: Arena) -> torch.Tensor:
-        """[T, H, N + P] from the arena."""
-        num_tokens = x.shape[0]
-        if self._down is not None:
-            down, norm = self._down
-            x = down(x, out=arena.take((num_tokens, self._rank), x.dtype))
-            norm(x, out=x)
-        query = arena.take((num_tokens, *self._shape), x.dtype)
-        self._up(x, out=query.view(num_tokens, -1))
+    def source(self, x: torch.Tensor, arena: Arena) -> torch.Tensor:
+        """What queries are made of: the normed latent [T, q_rank] from the arena, or x itself."""
+        if self._down is None:
+            return x
+        down, norm = self._down
+        latent = down(x, out=arena.take((x.shape[0], self._rank), x.dtype))
+        return norm(latent, out=latent)
+
+    def __call__(self, source: torch.Tensor, arena: Arena) -> torch.Tensor:
+        """[T, H, N + P] from the arena, made of `source`."""
+        query = arena.take((source.shape[0], *self._shape), source.dtype)
+        self._up(source, out=query.view(source.shape[0], -1))
         return query
 
 

@@ -30,7 +30,7 @@ from quire.models.loading.kept import Keeping, ReadAhead, about_packed
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, weight_map_of
-from quire.models.spec import DecoderSpec, Dense, LayerSpec, Moe
+from quire.models.spec import DecoderSpec, Dense, LayerSpec, Mla, Moe
 from quire.models.stream_layers import (
     AltUpLayer,
     BlendingLayer,
@@ -234,6 +234,9 @@ def _streams(parts: MixerParts, spec: DecoderSpec) -> Streams | None:
 
 
 def _layers(parts: MixerParts, spec: DecoderSpec) -> list[DecoderLayer]:
+    picking = [one for one in spec.attentions if isinstance(one, Mla) and one.picks is not None]
+    if picking and picking[0].indexer is None:
+        raise ValueError("the first layer that sees picked tokens has nothing that picks them")
     layers: list[DecoderLayer] = []
     number = 0
     for index, layer in enumerate(spec.layers):

@@ -13,6 +13,7 @@ import torch
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
 from quire.layers.delta_net import DeltaNetLayer, DeltaNetSizes
+from quire.layers.indexer import EarlierPicks, Indexer, IndexerSizes, Picker
 from quire.layers.linear_attention import LinearAttentionLayer
 from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
 from quire.layers.mla import MlaLayer, MlaSizes
@@ -54,6 +55,7 @@ def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> Mi
     made = [
         _MAKERS[type(mixer)](parts, f"{name}.{own}", number + place, mixer)
         for place, (own, mixer) in enumerate(named_mixers(spec))
+        if type(mixer) in _MAKERS
     ]
     if isinstance(spec.mixer, SideBySide):
         return MixersSideBySide(
@@ -135,6 +137,35 @@ def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
         rope=None if spec.positions is None else parts.tables[spec.positions],
         interleaved=spec.rope.interleaved,
         bias=spec.bias,
+        eps=spec.norm_eps,
+        dtype=parts.dtype,
+        format=parts.format,
+        cache_format=parts.cache.format,
+        picker=_picker(parts, f"{name}.indexer", index + 1, spec),
+    )
+
+
+def _picker(parts: MixerParts, name: str, index: int, attention: Mla) -> Picker | None:
+    """What picks tokens for an attention; `index` is its number if there is something."""
+    if attention.picks is None:
+        return None
+    spec = attention.picks.indexer
+    if spec is None:
+        return EarlierPicks()
+    sizes = IndexerSizes(
+        size=parts.size,
+        q_rank=spec.q_rank,
+        num_heads=spec.num_heads,
+        head_size=spec.head_size,
+        rope_size=attention.rope.dim,
+    )
+    return Indexer(
+        parts.table,
+        name,
+        index,
+        sizes,
+        rope=parts.tables[attention.rope],
+        interleaved=spec.interleaved,
         eps=spec.norm_eps,
         dtype=parts.dtype,
         format=parts.format,
@@ -233,4 +264,4 @@ _MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
     Mamba1: _mamba1,
     Mamba2: _mamba2,
 }
-"""What makes each kind of mixer: (parts, name, its number, its description)."""
+"""What makes each kind of mixer: (parts, name, its number, its description); an indexer is its attention's."""

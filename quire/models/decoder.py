@@ -83,6 +83,7 @@ class Decoder:
     ) -> None:
         self.spec = spec
         self.dtype = dtype
+        self._num_picks = spec.num_picks
         attends = [
             attend for layer in layers if layer.mixer is not None for attend in layer.mixer.attends
         ]
@@ -150,6 +151,8 @@ class Decoder:
         taps    layers whose output is wanted too: the result is then (hidden, copies [T, C]).
         """
         residual = self._embedded(ctx) if hidden is None else hidden
+        if self._num_picks and ctx.picks is None:
+            ctx.picks = ctx.arena.take((ctx.num_tokens, self._num_picks), torch.int32)
         tapped: dict[int, torch.Tensor] = {}
         count = len(self._layers)
         views = [_of_loop(ctx, self.spec, loop) for loop in range(self.spec.loops)]

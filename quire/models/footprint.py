@@ -12,16 +12,18 @@ from dataclasses import dataclass
 
 from quire.config.schema import Settings
 from quire.models.foreign.rooms import num_calls, program_bytes, table_bytes
+from quire.models.mixer_rooms import mixer_inputs, mixer_room, picking_bytes
 from quire.models.parameters import parameters
 from quire.models.recurrent import Recurrent
 from quire.models.spec import (
     Attention,
     DecoderSpec,
     FeedForward,
+    Indexer,
     LayerSpec,
-    Mixer,
     Mla,
     Moe,
+    SideBySide,
     growths,
 )
 from quire.quant.schemes.checkpoint import Scheme
@@ -160,7 +162,7 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes that the largest operation allocates beside the arena, for the length of its call."""
     tokens, copies = sizes.num_tokens, sizes.wide_copies
     norm = tokens * spec.hidden_size * FLOAT32_BYTES * (2 + copies)
-    found = [norm, _sampling(spec, sizes)]
+    found = [norm, _sampling(spec, sizes), picking_bytes(spec, sizes.max_model_len)]
     if spec.streams is not None:
         copies = spec.streams.count + _STREAM_COPIES
         found.append(tokens * spec.hidden_size * FLOAT32_BYTES * copies)
@@ -169,7 +171,7 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
             found.append(
                 _STATE_COPIES * (mixer.state_bytes + tokens * mixer.room() * FLOAT32_BYTES)
             )
-        else:
+        elif not isinstance(mixer, Indexer):
             found += [_attention(mixer, sizes), _rope(mixer, sizes)]
     for part in {layer.feed_forward for layer in spec.layers}:
         if isinstance(part, Moe):
@@ -206,7 +208,13 @@ def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> i
     kept = min(sizes.num_rows, sizes.num_tokens) * spec.vocab_size * FLOAT32_BYTES
     weights = sum(weight_bytes(spec, sizes.dtype_bytes).values())
     pieces = 1 + min(3, weights // _FIRST_WEIGHTS) + weights // _LATER_WEIGHTS
-    return shared + threads * own + kept + pieces * _HUGE_PAGE
+    return (
+        shared
+        + threads * own
+        + kept
+        + pieces * _HUGE_PAGE
+        + picking_bytes(spec, sizes.max_model_len)
+    )
 
 
 def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
@@ -236,6 +244,7 @@ def index_bytes_per_token(spec: DecoderSpec) -> int:
 def _ends_width(spec: DecoderSpec) -> int:
     """Numbers a token taken beside the residual stream for a whole pass: layers' inputs, and streams, kept ones too."""
     found = len(spec.kept) * spec.hidden_size
+    found += 2 * spec.num_picks  # of four bytes each, which is two numbers at most
     if spec.layer_inputs is not None:
         found += 2 * len(spec.layers) * spec.layer_inputs.size
     if spec.streams is not None:
@@ -246,8 +255,8 @@ def _ends_width(spec: DecoderSpec) -> int:
 def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
     part = layer.feed_forward
-    heads = sum(_mixer_room(mixer) for mixer in layer.mixers)
-    if len(layer.mixers) > 1:
+    heads = sum(mixer_room(mixer, spec.hidden_size) for mixer in layer.mixers)
+    if isinstance(layer.mixer, SideBySide):
         heads += spec.hidden_size * len(layer.mixers)
     if layer.input_act is not None and spec.layer_inputs is not None:
         heads += spec.hidden_size + spec.layer_inputs.size
@@ -268,21 +277,6 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
         routed += (3 if part.gated else 1) * part.shared_width
         return inputs * spec.hidden_size + heads + routed + 1
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
-
-
-def _mixer_room(mixer: Mixer) -> int:
-    """Numbers a token that one mixer takes."""
-    if isinstance(mixer, Recurrent):
-        return mixer.room()
-    heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
-    if isinstance(mixer, Attention) and mixer.values != "own":
-        heads += mixer.num_kv_heads * mixer.head_size
-    if isinstance(mixer, Attention) and mixer.gate:
-        heads += mixer.num_heads * mixer.head_size
-    if isinstance(mixer, Mla):
-        # Beside absorbed queries and mixed latents: what they are made of and become.
-        heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)
-    return heads
 
 
 def _rope(mixer: Attention | Mla, sizes: StepSizes) -> int:
@@ -337,23 +331,13 @@ def _inputs(spec: DecoderSpec) -> set[int]:
     inputs = {spec.hidden_size}
     for layer in spec.layers:
         for mixer in layer.mixers:
-            inputs |= {*_mixer_inputs(mixer)}
+            inputs |= {*mixer_inputs(mixer)}
         if layer.feed_forward is not None:
             inputs.add(_width(layer.feed_forward))
     inputs |= {getattr(layer.feed_forward, "latent", 0) for layer in spec.layers}
     inputs |= {spec.layer_inputs.size} if spec.layer_inputs else set()
     inputs |= {spec.streams.rank, spec.streams.count} if spec.streams else set()
     return inputs
-
-
-def _mixer_inputs(mixer: Mixer) -> tuple[int, ...]:
-    """The widths that a mixer's products take beside the layer's own."""
-    if isinstance(mixer, Recurrent):
-        return mixer.inputs()
-    if isinstance(mixer, Mla):
-        values = mixer.num_heads * mixer.out_size
-        return values, mixer.kv_rank, mixer.nope_size, mixer.q_rank
-    return (mixer.num_heads * mixer.head_size,)
 
 
 def _width(part: FeedForward) -> int:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from quire.models.hf_config import HfConfig
 from quire.models.hf_parts import ACTIVATIONS, rope, yarn_magnitude
-from quire.models.spec import Dense, FeedForward, Mla, Moe
+from quire.models.spec import DecoderSpec, Dense, FeedForward, Indexer, Mla, Moe, Picks
 
 _TRAINING = ("aux_loss_alpha", "ep_size", "seq_aux", "num_nextn_predict_layers", "num_mtp_layers")
 COUNTS = ("n_routed_experts", "n_shared_experts")
@@ -45,6 +45,60 @@ def latent_attention(
         scale=None if growth is None else (nope_size + turned.dim) ** -0.5 * growth * growth,
         bias=hf.bool_("attention_bias", False),
     )
+
+
+def picking(
+    hf: HfConfig, spec: DecoderSpec, own: Sequence[bool], *, num_heads: int, interleaved: bool
+) -> DecoderSpec:
+    """The decoder whose queries see `index_topk` tokens at most.
+
+    own  for each layer whether it has an indexer, or sees what the last one before picked.
+    num_heads  the default of `index_n_heads`. interleaved: neighbours turn in pairs in indexers.
+    """
+    count = hf.int_("index_topk", 2048)
+    heads, head_size = hf.int_("index_n_heads", num_heads), hf.int_("index_head_dim", 128)
+    layers = []
+    for layer, is_own in zip(spec.layers, own, strict=True):
+        mixer = layer.mixer
+        assert isinstance(mixer, Mla)
+        if not mixer.q_rank:
+            raise hf.refuse("q_lora_rank", "an indexer makes its queries of the queries' latent")
+        if head_size < mixer.rope.dim:
+            raise hf.refuse("index_head_dim", f"{mixer.rope.dim} numbers of a key have a position")
+        indexer = Indexer(
+            num_heads=heads, head_size=head_size, q_rank=mixer.q_rank, interleaved=interleaved
+        )
+        picks = Picks(count=count, indexer=indexer if is_own else None)
+        layers.append(replace(layer, mixer=replace(mixer, picks=picks)))
+    return replace(spec, layers=tuple(layers))
+
+
+def own_indexers(hf: HfConfig, num_layers: int) -> list[bool]:
+    """For each layer whether it has an indexer of its own, or sees what an earlier one picked.
+
+    The first that there is says it: `indexer_types`, `index_topk_pattern`, or a frequency and where it begins.
+    """
+    every = max(hf.int_("index_topk_freq", 1, minimum=0), 1)
+    first = hf.int_("index_skip_topk_offset", 2, minimum=0)
+    own = [max(index - first + 1, 0) % every == 0 for index in range(num_layers)]
+    key = "index_topk_freq"
+    hf.skip("index_topk_pattern")
+    if hf.has("index_topk_pattern"):
+        key = "index_topk_pattern"
+        own = _full_or_shared(hf, key, list(hf.text(key, "")), "F", "S")
+    kinds = hf.strings("indexer_types")
+    if kinds is not None:
+        key = "indexer_types"
+        own = _full_or_shared(hf, key, kinds, "full", "shared")
+    if len(own) != num_layers or not own[0]:
+        raise hf.refuse(key, f"it must be about {num_layers} layers, of which the first one picks")
+    return own
+
+
+def _full_or_shared(hf: HfConfig, key: str, kinds: list[str], full: str, shared: str) -> list[bool]:
+    if not set(kinds) <= {full, shared}:
+        raise hf.refuse(key, f"it must say {full} or {shared} for each layer")
+    return [kind == full for kind in kinds]
 
 
 def check_whole_heads(hf: HfConfig) -> None:

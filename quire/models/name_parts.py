@@ -159,6 +159,18 @@ LATENT_RULES = (
 )
 """Latent attention."""
 
+INDEXER_RULES = tuple(
+    Rule(f"{LAYER}.self_attn.indexer.{source}", f"{OURS}.mixer.indexer.{target}")
+    for source, target in (
+        ("wq_b.weight", "q.weight"),
+        ("wk.weight", "key.weight"),
+        ("k_norm.weight", "key_norm.weight"),
+        ("k_norm.bias", "key_norm.bias"),
+        ("weights_proj.weight", "weigh.weight"),
+    )
+)
+"""What picks the tokens that a query sees, as DeepSeek names it."""
+
 DEEPSEEK_RULES = (
     *expert_rules("mlp"),
     *router_rules("mlp.gate"),

@@ -15,6 +15,7 @@ from quire.models.spec import (
     Attention,
     DecoderSpec,
     Dense,
+    Indexer,
     LayerSpec,
     Mixer,
     Mla,
@@ -162,10 +163,13 @@ def _layer_end(
 
 
 def named_mixers(layer: LayerSpec) -> list[tuple[str, Mixer]]:
-    """The mixers of a layer with the names of their parameters: `mixer`, or `mixers.0` and so on."""
+    """The mixers of a layer with the names of their parameters: `mixer`, or `mixers.0` and so on.
+
+    What picks tokens for a mixer has `mixer.indexer`.
+    """
     if isinstance(layer.mixer, SideBySide):
         return [(f"mixers.{place}", part) for place, part in enumerate(layer.mixer.parts)]
-    return [("mixer", mixer) for mixer in layer.mixers]
+    return list(zip(("mixer", "mixer.indexer"), layer.mixers))
 
 
 def weight_counts(spec: DecoderSpec) -> dict[str, int]:
@@ -317,6 +321,16 @@ def _linear_attention(
     table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
 
 
+def _indexer(table: dict[str, Parameter], prefix: str, spec: Indexer, width: int) -> None:
+    group: ParameterGroup = "attention"
+    queries = spec.num_heads * spec.head_size
+    table[f"{prefix}.q.weight"] = Parameter(((queries, spec.q_rank),), group)
+    table[f"{prefix}.key.weight"] = Parameter(((spec.head_size, width),), group)
+    for kind in ("weight", "bias"):
+        table[f"{prefix}.key_norm.{kind}"] = Parameter(((spec.head_size,),), "norm")
+    table[f"{prefix}.weigh.weight"] = Parameter(((spec.num_heads, width),), "router_float32")
+
+
 def _convolution(
     table: dict[str, Parameter], prefix: str, channels: int, kernel: int, bias: bool
 ) -> None:
@@ -328,6 +342,7 @@ def _convolution(
 _MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     Attention: _attention,
     Mla: _mla,
+    Indexer: _indexer,
     ShortConv: _short_conv,
     GatedDeltaNet: _delta_net,
     LinearAttention: _linear_attention,

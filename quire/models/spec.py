@@ -16,6 +16,9 @@ from quire.models.feed_forward import Dense as Dense
 from quire.models.feed_forward import FeedForward as FeedForward
 from quire.models.feed_forward import Moe as Moe
 from quire.models.foreign.program import Program
+from quire.models.latent import Indexer as Indexer
+from quire.models.latent import Mla as Mla
+from quire.models.latent import Picks as Picks
 from quire.models.positions import DynamicScaling as DynamicScaling
 from quire.models.positions import LinearScaling as LinearScaling
 from quire.models.positions import Llama3Scaling as Llama3Scaling
@@ -30,7 +33,6 @@ from quire.models.recurrent import (
     LinearAttention,
     Mamba1,
     Mamba2,
-    Recurrent,
     ShortConv,
 )
 from quire.protocol.cache import CacheKind
@@ -125,73 +127,6 @@ class Attention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mla:
-    """Attention over a latent of each token, which all heads share; causal. Source: arXiv 2405.04434.
-
-    q_rank      of the latent that queries come from; 0: they come from the layer's input.
-    kv_rank     of the latent that keys and values come from, which is what is cached.
-    nope_size   numbers of a head's query and key without a position; rope.dim more have one.
-    out_size    numbers of a head's value.
-    turned      the part of a head with a position is turned by it; else it only has a key that all heads share.
-    scale       factor of the scores; None is (nope_size + rope.dim) ** -0.5.
-    bias        products that make latents, and the output, have biases.
-    norm_eps    of the norms of both latents.
-    """
-
-    num_heads: int
-    q_rank: int
-    kv_rank: int
-    nope_size: int
-    out_size: int
-    rope: Rope
-    turned: bool = True
-    scale: float | None = None
-    bias: bool = False
-    norm_eps: float = 1e-6
-
-    @property
-    def query_scale(self) -> float:
-        return self.query_size**-0.5 if self.scale is None else self.scale
-
-    @property
-    def positions(self) -> Rope | None:
-        """What turns queries and keys."""
-        return self.rope if self.turned else None
-
-    @property
-    def query_size(self) -> int:
-        """Numbers of one head's query as the checkpoint's products make it."""
-        return self.nope_size + self.rope.dim
-
-    @property
-    def num_kv_heads(self) -> int:
-        """One cached key and value serve all heads."""
-        return 1
-
-    @property
-    def head_size(self) -> int:
-        """Numbers of a cached key: the latent and the part with a position."""
-        return self.kv_rank + self.rope.dim
-
-    @property
-    def value_size(self) -> int:
-        """Numbers of a cached value: the latent."""
-        return self.kv_rank
-
-    @property
-    def window(self) -> int | None:
-        """Every token stays visible."""
-        return None
-
-    def cache_kind(self) -> CacheKind:
-        return "mla"
-
-    def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
-        """Bytes of one token's key and value in one layer, packed without padding."""
-        return (self.head_size + self.value_size) * dtype_bytes + scale_bytes
-
-
-@dataclass(frozen=True, kw_only=True)
 class SideBySide:
     """Several mixers that read the same numbers, and whose results are added.
 
@@ -202,7 +137,7 @@ class SideBySide:
     scales: tuple[float, ...]
 
 
-Mixer = Attention | Mla | ShortConv | GatedDeltaNet | LinearAttention | Mamba1 | Mamba2
+Mixer = Attention | Mla | Indexer | ShortConv | GatedDeltaNet | LinearAttention | Mamba1 | Mamba2
 """What keeps something of a token for later ones."""
 
 
@@ -241,13 +176,15 @@ class LayerSpec:
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
-        """Its mixers: one as a rule."""
+        """Its mixers: one as a rule; what picks tokens for one stands behind it."""
         if isinstance(self.mixer, SideBySide):
             return self.mixer.parts
+        if isinstance(self.mixer, Mla) and self.mixer.indexer is not None:
+            return (self.mixer, self.mixer.indexer)
         return () if self.mixer is None else (self.mixer,)
 
     def with_mixers(self, change: Callable[[Mixer], Mixer]) -> LayerSpec:
-        """The same layer with `change(mixer)` for each mixer."""
+        """The same layer with `change(mixer)` for each mixer, which has what picks tokens for it."""
         if isinstance(self.mixer, SideBySide):
             parts = tuple(change(part) for part in self.mixer.parts)
             return replace(self, mixer=replace(self.mixer, parts=parts))
@@ -256,7 +193,7 @@ class LayerSpec:
     @property
     def attentions(self) -> tuple[Attention | Mla, ...]:
         """Those of its mixers that look at cached tokens."""
-        return tuple(mixer for mixer in self.mixers if not isinstance(mixer, Recurrent))
+        return tuple(one for one in self.mixers if isinstance(one, Attention | Mla))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,18 +280,25 @@ class DecoderSpec:
         return frozenset(number for layer in self.layers for number, _ in layer.blends)
 
     @property
+    def num_picks(self) -> int:
+        """Most tokens that are picked for a query in any layer; 0 where all are seen."""
+        return max((one.num_picks for one in self.attentions if isinstance(one, Mla)), default=0)
+
+    @property
     def sees_both_ways(self) -> bool:
         """Whether tokens see those behind them: nothing can be generated, and a prompt runs whole."""
         return any(isinstance(one, Attention) and one.bidirectional for one in self.attentions)
 
     def for_length(self, max_model_len: int) -> DecoderSpec:
-        """The same decoder for sequences up to `max_model_len`: wider windows are dropped."""
+        """The same decoder for sequences up to `max_model_len`: wider windows are dropped, and picks of so many."""
 
         def shortened(mixer: Mixer) -> Mixer:
             if isinstance(mixer, Attention) and mixer.window is not None:
                 whole = replace(mixer, window=None, chunked=False)
                 return whole if mixer.window >= max_model_len else mixer
-            return mixer
+            if isinstance(mixer, Mla) and 0 < mixer.num_picks < max_model_len:
+                return mixer
+            return replace(mixer, picks=None) if isinstance(mixer, Mla) else mixer
 
         return replace(self, layers=tuple(layer.with_mixers(shortened) for layer in self.layers))
 

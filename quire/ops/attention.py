@@ -89,6 +89,20 @@ class ReferencePlan:
             raise ValueError("an attention plan is used before it was filled")
         return self.step
 
+    def places(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Slab, block in it and slot in that, of slots [n] as in AttentionStep.slot_mapping."""
+        block, offset = (
+            slots.to(self.device) // self.block_size,
+            slots.to(self.device) % self.block_size,
+        )
+        return block // self.blocks_per_slab, block % self.blocks_per_slab, offset
+
+    def slots(self, row: int, positions: torch.Tensor) -> torch.Tensor:
+        """Slots [n] of cached tokens at positions [n] of sequence `row`."""
+        blocks = torch.from_numpy(self.get_step().block_table[row].astype(np.int64))
+        at = positions.cpu().to(torch.int64)
+        return blocks[at // self.block_size] * self.block_size + at % self.block_size
+
 
 class PagedAttentionBase(Provider):
     """What every provider shares that keeps keys and values as plain rows of tokens.
@@ -185,12 +199,10 @@ def check_window(window: int | None, planned: int | None) -> None:
         raise ValueError(f"attention over a window of {window} with a plan for {planned} tokens")
 
 
-@register
-class PagedAttentionReference(PagedAttentionBase):
-    """The definition: one sequence, one head, one tile of queries after the other."""
+class PlainRows(PagedAttentionBase):
+    """Plans that keep a step as it came, and writing into plain rows: what all references share."""
 
     name = "reference"
-    query_rows = 16
 
     def new_plan(
         self, *, block_size: int, blocks_per_slab: int, window: int | None, device: torch.device
@@ -216,13 +228,13 @@ class PagedAttentionReference(PagedAttentionBase):
         A format of codes rounds them as `ops.cache_codes.encode` does.
         inverses  what keys and values are multiplied with before they become codes without scales.
         """
-        slots = torch.from_numpy(plan.get_step().slot_mapping).to(plan.device)
-        block, offset = slots // plan.block_size, slots % plan.block_size
-        where = (block // plan.blocks_per_slab, block % plan.blocks_per_slab, offset)
+        where = plan.places(torch.from_numpy(plan.get_step().slot_mapping))
         for numbers, stored, scales, inverse in (
             (k, cache.keys, cache.key_scales, inverses[0]),
             (v, cache.values, cache.value_scales, inverses[1]),
         ):
+            if not numbers.shape[-1]:
+                continue  # keys without values
             if cache.format.kind == "plain":
                 stored[where] = numbers.to(stored.dtype)
                 continue
@@ -230,6 +242,13 @@ class PagedAttentionReference(PagedAttentionBase):
             stored.view(torch.uint8)[where] = codes.view(torch.uint8)
             if scales is not None:
                 scales[where] = scale  # type: ignore[assignment]
+
+
+@register
+class PagedAttentionReference(PlainRows):
+    """The definition: one sequence, one head, one tile of queries after the other."""
+
+    query_rows = 16
 
     def run(
         self,

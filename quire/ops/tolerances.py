@@ -102,6 +102,8 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "qk_rope": _NORMED_AND_TURNED,
     "paged_attention": _ATTENTION,
     "paged_attention, rounded weights": _ATTENTION_ROUNDED,
+    "picked_attention": _ATTENTION,
+    "pick_tokens": _EXACT,
     "copy_blocks": _EXACT,
     "route": _ROUTE,
     "route_sparse": _ROUTE,

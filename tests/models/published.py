@@ -161,7 +161,15 @@ _EDGE: dict[str, Any] = {
     "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0, 0.0],
 }
 """What the keys of Gemma 3n and 4 become."""
+_PICKS = {
+    "index_topk": 40,
+    "index_head_dim": 28,
+    "index_n_heads": 12,
+    "indexer_types": ["full", "shared", "full"],
+}
 SMALL_STATES: dict[str, dict[str, Any]] = {
+    "deepseek_v32": _PICKS,
+    "glm_moe_dsa": _PICKS,
     "mamba": {"time_step_rank": 8, "n_layer": 3},
     "falcon_mamba": {"time_step_rank": 8},
     "mamba2": {"head_dim": 32, "n_groups": 2, "state_size": 16, "time_step_rank": 8},
@@ -181,7 +189,7 @@ SMALL_STATES: dict[str, dict[str, Any]] = {
         "ssm_state_size": 16,
     },
 }
-"""What the keys of state-space models become, by model_type; a pattern keeps one layer of each kind."""
+"""What keys of state-space models and some others become, by model_type; a pattern keeps one layer of each kind."""
 SWITCH = 100  # tokens: where shrunken LongRoPE models change their factors
 
 

@@ -14,7 +14,7 @@ from quire.models.architectures import bert, bert_rope
 from quire.models.cache_need import cache_groups
 from quire.models.recurrent import Recurrent
 from quire.models.registry import ARCHITECTURES, known_as
-from quire.models.spec import Mla
+from quire.models.spec import Indexer, Mla
 from tests.e2e import driver
 from tests.models import harness
 from tests.models.families import CASES
@@ -83,7 +83,7 @@ def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> No
         assert set(last.layers) == states
         assert last.state_bytes == sum(mixers[one].state_bytes for one in states)
     windows = {one: mixers[one].window for one in own if one not in states}
-    assert len(groups) == len(set(windows.values()))
+    assert len(groups) == len({(type(mixers[one]), mixers[one].window) for one in windows})
     assert (any(windows.values())) == (name in WINDOWED)
     for group in groups:
         assert {windows[layer] for layer in group.layers} == {group.window}
@@ -91,6 +91,8 @@ def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> No
         per_layer = 2 * mixer.num_kv_heads * mixer.head_size * 4
         if isinstance(mixer, Mla):  # the latent, a key with a position, and the latent again
             per_layer = (2 * mixer.kv_rank + mixer.rope.dim) * 4
+        if isinstance(mixer, Indexer):  # a key alone
+            per_layer = mixer.head_size * 4
         assert group.bytes_per_token == per_layer * len(group.layers)
 
 

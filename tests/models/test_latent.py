@@ -29,10 +29,11 @@ PARAMS: dict[str, Any] = {
 JOB = driver.Job(PROMPT, PARAMS, seed=11)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["deepseek_v3", "glm_moe_dsa"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All tokens are seen, or a few that are picked, and picked again or not in the next layer."""
     return harness.write_checkpoint(
-        tmp_path_factory.mktemp("latent"), CASES["deepseek_v3"].config | {"n_routed_experts": 12}
+        tmp_path_factory.mktemp("latent"), CASES[request.param].config | {"n_routed_experts": 12}
     )
 
 
@@ -62,6 +63,20 @@ def test_a_cached_prefix_gives_the_same_bits(folder: Path) -> None:
     assert first.bits == again.bits == fresh.bits
 
 
+def test_preemption_gives_the_same_bits(folder: Path) -> None:
+    longer = PARAMS | {"max_tokens": 40}
+    jobs = [driver.Job(PROMPT[:size], longer, seed=size) for size in (30, 28, 26, 31)]
+    alone = [answer(folder, job=job) for job in jobs]
+    counts = [0]
+    tight = {"num_gpu_blocks_override": 10, "block_size": 16, "enable_prefix_caching": False}
+    with driver.engine(folder, max_model_len=128, **tight) as client:
+        found = driver.run(
+            client, jobs, on_stats=lambda stats: counts.append(stats.num_preemptions)
+        )
+    assert max(counts) > 0
+    assert [one[0].bits for one in found] == [one.bits for one in alone]
+
+
 def test_a_replayed_step_gives_the_bits_of_an_eager_one(folder: Path) -> None:
     with driver.recorded_steps() as count:
         recorded = answer(folder)
@@ -87,15 +102,44 @@ def test_one_key_and_one_value_are_cached_for_all_heads(folder: Path) -> None:
     spec = describe(str(folder)).spec
     mixer = spec.layers[0].mixer
     assert isinstance(mixer, Mla)
-    (group,) = cache_groups(spec, block_size=16, dtype_bytes=2)
+    group, *others = cache_groups(spec, block_size=16, dtype_bytes=2)
     assert group.kind == "mla"
+    # What picks tokens has a cache of its own, in the layers that do not share another's picks.
+    assert [(one.kind, one.layers, one.bytes_per_token) for one in others] == (
+        [("index", (1, 4), 2 * 2 * 36)] if mixer.picks else []
+    )
     assert group.bytes_per_token == len(spec.layers) * 2 * (48 + 16 + 48)
     assert mixer.num_heads * 2 * 2 * (24 + 16) > 2 * (48 + 16 + 48), (
         "no gain over keys of each head"
     )
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2_lite"])
+def test_the_number_of_picks_changes_what_is_generated(tmp_path: Path) -> None:
+    config = CASES["deepseek_v32"].config
+    found = {}
+    for count in (8, 24, 127, 4096):
+        folder = harness.write_checkpoint(tmp_path / str(count), config | {"index_topk": count})
+        found[count] = answer(folder)
+    assert found[8].bits != found[24].bits != found[127].bits
+    # Longer than any sequence: nothing is picked, so that plain attention has the same numbers but for rounding.
+    assert found[127].token_ids == found[4096].token_ids
+
+
+def test_nothing_is_picked_of_sequences_that_are_seen_whole(tmp_path: Path) -> None:
+    folder = harness.write_checkpoint(tmp_path, CASES["deepseek_v32"].config)
+    description = describe(str(folder))
+    used = {}
+    for longest in (24, 25):
+        decoder = harness.load(description, max_len=longest)
+        used[longest] = {one.attend.op.name for one in decoder.bindings if one.attend}
+        found = harness.our_logits(decoder, PROMPT[:24], max_len=longest)
+        theirs = harness.their_logits(folder, PROMPT[:24])
+        torch.testing.assert_close(found, theirs, rtol=0, atol=1e-4)
+    assert used[24] == {"paged_attention"}
+    assert used[25] == {"picked_attention", "pick_tokens"}
+
+
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2_lite", "glm_moe_dsa"])
 def test_the_largest_step_stays_below_the_ledger(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

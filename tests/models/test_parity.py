@@ -120,6 +120,14 @@ def mutations(spec: DecoderSpec) -> Iterator[tuple[str, DecoderSpec]]:
             layer.feed_forward,
             lambda new: replace(layer, feed_forward=new),
         ),
+        "picks": lambda layer: (
+            getattr(layer.mixer, "picks", None),
+            lambda new: replace(layer, mixer=replace(layer.mixer, picks=new)),
+        ),
+        "indexer": lambda layer: (
+            getattr(layer.mixer, "indexer", None),
+            lambda new: with_indexer(layer, new),
+        ),
         "rope": lambda layer: (
             rope_of(layer),
             lambda new: replace(layer, mixer=replace(layer.mixer, rope=new)),
@@ -147,6 +155,13 @@ def mutations(spec: DecoderSpec) -> Iterator[tuple[str, DecoderSpec]]:
 def rope_of(layer: LayerSpec) -> Any:
     """The positions of a layer that has one mixer of attention."""
     return getattr(layer.mixer, "rope", None)
+
+
+def with_indexer(layer: LayerSpec, indexer: Any) -> LayerSpec:
+    """The layer with another of what picks tokens for its attention."""
+    assert isinstance(layer.mixer, Mla) and layer.mixer.picks is not None
+    picks = replace(layer.mixer.picks, indexer=indexer)
+    return replace(layer, mixer=replace(layer.mixer, picks=picks))
 
 
 def part_of(layer: LayerSpec, place: int) -> Any:
@@ -287,7 +302,7 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
     keys_alone = any(getattr(one, "values", "") == "normed_keys" for one in original.mixers)
     own_norms = any(getattr(one.feed_forward, "norm_eps", None) for one in original.layers)
     return (
-        field in ("mixer.shares", "streams", "feed_forward.latent")
+        field in ("mixer.shares", "streams", "feed_forward.latent", "picks.indexer")
         or (field == "layer.placement" and has_several_placements(original))
         or (field == "layer.placement" and original.streams is not None)
         or (field == "mixer.values" and keys_alone)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,9 +94,11 @@ class Cache:
     """Sequences stored step by step; `step` writes the next tokens of some of them and attends."""
 
     def __init__(
-        self, provider: str, shape: Shape, sequences: list[Sequence], seed: int = 0
+        self, provider: str | Any, shape: Shape, sequences: list[Sequence], seed: int = 0
     ) -> None:
-        self.provider, self.shape, self.sequences = PROVIDERS[provider], shape, sequences
+        """provider: a name of `paged_attention`'s, or one of another operation with such a cache."""
+        self.provider = PROVIDERS[provider] if isinstance(provider, str) else provider
+        self.shape, self.sequences = shape, sequences
         size = shape.block_size
         needed = [-(-len(s.q) // size) for s in sequences]
         num_slabs = -(-(sum(needed) + 2) // shape.blocks_per_slab)

@@ -26,6 +26,8 @@ load_all()
 ELSEWHERE = {
     "known_ids",
     "paged_attention",
+    "pick_tokens",
+    "picked_attention",
     "copy_blocks",
     "route",
     "route_sparse",
@@ -36,7 +38,7 @@ ELSEWHERE = {
     "ssd_scan",
     "selective_scan",
     "group_norm_gated",
-}  # below, in test_moe.py, in test_delta_rule.py and in test_scan.py
+}  # below, in test_moe.py, test_delta_rule.py, test_scan.py and test_picks.py
 
 
 def test_ids_that_a_table_lacks_are_that_of_its_first_row() -> None:

@@ -155,6 +155,7 @@ class Earlier:
         return key in self._cached and key not in self._fresh
 
 
+_WHOLE = ("full", "mla", "index")
 _WINDOWED = {"sliding_window": SlidingWindow, "chunked": Chunks}
 
 
@@ -163,13 +164,13 @@ def rules_of(group: CacheGroup, key_size: int = 0) -> CacheRules:
 
     key_size  tokens of a key, if it is not the group's own block size.
     """
-    if group.kind in ("full", "mla"):
+    if group.kind in _WHOLE:
         return FullAttention(group.block_size)
     if group.kind == "recurrent":
         return RecurrentState(group.block_size, key_size or group.block_size)
     windowed = _WINDOWED.get(group.kind)
     if windowed is None:
-        known = ", ".join(("full", "mla", "recurrent", *_WINDOWED))
+        known = ", ".join((*_WHOLE, "recurrent", *_WINDOWED))
         raise SettingsError(f"cache kind {group.kind!r} is not served; known kinds: {known}")
     if group.window is None or group.window < 1:
         raise SettingsError(

@@ -17,11 +17,13 @@ from quire.models.hf_deepseek import (
     in_groups,
     latent_attention,
     named_parts,
+    own_indexers,
+    picking,
     routed_experts,
     sigmoid_experts,
 )
 from quire.models.hf_parts import demand
-from quire.models.name_parts import DEEPSEEK_RULES, LATENT_RULES
+from quire.models.name_parts import DEEPSEEK_RULES, INDEXER_RULES, LATENT_RULES
 from quire.models.names import LLAMA_NAMES
 from quire.models.spec import DecoderSpec, LayerSpec
 
@@ -62,32 +64,29 @@ def glm4_moe_lite(hf: HfConfig) -> DecoderSpec:
 def deepseek_v32(hf: HfConfig) -> DecoderSpec:
     """`DeepseekV32ForCausalLM`: V3 whose queries see the `index_topk` tokens that an indexer picks.
 
-    Served up to that length, where it picks all of them; its weights are left unread.
     Source: arXiv 2512.02556.
     """
+    hf.skip("layer_types")
     mixer = latent_attention(hf, interleaved=True, default_q_rank=1536)
+    demand(hf, "no checkpoint of this architecture has it", mlp_bias=False)
     part = sigmoid_experts(hf, top_k=8, scale=2.5, groups=8, top_groups=4)
-    return _indexed(hf, layered(hf, mixer, named_parts(hf, part, 3), max_len=163_840))
+    spec = layered(hf, mixer, named_parts(hf, part, 3), max_len=163_840)
+    return picking(hf, spec, [True] * len(spec.layers), num_heads=64, interleaved=False)
 
 
 def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
-    """`GlmMoeDsaForCausalLM` (GLM 5): as `deepseek_v32`, with other sizes."""
+    """`GlmMoeDsaForCausalLM` (GLM 5): as `deepseek_v32`, but layers may share the picks of one before."""
     if not hf.bool_("rope_interleave", True):
         raise hf.refuse("rope_interleave", "neighbours turn in pairs in this architecture")
+    hf.skip("layer_types", "index_share_for_mtp_iteration")
     mixer = latent_attention(hf, interleaved=True, default_q_rank=2048)
+    demand(hf, "no checkpoint of this architecture has it", mlp_bias=False)
+    demand(hf, "neighbours turn in pairs here too", indexer_rope_interleave=True)
     part = sigmoid_experts(hf, top_k=8, scale=2.5)
-    hf.skip("indexer_types", "indexer_rope_interleave", "index_topk_freq", "index_topk_pattern")
-    hf.skip("index_skip_topk_offset", "index_share_for_mtp_iteration")
     hf.choice("moe_router_dtype", {"float32": None}, "float32")
     spec = layered(hf, mixer, named_parts(hf, part, 3), max_len=202_752, eps=1e-5)
-    return _indexed(hf, spec)
-
-
-def _indexed(hf: HfConfig, spec: DecoderSpec) -> DecoderSpec:
-    """The decoder for lengths at which the indexer of sparse attention leaves nothing out."""
-    hf.skip("index_head_dim", "index_n_heads", "layer_types")
-    demand(hf, "no checkpoint of this architecture has it", mlp_bias=False)
-    return replace(spec, max_len=min(hf.int_("index_topk", 2048), spec.max_position_embeddings))
+    own = own_indexers(hf, len(spec.layers))
+    return picking(hf, spec, own, num_heads=32, interleaved=True)
 
 
 def youtu(hf: HfConfig) -> DecoderSpec:
@@ -130,15 +129,9 @@ def minicpm3(hf: HfConfig) -> DecoderSpec:
 _LATENT = LLAMA_NAMES.with_rules(*LATENT_RULES)
 _EXPERTS = replace(_LATENT.with_rules(*DEEPSEEK_RULES), drafts=("model.layers.{layer}.",))
 
-_INDEXER = "model.layers.{layer}.self_attn.indexer"
-_INDEXED = replace(
-    _EXPERTS,
-    ignored=(
-        *_EXPERTS.ignored,
-        *(f"{_INDEXER}.{name}.weight" for name in ("wq_b", "wk", "k_norm", "weights_proj")),
-        f"{_INDEXER}.k_norm.bias",
-    ),
-)
+_INDEXED = _EXPERTS.with_rules(*INDEXER_RULES)
+_INDEXED = replace(_INDEXED, ignored=(*_INDEXED.ignored, *(rule.source for rule in INDEXER_RULES)))
+"""Where no sequence is longer than what is picked, what would pick is left unread."""
 
 ARCHITECTURES = {
     "DeepseekV2ForCausalLM": Architecture(deepseek_v2, _EXPERTS),
