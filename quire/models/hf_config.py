@@ -264,6 +264,11 @@ class HfConfig:
         """Whether the key is there and neither null nor empty; does not count as a read."""
         return self._values.get(key) not in (None, {}, [], "")
 
+    def add_defaults(self, values: Mapping[str, Any]) -> None:
+        """Gives keys that are not there a value; they do not count as unread."""
+        self._used.update(key for key in values if key not in self._values)
+        self._values = {**values, **self._values}
+
     def names(self) -> list[str]:
         """The keys of this object; does not count as a read."""
         return list(self._values)

@@ -180,11 +180,13 @@ def _scaling(hf: HfConfig, section: HfConfig, dim: int) -> RopeScaling | None:
         "dynamic": _dynamic,
         "llama3": _llama3,
         "yarn": _yarn,
+        "mrope": _default,
         "longrope": partial(_longrope, dim),
         "su": partial(_longrope, dim),
         "proportional": partial(_proportional, dim),
     }
-    section.skip("rope_type", "type")
+    # Three positions a token, of which each turns some pairs: of a token of text all three are one.
+    section.skip("rope_type", "type", "mrope_section", "mrope_interleaved")
     reader: Callable[[HfConfig, HfConfig], RopeScaling | None] = section.choice(
         spelling, readers, "default"
     )

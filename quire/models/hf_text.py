@@ -5,9 +5,10 @@ Pictures and sounds are not read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
+from typing import Any
 
 from quire.models.hf_config import HfConfig
 from quire.models.name_parts import nested
@@ -20,35 +21,68 @@ _OTHER_PARTS = (
     "_token_index",
     "_tokens_per_image",
     "_feature_layer",
+    "_feature_select_strategy",
+    "image_seq_length",
     "projector_bias",
     "projector_hidden_act",
     "spatial_merge_size",
+    "ignore_index",
+    "vision_chunk",
+    "video_placeholder",
 )
 """Ends of keys about images and sounds."""
+_GENERATION = (
+    *("do_sample", "early_stopping", "length_penalty", "max_length", "min_length", "num_beams"),
+    *("num_beam_groups", "num_return_sequences", "no_repeat_ngram_size", "diversity_penalty"),
+    *("encoder_no_repeat_ngram_size", "output_scores", "remove_invalid_values", "typical_p"),
+    *("repetition_penalty", "return_dict_in_generate", "temperature", "top_k", "top_p"),
+    *("tf_legacy_loss", "use_bfloat16"),
+)
+"""What older versions of Transformers wrote into every inner configuration: defaults of its own generation."""
 
 
-def text_alone(describe: Callable[[HfConfig], DecoderSpec]) -> Callable[[HfConfig], DecoderSpec]:
+def text_alone(
+    describe: Callable[[HfConfig], DecoderSpec],
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    flat: bool = False,
+    outer_ties: bool = False,
+) -> Callable[[HfConfig], DecoderSpec]:
     """What describes such a file, of what describes `text_config` alone.
 
     `tie_word_embeddings` beside `text_config` counts where that does not say it.
+    defaults  of keys that the text's decoder alone must have.
+    flat      the text's keys may stand beside those of the images, without `text_config`.
+    outer_ties  what `text_config` says of `tie_word_embeddings` does not count.
     """
 
     @wraps(describe)
     def description(hf: HfConfig) -> DecoderSpec:
-        text = hf.section("text_config")
+        text = hf.section("text_config") or (hf if flat else None)
         if text is None:
             raise hf.refuse("text_config", "it must describe the decoder of the text")
+        text.add_defaults(defaults or {})
+        text.skip(*_GENERATION, "quantization_config")  # that is read with the tensors
         hf.skip(*(name for name in hf.names() if name.endswith(_OTHER_PARTS)))
         spec = describe(text)
-        tied = hf.bool_("tie_word_embeddings", spec.tie_head)
-        return spec if text.has("tie_word_embeddings") else replace(spec, tie_head=tied)
+        tied = hf.bool_("tie_word_embeddings", not outer_ties and spec.tie_head)
+        if text.has("tie_word_embeddings") and not outer_ties:
+            return spec
+        return replace(spec, tie_head=tied)
 
     return description
 
 
-def llava_names(names: WeightMap) -> WeightMap:
+def beside_visual(names: WeightMap) -> WeightMap:
+    """The map of a text's decoder beside `visual`, as files are written today and as they were: as if alone."""
+    older = (("model.language_model.", "model."), ("model.visual.", "visual."))
+    return replace(nested(names, "visual."), older=older)
+
+
+def llava_names(
+    names: WeightMap, parts: tuple[str, ...] = ("vision_tower.", "multi_modal_projector.")
+) -> WeightMap:
     """The map of a text's decoder beside a tower and a projector, as files are written today and as they were."""
-    parts = ("vision_tower.", "multi_modal_projector.")
     older = (
         ("model.language_model.", "language_model.model."),
         ("lm_head.", "language_model.lm_head."),

@@ -161,7 +161,7 @@ def describe(
     Raises ModelLoadError with what is wrong and what to do.
     """
     folder = _folder(model)
-    values = merge_overrides(_read_json(folder / "config.json", required=True), hf_overrides or {})
+    values = _values(folder, hf_overrides or {})
     name, architecture, role = _architecture(values, folder, model_impl)
     pooled = pools(role, pooling or PoolingWish(), folder)
     if architecture is None:
@@ -216,6 +216,14 @@ def _with_text(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """The keys of a file, and those of its text's decoder that it does not state itself."""
     text = values.get("text_config")
     return {**text, **values} if isinstance(text, dict) else values
+
+
+def _values(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json with overrides, and with what files of models that see may say inside: how weights are quantized."""
+    values = merge_overrides(_read_json(folder / "config.json", required=True), overrides)
+    inner = values.get("text_config")
+    settings = inner.get("quantization_config") if isinstance(inner, dict) else None
+    return {"quantization_config": settings, **values} if settings else values
 
 
 def _max_len(spec: DecoderSpec, folder: Path, pooled: bool) -> int:

@@ -5,8 +5,12 @@ Values differ from every default so that a reader that misses one gives other lo
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.models.case import CLASSIC, COMMON, Case
+from tests.models.families_delta import DELTA_CASES
 from tests.models.families_dense import named
+from tests.models.families_moe import MOE_CASES
 
 SKIPS = {"bskcn_1": [0, 2], "bskcn_2": [1], "bskcn_3": [2, 4], "bskcn_4": [3, 4]}
 
@@ -47,3 +51,179 @@ KIN_CASES: dict[str, Case] = {
         }
     ),
 }
+
+UNSEEN_IDS = {
+    "image_token_id": 98,
+    "video_token_id": 99,
+    "vision_start_token_id": 100,
+    "vision_end_token_id": 101,
+}
+"""Of tokens that stand for images, which no prompt of text has."""
+VISUAL = {
+    "depth": 1,
+    "hidden_size": 32,
+    "embed_dim": 32,
+    "num_heads": 2,
+    "intermediate_size": 48,
+    "out_hidden_size": 64,
+    "patch_size": 4,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0],
+    "fullatt_block_indexes": [0],
+    "image_size": 16,
+}
+"""Of a tower as Qwen's and GLM's."""
+TOWER = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+    "projection_dim": 16,
+}
+
+
+def seeing(
+    name: str, model_type: str, text: dict[str, Any], vision: dict[str, Any], **more: Any
+) -> dict[str, Any]:
+    """A file of a model that sees, whose text's decoder is that of a case of text alone."""
+    inner = {key: it for key, it in text.items() if key not in ("architectures", "torch_dtype")}
+    names = {"architectures": [name], "model_type": model_type, "torch_dtype": "float32"}
+    tied = {"tie_word_embeddings": text.get("tie_word_embeddings", False)}
+    return names | tied | {"text_config": inner, "vision_config": vision} | UNSEEN_IDS | more
+
+
+def text(model_type: str, **values: Any) -> dict[str, Any]:
+    return named("", model_type, **values)
+
+
+MROPE = {"type": "mrope", "mrope_section": [4, 2, 2]}
+MROPE_BY_TURNS = {"rope_type": "default", "mrope_section": [6, 3, 3], "mrope_interleaved": True}
+EXPERTS = {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 40}
+
+SEEING_CASES: dict[str, Case] = {
+    "qwen2_vl": Case(
+        {
+            key: it
+            for key, it in text("qwen2_vl", rope_scaling=MROPE, use_sliding_window=False).items()
+            if key != "pad_token_id"
+        }
+        | {"architectures": ["Qwen2VLForConditionalGeneration"], "vision_config": VISUAL}
+        | UNSEEN_IDS
+    ),
+    "qwen2_5_vl": Case(
+        seeing(
+            "Qwen2_5_VLForConditionalGeneration",
+            "qwen2_5_vl",
+            text("qwen2_5_vl_text", rope_scaling=MROPE, hidden_act="gelu"),
+            VISUAL,
+        )
+    ),
+    "qwen3_vl": Case(
+        seeing(
+            "Qwen3VLForConditionalGeneration",
+            "qwen3_vl",
+            text("qwen3_vl_text", head_dim=24, rope_scaling=MROPE_BY_TURNS),
+            VISUAL,
+        )
+    ),
+    "qwen3_vl_tied": Case(
+        seeing(
+            "Qwen3VLForConditionalGeneration",
+            "qwen3_vl",
+            text(
+                "qwen3_vl_text",
+                head_dim=24,
+                rope_scaling=MROPE_BY_TURNS,
+                tie_word_embeddings=True,
+                attention_bias=True,
+            ),
+            VISUAL,
+        )
+    ),
+    "qwen3_vl_moe": Case(
+        seeing(
+            "Qwen3VLMoeForConditionalGeneration",
+            "qwen3_vl_moe",
+            text("qwen3_vl_moe_text", head_dim=24, rope_scaling=MROPE_BY_TURNS, **EXPERTS),
+            VISUAL,
+        )
+    ),
+    "qwen3_5_moe_text": Case(
+        seeing(
+            "Qwen3_5MoeForConditionalGeneration",
+            "qwen3_5_moe",
+            DELTA_CASES["qwen3_5_moe"].config | {"tie_word_embeddings": False},
+            VISUAL,
+        )
+    ),
+    "llava": Case(
+        seeing(
+            "LlavaForConditionalGeneration",
+            "llava",
+            text("llama", hidden_act="gelu"),
+            TOWER,
+            image_token_index=98,
+            vision_feature_layer=-1,
+            projector_hidden_act="gelu",
+        )
+    ),
+    "llava_mistral": Case(
+        seeing(
+            "LlavaForConditionalGeneration",
+            "llava",
+            text("mistral", sliding_window=40, tie_word_embeddings=True),
+            TOWER,
+        )
+    ),
+    "glm4v": Case(
+        seeing(
+            "Glm4vForConditionalGeneration",
+            "glm4v",
+            text(
+                "glm4v_text",
+                attention_bias=True,
+                hidden_act="gelu",
+                rope_parameters={
+                    "rope_type": "default",
+                    "rope_theta": 600.0,
+                    "partial_rotary_factor": 0.5,
+                    "mrope_section": [2, 1, 1],
+                },
+            ),
+            VISUAL,
+        )
+    ),
+    "kimi_k25": Case(
+        seeing(
+            "KimiK25ForConditionalGeneration",
+            "kimi_k25",
+            MOE_CASES["deepseek_v3"].config,
+            TOWER,
+        )
+    ),
+    "llama4_text": Case(
+        seeing(
+            "Llama4ForConditionalGeneration",
+            "llama4",
+            MOE_CASES["llama4"].config,
+            {
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "image_size": 8,
+                "patch_size": 4,
+                "vision_output_dim": 32,
+                "projector_input_dim": 32,
+                "projector_output_dim": 32,
+            },
+            boi_token_index=98,
+            eoi_token_index=99,
+            image_token_index=100,
+        )
+    ),
+}
+KIN_CASES |= SEEING_CASES

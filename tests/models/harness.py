@@ -251,8 +251,6 @@ def their_model(
 
     Its plain attention adds Falcon's slopes twice, to the mask and to the scores; the other does not.
     """
-    from transformers import AutoModelForCausalLM
-
     folder = reference_of(folder)
     config = json.loads((folder / "config.json").read_text())
     plain = PLAIN_MODELS.get(config["architectures"][0])
@@ -262,7 +260,7 @@ def their_model(
         }
         return lambda ids: plain.logits(tensors, config, torch.tensor(list(ids)))
     attention = "sdpa" if config["model_type"] == "falcon" else "eager"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    model = class_of(config).from_pretrained(folder, dtype=dtype, attn_implementation=attention)
     model.eval()
 
     def logits(ids: Sequence[int]) -> torch.Tensor:
@@ -271,6 +269,13 @@ def their_model(
         return found.float()
 
     return logits
+
+
+def class_of(config: dict[str, Any]) -> Any:
+    """The class of Transformers that finds a file's architecture: of text alone, or of images too."""
+    transformers = importlib.import_module("transformers")
+    sees = "text_config" in config or "vision_config" in config
+    return transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
 
 
 def their_logits(
@@ -288,7 +293,7 @@ def write_checkpoint(
     Matrices have a gain of about 1.5, norm weights and biases spread widely. `quiet` multiplies
     what writes to the residual stream where `WRITERS` are its names.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     if config["model_type"] in OWN_REFERENCES:
         importlib.import_module(OWN_REFERENCES[config["model_type"]]).register()
@@ -315,9 +320,7 @@ def write_checkpoint(
         fill(made, config["model_type"], seed=seed, quiet=quiet)
         save_file(made, folder / "model.safetensors", {"format": "pt"})
         return folder
-    model = AutoModelForCausalLM.from_config(
-        AutoConfig.from_pretrained(folder), dtype=torch.float32
-    )
+    model = class_of(config).from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
     generator = fill(dict(model.named_parameters()), config["model_type"], seed=seed, quiet=quiet)
     with torch.no_grad():
         for name, bias in (*model.named_buffers(), *model.named_parameters()):

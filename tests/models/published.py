@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,15 @@ FEWER = {
     "Gemma3nForCausalLM": 1,
     "Gemma3nForConditionalGeneration": 0,
     "Gemma3ForConditionalGeneration": 0,
-    "Qwen3_5ForConditionalGeneration": 0,
-    "Gemma4ForConditionalGeneration": 0,
+    "Qwen3_5ForConditionalGeneration": 1,
+    "Gemma4ForConditionalGeneration": 1,
+    "Qwen2VLForConditionalGeneration": 0,
+    "Qwen2_5_VLForConditionalGeneration": 0,
+    "Qwen3VLMoeForConditionalGeneration": 2,
+    "Llama4ForConditionalGeneration": 2,
+    "LlavaForConditionalGeneration": 0,
+    "Glm4vForConditionalGeneration": 0,
+    "KimiK25ForConditionalGeneration": 1,
     "DeepseekForCausalLM": 2,
     "BailingMoeForCausalLM": 0,
     "BailingMoeV2ForCausalLM": 0,
@@ -190,6 +198,25 @@ SMALL_STATES: dict[str, dict[str, Any]] = {
     },
 }
 """What keys of state-space models and some others become, by model_type; a pattern keeps one layer of each kind."""
+_VISION: dict[str, Any] = {
+    "depth": 1,
+    "num_hidden_layers": 1,
+    "hidden_size": 32,
+    "embed_dim": 32,
+    "num_heads": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "out_hidden_size": 64,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0],
+    "fullatt_block_indexes": [0],
+    "image_size": 28,
+    "projection_dim": 16,
+    "vision_output_dim": 32,
+    "projector_input_dim": 32,
+    "projector_output_dim": 32,
+}
+"""What the keys of towers become, which no text passes."""
 SWITCH = 100  # tokens: where shrunken LongRoPE models change their factors
 
 
@@ -205,6 +232,16 @@ def shrunk(name: str) -> dict[str, Any]:
     A pattern of windows keeps one layer without, and LongRoPE's lists are thinned out evenly.
     """
     values = config(name)
+    text = values.get("text_config")
+    if text is None:
+        return _small(values)
+    vision = values.get("vision_config") or dict(_VISION)
+    small = {key: _VISION.get(key, value) for key, value in vision.items()}
+    return values | {"text_config": _small(text), "vision_config": small}
+
+
+def _small(values: dict[str, Any]) -> dict[str, Any]:
+    original = copy.deepcopy(values)
     heads, kv_heads = values.get("num_attention_heads"), values.get("num_key_value_heads")
     if values["model_type"] == "dbrx":
         return _small_dbrx(values)
@@ -226,9 +263,7 @@ def shrunk(name: str) -> dict[str, Any]:
         values["sliding_window"] = 48
     if values["model_type"] == "gemma3_text":
         values |= {"num_hidden_layers": 7, "vocab_size": 97}
-        values |= (
-            {"layer_types": config(name)["layer_types"][:7]} if "layer_types" in values else {}
-        )
+        values |= {"layer_types": original["layer_types"][:7]} if "layer_types" in values else {}
     if (
         values["model_type"] == "mistral" and "layer_types" in values
     ):  # Transformers' Mistral reads no kinds

@@ -364,13 +364,19 @@ def kimi_linear(tensors: Tensors, config: Config) -> Tensors:
 
 def text_alone(
     name: str,
+    model_type: str | None = None,
     *,
     starts: Mapping[str, str] = {"model.": "model.language_model."},
     other: str = "model.vision_tower",
 ) -> StandIn:
-    """The decoder of the text, whose tensors stand deeper in the file, below `starts`, beside some of `other`."""
+    """The decoder of the text, whose tensors stand deeper in the file, below `starts`, beside some of `other`.
+
+    model_type  what Transformers calls it, where the file has another one, and code of its own.
+    """
+    names: Config = {"architectures": [name]}
+    names |= {"model_type": model_type, "auto_map": {}} if model_type else {}
     return StandIn(
-        lambda config: config["text_config"] | {"architectures": [name]},
+        lambda config: config["text_config"] | names,
         lambda tensors, config: (
             {
                 re.sub("^" + "|^".join(map(re.escape, starts)), lambda it: starts[it[0]], name): it
@@ -451,6 +457,9 @@ STAND_INS: dict[str, StandIn] = {
         "MistralForCausalLM", starts=_LLAVA, other="multi_modal_projector"
     ),
     "Qwen3_5ForConditionalGeneration": text_alone("Qwen3_5ForCausalLM", other="model.visual"),
+    "KimiK25ForConditionalGeneration": text_alone(
+        "DeepseekV3ForCausalLM", "deepseek_v3", starts=_LLAVA, other="mm_projector"
+    ),
     "Fairseq2LlamaForCausalLM": StandIn(as_llama, fairseq2),
     "RWForCausalLM": StandIn(rw_config),
     "StableLMEpochForCausalLM": StandIn(stablelm_epoch_config),

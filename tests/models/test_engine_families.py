@@ -51,6 +51,7 @@ WINDOWED = {
     "minimax",
     "gemma3_text",
     "mistral_text",
+    "llama4_text",
     *(name for name in EDGE_CASES if name != "apertus"),
 }
 

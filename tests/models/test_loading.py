@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from quire.models.build import build_decoder
 from quire.models.loading.reader import DummySource, checkpoint_source
@@ -124,3 +126,35 @@ def test_windows_longer_than_the_model_are_dropped_everywhere(
     decoder = harness.load(built("mistral").description, max_len=40)
     specs = [binding.spec for binding in decoder.bindings]
     assert all(isinstance(spec, Attention) and spec.window is None for spec in specs)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_experts_in_two_tensors_a_layer_are_the_same(
+    transposed: bool, tmp_path: Path, built: Callable[[str], Built]
+) -> None:
+    """As Transformers has them in memory, [out, in], and as the files of Qwen3-VL have them, [in, out]."""
+    it = built("qwen3_moe")
+    tensors = load_file(Path(it.description.path) / "model.safetensors")
+    count = it.case.config["num_experts"]
+    found = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    for block in {
+        name.partition(".experts.")[0] + ".experts" for name in set(tensors) - set(found)
+    }:
+        parts = {
+            name: torch.stack([tensors[f"{block}.{at}.{name}_proj.weight"] for at in range(count)])
+            for name in ("gate", "up", "down")
+        }
+        stacked = {
+            f"{block}.gate_up_proj": torch.cat((parts["gate"], parts["up"]), dim=1),
+            f"{block}.down_proj": parts["down"],
+        }
+        for name, tensor in stacked.items():
+            found[name] = (tensor.transpose(1, 2) if transposed else tensor).contiguous()
+    shutil.copy(Path(it.description.path) / "config.json", tmp_path)
+    save_file(found, tmp_path / "model.safetensors")
+    mine = harness.load(describe(str(tmp_path)), max_len=64)
+    theirs = harness.load(it.description, max_len=64)
+    ids = it.ids[:20]
+    assert torch.equal(
+        harness.our_logits(mine, ids, max_len=64), harness.our_logits(theirs, ids, max_len=64)
+    )

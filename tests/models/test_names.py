@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from quire.models.fused_names import for_fused_names
 from quire.models.hf_config import HfConfig
 from quire.models.loading.headers import read_headers
 from quire.models.loading.reader import checkpoint_source, folded
@@ -25,8 +26,10 @@ from tests.models.harness import CPU
 UNREAD = (
     ".self_attn.indexer.",
     "vision_tower.",
-    ".visual.",
+    "visual.",
+    "vision_model.",
     "multi_modal_projector.",
+    "mm_projector.",
     ".altup.correct_output_scale",
     "_decay",
     ".slope_rate",
@@ -39,12 +42,17 @@ def stored_shapes(it: Built) -> dict[str, tuple[int, ...]]:
     return {name: header.shape for name, header in read_headers(Path(it.description.path)).items()}
 
 
+def names_of(it: Built) -> WeightMap:
+    """The map as it is for the file: experts may be stacked there."""
+    return for_fused_names(ARCHITECTURES[it.description.architecture].names, stored_shapes(it))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_every_part_is_filled_once_and_every_tensor_used(
     name: str, built: Callable[[str], Built]
 ) -> None:
     it = built(name)
-    names, spec = ARCHITECTURES[it.description.architecture].names, it.description.spec
+    names, spec = names_of(it), it.description.spec
     plan = match(names, spec, stored_shapes(it))
     assert list(plan) == list(parameters(spec))
     sources = [piece.source for found in plan.values() for piece in found]
@@ -59,7 +67,7 @@ def test_every_part_is_filled_once_and_every_tensor_used(
 @pytest.mark.parametrize("name", CASES)
 def test_a_dropped_rule_is_noticed(name: str, built: Callable[[str], Built]) -> None:
     it = built(name)
-    names, spec = ARCHITECTURES[it.description.architecture].names, it.description.spec
+    names, spec = names_of(it), it.description.spec
     targets = set(parameters(spec))
     for index, rule in enumerate(names.rules):
         last = len(spec.layers) - 1  # the first ones may be without experts
@@ -179,7 +187,7 @@ def test_names_may_lack_the_start_that_old_files_leave_out(
     name: str, prefix: str, built: Callable[[str], Built]
 ) -> None:
     it = built(name)
-    names, spec = ARCHITECTURES[it.description.architecture].names, it.description.spec
+    names, spec = names_of(it), it.description.spec
     shapes = {key.removeprefix(prefix): shape for key, shape in stored_shapes(it).items()}
     if name == "gpt2":
         shapes |= {"h.0.attn.bias": (1, 1, 256, 256), "h.1.attn.masked_bias": ()}

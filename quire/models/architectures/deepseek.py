@@ -23,6 +23,7 @@ from quire.models.hf_deepseek import (
     sigmoid_experts,
 )
 from quire.models.hf_parts import demand
+from quire.models.hf_text import llava_names, text_alone
 from quire.models.name_parts import DEEPSEEK_RULES, INDEXER_RULES, LATENT_RULES
 from quire.models.names import LLAMA_NAMES
 from quire.models.spec import DecoderSpec, LayerSpec
@@ -136,6 +137,9 @@ _INDEXED = replace(_INDEXED, ignored=(*_INDEXED.ignored, *(rule.source for rule 
 ARCHITECTURES = {
     "DeepseekV2ForCausalLM": Architecture(deepseek_v2, _EXPERTS),
     "DeepseekV3ForCausalLM": Architecture(deepseek_v3, _EXPERTS),
+    "KimiK25ForConditionalGeneration": Architecture(
+        text_alone(deepseek_v3), llava_names(_EXPERTS, ("vision_tower.", "mm_projector."))
+    ),
     "DeepseekV32ForCausalLM": Architecture(deepseek_v32, _INDEXED),
     "GlmMoeDsaForCausalLM": Architecture(glm_moe_dsa, _INDEXED),
     "Glm4MoeLiteForCausalLM": Architecture(glm4_moe_lite, _EXPERTS),

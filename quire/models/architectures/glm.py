@@ -9,12 +9,14 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, plain, with_placement
 from quire.models.hf_parts import demand
+from quire.models.hf_text import text_alone
 from quire.models.name_parts import (
     GATE_UP_RULE,
     LAYER,
     MEGATRON_PARTS,
     OURS,
     joined_heads,
+    nested,
     ours,
     pair,
 )
@@ -22,13 +24,13 @@ from quire.models.names import LLAMA_NAMES, Rule, WeightMap
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Rope
 
 
-def glm(hf: HfConfig) -> DecoderSpec:
+def glm(hf: HfConfig, *, head_dim: int | None = 128) -> DecoderSpec:
     """`GlmForCausalLM`; defaults as in GlmConfig. Source: arXiv 2406.12793."""
     mixer = attention(
         hf,
         bias=None,
         kv_heads=2,
-        head_dim=128,
+        head_dim=head_dim,
         part=("partial_rotary_factor", 0.5),
         interleaved=True,
         qkv_bias=hf.bool_("attention_bias", True),
@@ -39,6 +41,11 @@ def glm(hf: HfConfig) -> DecoderSpec:
 def glm4(hf: HfConfig) -> DecoderSpec:
     """`Glm4ForCausalLM`."""
     return with_placement(glm(hf), "sandwich")
+
+
+def glm4v(hf: HfConfig) -> DecoderSpec:
+    """The text of `Glm4vForConditionalGeneration`: as GLM-4 of 0414, with heads that share the width."""
+    return with_placement(glm(hf, head_dim=None), "sandwich")
 
 
 def chatglm(hf: HfConfig) -> DecoderSpec:
@@ -104,4 +111,5 @@ ARCHITECTURES = {
     "ChatGLMForConditionalGeneration": Architecture(chatglm, CHATGLM_NAMES),
     "GlmForCausalLM": Architecture(glm, GLM_NAMES),
     "Glm4ForCausalLM": Architecture(glm4, GLM4_NAMES),
+    "Glm4vForConditionalGeneration": Architecture(text_alone(glm4v), nested(GLM4_NAMES, "visual.")),
 }

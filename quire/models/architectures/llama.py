@@ -67,6 +67,21 @@ def mistral3(hf: HfConfig) -> DecoderSpec:
     return spec
 
 
+def llava(hf: HfConfig) -> DecoderSpec:
+    """The text of `LlavaForConditionalGeneration`: a decoder with Llama's names, which `model_type` tells."""
+    spec: DecoderSpec = hf.choice("model_type", {"llama": llama, "mistral": mistral}, "llama")(hf)
+    return spec
+
+
+_LLAMA_SIZES = {
+    "vocab_size": 32_000,
+    "hidden_size": 4096,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+"""Those of Transformers' LlamaConfig, which files of models that see leave out."""
+
 ARCHITECTURES = {
     "LlamaForCausalLM": Architecture(llama, LLAMA_NAMES),
     "MistralForCausalLM": Architecture(mistral, LLAMA_NAMES),
@@ -74,6 +89,9 @@ ARCHITECTURES = {
     "Ministral3ForCausalLM": Architecture(ministral3, LLAMA_NAMES),
     "Mistral3ForConditionalGeneration": Architecture(
         text_alone(mistral3), llava_names(LLAMA_NAMES)
+    ),
+    "LlavaForConditionalGeneration": Architecture(
+        text_alone(llava, defaults=_LLAMA_SIZES), llava_names(LLAMA_NAMES)
     ),
     "MixtralForCausalLM": Architecture(
         mixtral,

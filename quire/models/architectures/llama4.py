@@ -17,6 +17,7 @@ from quire.models.hf_decoder import (
     with_parts,
 )
 from quire.models.hf_parts import layer_kinds, turning_layers
+from quire.models.hf_text import llava_names, text_alone
 from quire.models.name_parts import LAYER, OURS
 from quire.models.names import LLAMA_NAMES, Rule
 from quire.models.spec import Attention, DecoderSpec, Temperature
@@ -94,4 +95,9 @@ NAMES = replace(
     ones=(f"{OURS}.mixer.q_norm.weight", f"{OURS}.mixer.k_norm.weight"),
 )
 
-ARCHITECTURES = {"Llama4ForCausalLM": Architecture(llama4, NAMES)}
+ARCHITECTURES = {
+    "Llama4ForCausalLM": Architecture(llama4, NAMES),
+    "Llama4ForConditionalGeneration": Architecture(
+        text_alone(llama4), llava_names(NAMES, ("vision_model.", "multi_modal_projector."))
+    ),
+}

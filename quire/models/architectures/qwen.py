@@ -20,6 +20,7 @@ from quire.models.hf_decoder import (
 )
 from quire.models.hf_deepseek import named_parts
 from quire.models.hf_parts import moe_layers, rope, sliding_layers, windows
+from quire.models.hf_text import beside_visual, text_alone
 from quire.models.name_parts import (
     GPT_LAYER,
     GPT_PARTS,
@@ -185,5 +186,18 @@ ARCHITECTURES = {
     "MellumForCausalLM": Architecture(mellum, LLAMA_NAMES.with_rules(*QK_NORM_RULES, *MOE_RULES)),
     "Qwen3MoeForCausalLM": Architecture(
         qwen3_moe, LLAMA_NAMES.with_rules(*QK_NORM_RULES, *MOE_RULES)
+    ),
+    "Qwen2VLForConditionalGeneration": Architecture(
+        text_alone(qwen2, flat=True), beside_visual(LLAMA_NAMES)
+    ),
+    "Qwen2_5_VLForConditionalGeneration": Architecture(
+        text_alone(qwen2, flat=True), beside_visual(LLAMA_NAMES)
+    ),
+    "Qwen3VLForConditionalGeneration": Architecture(
+        text_alone(qwen3, outer_ties=True), beside_visual(LLAMA_NAMES.with_rules(*QK_NORM_RULES))
+    ),
+    "Qwen3VLMoeForConditionalGeneration": Architecture(
+        text_alone(qwen3_moe, defaults={"norm_topk_prob": True}, outer_ties=True),
+        beside_visual(LLAMA_NAMES.with_rules(*QK_NORM_RULES, *MOE_RULES)),
     ),
 }

@@ -63,11 +63,6 @@ def _decoder(hf: HfConfig, parts: Sequence[FeedForward | None]) -> DecoderSpec:
         raise hf.refuse("attn_output_gate", "attention of this architecture has gates")
     hf.choice("output_gate_type", {"swish": None}, "swish")  # of delta nets
     hf.skip("mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "mamba_ssm_dtype")
-    section = hf.section("rope_parameters")
-    if section is not None:
-        section.skip(
-            "mrope_section", "mrope_interleaved"
-        )  # all three positions of a token of text are one
     whole = attention(
         hf,
         head_dim=256,
@@ -141,5 +136,8 @@ ARCHITECTURES = {
     "Qwen3_5MoeForCausalLM": Architecture(qwen3_5_moe, _QWEN3_5.with_rules(*_EXPERT_RULES)),
     "Qwen3_5ForConditionalGeneration": Architecture(
         text_alone(qwen3_5), nested(_QWEN3_5, "visual.")
+    ),
+    "Qwen3_5MoeForConditionalGeneration": Architecture(
+        text_alone(qwen3_5_moe), nested(_QWEN3_5.with_rules(*_EXPERT_RULES), "visual.")
     ),
 }

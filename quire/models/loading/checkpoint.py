@@ -55,7 +55,7 @@ class Checkpoint:
         """An architecture's weight map as it is for this folder."""
         if self.gguf is not None:
             return adapted(weight_map, self.gguf)
-        return for_fused_names(weight_map, self.tensors)
+        return for_fused_names(weight_map, self.shapes)
 
 
 NOTHING = Checkpoint({}, {}, None, "float32")
