@@ -22,8 +22,9 @@ from quire.quant.formats import FormatTable
 from quire.quant.schemes.checkpoint import scheme_for
 from tests.models import harness
 from tests.models.case import COMMON
-from tests.models.gguf_writer import Kind, write_gguf
+from tests.models.gguf_writer import ARCHITECTURES, Kind, write_gguf
 
+WRITTEN_THERE = tuple(ARCHITECTURES.values())
 IDS = torch.randint(0, 96, (40,), generator=torch.Generator().manual_seed(5)).tolist()
 SMALL = COMMON | {"vocab_size": 96, "intermediate_size": 96, "rope_theta": 700.0}
 SMALL |= {"rms_norm_eps": 1e-5, "max_position_embeddings": 256}

@@ -14,7 +14,7 @@ from quire.models.loading.gguf.config import family_of
 from quire.models.loading.gguf.folder import LINK
 from quire.models.loading.gguf.header import GgufHeader, read_all
 from quire.models.loading.gguf.names import stored_tensors
-from quire.models.names import WeightMap
+from quire.models.names import Rule, WeightMap
 from quire.protocol.errors import ModelLoadError
 from quire.quant.schemes.gguf import FLOATS
 from quire.quant.stored import StoredTensor
@@ -37,13 +37,33 @@ def read_gguf(
 
 
 def adapted(weight_map: WeightMap, header: GgufHeader) -> WeightMap:
-    """A weight map for the file: norms that it keeps whole are not added to."""
-    if not family_of(header).norms_whole:
-        return weight_map
-    rules = tuple(
-        replace(rule, fold="none") if rule.fold == "add_one" else rule for rule in weight_map.rules
-    )
-    return replace(weight_map, rules=rules)
+    """A weight map for the file, whose numbers are elsewhere kept in other orders and forms."""
+    family = family_of(header)
+    done = {"add_one"} if family.norms_whole else set()
+    done |= {"gather_heads"} if family.parts_in_rows else set()
+    rules = [
+        replace(
+            rule,
+            fold="none" if rule.fold in done else rule.fold,
+            transpose=rule.transpose and not family.turned,
+        )
+        for rule in weight_map.rules
+    ]
+    adapted_map = replace(weight_map, rules=tuple(rules))
+    if not family.split_experts:
+        return adapted_map
+    theirs = f"{family.layers}.{{layer}}.experts.{{expert}}"
+    ours = "layers.{layer}.feed_forward.experts.{expert}"
+    split = [
+        Rule(f"{theirs}.{part}_proj.{kind}", f"{ours}.{target}.{kind}", parts=parts)
+        for part, target, parts in (
+            ("gate", "gate_up", (0,)),
+            ("up", "gate_up", (1,)),
+            ("down", "down", (0,)),
+        )
+        for kind in ("weight", "bias")
+    ]
+    return adapted_map.without(f"{ours}.gate_up", f"{ours}.down").with_rules(*split)
 
 
 def float_dtype(header: GgufHeader) -> str:

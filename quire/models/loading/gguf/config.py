@@ -1,15 +1,15 @@
 """Settings of a GGUF file as the config.json that the same model has elsewhere.
 
-What the settings mean for a model is in `models.architectures`; tensors are `gguf.names`'.
+What the settings mean for a model is in `models.architectures`; tensors are `gguf.names`', families `gguf.families`'.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
+from quire.models.loading.gguf.adjusted import adjusted, shortest
+from quire.models.loading.gguf.families import FAMILIES, Family
 from quire.models.loading.gguf.header import GgufHeader
 from quire.protocol.errors import ModelLoadError
 
@@ -19,7 +19,6 @@ _SHARED = {
     "num_hidden_layers": "block_count",
     "intermediate_size": "feed_forward_length",
     "num_attention_heads": "attention.head_count",
-    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
 _WITHOUT_EFFECT = (
     "vocab_size", "rope.dimension_count", "attention.value_length", "rope.scaling.finetuned",
@@ -29,79 +28,12 @@ _WITHOUT_EFFECT = (
     "attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa",
     "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
     "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "expert_gating_func",
+    "expert_feed_forward_length",
+    "expert_shared_feed_forward_length",
+    "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "tensor_data_layout",
 )  # fmt: skip
 """Read here, or said by the tensors' shapes too."""
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
-
-
-@dataclass(frozen=True)
-class Family:
-    """What one `general.architecture` is elsewhere.
-
-    architecture  its name in config.json; with_experts  that of files with experts.
-    keys          config.json's keys by the file's, beside those that all have.
-    constants     keys of config.json that the file leaves out.
-    in_pairs      the rows of q and k are kept as pairs that turn together, see `gguf.names`.
-    norms_whole   norms are kept as what is multiplied with, where elsewhere they lack 1.
-    """
-
-    architecture: str
-    with_experts: str | None = None
-    keys: Mapping[str, str] = field(default_factory=dict)
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    in_pairs: bool = False
-    norms_whole: bool = False
-    head_dim: bool = True
-
-
-_EXPERTS = {
-    "num_experts": "expert_count",
-    "num_experts_per_tok": "expert_used_count",
-    "moe_intermediate_size": "expert_feed_forward_length",
-}
-_CAPS = {
-    "attn_logit_softcapping": "attn_logit_softcapping",
-    "final_logit_softcapping": "final_logit_softcapping",
-    "sliding_window": "attention.sliding_window",
-}
-
-FAMILIES: dict[str, Family] = {
-    "llama": Family(
-        "LlamaForCausalLM",
-        with_experts="MixtralForCausalLM",
-        keys={"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
-        in_pairs=True,
-    ),
-    "qwen2": Family("Qwen2ForCausalLM"),
-    "qwen2moe": Family(
-        "Qwen2MoeForCausalLM",
-        keys={
-            **_EXPERTS,
-            "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
-        },
-    ),
-    "qwen3": Family("Qwen3ForCausalLM"),
-    "qwen3moe": Family("Qwen3MoeForCausalLM", keys=_EXPERTS, constants={"norm_topk_prob": True}),
-    "gemma": Family("GemmaForCausalLM", norms_whole=True),
-    "gemma2": Family("Gemma2ForCausalLM", keys=_CAPS, norms_whole=True),
-    "gemma3": Family("Gemma3ForCausalLM", keys=_CAPS, norms_whole=True),
-    "phi3": Family(
-        "Phi3ForCausalLM", keys={"sliding_window": "attention.sliding_window"}, head_dim=False
-    ),
-    "olmo2": Family("Olmo2ForCausalLM", head_dim=False),
-    "granite": Family(
-        "GraniteForCausalLM",
-        keys={
-            "logits_scaling": "logit_scale",
-            "embedding_multiplier": "embedding_scale",
-            "residual_multiplier": "residual_scale",
-            "attention_multiplier": "attention.scale",
-        },
-        in_pairs=True,
-        head_dim=False,
-    ),
-}
-"""By `general.architecture`."""
 
 
 def family_of(header: GgufHeader) -> Family:
@@ -125,18 +57,27 @@ def config_of(header: GgufHeader, floats: Callable[[str], list[float]]) -> dict[
     has_experts = bool(read.get("expert_count"))
     heads, width = read.integer("attention.head_count"), read.integer("embedding_length")
     head_size = read.get("attention.key_length") or width // heads
+    name = str(header.values["general.architecture"])
     config: dict[str, Any] = {
         "architectures": [family.with_experts if has_experts and family.with_experts else family.architecture],
-        "model_type": str(header.values["general.architecture"]),
+        "model_type": family.model_type or name,
         "quantization_config": {"quant_method": "gguf"},
         **family.constants,
     }  # fmt: skip
-    for key, name in _SHARED.items():
-        config[key] = read.needed(name)
-    for key, name in family.keys.items():
-        value = read.get(name)
-        if value is not None and (has_experts or "expert" not in name):
+    for key, setting in _SHARED.items():
+        value = read.needed(setting)
+        if family.renamed.get(key, key):
+            config[family.renamed.get(key, key)] = value
+    if family.eps:
+        rms, layer = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+        is_rms = family.eps == "rms_norm_eps"
+        config[family.eps] = read.needed(rms if is_rms or read.get(layer) is None else layer)
+    for key, setting in family.keys.items():
+        value = read.get(setting)
+        if value is not None and (has_experts or "expert" not in setting):
             config[key] = value
+    ends = {tensor.split(".", 2)[-1] for tensor in header.tensors if tensor.startswith("blk.")}
+    config |= {key: end in ends for key, end in family.flags.items()}
     config["num_key_value_heads"] = read.get("attention.head_count_kv") or heads
     if family.head_dim:
         config["head_dim"] = head_size
@@ -150,15 +91,16 @@ def config_of(header: GgufHeader, floats: Callable[[str], list[float]]) -> dict[
     if scaling is not None:
         config["rope_scaling"] = scaling
     _of_family(header, config, head_size)
-    for name in _WITHOUT_EFFECT:
-        read.get(name)
+    adjusted(name, config, header, read)
+    for setting in _WITHOUT_EFFECT:
+        read.get(setting)
     read.refuse_unread()
     return config
 
 
 def _of_family(header: GgufHeader, config: dict[str, Any], head_size: int) -> None:
     """What one family's config.json says otherwise than the others'."""
-    name = header.values["general.architecture"]
+    name = str(header.values["general.architecture"])
     if name in ("gemma2", "gemma3"):
         # The largest of both have heads that are not as wide as width over heads, which they scale by.
         largest = {"gemma2": 46, "gemma3": 62}[name]
@@ -166,12 +108,12 @@ def _of_family(header: GgufHeader, config: dict[str, Any], head_size: int) -> No
         if config["num_hidden_layers"] == largest:
             scalar = config["hidden_size"] // config["num_attention_heads"]
         config["query_pre_attn_scalar"] = scalar
-    if name == "granite" and config.get("attention_multiplier") is None:
-        raise ModelLoadError(f"{header.path} lacks the setting granite.attention.scale")
+    if name.startswith("granite") and config.get("attention_multiplier") is None:
+        raise ModelLoadError(f"{header.path} lacks the setting {name}.attention.scale")
     if name == "phi3" and "rope_scaling" in config:
         original = header.values.get("phi3.rope.scaling.original_context_length")
         config["original_max_position_embeddings"] = original
-    if "blk.0.attn_q.bias" in header.tensors and name == "llama":
+    if "blk.0.attn_q.bias" in header.tensors and config["architectures"] == ["LlamaForCausalLM"]:
         config["attention_bias"] = True
 
 
@@ -251,6 +193,12 @@ class _Values:
             value = value[0]
         return shortest(value) if isinstance(value, float) else value
 
+    def each(self, name: str) -> list[Any]:
+        """A setting with a value for each layer; empty if it is not there."""
+        value = self._values.get(name, [])
+        self._unread.discard(name)
+        return list(value) if isinstance(value, list) else [value]
+
     def needed(self, name: str) -> Any:
         """A setting that must be there."""
         value = self.get(name)
@@ -275,19 +223,3 @@ class _Values:
                 f"{self._path}: {names} is not known, so the model might compute something else than it "
                 "was trained for; take the model's safetensors files"
             )
-
-
-def shortest(value: float) -> float:
-    """The number with the fewest digits that is `value` in float32: 1e-06 for 9.99999997e-07."""
-    for digits in range(1, 10):
-        short = float(f"{value:.{digits}g}")
-        if _float32(short) == _float32(value):
-            return short
-    return value
-
-
-def _float32(value: float) -> bytes:
-    try:
-        return struct.pack("<f", value)
-    except OverflowError:
-        return b""

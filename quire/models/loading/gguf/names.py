@@ -6,6 +6,7 @@ What their blocks become is `quant.schemes.gguf`'s; which settings they come wit
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from quire.models.loading.gguf.config import Family
 from quire.models.loading.gguf.header import BlockTensor, GgufHeader
@@ -35,25 +36,8 @@ _LAYER = {
     "ffn_up_exps": "mlp.experts.{expert}.up_proj",
     "ffn_down_exps": "mlp.experts.{expert}.down_proj",
 }
-_SANDWICH = {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
-_CHANGES: dict[str, dict[str, str]] = {
-    "Gemma2ForCausalLM": _SANDWICH,
-    "Gemma3ForCausalLM": _SANDWICH,
-    "Olmo2ForCausalLM": _SANDWICH,
-    "Phi3ForCausalLM": {"ffn_up": "mlp.gate_up_proj"},
-    "MixtralForCausalLM": {
-        "ffn_gate_inp": "block_sparse_moe.gate",
-        "ffn_gate_exps": "block_sparse_moe.experts.{expert}.w1",
-        "ffn_up_exps": "block_sparse_moe.experts.{expert}.w3",
-        "ffn_down_exps": "block_sparse_moe.experts.{expert}.w2",
-    },
-}
 _LEFT_OUT = ("rope_freqs", "rope_factors_short", "rope_factors_long")
-_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+_NAME = re.compile(r"blk\.(\d+)\.(\w+)(?:\.(weight|bias))?")
 
 
 def stored_tensors(
@@ -64,17 +48,19 @@ def stored_tensors(
     architecture  as in config.json. heads  of queries, and of keys.
     Raises ModelLoadError for a type of blocks that is not read, or a tensor that is not known.
     """
-    names = _LAYER | _CHANGES.get(architecture, {})
+    names, top = {**_LAYER, **family.names}, {**_TOP, **family.top}
+    if "blk.0.attn_norm_2.weight" in header.tensors:
+        names |= family.with_two_norms
     found: dict[str, StoredTensor] = {}
     for source, tensor in header.tensors.items():
         stem, _, kind = source.rpartition(".")
         if stem in _LEFT_OUT:
             continue
         match = _NAME.fullmatch(source)
-        if match is None and stem in _TOP:
-            found[f"{_TOP[stem]}.{kind}"] = _stored(source, tensor)
+        if match is None and stem in top:
+            found[f"{top[stem]}.{kind}"] = _stored(source, tensor)
             continue
-        target = names.get(match[2]) if match is not None else None
+        target = _target(match[2], match[3] or "", names) if match is not None else None
         if match is None or target is None:
             raise ModelLoadError(
                 f"{header.path}: tensor {source!r} is not known in the architecture {architecture}"
@@ -82,13 +68,21 @@ def stored_tensors(
         options: dict[str, object] = {}
         if family.in_pairs and match[2] in ("attn_q", "attn_k"):
             options["pairs"] = heads[match[2] == "attn_k"]
-        name = f"model.layers.{match[1]}.{target}.{match[3]}"
+        name = f"{family.layers}.{match[1]}.{target}"
         if "{expert}" not in name:
             found[name] = _stored(source, tensor, **options)
             continue
         for expert in range(tensor.shape[0]):
             found[name.format(expert=expert)] = _stored(source, tensor, expert=expert)
     return found
+
+
+def _target(stem: str, kind: str, names: Mapping[str, str]) -> str | None:
+    """The name of a layer's tensor behind the layer's own; None if it is not known."""
+    whole = names.get(f"{stem}.{kind}" if kind else stem)
+    if whole is not None or not kind:
+        return whole
+    return f"{names[stem]}.{kind}" if stem in names else None
 
 
 def _stored(source: str, tensor: BlockTensor, **options: object) -> StoredTensor:

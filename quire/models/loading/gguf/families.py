@@ -1,0 +1,406 @@
+"""What each `general.architecture` of a GGUF file is elsewhere: its name, settings and names of tensors, as data.
+
+`gguf.config` and `gguf.names` follow it. Source: the keys and tensors that llama.cpp's converter writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one `general.architecture` is elsewhere.
+
+    architecture  its name in config.json; with_experts  that of files with experts.
+    model_type    as in config.json; "" is the file's own name.
+    keys          config.json's keys by the file's, beside those that all have.
+    renamed       config.json's keys for those that all have; "" leaves one out.
+    constants     keys of config.json that the file leaves out.
+    flags         keys of config.json that say whether the layers have a tensor.
+    eps           config.json's key for what norms add to the square; "" for none.
+    names         of tensors of layers, over the common ones, with their kind where that differs; "" leaves one out.
+    top           of the other tensors, likewise. layers  the start of the names of layers.
+    in_pairs      the rows of q and k are kept as pairs that turn together, see `gguf.names`.
+    norms_whole   norms are kept as what is multiplied with, where elsewhere they lack 1.
+    parts_in_rows a fused weight of q, k and v is their rows one after the other, where elsewhere heads take turns.
+    turned        matrices are [out, in], where elsewhere they are [in, out].
+    with_two_norms  names over the others' in files that have a second norm before attention.
+    split_experts gate and up of experts are apart, and each expert's own, where elsewhere they are one tensor.
+    """
+
+    architecture: str
+    with_experts: str | None = None
+    model_type: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    eps: str = "rms_norm_eps"
+    names: Mapping[str, str] = field(default_factory=dict)
+    top: Mapping[str, str] = field(default_factory=dict)
+    layers: str = "model.layers"
+    in_pairs: bool = False
+    norms_whole: bool = False
+    head_dim: bool = True
+    parts_in_rows: bool = False
+    turned: bool = False
+    split_experts: bool = False
+    with_two_norms: Mapping[str, str] = field(default_factory=dict)
+
+
+_EXPERTS = {
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+}
+_ROUTED = {
+    "n_routed_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "n_shared_experts": "expert_shared_count",
+    "first_k_dense_replace": "leading_dense_block_count",
+    "routed_scaling_factor": "expert_weights_scale",
+    "norm_topk_prob": "expert_weights_norm",
+    "n_group": "expert_group_count",
+    "topk_group": "expert_group_used_count",
+}
+_SHARED_EXPERTS = {
+    f"ffn_{part}_shexp": f"mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")
+}
+_BIASED_ROUTER = {**_SHARED_EXPERTS, "exp_probs_b.bias": "mlp.gate.e_score_correction_bias"}
+_SPLIT = {f"ffn_{part}_exps": f"experts.{{expert}}.{part}_proj" for part in ("gate", "up", "down")}
+_CAPS = {
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "sliding_window": "attention.sliding_window",
+}
+_SANDWICH = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+_MULTIPLIERS = {
+    "logits_scaling": "logit_scale",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "attention_multiplier": "attention.scale",
+}
+_OF_H = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "intermediate_size": "n_inner",
+}
+_GPT2 = {
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+_GPT2_TOP = {
+    "token_embd": "transformer.wte",
+    "position_embd": "transformer.wpe",
+    "output_norm": "transformer.ln_f",
+}
+_BLOOM = {
+    "attn_qkv": "self_attention.query_key_value",
+    "attn_output": "self_attention.dense",
+    "ffn_up": "mlp.dense_h_to_4h",
+    "ffn_down": "mlp.dense_4h_to_h",
+}
+_BLOOM_TOP = {
+    "token_embd": "transformer.word_embeddings",
+    "token_embd_norm": "transformer.word_embeddings_layernorm",
+    "output_norm": "transformer.ln_f",
+}
+_ALL_BIASES = {
+    "attention_bias": "attn_q.bias",
+    "attention_out_bias": "attn_output.bias",
+    "mlp_bias": "ffn_up.bias",
+}
+_TWO_BIASES = {"attention_bias": "attn_q.bias", "mlp_bias": "ffn_up.bias"}
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family(
+        "LlamaForCausalLM",
+        with_experts="MixtralForCausalLM",
+        keys={"num_local_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
+        names={
+            "ffn_gate_inp": "block_sparse_moe.gate",
+            "ffn_gate_exps": "block_sparse_moe.experts.{expert}.w1",
+            "ffn_up_exps": "block_sparse_moe.experts.{expert}.w3",
+            "ffn_down_exps": "block_sparse_moe.experts.{expert}.w2",
+        },
+        in_pairs=True,
+    ),
+    "qwen2": Family("Qwen2ForCausalLM"),
+    "qwen2moe": Family(
+        "Qwen2MoeForCausalLM",
+        keys={
+            **_EXPERTS,
+            "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+        },
+    ),
+    "qwen3": Family("Qwen3ForCausalLM"),
+    "qwen3moe": Family("Qwen3MoeForCausalLM", keys=_EXPERTS, constants={"norm_topk_prob": True}),
+    "gemma": Family("GemmaForCausalLM", norms_whole=True),
+    "gemma2": Family("Gemma2ForCausalLM", keys=_CAPS, names=_SANDWICH, norms_whole=True),
+    "gemma3": Family("Gemma3ForCausalLM", keys=_CAPS, names=_SANDWICH, norms_whole=True),
+    "phi3": Family(
+        "Phi3ForCausalLM",
+        keys={"sliding_window": "attention.sliding_window"},
+        names={"ffn_up": "mlp.gate_up_proj"},
+        head_dim=False,
+    ),
+    "olmo2": Family("Olmo2ForCausalLM", names=_SANDWICH, head_dim=False),
+    "granite": Family("GraniteForCausalLM", keys=_MULTIPLIERS, in_pairs=True, head_dim=False),
+    "granitemoe": Family(
+        "GraniteMoeForCausalLM",
+        keys={
+            **_MULTIPLIERS,
+            "num_local_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+        },
+        names={**_SPLIT, "ffn_gate_inp": "block_sparse_moe.router.layer"},
+        in_pairs=True,
+        head_dim=False,
+        split_experts=True,
+    ),
+    "gpt-oss": Family(
+        "GptOssForCausalLM",
+        model_type="gpt_oss",
+        keys={
+            "num_local_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+            "sliding_window": "attention.sliding_window",
+        },
+        names={
+            **_SPLIT,
+            "post_attention_norm": "post_attention_layernorm",
+            "ffn_gate_inp": "mlp.router",
+            "attn_sinks.weight": "self_attn.sinks",
+        },
+        split_experts=True,
+    ),
+    "internlm2": Family("LlamaForCausalLM", model_type="llama", in_pairs=True),
+    "xverse": Family("LlamaForCausalLM", model_type="llama", in_pairs=True),
+    "smollm3": Family(
+        "SmolLM3ForCausalLM",
+        constants={"no_rope_layer_interval": 4},
+        flags=_TWO_BIASES,
+        in_pairs=True,
+        head_dim=False,
+    ),
+    "seed_oss": Family(
+        "SeedOssForCausalLM",
+        names={"post_attention_norm": "post_attention_layernorm"},
+        flags=_ALL_BIASES,
+    ),
+    "arcee": Family("ArceeForCausalLM", flags=_TWO_BIASES, in_pairs=True),
+    "ernie4_5": Family("Ernie4_5ForCausalLM", flags={"use_bias": "attn_q.bias"}),
+    "exaone4": Family(
+        "Exaone4ForCausalLM",
+        keys={"sliding_window": "attention.sliding_window"},
+        names=_SANDWICH,
+    ),
+    "glm4": Family(
+        "Glm4ForCausalLM",
+        names={
+            "ffn_up": "mlp.gate_up_proj",
+            "post_attention_norm": "post_self_attn_layernorm",
+            "post_ffw_norm": "post_mlp_layernorm",
+        },
+        flags={"attention_bias": "attn_q.bias"},
+    ),
+    "hunyuan-dense": Family(
+        "HunYuanDenseV1ForCausalLM",
+        model_type="hunyuan_v1_dense",
+        names={
+            "attn_q_norm": "self_attn.query_layernorm",
+            "attn_k_norm": "self_attn.key_layernorm",
+        },
+        flags={"attention_bias": "attn_q.bias"},
+    ),
+    "minicpm": Family("MiniCPMForCausalLM", in_pairs=True, head_dim=False),
+    "olmo": Family("OlmoForCausalLM", eps="", in_pairs=True, head_dim=False),
+    "olmoe": Family(
+        "OlmoeForCausalLM",
+        keys={"num_experts": "expert_count", "num_experts_per_tok": "expert_used_count"},
+        head_dim=False,
+    ),
+    "nemotron": Family("NemotronForCausalLM", eps="norm_eps", flags=_TWO_BIASES, norms_whole=True),
+    "command-r": Family(
+        "CohereForCausalLM",
+        model_type="cohere",
+        eps="layer_norm_eps",
+        keys={"logit_scale": "logit_scale"},
+        flags={"use_qk_norm": "attn_q_norm.weight", "attention_bias": "attn_q.bias"},
+        head_dim=False,
+    ),
+    "cohere2": Family(
+        "Cohere2ForCausalLM",
+        eps="layer_norm_eps",
+        keys={"logit_scale": "logit_scale", "sliding_window": "attention.sliding_window"},
+        flags={"attention_bias": "attn_q.bias"},
+    ),
+    "dots1": Family("Dots1ForCausalLM", keys=_ROUTED, names=_BIASED_ROUTER),
+    "glm4moe": Family(
+        "Glm4MoeForCausalLM",
+        model_type="glm4_moe",
+        keys=_ROUTED,
+        names={**_BIASED_ROUTER, "post_attention_norm": "post_attention_layernorm"},
+        flags={"use_qk_norm": "attn_q_norm.weight", "attention_bias": "attn_q.bias"},
+    ),
+    "ernie4_5-moe": Family(
+        "Ernie4_5_MoeForCausalLM",
+        model_type="ernie4_5_moe",
+        keys={
+            "moe_num_experts": "expert_count",
+            "moe_k": "expert_used_count",
+            "moe_intermediate_size": "expert_feed_forward_length",
+            "moe_num_shared_experts": "expert_shared_count",
+            "moe_layer_start_index": "leading_dense_block_count",
+            "moe_layer_interval": "interleave_moe_layer_step",
+        },
+        names={
+            **_SHARED_EXPERTS,
+            "exp_probs_b.bias": "mlp.moe_statics.e_score_correction_bias",
+        },
+        flags={"use_bias": "attn_q.bias"},
+    ),
+    "minimax-m2": Family(
+        "MiniMaxM2ForCausalLM",
+        model_type="minimax_m2",
+        keys={
+            "num_local_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+            "rotary_dim": "rope.dimension_count",
+        },
+        names={
+            "ffn_gate_inp": "block_sparse_moe.gate",
+            "ffn_gate_exps": "block_sparse_moe.experts.{expert}.w1",
+            "ffn_up_exps": "block_sparse_moe.experts.{expert}.w3",
+            "ffn_down_exps": "block_sparse_moe.experts.{expert}.w2",
+            "exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias",
+        },
+    ),
+    "bailingmoe2": Family(
+        "BailingMoeV2ForCausalLM",
+        model_type="bailing_moe",
+        keys={
+            **{key: name for key, name in _ROUTED.items() if not key.startswith("n_")},
+            "num_experts": "expert_count",
+            "num_shared_experts": "expert_shared_count",
+            "n_group": "expert_group_count",
+        },
+        constants={"score_function": "sigmoid"},
+        names={
+            **_SHARED_EXPERTS,
+            "attn_qkv": "attention.query_key_value",
+            "attn_output": "attention.dense",
+            "attn_q_norm": "attention.query_layernorm",
+            "attn_k_norm": "attention.key_layernorm",
+            "exp_probs_b.bias": "mlp.gate.expert_bias",
+        },
+        top={"token_embd": "model.word_embeddings"},
+        flags={"use_qkv_bias": "attn_qkv.bias", "use_bias": "attn_output.bias"},
+    ),
+    "phi2": Family(
+        "PhiForCausalLM",
+        model_type="phi",
+        eps="layer_norm_eps",
+        names={
+            "attn_output": "self_attn.dense",
+            "ffn_up": "mlp.fc1",
+            "ffn_down": "mlp.fc2",
+        },
+        top={"output_norm": "model.final_layernorm"},
+        head_dim=False,
+    ),
+    "gptneox": Family(
+        "GPTNeoXForCausalLM",
+        model_type="gpt_neox",
+        eps="layer_norm_eps",
+        keys={"use_parallel_residual": "use_parallel_residual"},
+        names={
+            **_BLOOM,
+            "attn_qkv": "attention.query_key_value",
+            "attn_output": "attention.dense",
+        },
+        top={
+            "token_embd": "gpt_neox.embed_in",
+            "output_norm": "gpt_neox.final_layer_norm",
+            "output": "embed_out",
+        },
+        layers="gpt_neox.layers",
+        parts_in_rows=True,
+        head_dim=False,
+    ),
+    "gpt2": Family(
+        "GPT2LMHeadModel",
+        eps="layer_norm_epsilon",
+        renamed=_OF_H,
+        names=_GPT2,
+        top=_GPT2_TOP,
+        layers="transformer.h",
+        turned=True,
+        head_dim=False,
+    ),
+    "starcoder": Family(
+        "GPTBigCodeForCausalLM",
+        model_type="gpt_bigcode",
+        eps="layer_norm_epsilon",
+        renamed=_OF_H,
+        names=_GPT2,
+        top=_GPT2_TOP,
+        layers="transformer.h",
+        head_dim=False,
+    ),
+    "bloom": Family(
+        "BloomForCausalLM",
+        eps="layer_norm_epsilon",
+        renamed={
+            **_OF_H,
+            "max_position_embeddings": "",
+            "intermediate_size": "",
+            "hidden_size": "n_embed",
+        },
+        names=_BLOOM,
+        top=_BLOOM_TOP,
+        layers="transformer.h",
+        parts_in_rows=True,
+        head_dim=False,
+    ),
+    "falcon": Family(
+        "FalconForCausalLM",
+        eps="layer_norm_epsilon",
+        renamed={"intermediate_size": "ffn_hidden_size", "max_position_embeddings": ""},
+        names=_BLOOM,
+        with_two_norms={"attn_norm": "ln_mlp", "attn_norm_2": "ln_attn"},
+        top=_BLOOM_TOP,
+        layers="transformer.h",
+        parts_in_rows=True,
+        head_dim=False,
+    ),
+    "starcoder2": Family(
+        "Starcoder2ForCausalLM",
+        eps="norm_epsilon",
+        names={"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
+        flags={"use_bias": "attn_q.bias"},
+        head_dim=False,
+    ),
+    "stablelm": Family(
+        "StableLmForCausalLM",
+        eps="layer_norm_eps",
+        keys={"use_parallel_residual": "use_parallel_residual"},
+        flags={"use_qkv_bias": "attn_q.bias", "qk_layernorm": "attn_q_norm.weight"},
+        head_dim=False,
+    ),
+}
+"""By `general.architecture`."""

@@ -1,0 +1,55 @@
+"""GGUF files of every family: the numbers that the same model has from safetensors, bit by bit.
+
+Files are written by `tests.models.gguf_families` with the settings that llama.cpp's converter wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+
+from quire.models.loading.gguf.families import FAMILIES
+from quire.models.registry import describe
+from quire.protocol.errors import ModelLoadError
+from tests.models import harness, test_gguf
+from tests.models.gguf_families import CONFIGS, WRITTEN, write_family
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("QUIRE_CACHE_DIR", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_file_is_its_safetensors(name: str, tmp_path: Path) -> None:
+    folder = harness.write_checkpoint(tmp_path / "plain", CONFIGS[name])
+    path = write_family(name, folder, tmp_path / "m.gguf")
+    expected = test_gguf.logits(describe(str(folder)))
+    assert torch.equal(test_gguf.logits(describe(str(path))), expected)
+
+
+def test_every_family_has_a_file() -> None:
+    written = {one["arch"] for one in WRITTEN.values()}
+    here = {gguf.MODEL_ARCH_NAMES[one] for one in test_gguf.WRITTEN_THERE}
+    alike = {"xverse"}  # Llama under another name
+    assert set(FAMILIES) == written | here | alike
+    assert set(WRITTEN) == set(CONFIGS)
+
+
+def test_another_base_for_windows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = harness.write_checkpoint(tmp_path / "plain", CONFIGS["olmo3"])
+    settings = WRITTEN["olmo3"]["settings"]
+    monkeypatch.setitem(settings, "olmo2.rope.freq_base_swa", ["FLOAT32", 900.0])
+    path = write_family("olmo3", folder, tmp_path / "m.gguf")
+    with pytest.raises(ModelLoadError, match=r"rope.freq_base_swa is 900.0 beside 500000.0"):
+        describe(str(path))
