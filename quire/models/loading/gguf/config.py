@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from quire.models.loading.gguf.adjusted import adjusted, shortest
-from quire.models.loading.gguf.families import FAMILIES, Family
+from quire.models.loading.gguf.families import FAMILIES
+from quire.models.loading.gguf.family import Family
 from quire.models.loading.gguf.header import GgufHeader
 from quire.protocol.errors import ModelLoadError
 

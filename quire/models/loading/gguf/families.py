@@ -5,51 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-
-@dataclass(frozen=True)
-class Family:
-    """What one `general.architecture` is elsewhere.
-
-    architecture  its name in config.json; with_experts  that of files with experts.
-    model_type    as in config.json; "" is the file's own name.
-    keys          config.json's keys by the file's, beside those that all have.
-    renamed       config.json's keys for those that all have; "" leaves one out.
-    constants     keys of config.json that the file leaves out.
-    flags         keys of config.json that say whether the layers have a tensor.
-    eps           config.json's key for what norms add to the square; "" for none.
-    names         of tensors of layers, over the common ones, with their kind where that differs; "" leaves one out.
-    top           of the other tensors, likewise. layers  the start of the names of layers.
-    in_pairs      the rows of q and k are kept as pairs that turn together, see `gguf.names`.
-    norms_whole   norms are kept as what is multiplied with, where elsewhere they lack 1.
-    parts_in_rows a fused weight of q, k and v is their rows one after the other, where elsewhere heads take turns.
-    turned        matrices are [out, in], where elsewhere they are [in, out].
-    with_two_norms  names over the others' in files that have a second norm before attention.
-    split_experts gate and up of experts are apart, and each expert's own, where elsewhere they are one tensor.
-    """
-
-    architecture: str
-    with_experts: str | None = None
-    model_type: str = ""
-    keys: Mapping[str, str] = field(default_factory=dict)
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    flags: Mapping[str, str] = field(default_factory=dict)
-    eps: str = "rms_norm_eps"
-    names: Mapping[str, str] = field(default_factory=dict)
-    top: Mapping[str, str] = field(default_factory=dict)
-    layers: str = "model.layers"
-    in_pairs: bool = False
-    norms_whole: bool = False
-    head_dim: bool = True
-    parts_in_rows: bool = False
-    turned: bool = False
-    split_experts: bool = False
-    with_two_norms: Mapping[str, str] = field(default_factory=dict)
-
+from quire.models.loading.gguf.families_classic import CLASSIC
+from quire.models.loading.gguf.family import Family
 
 _EXPERTS = {
     "num_experts": "expert_count",
@@ -87,37 +44,6 @@ _MULTIPLIERS = {
     "embedding_multiplier": "embedding_scale",
     "residual_multiplier": "residual_scale",
     "attention_multiplier": "attention.scale",
-}
-_OF_H = {
-    "hidden_size": "n_embd",
-    "num_hidden_layers": "n_layer",
-    "num_attention_heads": "n_head",
-    "max_position_embeddings": "n_positions",
-    "intermediate_size": "n_inner",
-}
-_GPT2 = {
-    "attn_norm": "ln_1",
-    "attn_qkv": "attn.c_attn",
-    "attn_output": "attn.c_proj",
-    "ffn_norm": "ln_2",
-    "ffn_up": "mlp.c_fc",
-    "ffn_down": "mlp.c_proj",
-}
-_GPT2_TOP = {
-    "token_embd": "transformer.wte",
-    "position_embd": "transformer.wpe",
-    "output_norm": "transformer.ln_f",
-}
-_BLOOM = {
-    "attn_qkv": "self_attention.query_key_value",
-    "attn_output": "self_attention.dense",
-    "ffn_up": "mlp.dense_h_to_4h",
-    "ffn_down": "mlp.dense_4h_to_h",
-}
-_BLOOM_TOP = {
-    "token_embd": "transformer.word_embeddings",
-    "token_embd_norm": "transformer.word_embeddings_layernorm",
-    "output_norm": "transformer.ln_f",
 }
 _ALL_BIASES = {
     "attention_bias": "attn_q.bias",
@@ -311,96 +237,6 @@ FAMILIES: dict[str, Family] = {
         top={"token_embd": "model.word_embeddings"},
         flags={"use_qkv_bias": "attn_qkv.bias", "use_bias": "attn_output.bias"},
     ),
-    "phi2": Family(
-        "PhiForCausalLM",
-        model_type="phi",
-        eps="layer_norm_eps",
-        names={
-            "attn_output": "self_attn.dense",
-            "ffn_up": "mlp.fc1",
-            "ffn_down": "mlp.fc2",
-        },
-        top={"output_norm": "model.final_layernorm"},
-        head_dim=False,
-    ),
-    "gptneox": Family(
-        "GPTNeoXForCausalLM",
-        model_type="gpt_neox",
-        eps="layer_norm_eps",
-        keys={"use_parallel_residual": "use_parallel_residual"},
-        names={
-            **_BLOOM,
-            "attn_qkv": "attention.query_key_value",
-            "attn_output": "attention.dense",
-        },
-        top={
-            "token_embd": "gpt_neox.embed_in",
-            "output_norm": "gpt_neox.final_layer_norm",
-            "output": "embed_out",
-        },
-        layers="gpt_neox.layers",
-        parts_in_rows=True,
-        head_dim=False,
-    ),
-    "gpt2": Family(
-        "GPT2LMHeadModel",
-        eps="layer_norm_epsilon",
-        renamed=_OF_H,
-        names=_GPT2,
-        top=_GPT2_TOP,
-        layers="transformer.h",
-        turned=True,
-        head_dim=False,
-    ),
-    "starcoder": Family(
-        "GPTBigCodeForCausalLM",
-        model_type="gpt_bigcode",
-        eps="layer_norm_epsilon",
-        renamed=_OF_H,
-        names=_GPT2,
-        top=_GPT2_TOP,
-        layers="transformer.h",
-        head_dim=False,
-    ),
-    "bloom": Family(
-        "BloomForCausalLM",
-        eps="layer_norm_epsilon",
-        renamed={
-            **_OF_H,
-            "max_position_embeddings": "",
-            "intermediate_size": "",
-            "hidden_size": "n_embed",
-        },
-        names=_BLOOM,
-        top=_BLOOM_TOP,
-        layers="transformer.h",
-        parts_in_rows=True,
-        head_dim=False,
-    ),
-    "falcon": Family(
-        "FalconForCausalLM",
-        eps="layer_norm_epsilon",
-        renamed={"intermediate_size": "ffn_hidden_size", "max_position_embeddings": ""},
-        names=_BLOOM,
-        with_two_norms={"attn_norm": "ln_mlp", "attn_norm_2": "ln_attn"},
-        top=_BLOOM_TOP,
-        layers="transformer.h",
-        parts_in_rows=True,
-        head_dim=False,
-    ),
-    "starcoder2": Family(
-        "Starcoder2ForCausalLM",
-        eps="norm_epsilon",
-        names={"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
-        flags={"use_bias": "attn_q.bias"},
-        head_dim=False,
-    ),
-    "stablelm": Family(
-        "StableLmForCausalLM",
-        eps="layer_norm_eps",
-        keys={"use_parallel_residual": "use_parallel_residual"},
-        flags={"use_qkv_bias": "attn_q.bias", "qk_layernorm": "attn_q_norm.weight"},
-        head_dim=False,
-    ),
+    **CLASSIC,
 }
 """By `general.architecture`."""

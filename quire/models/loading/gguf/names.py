@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from quire.models.loading.gguf.config import Family
+from quire.models.loading.gguf.family import Family
 from quire.models.loading.gguf.header import BlockTensor, GgufHeader
 from quire.protocol.errors import ModelLoadError
 from quire.quant.stored import StoredTensor

@@ -1,0 +1,131 @@
+"""Rows of GGUF's families whose norms take the mean away, and whose tensors have names of their own."""
+
+from __future__ import annotations
+
+from quire.models.loading.gguf.family import Family
+
+_OF_H = {
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "intermediate_size": "n_inner",
+}
+_GPT2 = {
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+_GPT2_TOP = {
+    "token_embd": "transformer.wte",
+    "position_embd": "transformer.wpe",
+    "output_norm": "transformer.ln_f",
+}
+_BLOOM = {
+    "attn_qkv": "self_attention.query_key_value",
+    "attn_output": "self_attention.dense",
+    "ffn_up": "mlp.dense_h_to_4h",
+    "ffn_down": "mlp.dense_4h_to_h",
+}
+_BLOOM_TOP = {
+    "token_embd": "transformer.word_embeddings",
+    "token_embd_norm": "transformer.word_embeddings_layernorm",
+    "output_norm": "transformer.ln_f",
+}
+CLASSIC: dict[str, Family] = {
+    "phi2": Family(
+        "PhiForCausalLM",
+        model_type="phi",
+        eps="layer_norm_eps",
+        names={
+            "attn_output": "self_attn.dense",
+            "ffn_up": "mlp.fc1",
+            "ffn_down": "mlp.fc2",
+        },
+        top={"output_norm": "model.final_layernorm"},
+        head_dim=False,
+    ),
+    "gptneox": Family(
+        "GPTNeoXForCausalLM",
+        model_type="gpt_neox",
+        eps="layer_norm_eps",
+        keys={"use_parallel_residual": "use_parallel_residual"},
+        names={
+            **_BLOOM,
+            "attn_qkv": "attention.query_key_value",
+            "attn_output": "attention.dense",
+        },
+        top={
+            "token_embd": "gpt_neox.embed_in",
+            "output_norm": "gpt_neox.final_layer_norm",
+            "output": "embed_out",
+        },
+        layers="gpt_neox.layers",
+        parts_in_rows=True,
+        head_dim=False,
+    ),
+    "gpt2": Family(
+        "GPT2LMHeadModel",
+        eps="layer_norm_epsilon",
+        renamed=_OF_H,
+        names=_GPT2,
+        top=_GPT2_TOP,
+        layers="transformer.h",
+        turned=True,
+        head_dim=False,
+    ),
+    "starcoder": Family(
+        "GPTBigCodeForCausalLM",
+        model_type="gpt_bigcode",
+        eps="layer_norm_epsilon",
+        renamed=_OF_H,
+        names=_GPT2,
+        top=_GPT2_TOP,
+        layers="transformer.h",
+        head_dim=False,
+    ),
+    "bloom": Family(
+        "BloomForCausalLM",
+        eps="layer_norm_epsilon",
+        renamed={
+            **_OF_H,
+            "max_position_embeddings": "",
+            "intermediate_size": "",
+            "hidden_size": "n_embed",
+        },
+        names=_BLOOM,
+        top=_BLOOM_TOP,
+        layers="transformer.h",
+        parts_in_rows=True,
+        head_dim=False,
+    ),
+    "falcon": Family(
+        "FalconForCausalLM",
+        eps="layer_norm_epsilon",
+        renamed={"intermediate_size": "ffn_hidden_size", "max_position_embeddings": ""},
+        names=_BLOOM,
+        with_two_norms={"attn_norm": "ln_mlp", "attn_norm_2": "ln_attn"},
+        top=_BLOOM_TOP,
+        layers="transformer.h",
+        parts_in_rows=True,
+        head_dim=False,
+    ),
+    "starcoder2": Family(
+        "Starcoder2ForCausalLM",
+        eps="norm_epsilon",
+        names={"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
+        flags={"use_bias": "attn_q.bias"},
+        head_dim=False,
+    ),
+    "stablelm": Family(
+        "StableLmForCausalLM",
+        eps="layer_norm_eps",
+        keys={"use_parallel_residual": "use_parallel_residual"},
+        flags={"use_qkv_bias": "attn_q.bias", "qk_layernorm": "attn_q_norm.weight"},
+        head_dim=False,
+    ),
+}
+"""By `general.architecture`."""

@@ -1,0 +1,51 @@
+"""What a row of the table of GGUF's families says.
+
+The rows are in `gguf.families` and `gguf.families_classic`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Family:
+    """What one `general.architecture` is elsewhere.
+
+    architecture  its name in config.json; with_experts  that of files with experts.
+    model_type    as in config.json; "" is the file's own name.
+    keys          config.json's keys by the file's, beside those that all have.
+    renamed       config.json's keys for those that all have; "" leaves one out.
+    constants     keys of config.json that the file leaves out.
+    flags         keys of config.json that say whether the layers have a tensor.
+    eps           config.json's key for what norms add to the square; "" for none.
+    names         of tensors of layers, over the common ones, with their kind where that differs; "" leaves one out.
+    top           of the other tensors, likewise. layers  the start of the names of layers.
+    in_pairs      the rows of q and k are kept as pairs that turn together, see `gguf.names`.
+    norms_whole   norms are kept as what is multiplied with, where elsewhere they lack 1.
+    parts_in_rows a fused weight of q, k and v is their rows one after the other, where elsewhere heads take turns.
+    turned        matrices are [out, in], where elsewhere they are [in, out].
+    with_two_norms  names over the others' in files that have a second norm before attention.
+    split_experts gate and up of experts are apart, and each expert's own, where elsewhere they are one tensor.
+    """
+
+    architecture: str
+    with_experts: str | None = None
+    model_type: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, str] = field(default_factory=dict)
+    eps: str = "rms_norm_eps"
+    names: Mapping[str, str] = field(default_factory=dict)
+    top: Mapping[str, str] = field(default_factory=dict)
+    layers: str = "model.layers"
+    in_pairs: bool = False
+    norms_whole: bool = False
+    head_dim: bool = True
+    parts_in_rows: bool = False
+    turned: bool = False
+    split_experts: bool = False
+    with_two_norms: Mapping[str, str] = field(default_factory=dict)
