@@ -28,6 +28,7 @@ class ForwardContext:
     kept         by layer: the residual stream [T, C] that came into it, where a later layer blends it in.
     picks        [T, k] int32: positions of the cached tokens that each token sees, of models that choose
                  them; layers write it and read it, as in `ops.picks`.
+    embedded     [T, C] what the first layer starts from, of models whose layers read that too.
     embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there
                  are none.
     """
@@ -44,6 +45,7 @@ class ForwardContext:
     layer_inputs: torch.Tensor | None = None
     kept: dict[int, torch.Tensor] = field(default_factory=dict)
     picks: torch.Tensor | None = None
+    embedded: torch.Tensor | None = None
 
     @property
     def num_tokens(self) -> int:

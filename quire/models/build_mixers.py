@@ -6,7 +6,7 @@ The rest of a layer is put together in `models.build`; what mixers compute is in
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,12 +18,13 @@ from quire.layers.linear_attention import LinearAttentionLayer
 from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
 from quire.layers.mla import MlaLayer, MlaSizes
 from quire.layers.shared_attention import SharedAttention
+from quire.layers.shared_block import BlockParts, MixerAfterBlock, SharedBlock
 from quire.layers.short_conv import ShortConvLayer
 from quire.layers.side_by_side import MixersSideBySide
 from quire.models.decoder_layers import MixerLayer
 from quire.models.parameters import named_mixers
 from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
-from quire.models.spec import Attention, LayerSpec, Mla, Rope, SideBySide, Temperature
+from quire.models.spec import AfterBlock, Attention, LayerSpec, Mla, Rope, SideBySide, Temperature
 from quire.ops.registry import Table
 from quire.quant.formats import CacheStorage, Formats
 
@@ -37,6 +38,7 @@ class MixerParts:
 
     size    of the residual stream. tables: [max_len, dim].
     format  of the weights; cache: how keys and values are kept.
+    blocks  by the layer that they are known by: what several layers share.
     """
 
     table: Table
@@ -45,6 +47,7 @@ class MixerParts:
     dtype: torch.dtype
     format: Formats
     cache: CacheStorage
+    blocks: dict[int, SharedBlock] = field(default_factory=dict)
 
 
 def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> MixerLayer | None:
@@ -52,6 +55,8 @@ def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> Mi
 
     number  of its first mixer among those of all layers.
     """
+    if isinstance(spec.mixer, AfterBlock):
+        return _after_block(parts, name, number, spec.mixer)
     made = [
         _MAKERS[type(mixer)](parts, f"{name}.{own}", number + place, mixer)
         for place, (own, mixer) in enumerate(named_mixers(spec))
@@ -64,8 +69,37 @@ def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> Mi
     return made[0] if made else None
 
 
-def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> MixerLayer:
-    sizes = AttentionSizes(
+def _after_block(parts: MixerParts, name: str, number: int, spec: AfterBlock) -> MixerLayer:
+    of_block = BlockParts(
+        table=parts.table,
+        sizes=_attention_sizes(parts, spec.attention),
+        width=spec.feed_forward.width,
+        act=spec.feed_forward.activation,
+        bias=spec.feed_forward.bias,
+        ranks=(spec.heads_rank, spec.rank),
+        eps=spec.norm_eps,
+        dtype=parts.dtype,
+        format=parts.format,
+        cache_format=parts.cache.format,
+    )
+    owns = spec.home not in parts.blocks
+    if owns:
+        parts.blocks[spec.home] = SharedBlock(f"layers.{spec.home}.block", of_block)
+    rope = spec.attention.rope
+    return MixerAfterBlock(
+        name,
+        number,
+        of_block,
+        parts.blocks[spec.home],
+        _MAKERS[type(spec.mixer)](parts, f"{name}.mixers.1", number + 1, spec.mixer),
+        rope=None if rope is None else parts.tables[rope],
+        owns_block=owns,
+        cache_scales=parts.cache.scales.get(int(name.split(".")[1])),
+    )
+
+
+def _attention_sizes(parts: MixerParts, spec: Attention) -> AttentionSizes:
+    return AttentionSizes(
         size=parts.size,
         num_heads=spec.num_heads,
         num_kv_heads=spec.num_kv_heads,
@@ -80,6 +114,10 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         chunked=spec.chunked,
         values=spec.values,
     )
+
+
+def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> MixerLayer:
+    sizes = _attention_sizes(parts, spec)
     rope = None if spec.rope is None else parts.tables[spec.rope]
     if spec.shares is not None:
         return SharedAttention(

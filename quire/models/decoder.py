@@ -181,6 +181,9 @@ class Decoder:
             norm(hidden, out=hidden)
         if self._layer_inputs is not None:
             self._layer_inputs(hidden, ctx)
+        if self.spec.keeps_embedding:
+            kept = ctx.arena.take(tuple(hidden.shape), hidden.dtype)
+            ctx.embedded = self._copy(hidden, factor=1.0, out=kept)
         return hidden if self._streams is None else self._streams.open(hidden, ctx.arena)
 
     def logits(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:

@@ -47,6 +47,7 @@ from quire.models.architectures import (
     qwen,
     qwen_next,
     stablelm,
+    zamba,
 )
 from quire.models.family import Architecture
 
@@ -55,7 +56,7 @@ _FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exao
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
-_FAMILIES += [ouro]
+_FAMILIES += [ouro, zamba]
 _FAMILIES += [llama_skips]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()

@@ -16,6 +16,7 @@ from quire.models.mixer_rooms import mixer_inputs, mixer_room, picking_bytes
 from quire.models.parameters import parameters
 from quire.models.recurrent import Recurrent
 from quire.models.spec import (
+    AfterBlock,
     Attention,
     DecoderSpec,
     FeedForward,
@@ -166,6 +167,8 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     if spec.streams is not None:
         copies = spec.streams.count + _STREAM_COPIES
         found.append(tokens * spec.hidden_size * FLOAT32_BYTES * copies)
+    blocks = [one.mixer for one in spec.layers if isinstance(one.mixer, AfterBlock)]
+    found += [tokens * FLOAT32_BYTES * 2 * one.room(spec.hidden_size) for one in blocks[:1]]
     for mixer in set(spec.mixers):
         if isinstance(mixer, Recurrent):
             found.append(
@@ -245,6 +248,8 @@ def _ends_width(spec: DecoderSpec) -> int:
     """Numbers a token taken beside the residual stream for a whole pass: layers' inputs, and streams, kept ones too."""
     found = len(spec.kept) * spec.hidden_size
     found += 2 * spec.num_picks  # of four bytes each, which is two numbers at most
+    if spec.keeps_embedding:
+        found += spec.hidden_size
     if spec.layer_inputs is not None:
         found += 2 * len(spec.layers) * spec.layer_inputs.size
     if spec.streams is not None:
@@ -256,6 +261,8 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
     part = layer.feed_forward
     heads = sum(mixer_room(mixer, spec.hidden_size) for mixer in layer.mixers)
+    if isinstance(layer.mixer, AfterBlock):
+        heads += layer.mixer.room(spec.hidden_size)
     if isinstance(layer.mixer, SideBySide):
         heads += spec.hidden_size * len(layer.mixers)
     if layer.input_act is not None and spec.layer_inputs is not None:
@@ -322,6 +329,7 @@ def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     parts = [layer.feed_forward for layer in spec.layers if layer.feed_forward is not None]
     widths = {(3 if part.gated else 1) * _width(part) for part in parts}
     widths |= {mixer.room() for mixer in spec.mixers if isinstance(mixer, Recurrent)}
+    widths |= {one.mixer.room(0) for one in spec.layers if isinstance(one.mixer, AfterBlock)}
     outputs = {spec.vocab_size, _ends_width(spec), *widths}
     return _TILE_ROWS * sizes.dtype_bytes * (sum(_inputs(spec)) + max(outputs))
 
@@ -330,6 +338,8 @@ def _inputs(spec: DecoderSpec) -> set[int]:
     """The widths that products take."""
     inputs = {spec.hidden_size}
     for layer in spec.layers:
+        if isinstance(layer.mixer, AfterBlock):
+            inputs |= layer.mixer.inputs(spec.hidden_size)
         for mixer in layer.mixers:
             inputs |= {*mixer_inputs(mixer)}
         if layer.feed_forward is not None:

@@ -6,12 +6,14 @@ Where their numbers come from is `models.names`; reading them is `models.loading
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import prod
-from typing import Any, Literal
+from typing import Any
 
+from quire.models.parameter import Parameter as Parameter
+from quire.models.parameter import ParameterGroup as ParameterGroup
 from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
+from quire.models.shared_block import block_parameters
 from quire.models.spec import (
+    AfterBlock,
     Attention,
     DecoderSpec,
     Dense,
@@ -23,21 +25,6 @@ from quire.models.spec import (
     NormKind,
     SideBySide,
 )
-
-ParameterGroup = Literal[
-    "embedding",
-    "attention",
-    "latent",
-    "state",
-    "recurrent",
-    "feed_forward",
-    "router",
-    "router_float32",
-    "choice",
-    "norm",
-    "head",
-    "other",
-]
 
 NORM_PLACES = {
     "pre": ("before_mixer", "before_feed_forward"),
@@ -57,33 +44,6 @@ NORM_PLACES = {
 
 OWN_NORMS = ("before_experts", "after_experts", "before_shared", "after_shared")
 """Norms around the parts of a feed-forward part that has some."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter as the decoder holds it.
-
-    parts  shapes of the pieces stacked along the first axis: one, or q, k and v, or gate and up.
-    group  what the memory ledger counts it under.
-    """
-
-    parts: tuple[tuple[int, ...], ...]
-    group: ParameterGroup
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        if not self.parts[0]:  # a single number
-            return ()
-        return (sum(part[0] for part in self.parts), *self.parts[0][1:])
-
-    @property
-    def is_float32(self) -> bool:
-        """Whether it is kept in float32 whatever the model's dtype."""
-        return self.group in ("norm", "choice", "router_float32", "state")
-
-    @property
-    def numel(self) -> int:
-        return prod(self.shape)
 
 
 def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
@@ -107,6 +67,10 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     for index, layer in enumerate(spec.layers):
         prefix = f"layers.{index}"
         _norms(table, prefix, layer, width)
+        if isinstance(layer.mixer, AfterBlock):
+            table |= block_parameters(
+                layer.mixer, prefix, width, owns_block=layer.mixer.home == index
+            )
         for mixer_name, mixer in named_mixers(layer):
             _MIXERS[type(mixer)](table, f"{prefix}.{mixer_name}", mixer, width)
         if isinstance(layer.feed_forward, Moe):
@@ -165,8 +129,10 @@ def _layer_end(
 def named_mixers(layer: LayerSpec) -> list[tuple[str, Mixer]]:
     """The mixers of a layer with the names of their parameters: `mixer`, or `mixers.0` and so on.
 
-    What picks tokens for a mixer has `mixer.indexer`.
+    What picks tokens for a mixer has `mixer.indexer`. The attention of a block that layers share is not among them.
     """
+    if isinstance(layer.mixer, AfterBlock):
+        return [("mixers.1", layer.mixer.mixer)]
     if isinstance(layer.mixer, SideBySide):
         return [(f"mixers.{place}", part) for place, part in enumerate(layer.mixer.parts)]
     return list(zip(("mixer", "mixer.indexer"), layer.mixers))

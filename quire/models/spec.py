@@ -35,6 +35,7 @@ from quire.models.recurrent import (
     Mamba2,
     ShortConv,
 )
+from quire.models.shared_block import AfterBlock as AfterBlock
 from quire.protocol.cache import CacheKind
 
 Placement = Literal[
@@ -136,6 +137,10 @@ class SideBySide:
     parts: tuple[Mixer, ...]
     scales: tuple[float, ...]
 
+    def with_parts(self, parts: tuple[Mixer, ...]) -> SideBySide:
+        """The same with these mixers."""
+        return replace(self, parts=parts)
+
 
 Mixer = Attention | Mla | Indexer | ShortConv | GatedDeltaNet | LinearAttention | Mamba1 | Mamba2
 """What keeps something of a token for later ones."""
@@ -163,7 +168,7 @@ class LayerSpec:
     scaled          what leaves the layer is multiplied by a learned number.
     """
 
-    mixer: Mixer | SideBySide | None
+    mixer: Mixer | SideBySide | AfterBlock | None
     feed_forward: FeedForward | None
     placement: Placement = "pre"
     norm: NormKind = "rms"
@@ -177,7 +182,7 @@ class LayerSpec:
     @property
     def mixers(self) -> tuple[Mixer, ...]:
         """Its mixers: one as a rule; what picks tokens for one stands behind it."""
-        if isinstance(self.mixer, SideBySide):
+        if isinstance(self.mixer, SideBySide | AfterBlock):
             return self.mixer.parts
         if isinstance(self.mixer, Mla) and self.mixer.indexer is not None:
             return (self.mixer, self.mixer.indexer)
@@ -185,9 +190,9 @@ class LayerSpec:
 
     def with_mixers(self, change: Callable[[Mixer], Mixer]) -> LayerSpec:
         """The same layer with `change(mixer)` for each mixer, which has what picks tokens for it."""
-        if isinstance(self.mixer, SideBySide):
+        if isinstance(self.mixer, SideBySide | AfterBlock):
             parts = tuple(change(part) for part in self.mixer.parts)
-            return replace(self, mixer=replace(self.mixer, parts=parts))
+            return replace(self, mixer=self.mixer.with_parts(parts))
         return self if self.mixer is None else replace(self, mixer=change(self.mixer))
 
     @property
@@ -283,6 +288,11 @@ class DecoderSpec:
     def num_picks(self) -> int:
         """Most tokens that are picked for a query in any layer; 0 where all are seen."""
         return max((one.num_picks for one in self.attentions if isinstance(one, Mla)), default=0)
+
+    @property
+    def keeps_embedding(self) -> bool:
+        """Whether some layers read the embedding beside the residual stream."""
+        return any(isinstance(layer.mixer, AfterBlock) for layer in self.layers)
 
     @property
     def sees_both_ways(self) -> bool:

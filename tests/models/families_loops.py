@@ -7,6 +7,21 @@ from __future__ import annotations
 
 from tests.models.case import COMMON, Case
 
+ZAMBA = COMMON | {
+    "architectures": ["Zamba2ForCausalLM"],
+    "model_type": "zamba2",
+    "num_hidden_layers": 3,
+    "mamba_d_state": 20,
+    "mamba_d_conv": 3,
+    "mamba_expand": 3,
+    "mamba_ngroups": 2,
+    "n_mamba_heads": 8,
+    "chunk_size": 8,
+    "time_step_min": 0.4,
+    "adapter_rank": 12,
+    "rms_norm_eps": 4.0,
+}
+
 LOOP_CASES: dict[str, Case] = {
     "ouro": Case(
         COMMON
@@ -19,5 +34,20 @@ LOOP_CASES: dict[str, Case] = {
             "early_exit_threshold": 1.0,
             "tie_word_embeddings": False,
         }
+    ),
+    "zamba2": Case(
+        ZAMBA
+        | {
+            "layers_block_type": ["hybrid", "hybrid", "hybrid"],
+            "num_mem_blocks": 2,
+            "use_shared_attention_adapter": True,
+            "use_mem_rope": True,
+            "rope_theta": 700.0,
+            "num_key_value_heads": 4,
+            "add_bias_linear": True,
+        }
+    ),
+    "zamba2_plain": Case(
+        ZAMBA | {"layers_block_type": ["mamba", "hybrid", "hybrid"]},
     ),
 }

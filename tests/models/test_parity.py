@@ -15,6 +15,7 @@ from quire.models.names import WeightMap, expand
 from quire.models.parameters import NORM_PLACES, parameters
 from quire.models.registry import ARCHITECTURES, known_as
 from quire.models.spec import (
+    AfterBlock,
     DecoderSpec,
     LayerSpec,
     LongRopeScaling,
@@ -166,14 +167,14 @@ def with_indexer(layer: LayerSpec, indexer: Any) -> LayerSpec:
 
 def part_of(layer: LayerSpec, place: int) -> Any:
     """One of several mixers of a layer; None if it has one."""
-    return layer.mixer.parts[place] if isinstance(layer.mixer, SideBySide) else None
+    return layer.mixer.parts[place] if isinstance(layer.mixer, SideBySide | AfterBlock) else None
 
 
 def with_part(layer: LayerSpec, place: int, part: Any) -> LayerSpec:
     """The layer with another of its several mixers."""
-    assert isinstance(layer.mixer, SideBySide)
+    assert isinstance(layer.mixer, SideBySide | AfterBlock)
     parts = tuple(part if i == place else one for i, one in enumerate(layer.mixer.parts))
-    return replace(layer, mixer=replace(layer.mixer, parts=parts))
+    return replace(layer, mixer=layer.mixer.with_parts(parts))
 
 
 SHAPES = {"vocab_size", "hidden_size", "max_position_embeddings", "num_heads", "num_kv_heads"}
@@ -204,6 +205,8 @@ SHAPES |= {
     "num_groups",
     "layer_inputs",
     "count",
+    "attention",
+    "heads_rank",
 }
 """Fields without a plain value: sizes, which tensors' shapes prove, and the parts walked by themselves."""
 
@@ -303,8 +306,10 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
     own_norms = any(getattr(one.feed_forward, "norm_eps", None) for one in original.layers)
     return (
         field in ("mixer.shares", "streams", "feed_forward.latent", "picks.indexer")
+        or field in ("mixer.home", "mixer.use")
         or (field == "layer.placement" and has_several_placements(original))
         or (field == "layer.placement" and original.streams is not None)
+        or (field == "layer.norm" and original.keeps_embedding)
         or (field == "mixer.values" and keys_alone)
         or (field == "feed_forward.shared_width" and own_norms)
     )
