@@ -23,9 +23,11 @@ from quire.models.architectures import (
     glm,
     glm_moe,
     gpt_classic,
+    gpt_kin,
     gpt_oss,
     gptj,
     granite,
+    grok,
     hunyuan,
     hybrid,
     internlm,
@@ -58,6 +60,7 @@ _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
 _FAMILIES += [ouro, zamba]
 _FAMILIES += [llama_skips]
+_FAMILIES += [gpt_kin, grok]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.models.case import CLASSIC, COMMON, Case
 from tests.models.families_delta import DELTA_CASES
-from tests.models.families_dense import named
+from tests.models.families_dense import EPS, named
 from tests.models.families_moe import MOE_CASES
 
 SKIPS = {"bskcn_1": [0, 2], "bskcn_2": [1], "bskcn_3": [2, 4], "bskcn_4": [3, 4]}
@@ -50,6 +50,81 @@ KIN_CASES: dict[str, Case] = {
             "use_qkv_bias": True,
         }
     ),
+}
+
+GPT = CLASSIC | {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}
+JAIS: dict[str, Any] = GPT | {
+    "architectures": ["JAISLMHeadModel"],
+    "model_type": "jais",
+    "n_head": 6,
+    "n_embd": 48,
+    "n_inner": 80,
+    "activation_function": "swiglu",
+    "position_embedding_type": "alibi",
+    "layer_norm_epsilon": 0.3,
+}
+BIO: dict[str, Any] = CLASSIC | {
+    "architectures": ["BioGptForCausalLM"],
+    "model_type": "biogpt",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 80,
+    "max_position_embeddings": 256,
+    "hidden_act": "relu",
+}
+KIN_CASES |= {
+    "jais": Case(JAIS | {"embeddings_scale": 3.0, "width_scale": 0.4, "scale_qk_dot_by_d": True}),
+    "jais_mup": Case(
+        JAIS
+        | {"mup_embeddings_scale": 3.0, "mup_output_alpha": 2.0, "mup_width_scale": 0.4}
+        | {"mup_scale_qk_dot_by_d": False}
+    ),
+    "biogpt": Case(BIO, unseen=EPS),
+    "biogpt_quiet": Case(
+        BIO | {"scale_embedding": False, "tie_word_embeddings": False}, quiet=0.003
+    ),
+    "first_gpt": Case(
+        GPT
+        | {
+            "architectures": ["OpenAIGPTLMHeadModel"],
+            "model_type": "openai-gpt",
+            "afn": "gelu",
+            "layer_norm_epsilon": 0.3,
+        }
+    ),
+    "gpt_neox_japanese": Case(
+        CLASSIC
+        | {
+            "architectures": ["GPTNeoXJapaneseForCausalLM"],
+            "model_type": "gpt_neox_japanese",
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_multiple_size": 2,
+            "max_position_embeddings": 512,
+            "layer_norm_eps": 0.3,
+            "rotary_pct": 0.5,
+            "rotary_emb_base": 600,
+            "tie_word_embeddings": False,
+        }
+    ),
+    "internlm2_ve": Case(
+        named("InternLM2VEForCausalLM", "internlm2", bias=True, hidden_act="gelu")
+    ),
+}
+
+GROK = {
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "attn_output_multiplier": 0.4,
+    "max_attn_value": 3.0,
+    "embedding_multiplier_scale": 3.0,
+    "output_multiplier_scale": 0.4,
+}
+KIN_CASES |= {
+    "grok1": Case(named("Grok1ModelForCausalLM", "grok-1", tie_word_embeddings=True, **GROK)),
+    "grok1_weights": Case(named("Grok1ForCausalLM", "grok-1", tie_word_embeddings=False, **GROK)),
 }
 
 UNSEEN_IDS = {

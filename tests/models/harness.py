@@ -35,8 +35,10 @@ from tests.models.stand_ins import STAND_INS
 CPU = torch.device("cpu")
 BLOCKS_PER_SLAB = 3
 TABLES = ("embed_tokens", "embed_positions", "embed_in", "embed_out", "lm_head", "wte", "wpe")
-TABLES += ("word_embeddings.",)
+TABLES += ("word_embeddings.", "tokens_embed", "positions_embed")
 """Parts of names of matrices that are read by rows, and of heads."""
+IN_FIRST = ("gpt2", "jais", "openai-gpt")
+"""Families whose matrices stand as [in, out]."""
 WRITERS = (
     "embed_tokens",
     "embed_positions",
@@ -353,7 +355,7 @@ def fill(
             elif any(part in name for part in TABLES):
                 weight.copy_(0.4 * noise)
             else:
-                in_size = weight.shape[0 if kind == "gpt2" else 1]
+                in_size = weight.shape[0 if kind in IN_FIRST else 1]
                 in_size = (
                     weight.shape[-1] if name.endswith(("conv.weight", "conv1d.weight")) else in_size
                 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -144,4 +145,126 @@ def solar(tensors: Tensors, config: Config, ids: torch.Tensor) -> torch.Tensor:
     return head(x, tensors, config)
 
 
-PLAIN_MODELS: dict[str, PlainModel] = {"SolarForCausalLM": PlainModel(llama_shapes, solar)}
+def jais_shapes(config: Config) -> Shapes:
+    """GPT-2's names and [in, out] matrices, with a second matrix beside `c_fc`."""
+    width, inner = config["n_embd"], config["n_inner"]
+    shapes: Shapes = {"transformer.wte.weight": (config["vocab_size"], width)}
+    for index in range(config["n_layer"]):
+        at = f"transformer.h.{index}"
+        for name in ("ln_1", "ln_2"):
+            shapes |= {f"{at}.{name}.{kind}": (width,) for kind in ("weight", "bias")}
+        for name, rows, columns in (
+            ("attn.c_attn", width, 3 * width),
+            ("attn.c_proj", width, width),
+            ("mlp.c_fc", width, inner),
+            ("mlp.c_fc2", width, inner),
+            ("mlp.c_proj", inner, width),
+        ):
+            shapes |= {f"{at}.{name}.weight": (rows, columns), f"{at}.{name}.bias": (columns,)}
+    return shapes | {f"transformer.ln_f.{kind}": (width,) for kind in ("weight", "bias")}
+
+
+def slopes(heads: int) -> list[float]:
+    """2^(-8/n), its square and so on; where n is no power of two, those of the one below, then every other of 2n."""
+    whole = 2 ** (heads.bit_length() - 1)
+    found = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
+    return (found + [2 ** (-4 * (2 * i + 1) / whole) for i in range(heads - whole)])[:heads]
+
+
+def jais(tensors: Tensors, config: Config, ids: torch.Tensor) -> torch.Tensor:
+    """GPT-2 with SwiGLU and slopes; factors of embedding, scores and logits."""
+    eps, heads, width = config["layer_norm_epsilon"], config["n_head"], config["n_embd"]
+    new = "mup_width_scale" in config
+
+    def linear_at(x: torch.Tensor, name: str) -> torch.Tensor:
+        return x @ tensors[f"{name}.weight"] + tensors[f"{name}.bias"]
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        parts = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+        return torch.nn.functional.layer_norm(x, (width,), *parts, eps)
+
+    table = tensors["transformer.wte.weight"]
+    x = table[ids] * config["mup_embeddings_scale" if new else "embeddings_scale"]
+    places = torch.arange(len(ids))
+    distances = (places[None] - places[:, None]).float()
+    bias = torch.tensor(slopes(heads))[:, None, None] * distances
+    by_size = config["mup_scale_qk_dot_by_d" if new else "scale_qk_dot_by_d"]
+    scale = (width // heads) ** (-1.0 if by_size else -0.5)
+    for index in range(config["n_layer"]):
+        at = f"transformer.h.{index}"
+        parts = linear_at(norm(x, f"{at}.ln_1"), f"{at}.attn.c_attn").split(width, dim=-1)
+        q, k, v = (it.unflatten(-1, (heads, -1)) for it in parts)
+        x = x + linear_at(attended(q, k, v, scale=scale, bias=bias), f"{at}.attn.c_proj")
+        y = norm(x, f"{at}.ln_2")
+        inner = linear_at(y, f"{at}.mlp.c_fc") * silu(linear_at(y, f"{at}.mlp.c_fc2"))
+        x = x + linear_at(inner, f"{at}.mlp.c_proj")
+    factor = (
+        config["mup_output_alpha"] * config["mup_width_scale"] if new else config["width_scale"]
+    )
+    return linear(norm(x, "transformer.ln_f"), table) * factor
+
+
+def grok_shapes(config: Config, kind: str) -> Shapes:
+    """Norms whose weights are called `kind`, four a layer, and experts of three matrices."""
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    keys = config["num_key_value_heads"] * width // heads
+    shapes = embedded_shapes(config)
+    shapes[f"model.norm.{kind}"] = shapes.pop("model.norm.weight")
+    for index in range(config["num_hidden_layers"]):
+        at, block = f"model.layers.{index}", f"model.layers.{index}.moe_block"
+        places = ("pre_attn", "post_attn", "pre_moe", "post_moe")
+        shapes |= {f"{at}.{place}_norm.{kind}": (width,) for place in places}
+        for name, rows in (("q", width), ("k", keys), ("v", keys), ("o", width)):
+            shapes[f"{at}.attn.{name}_proj.weight"] = (rows, width)
+        shapes[f"{block}.gate.weight"] = (config["num_experts"], width)
+        for expert in range(config["num_experts"]):
+            for name in ("linear", "linear_v"):
+                shapes[f"{block}.experts.{expert}.{name}.weight"] = (inner, width)
+            shapes[f"{block}.experts.{expert}.linear_1.weight"] = (width, inner)
+    return shapes
+
+
+def grok(tensors: Tensors, config: Config, ids: torch.Tensor, kind: str) -> torch.Tensor:
+    """Norms before and after each part; scores times a number and capped; shares of all experts, the best alone."""
+    eps, count = config["rms_norm_eps"], config["num_experts_per_tok"]
+
+    def at(x: torch.Tensor, name: str) -> torch.Tensor:
+        return linear(x, tensors[f"{name}.weight"])
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return rms(x, tensors[f"{name}.{kind}"], eps)
+
+    x = tensors["model.embed_tokens.weight"][ids] * config["embedding_multiplier_scale"]
+    for index in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{index}"
+        y = norm(x, f"{layer}.pre_attn_norm")
+        size = config["hidden_size"] // config["num_attention_heads"]
+        q, k, v = (at(y, f"{layer}.attn.{name}_proj").unflatten(-1, (-1, size)) for name in "qkv")
+        q, k = (halves_turned(it, config.get("rope_theta", 10_000.0)) for it in (q, k))
+        scale, cap = config["attn_output_multiplier"], config["max_attn_value"]
+        mixed = at(attended(q, k, v, scale=scale, cap=cap), f"{layer}.attn.o_proj")
+        x = x + norm(mixed, f"{layer}.post_attn_norm")
+        y = norm(x, f"{layer}.pre_moe_norm")
+        shares, chosen = at(y, f"{layer}.moe_block.gate").softmax(-1).topk(count)
+        made = torch.zeros_like(y)
+        for expert in range(config["num_experts"]):
+            name = f"{layer}.moe_block.experts.{expert}"
+            gate = torch.nn.functional.gelu(at(y, f"{name}.linear"), approximate="tanh")
+            share = (shares * (chosen == expert)).sum(-1, keepdim=True)
+            made = made + share * at(gate * at(y, f"{name}.linear_v"), f"{name}.linear_1")
+        x = x + norm(made, f"{layer}.post_moe_norm")
+    table = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
+    return linear(norm(x, "model.norm"), table) * config["output_multiplier_scale"]
+
+
+PLAIN_MODELS: dict[str, PlainModel] = {
+    "Grok1ModelForCausalLM": PlainModel(
+        partial(grok_shapes, kind="scale"), partial(grok, kind="scale")
+    ),
+    "Grok1ForCausalLM": PlainModel(
+        partial(grok_shapes, kind="weight"), partial(grok, kind="weight")
+    ),
+    "SolarForCausalLM": PlainModel(llama_shapes, solar),
+    "JAISLMHeadModel": PlainModel(jais_shapes, jais),
+}

@@ -137,6 +137,13 @@ FEWER = {
     "HYV3ForCausalLM": 0,
     "OuroForCausalLM": 2,
     "SolarForCausalLM": 0,
+    "Grok1ModelForCausalLM": 0,
+    "Grok1ForCausalLM": 0,
+    "JAISLMHeadModel": 0,
+    "BioGptForCausalLM": 0,
+    "OpenAIGPTLMHeadModel": 0,
+    "GPTNeoXJapaneseForCausalLM": 0,
+    "InternLM2VEForCausalLM": 0,
     "Fairseq2LlamaForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""

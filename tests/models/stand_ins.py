@@ -133,6 +133,13 @@ def stablelm_epoch_config(config: Config) -> Config:
     return config | {"architectures": ["StableLmForCausalLM"], "model_type": "stablelm"}
 
 
+def internlm2_ve(tensors: Tensors, config: Config) -> Tensors:
+    """Beside each feed-forward part the one of images."""
+    found = internlm2(tensors, config)
+    others = {key: it for key, it in found.items() if ".feed_forward." in key}
+    return found | {key.replace("forward.", "forward_ve."): -it for key, it in others.items()}
+
+
 def baichuan(tensors: Tensors, config: Config) -> Tensors:
     return joined(tensors, QKV, "self_attn.W_pack")
 
@@ -505,6 +512,9 @@ STAND_INS: dict[str, StandIn] = {
     ),
     "InternLM2ForCausalLM": StandIn(
         lambda config: as_llama(config, attention_bias=config["bias"]), internlm2
+    ),
+    "InternLM2VEForCausalLM": StandIn(
+        lambda config: as_llama(config, attention_bias=config["bias"]), internlm2_ve
     ),
     "BaiChuanForCausalLM": StandIn(as_llama, baichuan),
     "BaichuanForCausalLM": StandIn(as_llama, baichuan, unit_head),

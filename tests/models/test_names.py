@@ -30,6 +30,7 @@ UNREAD = (
     "vision_model.",
     "multi_modal_projector.",
     "mm_projector.",
+    ".feed_forward_ve.",
     ".altup.correct_output_scale",
     "_decay",
     ".slope_rate",

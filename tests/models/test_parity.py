@@ -311,6 +311,7 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
         or (field == "layer.placement" and original.streams is not None)
         or (field == "layer.norm" and original.keeps_embedding)
         or (field == "mixer.values" and keys_alone)
+        or (field == "norm" and original.norm == "none")
         or (field == "feed_forward.shared_width" and own_norms)
     )
 
@@ -322,7 +323,7 @@ def test_a_wrong_field_shows(name: str, field: str, built: Callable[[str], Built
     spec = dict(mutations(original))[field]
     names = ARCHITECTURES[it.description.architecture].names
     if field == "tie_head":
-        with pytest.raises(ModelLoadError, match=r"lm_head|embed_out|final_proj"):
+        with pytest.raises(ModelLoadError, match=r"lm_head|embed_out|final_proj|output_proj"):
             harness.load(it.description, max_len=it.case.max_len, spec=spec)
         return
     if cannot_be_built(field, original):

@@ -28,7 +28,7 @@ def internlm(hf: HfConfig) -> DecoderSpec:
 
 
 def internlm2(hf: HfConfig) -> DecoderSpec:
-    """`InternLM2ForCausalLM`. Source: arXiv 2403.17297."""
+    """`InternLM2ForCausalLM`, and the text of `InternLM2VEForCausalLM`. Source: arXiv 2403.17297."""
     bias = hf.bool_("bias", False)
     hf.skip("attn_implementation")
     return plain(hf, attention(hf, bias=None, qkv_bias=bias, out_bias=bias), dense(hf))
@@ -65,6 +65,15 @@ INTERNLM2_NAMES = WeightMap(
     ignored_if_tied=("output.weight",),
 )
 
+INTERNLM2VE_NAMES = replace(
+    INTERNLM2_NAMES,
+    ignored=(
+        *INTERNLM2_NAMES.ignored,
+        *(f"{LAYER}.feed_forward_ve.{name}.weight" for name in ("w1", "w2", "w3")),
+    ),
+)
+"""Tokens of images pass a part of their own, which tokens of text do not."""
+
 BAICHUAN_NAMES = LLAMA_NAMES.without("layers.{layer}.mixer.qkv").with_rules(
     *joined_heads(f"{LAYER}.self_attn.W_pack")
 )
@@ -72,6 +81,7 @@ BAICHUAN_NAMES = LLAMA_NAMES.without("layers.{layer}.mixer.qkv").with_rules(
 ARCHITECTURES = {
     "InternLMForCausalLM": Architecture(internlm, LLAMA_NAMES),
     "InternLM2ForCausalLM": Architecture(internlm2, INTERNLM2_NAMES),
+    "InternLM2VEForCausalLM": Architecture(internlm2, INTERNLM2VE_NAMES),
     "BaiChuanForCausalLM": Architecture(baichuan, BAICHUAN_NAMES),
     "BaichuanForCausalLM": Architecture(
         baichuan, BAICHUAN_NAMES.folded("unit_rows", "lm_head.weight")
