@@ -27,12 +27,13 @@ Fold = Literal[
     "gather_quarters",
     "split_turns",
     "swap_halves",
+    "turn_back",
     "unit_rows",
     "first_halves",
     "second_halves",
 ]
 _HALVES = ("first_halves", "second_halves")
-_OF_HEADS = ("gather_heads", *_HALVES)
+_OF_HEADS = ("gather_heads", "turn_back", *_HALVES)
 _SHOWN = 3  # tensor names told in an error; the rest is counted
 
 
@@ -51,6 +52,7 @@ class Rule:
                     that v, then those of the second, and so on; likewise other parts by heads of k.
                     "gather_quarters": a quarter of the heads of q, of v, of k, then the next quarter.
                     "split_turns": the rows of two parts take turns; "swap_halves": the second part comes first.
+                    "turn_back": so does the second half of each head, whose positions turn it the other way.
                     "first_halves", "second_halves": of the rows of each head, twice as many as are wanted.
                     "unit_rows": each row is divided by its length.
     skip            rows at the start of the checkpoint's tensor that are left out.
@@ -236,8 +238,10 @@ def _num_experts(spec: DecoderSpec, layer: int) -> int:
 
 
 def _groups(spec: DecoderSpec, layer: int, fold: Fold) -> int:
-    """Heads of k in the mixer of a layer, or of q where the fold is about those."""
+    """Heads of k in the mixer of a layer, or of q, or numbers of half a head, where the fold is about those."""
     for mixer in spec.layers[layer].mixers if fold in _OF_HEADS else ():
+        if fold == "turn_back" and isinstance(mixer, Attention):
+            return mixer.head_size // 2
         if isinstance(mixer, Attention | Mla):
             return mixer.num_kv_heads if fold == "gather_heads" else mixer.num_heads
         if isinstance(mixer, GatedDeltaNet):

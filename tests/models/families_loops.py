@@ -22,6 +22,21 @@ ZAMBA = COMMON | {
     "rms_norm_eps": 4.0,
 }
 
+GRANITE = COMMON | {
+    "model_type": "granite_swa",
+    "num_hidden_layers": 3,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": 40,
+    "layer_rope_theta": [700.0, 0, 90_000.0],
+    "rope_theta": 500.0,
+    "attention_bias": True,
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.6,
+    "logits_scaling": 0.7,
+    "tie_word_embeddings": False,
+}
+
 LOOP_CASES: dict[str, Case] = {
     "ouro": Case(
         COMMON
@@ -49,5 +64,27 @@ LOOP_CASES: dict[str, Case] = {
     ),
     "zamba2_plain": Case(
         ZAMBA | {"layers_block_type": ["mamba", "hybrid", "hybrid"]},
+    ),
+    "granite_swa": Case(GRANITE | {"architectures": ["GraniteSWAForCausalLM"]}),
+    "granite_moe_swa": Case(
+        GRANITE
+        | {
+            "architectures": ["GraniteMoeSWAForCausalLM"],
+            "model_type": "granitemoe_swa",
+            "num_local_experts": 7,
+            "num_experts_per_tok": 3,
+            "shared_intermediate_size": 56,
+        }
+    ),
+    "nanochat": Case(
+        COMMON
+        | {
+            "architectures": ["NanoChatForCausalLM"],
+            "model_type": "nanochat",
+            "rope_theta": 700.0,
+            "attention_bias": True,
+            "hidden_act": "gelu",
+            "final_logit_softcapping": 4.0,
+        }
     ),
 }

@@ -136,6 +136,8 @@ FEWER = {
     "Mistral3ForConditionalGeneration": 0,
     "HYV3ForCausalLM": 0,
     "OuroForCausalLM": 2,
+    "GraniteSWAForCausalLM": 0,
+    "GraniteMoeSWAForCausalLM": 0,
     "SolarForCausalLM": 0,
     "Grok1ModelForCausalLM": 0,
     "Grok1ForCausalLM": 0,

@@ -51,6 +51,8 @@ WINDOWED = {
     "minimax",
     "gemma3_text",
     "mistral_text",
+    "granite_swa",
+    "granite_moe_swa",
     "llama4_text",
     *(name for name in EDGE_CASES if name != "apertus"),
 }

@@ -6,6 +6,7 @@ Spellings shared with other families are in `models.hf_decoder`.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
@@ -20,21 +21,31 @@ from quire.models.hf_decoder import (
     with_placement,
 )
 from quire.models.hf_mamba import mamba2, mamba_rules, with_mixers
+from quire.models.hf_parts import windows
 from quire.models.names import LLAMA_NAMES, Rule, router_rules
-from quire.models.spec import DecoderSpec, LayerSpec, Placement
+from quire.models.spec import Attention, DecoderSpec, LayerSpec, Placement
 
 
-def granite(hf: HfConfig, *, default_scale: float | None = 1.0) -> DecoderSpec:
+def granite(
+    hf: HfConfig,
+    *,
+    default_scale: float | None = 1.0,
+    kv_heads: int | None = None,
+    eps: float = 1e-6,
+    **fields: Any,
+) -> DecoderSpec:
     """`GraniteForCausalLM`; defaults as in GraniteConfig. Source: arXiv 2408.13359."""
+    scale = hf.optional_positive("attention_multiplier", default_scale)
     layer = LayerSpec(
-        mixer=attention(hf, scale=hf.optional_positive("attention_multiplier", default_scale)),
+        mixer=attention(hf, kv_heads=kv_heads, scale=scale),
         feed_forward=dense(hf, bias=hf.bool_("mlp_bias", False)),
-        norm_eps=hf.positive("rms_norm_eps", 1e-6),
+        norm_eps=hf.positive("rms_norm_eps", eps),
         residual_scale=hf.positive("residual_multiplier", 1.0),
     )
     return decoder(
         hf,
         layer,
+        **fields,
         embedding_scale=hf.positive("embedding_multiplier", 1.0),
         logit_scale=1.0 / hf.positive("logits_scaling", 1.0),
     )
@@ -93,6 +104,31 @@ def granite_moe(hf: HfConfig) -> DecoderSpec:
     return with_parts(granite(hf), part)
 
 
+def granite_swa(hf: HfConfig) -> DecoderSpec:
+    """`GraniteSWAForCausalLM`: windows in three of four layers; defaults as in GraniteSWAConfig."""
+    return _with_windows(hf, granite(hf, kv_heads=4, eps=1e-5, max_len=8192, tie=True))
+
+
+def granite_moe_swa(hf: HfConfig) -> DecoderSpec:
+    """`GraniteMoeSWAForCausalLM`: the same with experts."""
+    return _with_windows(hf, granite_moe(hf))
+
+
+def _with_windows(hf: HfConfig, spec: DecoderSpec) -> DecoderSpec:
+    """The same decoder with sinks, windows, and a base of positions for each layer, of which 0 is none."""
+    count = len(spec.layers)
+    bases = hf.for_layers("layer_rope_theta", count, None) or [None] * count
+    sizes = [window for _, window in windows(hf, lambda index: index % 4 != 0, 128)]
+
+    def changed(number: int, mixer: Attention) -> Attention:
+        turned, base = mixer.rope, bases[number]
+        if turned is not None and base is not None:
+            turned = replace(turned, theta=float(base)) if base else None
+        return replace(mixer, sinks=True, window=sizes[number], rope=turned)
+
+    return with_attention(spec, changed)
+
+
 def granite_hybrid(hf: HfConfig) -> DecoderSpec:
     """`GraniteMoeHybridForCausalLM`: most layers have a state-space mixer instead of attention.
 
@@ -141,6 +177,16 @@ HYBRID_NAMES = MOE_NAMES.without(f"{_OURS}.gate_up", f"{_OURS}.down").with_rules
     ),
 )
 
+_SINKS = Rule(f"{_LAYER}.self_attn.sinks", "layers.{layer}.mixer.sinks")
+SWA_MOE_NAMES = MOE_NAMES.without_source(
+    *(f"{_MOE}.{name}_linear.weight" for name in ("input", "output")),
+    *(f"{_MOE}.router.layer.{kind}" for kind in ("weight", "bias")),
+).with_rules(
+    Rule(f"{_MOE}.experts.gate_up_proj", f"{_OURS}.experts.{{expert}}.gate_up.weight", (0, 1)),
+    Rule(f"{_MOE}.experts.down_proj", f"{_OURS}.experts.{{expert}}.down.weight"),
+    *router_rules("block_sparse_moe.router"),
+    _SINKS,
+)
 HYPERCLOVAX_NAMES = LLAMA_NAMES.with_rules(
     Rule(f"{_LAYER}.post_norm1.weight", "layers.{layer}.norm_after_mixer.weight"),
     Rule(f"{_LAYER}.post_norm2.weight", "layers.{layer}.norm_after_feed_forward.weight"),
@@ -153,5 +199,7 @@ ARCHITECTURES = {
     "HyperCLOVAXForCausalLM": Architecture(hyperclovax, HYPERCLOVAX_NAMES),
     "GraniteMoeForCausalLM": Architecture(granite_moe, MOE_NAMES),
     "GraniteMoeSharedForCausalLM": Architecture(granite_moe, MOE_NAMES),
+    "GraniteSWAForCausalLM": Architecture(granite_swa, LLAMA_NAMES.with_rules(_SINKS)),
+    "GraniteMoeSWAForCausalLM": Architecture(granite_moe_swa, SWA_MOE_NAMES),
     "GraniteMoeHybridForCausalLM": Architecture(granite_hybrid, HYBRID_NAMES),
 }

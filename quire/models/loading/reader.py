@@ -286,6 +286,9 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
         tensor = torch.cat((tensor[0::2], tensor[1::2]))
     if piece.fold == "swap_halves":
         tensor = torch.cat(tensor.chunk(2)[::-1])
+    if piece.fold == "turn_back":
+        halves = tensor.reshape(-1, 2, piece.groups, *tensor.shape[1:])
+        tensor = halves.flip(1).flatten(0, 2)
     if piece.fold == "add_one":
         tensor = tensor.float() + 1.0
     if piece.fold == "exp":
