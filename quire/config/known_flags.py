@@ -167,7 +167,10 @@ _add("refused", "recurrent states are float32: one that is rounded where a chunk
      mamba_cache_dtype="auto", mamba_ssm_cache_dtype="auto")  # fmt: skip
 _add("refused", "a checkpoint's own settings are read; --quantization makes fewer bits of plain weights",
      quantization_config=_JSON, allow_deprecated_quantization=False,
-     quantization_param_path=None, calculate_kv_scales=False, kv_cache_dtype_skip_layers=[])  # fmt: skip
+     quantization_param_path=None, kv_cache_dtype_skip_layers=[])  # fmt: skip
+_add("refused", "scales measured on the first batch would make answers depend on what was asked first; "
+     "--kv-cache-dtype fp8_per_token_head measures one for each token and head",
+     calculate_kv_scales=False)  # fmt: skip
 _add("refused", "this version runs on one device; start one server for each device instead",
      pipeline_parallel_size=1, data_parallel_size=1, data_parallel_rank=None,
      data_parallel_start_rank=None, data_parallel_size_local=None, data_parallel_hybrid_lb=False,

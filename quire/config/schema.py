@@ -186,11 +186,11 @@ class CacheConfig:
     )
     kv_cache_dtype: str = setting(
         "auto",
-        "stored type; auto is the model's, the others take a byte a number: fp8 without scales, int8 and "
+        "stored type; auto is the model's, the others take a byte a number: fp8 and fp8_e5m2 without scales, int8 and "
         "fp8_per_token_head with one for each token and head",
         choices=(
-            *("auto", "float32", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_per_token_head"),
-            *("int8", "int8_per_token_head"),
+            *("auto", "float32", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2"),
+            *("fp8_per_token_head", "int8", "int8_per_token_head"),
         ),
     )
 

@@ -12,12 +12,13 @@ from quire.ops.quantized import SMALLEST
 
 FP8_LARGEST = 448.0
 """Of float8_e4m3fn."""
+_E5M2_LARGEST = 57344.0
 _INT8_LARGEST = 127.0
 
 
 def code_dtype(format: CacheFormat) -> torch.dtype:
     """The type of a format's codes; not for a plain one."""
-    return {"fp8": torch.float8_e4m3fn, "int8": torch.int8}[format.kind]
+    return {"fp8": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2, "int8": torch.int8}[format.kind]
 
 
 def encode(
@@ -27,13 +28,14 @@ def encode(
 
     With scales the largest magnitude of a row has the largest code: 127, or 448 in e4m3; a row that
     is not finite has codes of 0 and the scale NaN. Without, the code is the number times `inverse`, a
-    float32, rounded, at most 448 in magnitude, and what is not a number stays so. Every rounding is to
+    float32, rounded, at most 448 in magnitude, of e5m2 57,344, and what is not a number stays so. Every rounding is to
     nearest, ties to even.
     """
     wide = numbers.to(torch.float32)
     if not format.has_scales:
         wide = wide * wide.new_tensor(inverse)
-        return wide.clamp(-FP8_LARGEST, FP8_LARGEST).to(code_dtype(format)), None
+        largest = _E5M2_LARGEST if format.kind == "e5m2" else FP8_LARGEST
+        return wide.clamp(-largest, largest).to(code_dtype(format)), None
     limit = wide.abs().amax(-1, keepdim=True)
     largest = FP8_LARGEST if format.kind == "fp8" else _INT8_LARGEST
     scale = torch.div(limit, limit.new_tensor(largest))  # a plain number would be inverted first

@@ -209,11 +209,12 @@ SUPER_FORMATS = tuple(super_format((kind, 0)) for kind in SUPER_KINDS)
 class CacheFormat:
     """Stored numbers of keys and values.
 
-    kind  "plain": floats in the model's own dtype; "fp8": e4m3, no infinity; "int8": -127 to 127.
+    kind  "plain": floats in the model's own dtype; "fp8": e4m3, no infinity; "e5m2": e5m2, up to 57,344;
+          "int8": -127 to 127.
     has_scales  whether the key and the value of each token and kv head have a float32 scale each.
     """
 
-    kind: Literal["plain", "fp8", "int8"] = "plain"
+    kind: Literal["plain", "fp8", "e5m2", "int8"] = "plain"
     has_scales: bool = False
 
     @property
@@ -241,6 +242,7 @@ CACHE_FORMATS = {
     "fp8": CacheFormat("fp8"),
     "fp8_per_token_head": CacheFormat("fp8", has_scales=True),
     "int8_per_token_head": CacheFormat("int8", has_scales=True),
+    "fp8_e5m2": CacheFormat("e5m2"),
 }
 """By the name that an operation's signature carries."""
 

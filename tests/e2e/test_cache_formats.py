@@ -54,7 +54,8 @@ def _answer(**settings: str) -> tuple[list[str], list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("format", "limit"), [("int8", 0.05), ("fp8_per_token_head", 0.15), ("fp8", 0.15)]
+    ("format", "limit"),
+    [("int8", 0.05), ("fp8_per_token_head", 0.15), ("fp8", 0.15), ("fp8_e5m2", 0.3)],
 )
 def test_the_demo_model_says_the_same(format: str, limit: float) -> None:
     texts, numbers = _answer()

@@ -17,7 +17,7 @@ PICKERS, ATTENDERS = providers(PICK_TOKENS), providers(PICKED_ATTENTION)
 INDEX = Shape(heads=6, kv_heads=1, head_size=24, value_size=0)
 LATENT = Shape(heads=4, kv_heads=1, head_size=40, value_size=24)
 LENGTHS = [1, 30, 77, 1060]
-FORMATS = ["plain", "fp8", "fp8_per_token_head", "int8_per_token_head"]
+FORMATS = ["plain", "fp8", "fp8_per_token_head", "int8_per_token_head", "fp8_e5m2"]
 
 
 def weights_of(sequence: Sequence) -> torch.Tensor:

@@ -39,8 +39,8 @@ def test_what_is_not_stored_is_refused() -> None:
     assert cache_storage("fp8_e4m3", dtype="float32", device="cpu") == "fp8"
     with pytest.raises(SettingsError, match=r"'float32' is not the model's bfloat16.*use auto"):
         resolved("float32")
-    with pytest.raises(SettingsError, match=r"'fp8_e5m2' is not stored .* auto, fp8, fp8_e4m3"):
-        resolved("fp8_e5m2")
+    with pytest.raises(SettingsError, match=r"'fp8_inc' is not stored .* auto, fp8, fp8_e4m3"):
+        cache_storage("fp8_inc", dtype="bfloat16", device="cpu")
     with pytest.raises(SettingsError, match="'int8' works on cpu only"):
         cache_storage("int8", dtype="bfloat16", device="cuda")
 

@@ -8,6 +8,7 @@ QUIRE_INLINE vf scaled(vf x, vf n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 }  // namespace quire
 
 #include "attend_lanes.h"
+#include "codes.h"
 #include "dot_int.h"
 
 namespace quire {
@@ -84,13 +85,18 @@ QUIRE_INLINE void mix(const uint32_t* weights, const uint32_t* const v[2], int64
 
 // 64 codes of a cache as numbers, exactly.
 #define QUIRE_HAS_WIDEN
-template <bool is_fp8> QUIRE_INLINE void widen64(const uint8_t* from, bf16* to) {
+template <CodeKind kind> QUIRE_INLINE void widen64(const uint8_t* from, bf16* to) {
   for (int i = 0; i < 64; i += 32) {
     __m512i numbers;
-    if (is_fp8) {
+    if (kind == kE4m3Code) {
       __m512i codes = _mm512_and_si512(pairs_unsigned(from + i).v, _mm512_set1_epi16(0x7f));
       __mmask32 none = _mm512_cmpeq_epi16_mask(codes, _mm512_set1_epi16(0x7f));
       numbers = _mm512_mask_set1_epi16(pairs_from_fp8(from + i).v, none, 0x7fc0);
+    } else if (kind == kE5m2Code) {
+      __m512i halves = _mm512_slli_epi16(pairs_unsigned(from + i).v, 8);  // the upper bytes of float16
+      __m512 low = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+      __m512 high = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+      numbers = (__m512i)_mm512_cvtne2ps_pbh(high, low);
     } else {
       __m512 low = to_float(load8((const int8_t*)from + i)).v;
       __m512 high = to_float(load8((const int8_t*)from + i + 16)).v;

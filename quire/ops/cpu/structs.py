@@ -17,7 +17,13 @@ _MEANING = 1
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
 """Number types as the kernels number them."""
 
-CACHE_FORMATS = {"plain": 0, "fp8": 1, "fp8_per_token_head": 2, "int8_per_token_head": 3}
+CACHE_FORMATS = {
+    "plain": 0,
+    "fp8": 1,
+    "fp8_per_token_head": 2,
+    "int8_per_token_head": 3,
+    "fp8_e5m2": 4,
+}
 """Stored forms of keys and values likewise, by the names of `ops.formats`."""
 
 ACTS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
