@@ -24,8 +24,8 @@ STORED = {
     "int8_per_token_head": "int8_per_token_head",
 }
 """Names in the settings and the form they mean. fp8 alone has the checkpoint's scales for each layer, or none,
-as in vLLM without calibration: then numbers beyond 448 are clipped and those below 2^-6 lose bits. fp8_e5m2 has three bits of a
-number, from 2^-14 to 57,344, and no scales."""
+as in vLLM without calibration: then numbers beyond 448 are clipped and those below 2^-6 lose bits. fp8_e5m2
+has three bits of a number, from 2^-14 to 57,344, and no scales."""
 
 _SCALE = re.compile(
     r"(?:.*\.)?(?:layers|h|blocks)\.(\d+)\.(?:\w+\.)*?(?:(k|v|kv)_scale|([kv])_proj\.output_scale)"
