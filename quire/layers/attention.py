@@ -19,7 +19,7 @@ from quire.layers.linear import Linear
 from quire.layers.norm import LayerNorm, Norm, PlainNorm, RmsNorm
 from quire.ops.arena import Arena
 from quire.ops.attention import PAGED_ATTENTION
-from quire.ops.elementwise import CLAMP
+from quire.ops.elementwise import CLAMP, SCALE
 from quire.ops.gating import MUL_SIGMOID
 from quire.ops.registry import Bound, Table
 from quire.ops.rope import QK_ROPE, ROPE
@@ -33,7 +33,7 @@ class AttentionSizes:
     sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none;
     clip  the bound of q, k and v, 0 is none.
     bidirectional  tokens see those behind them too.
-    values  as in `models.spec.Attention`.
+    values, value_scale  as in `models.spec.Attention`.
     chunked  the window is the stretch of so many positions in which the query stands.
     """
 
@@ -50,13 +50,16 @@ class AttentionSizes:
     bidirectional: bool = False
     chunked: bool = False
     values: str = "own"
+    value_size: int
+    value_scale: float = 1.0
 
     @property
     def bounds(self) -> tuple[int, int, int]:
         """Where q, k and v end in the product that makes them; v is made of k if it ends where k does."""
-        kv_size = self.num_kv_heads * self.head_size
-        end_of_k = self.num_heads * self.head_size + kv_size
-        return end_of_k - kv_size, end_of_k, end_of_k + kv_size * (self.values != "normed_keys")
+        end_of_q = self.num_heads * self.head_size
+        end_of_k = end_of_q + self.num_kv_heads * self.head_size
+        own = self.num_kv_heads * self.value_size * (self.values != "normed_keys")
+        return end_of_q, end_of_k, end_of_k + own
 
 
 class AttentionLayer:
@@ -95,12 +98,15 @@ class AttentionLayer:
     ) -> None:
         self.index, self._sizes = index, sizes
         self._to_write, self._to_run = with_scales(sizes.scale, cache_scales)
-        self._bounds = (q_size, *_) = sizes.bounds
+        self._bounds = sizes.bounds
+        self._mixed = sizes.num_heads * sizes.value_size
         linear = partial(Linear, table, dtype=dtype, format=format)
         self._qkv = linear(
             f"{name}.qkv", in_size=sizes.size, out_size=self._bounds[2], bias=qkv_bias
         )
         clamp = table.bind(CLAMP, dtype_name(dtype), C=self._bounds[2]) if sizes.clip else None
+        scale = table.bind(SCALE, dtype_name(dtype), C=sizes.num_kv_heads * sizes.value_size)
+        self._value_scales = [scale] * (sizes.value_scale != 1.0)
         self._clips = [partial(clamp, limit=sizes.clip)] if clamp is not None else []
         self._sinks: torch.Tensor | None = None
         self._slopes: torch.Tensor | None = None
@@ -127,7 +133,7 @@ class AttentionLayer:
             PAGED_ATTENTION, dtype_name(dtype), format=cache_format, **heads, **self._unusual
         )
         self._gates = [OutputGate(table, f"{name}.gate", linear, sizes, dtype)] if gate else []
-        self._out = linear(f"{name}.out", in_size=q_size, out_size=sizes.size, bias=out_bias)
+        self._out = linear(f"{name}.out", in_size=self._mixed, out_size=sizes.size, bias=out_bias)
 
     @property
     def attends(self) -> tuple[Bound | None, ...]:
@@ -150,16 +156,17 @@ class AttentionLayer:
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Caches keys and values, then attends; writes [T, C] into `out`, which may be x."""
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
-        q_end, k_end, v_end = self._bounds
+        _, k_end, v_end = self._bounds
         qkv = self._qkv(x, out=ctx.arena.take((num_tokens, v_end), x.dtype))
         for clip in self._clips:
             clip(qkv, out=qkv)
         q_and_k = qkv[:, :k_end].view(  # [T, H + K, D]
             num_tokens, sizes.num_heads + sizes.num_kv_heads, sizes.head_size
         )
-        v = qkv[:, q_end - k_end :].view(
-            num_tokens, sizes.num_kv_heads, sizes.head_size
-        )  # the last
+        last = qkv[:, -sizes.num_kv_heads * sizes.value_size :]
+        for scale in self._value_scales:
+            scale(last, factor=sizes.value_scale, out=last)
+        v = last.view(num_tokens, sizes.num_kv_heads, sizes.value_size)
         for norm in self._value_norm:
             v = norm(v, ctx.arena)
         for step in self._on_heads:
@@ -167,7 +174,7 @@ class AttentionLayer:
         q, k = q_and_k[:, : sizes.num_heads], q_and_k[:, sizes.num_heads :]
         cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
         self._attend.call("write", k, v, cache, plan, **self._to_write)
-        mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.head_size), x.dtype)
+        mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.value_size), x.dtype)
         self._attend(
             q,
             cache,
@@ -181,8 +188,8 @@ class AttentionLayer:
             out=mixed,
         )
         for gate in self._gates:
-            gate(x, mixed.view(num_tokens, q_end), ctx.arena)
-        return self._out(mixed.view(num_tokens, q_end), out=out)
+            gate(x, mixed.view(num_tokens, self._mixed), ctx.arena)
+        return self._out(mixed.view(num_tokens, self._mixed), out=out)
 
 
 class OutputGate:
@@ -196,7 +203,7 @@ class OutputGate:
         sizes: AttentionSizes,
         dtype: torch.dtype,
     ) -> None:
-        width = sizes.num_heads * sizes.head_size
+        width = sizes.num_heads * sizes.value_size
         self._product = linear(name, in_size=sizes.size, out_size=width, bias=False)
         self._multiply = table.bind(MUL_SIGMOID, dtype_name(dtype), C=width)
 

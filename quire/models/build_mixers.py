@@ -113,6 +113,8 @@ def _attention_sizes(parts: MixerParts, spec: Attention) -> AttentionSizes:
         bidirectional=spec.bidirectional,
         chunked=spec.chunked,
         values=spec.values,
+        value_size=spec.value_size,
+        value_scale=spec.value_scale,
     )
 
 

@@ -38,6 +38,7 @@ from quire.models.architectures import (
     llama_kin,
     llama_skips,
     mamba,
+    mimo,
     minimax,
     nanochat,
     nemotron,
@@ -59,7 +60,7 @@ _FAMILIES += [gpt_classic, deepseek, dbrx, glm_moe, gpt_oss, phimoe, bloom, exao
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
-_FAMILIES += [ouro, zamba, nanochat]
+_FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips]
 _FAMILIES += [gpt_kin, grok]
 ARCHITECTURES: dict[str, Architecture] = {

@@ -41,7 +41,7 @@ def mixer_inputs(mixer: Mixer) -> tuple[int, ...]:
     if isinstance(mixer, Mla):
         values = mixer.num_heads * mixer.out_size
         return values, mixer.kv_rank, mixer.nope_size, mixer.q_rank
-    return (mixer.num_heads * mixer.head_size,)
+    return (mixer.num_heads * mixer.value_size,)
 
 
 def picking_bytes(spec: DecoderSpec, max_model_len: int) -> int:

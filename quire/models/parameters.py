@@ -161,7 +161,8 @@ def _norm(table: dict[str, Parameter], name: str, kind: NormKind, width: int) ->
 def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width: int) -> None:
     q_size = spec.num_heads * spec.head_size
     kv_size = spec.num_kv_heads * spec.head_size
-    rows: tuple[int, ...] = (q_size, kv_size, kv_size)
+    mixed = spec.num_heads * spec.value_size
+    rows: tuple[int, ...] = (q_size, kv_size, spec.num_kv_heads * spec.value_size)
     rows = rows[:2] if spec.values == "normed_keys" else rows
     rows = rows[:1] if spec.shares is not None else rows
     table[f"{prefix}.qkv.weight"] = Parameter(tuple((n, width) for n in rows), "attention")
@@ -182,8 +183,8 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     if spec.sinks:
         table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
     if spec.gate:
-        table[f"{prefix}.gate.weight"] = Parameter(((q_size, width),), "attention")
-    table[f"{prefix}.out.weight"] = Parameter(((width, q_size),), "attention")
+        table[f"{prefix}.gate.weight"] = Parameter(((mixed, width),), "attention")
+    table[f"{prefix}.out.weight"] = Parameter(((width, mixed),), "attention")
     if spec.out_bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), "attention")
 

@@ -74,6 +74,8 @@ class Attention:
     sinks    a learned score of each head takes weight and gives nothing.
     alibi    factor of the heads' slopes, by which scores fall with the distance; 0 is none.
     window   tokens looked back, counting the query itself; None is unlimited.
+    value_head   numbers of a head's value; 0 is as many as of a key.
+    value_scale  factor of values.
     chunked  that window does not move: a token sees those of its own stretch of `window` tokens.
     temperature  what queries are multiplied by, after norm and RoPE; None is nothing.
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
@@ -102,6 +104,8 @@ class Attention:
     clip: float = 0.0
     gate: bool = False
     bidirectional: bool = False
+    value_head: int = 0
+    value_scale: float = 1.0
 
     @property
     def query_scale(self) -> float:
@@ -115,7 +119,7 @@ class Attention:
     @property
     def value_size(self) -> int:
         """Numbers of a cached value of one head."""
-        return self.head_size
+        return self.value_head or self.head_size
 
     def cache_kind(self) -> CacheKind:
         if self.window is None:
@@ -124,7 +128,8 @@ class Attention:
 
     def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
         """Bytes of one token's keys and values in one layer, packed without padding; scales a head."""
-        return self.num_kv_heads * (2 * self.head_size * dtype_bytes + scale_bytes)
+        numbers = self.head_size + self.value_size
+        return self.num_kv_heads * (numbers * dtype_bytes + scale_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,4 +87,39 @@ LOOP_CASES: dict[str, Case] = {
             "final_logit_softcapping": 4.0,
         }
     ),
+    "mimo_v2_flash": Case(
+        COMMON
+        | {
+            "architectures": ["MiMoV2FlashForCausalLM"],
+            "model_type": "mimo_v2_flash",
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 1,
+            "head_dim": 24,
+            "v_head_dim": 20,
+            "attention_bias": True,
+            "attention_value_scale": 0.6,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "mlp_layer_types": ["sparse", "dense", "sparse"],
+            "sliding_window": 40,
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "default",
+                    "rope_theta": 700.0,
+                    "partial_rotary_factor": 0.5,
+                },
+                "sliding_attention": {
+                    "rope_type": "default",
+                    "rope_theta": 90.0,
+                    "partial_rotary_factor": 0.75,
+                },
+            },
+            "n_routed_experts": 12,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 40,
+            "n_group": 3,
+            "topk_group": 2,
+            "norm_topk_prob": False,
+            "routed_scaling_factor": 1.7,
+        }
+    ),
 }

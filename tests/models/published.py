@@ -136,6 +136,7 @@ FEWER = {
     "Mistral3ForConditionalGeneration": 0,
     "HYV3ForCausalLM": 0,
     "OuroForCausalLM": 2,
+    "MiMoV2FlashForCausalLM": 1,
     "GraniteSWAForCausalLM": 0,
     "GraniteMoeSWAForCausalLM": 0,
     "SolarForCausalLM": 0,
@@ -194,6 +195,13 @@ SMALL_STATES: dict[str, dict[str, Any]] = {
     "granitemoehybrid": _STATES,
     "falcon_h1": _STATES | {"mamba_d_head": 24, "mamba_d_ssm": 96},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 8},
+    "mimo_v2_flash": {
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 4,
+        "swa_head_dim": 24,
+        "swa_v_head_dim": 20,
+        "sliding_window_size": 48,
+    },
     "zamba2": {
         "num_hidden_layers": 2,
         "layers_block_type": ["hybrid", "hybrid"],

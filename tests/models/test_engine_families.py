@@ -52,6 +52,7 @@ WINDOWED = {
     "gemma3_text",
     "mistral_text",
     "granite_swa",
+    "mimo_v2_flash",
     "granite_moe_swa",
     "llama4_text",
     *(name for name in EDGE_CASES if name != "apertus"),
@@ -91,7 +92,7 @@ def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> No
     for group in groups:
         assert {windows[layer] for layer in group.layers} == {group.window}
         mixer = mixers[group.layers[0]]
-        per_layer = 2 * mixer.num_kv_heads * mixer.head_size * 4
+        per_layer = mixer.num_kv_heads * (mixer.head_size + mixer.value_size) * 4
         if isinstance(mixer, Mla):  # the latent, a key with a position, and the latent again
             per_layer = (2 * mixer.kv_rank + mixer.rope.dim) * 4
         if isinstance(mixer, Indexer):  # a key alone

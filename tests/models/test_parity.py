@@ -207,6 +207,7 @@ SHAPES |= {
     "count",
     "attention",
     "heads_rank",
+    "value_head",
 }
 """Fields without a plain value: sizes, which tensors' shapes prove, and the parts walked by themselves."""
 

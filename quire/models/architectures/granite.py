@@ -116,14 +116,13 @@ def granite_moe_swa(hf: HfConfig) -> DecoderSpec:
 
 def _with_windows(hf: HfConfig, spec: DecoderSpec) -> DecoderSpec:
     """The same decoder with sinks, windows, and a base of positions for each layer, of which 0 is none."""
-    count = len(spec.layers)
-    bases = hf.for_layers("layer_rope_theta", count, None) or [None] * count
+    bases = hf.for_layers("layer_rope_theta", len(spec.layers), None)
     sizes = [window for _, window in windows(hf, lambda index: index % 4 != 0, 128)]
 
     def changed(number: int, mixer: Attention) -> Attention:
-        turned, base = mixer.rope, bases[number]
-        if turned is not None and base is not None:
-            turned = replace(turned, theta=float(base)) if base else None
+        turned = mixer.rope
+        if turned is not None and bases is not None:
+            turned = replace(turned, theta=float(bases[number])) if bases[number] else None
         return replace(mixer, sinks=True, window=sizes[number], rope=turned)
 
     return with_attention(spec, changed)
