@@ -41,6 +41,7 @@ class SharedAttention:
         normed: bool,
         qk_eps: float,
         bias: bool,
+        out_bias: bool,
         dtype: torch.dtype,
         format: Formats = PLAIN,
         cache_format: str = "plain",
@@ -50,8 +51,8 @@ class SharedAttention:
         self._sizes = sizes
         _, self._to_run = with_scales(sizes.scale, cache_scales)
         width = sizes.num_heads * sizes.head_size
-        linear = partial(Linear, table, bias=bias, dtype=dtype, format=format)
-        self._query = linear(f"{name}.qkv", in_size=sizes.size, out_size=width)
+        linear = partial(Linear, table, dtype=dtype, format=format)
+        self._query = linear(f"{name}.qkv", in_size=sizes.size, out_size=width, bias=bias)
         norm = partial(RmsNorm, table, size=sizes.head_size, eps=qk_eps, dtype=dtype)
         self._norms = [norm(f"{name}.q_norm")] if normed else []
         self._turns = [] if rope is None else [Rope(table, sizes, dtype, rope, interleaved)]
@@ -63,7 +64,7 @@ class SharedAttention:
             K=sizes.num_kv_heads,
             D=sizes.head_size,
         )
-        self._out = linear(f"{name}.out", in_size=width, out_size=sizes.size)
+        self._out = linear(f"{name}.out", in_size=width, out_size=sizes.size, bias=out_bias)
 
     @property
     def attends(self) -> tuple[Bound | None, ...]:

@@ -132,6 +132,7 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
             normed=spec.qk_norm != "none",
             qk_eps=spec.norm_eps,
             bias=spec.qkv_bias,
+            out_bias=spec.out_bias,
             dtype=parts.dtype,
             format=parts.format,
             cache_format=parts.cache.format,

@@ -127,6 +127,43 @@ KIN_CASES |= {
     "grok1_weights": Case(named("Grok1ForCausalLM", "grok-1", tie_word_embeddings=False, **GROK)),
 }
 
+COHERE_MOE = named(
+    "Cohere2MoeForCausalLM",
+    "cohere2_moe",
+    head_dim=24,
+    sliding_window=40,
+    num_experts=6,
+    num_experts_per_tok=3,
+    logit_scale=0.4,
+)
+KIN_CASES |= {
+    "cohere2_moe": Case(
+        COHERE_MOE
+        | {
+            "num_hidden_layers": 3,
+            "first_k_dense_replace": 1,
+            "sliding_window_pattern": 2,
+            "prefix_dense_intermediate_size": 72,
+            "expert_selection_fn": "sigmoid",
+            "norm_topk_prob": False,
+            "rms_norm_eps": 0.3,
+        }
+    ),
+    "cohere2_moe_layer_norms": Case(
+        COHERE_MOE
+        | {
+            "rms_norm_eps": None,
+            "layer_norm_eps": 0.3,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "mlp_layer_types": ["sparse", "sparse"],
+            "num_shared_experts": 2,
+            "shared_expert_combination_strategy": "sum",
+            "tie_word_embeddings": False,
+            "hidden_act": "gelu",
+        }
+    ),
+}
+
 UNSEEN_IDS = {
     "image_token_id": 98,
     "video_token_id": 99,

@@ -55,6 +55,7 @@ WINDOWED = {
     "mimo_v2_flash",
     "granite_moe_swa",
     "llama4_text",
+    "cohere2_moe",
     *(name for name in EDGE_CASES if name != "apertus"),
 }
 
