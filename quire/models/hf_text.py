@@ -52,7 +52,7 @@ def text_alone(
 
     `tie_word_embeddings` beside `text_config` counts where that does not say it.
     defaults  of keys that the text's decoder alone must have.
-    flat      the text's keys may stand beside those of the images, without `text_config`.
+    flat      the text's keys may stand beside those of the images, without `text_config` or again.
     outer_ties  what `text_config` says of `tie_word_embeddings` does not count.
     """
 
@@ -63,7 +63,12 @@ def text_alone(
             raise hf.refuse("text_config", "it must describe the decoder of the text")
         text.add_defaults(defaults or {})
         text.skip(*_GENERATION, "quantization_config")  # that is read with the tensors
-        hf.skip(*(name for name in hf.names() if name.endswith(_OTHER_PARTS)))
+        for one in (hf, text):
+            one.skip(*(name for name in one.names() if name.endswith(_OTHER_PARTS)))
+        if flat:
+            hf.skip(*text.names())  # which some versions of Transformers wrote twice
+        if text is not hf:
+            hf.skip("vocab_size")  # which is that of the text in old files
         spec = describe(text)
         tied = hf.bool_("tie_word_embeddings", not outer_ties and spec.tie_head)
         if text.has("tie_word_embeddings") and not outer_ties:

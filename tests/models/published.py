@@ -115,14 +115,14 @@ FEWER = {
     "OlmoHybridForCausalLM": 1,
     "Gemma3nForCausalLM": 1,
     "Gemma3nForConditionalGeneration": 0,
-    "Gemma3ForConditionalGeneration": 0,
+    "Gemma3ForConditionalGeneration": 1,
     "Qwen3_5ForConditionalGeneration": 1,
     "Gemma4ForConditionalGeneration": 1,
     "Qwen2VLForConditionalGeneration": 0,
-    "Qwen2_5_VLForConditionalGeneration": 0,
+    "Qwen2_5_VLForConditionalGeneration": 1,
     "Qwen3VLMoeForConditionalGeneration": 2,
     "Llama4ForConditionalGeneration": 2,
-    "LlavaForConditionalGeneration": 0,
+    "LlavaForConditionalGeneration": 1,
     "Glm4vForConditionalGeneration": 0,
     "KimiK25ForConditionalGeneration": 1,
     "DeepseekForCausalLM": 2,
@@ -133,7 +133,7 @@ FEWER = {
     "YoutuForCausalLM": 0,
     "MellumForCausalLM": 1,
     "MiniMaxForCausalLM": 1,
-    "Mistral3ForConditionalGeneration": 0,
+    "Mistral3ForConditionalGeneration": 1,
     "HYV3ForCausalLM": 0,
     "OuroForCausalLM": 2,
     "MiMoV2FlashForCausalLM": 1,
@@ -265,6 +265,10 @@ def shrunk(name: str) -> dict[str, Any]:
     text = values.get("text_config")
     if text is None:
         return _small(values)
+    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        text.setdefault(key, _SMALL[key])
+    if values["model_type"] == "qwen2_5_vl":
+        text["rope_scaling"]["mrope_section"] = [4, 2, 2]  # half of a head
     vision = values.get("vision_config") or dict(_VISION)
     small = {key: _VISION.get(key, value) for key, value in vision.items()}
     return values | {"text_config": _small(text), "vision_config": small}
