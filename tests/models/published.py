@@ -110,8 +110,7 @@ FEWER = {
     "Mamba2ForCausalLM": 1,
     "FalconH1ForCausalLM": 1,
     "DeciLMForCausalLM": 1,
-    "ApertusForCausalLM": 1,
-    "AfmoeForCausalLM": 2,
+    "ApertusForCausalLM": 2,
     "OlmoHybridForCausalLM": 1,
     "Gemma3nForCausalLM": 1,
     "Gemma3nForConditionalGeneration": 0,
@@ -144,19 +143,13 @@ FEWER = {
     "Grok1ModelForCausalLM": 0,
     "Grok1ForCausalLM": 0,
     "JAISLMHeadModel": 0,
-    "BioGptForCausalLM": 0,
-    "OpenAIGPTLMHeadModel": 0,
+    "OpenAIGPTLMHeadModel": 1,
     "GPTNeoXJapaneseForCausalLM": 0,
     "InternLM2VEForCausalLM": 0,
     "Fairseq2LlamaForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
-UNSOURCED = {
-    "AfmoeForCausalLM",
-    "ApertusForCausalLM",
-    "BaiChuanForCausalLM",
-    "HyperCLOVAXForCausalLM",
-}
+UNSOURCED = {"BaiChuanForCausalLM"}
 """Architectures that have files but none with a source."""
 _STATES = {
     "mamba_n_heads": 4,

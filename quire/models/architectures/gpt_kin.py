@@ -31,6 +31,7 @@ _HEADS = {
     "summary_proj_to_labels",
     "summary_type",
     "summary_use_proj",
+    "task_specific_params",
 }
 """Keys about heads for other tasks."""
 

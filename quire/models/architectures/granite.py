@@ -53,7 +53,7 @@ def granite(
 
 def hyperclovax(hf: HfConfig) -> DecoderSpec:
     """`HyperCLOVAXForCausalLM`: Granite with norms on both sides of each part, logits multiplied."""
-    hf.skip("end_token_id")
+    hf.skip("end_token_id", "summary_first_dropout")  # of no head that is here
     spec = granite(hf, default_scale=None)
     placement: Placement = "sandwich" if hf.bool_("use_post_norm", True) else "pre"
     return replace(with_placement(spec, placement), logit_scale=hf.positive("logits_scaling", 1.0))
