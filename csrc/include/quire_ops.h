@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 984340205
+#define QUIRE_VERSION 804879228
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1

@@ -134,7 +134,7 @@ const int64_t kExpertRows = 96;          // rows of an expert that are packed at
 
 int64_t rounded_up(int64_t n) { return (n + kColumns - 1) / kColumns * kColumns; }
 
-// Which rows belong to which expert: pair p is place p % k of row p / k.
+// Which rows belong to which expert: pair p is place p % k of row p / k. Ids from E on have no expert and no place.
 struct Sorted {
   int64_t E;
   int32_t* begin;  // [E + 1] places among the sorted pairs
@@ -153,9 +153,14 @@ struct Sorted {
 
   void sort(const int32_t* ids, int64_t pairs) {
     __builtin_memset(begin, 0, (E + 1) * 4);
-    for (int64_t p = 0; p < pairs; p++) begin[ids[p] + 1]++;
+    for (int64_t p = 0; p < pairs; p++)
+      if (ids[p] < E) begin[ids[p] + 1]++;
     for (int64_t e = 0; e < E; e++) begin[e + 1] += begin[e];
     for (int64_t p = 0; p < pairs; p++) {
+      if (ids[p] >= E) {
+        place[p] = -1;
+        continue;
+      }
       place[p] = begin[ids[p]]++;
       order[place[p]] = (int32_t)p;
     }
@@ -321,7 +326,7 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
       in_lanes(args.C, [&](int64_t i, int lanes) {
         vf total = vf_zero();
         for (int64_t j = 0; j < k; j++)
-          total = total + vf_set(args.weigh_inputs ? 1.0f : weights[j]) * load(made + sorted.place[t * k + j] * C + i);
+          if (sorted.place[t * k + j] >= 0) total = total + vf_set(args.weigh_inputs ? 1.0f : weights[j]) * load(made + sorted.place[t * k + j] * C + i);
         put(out + i, total, lanes);
       });
     }

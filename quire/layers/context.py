@@ -26,6 +26,7 @@ class ForwardContext:
     types        [T] int64, token types, for models that have them.
     layer_inputs [T, L, P]: numbers of its own for every layer, of models that have them.
     kept         by layer: the residual stream [T, C] that came into it, where a later layer blends it in.
+    shortcut     [T, C]: what one layer's experts made that the next layer adds, of models that have such.
     picks        [T, k] int32: positions of the cached tokens that each token sees, of models that choose
                  them; layers write it and read it, as in `ops.picks`.
     embedded     [T, C] what the first layer starts from, of models whose layers read that too.
@@ -44,6 +45,7 @@ class ForwardContext:
     embed_rows: torch.Tensor | None = None
     layer_inputs: torch.Tensor | None = None
     kept: dict[int, torch.Tensor] = field(default_factory=dict)
+    shortcut: torch.Tensor | None = None
     picks: torch.Tensor | None = None
     embedded: torch.Tensor | None = None
 

@@ -31,7 +31,7 @@ from quire.quant.formats import PLAIN, Formats
 @dataclass(frozen=True, kw_only=True)
 class MlaSizes:
     """The numbers of one layer: H heads, R numbers of the latent, N and P of a query without and with a
-    position, V of a head's value; q_rank 0 is a query made of x at once."""
+    position, V of a head's value; q_rank 0 is a query made of x at once; kv_factor is of the normed latent."""
 
     size: int
     num_heads: int
@@ -41,6 +41,7 @@ class MlaSizes:
     rope_size: int
     out_size: int
     scale: float
+    kv_factor: float = 1.0
 
     @property
     def query_size(self) -> int:
@@ -125,7 +126,7 @@ class MlaLayer:
         sizes = self._sizes
         self._query.load(weights)
         self._kv_down.load(weights)
-        self._kv_norm.load(weights)
+        self._kv_norm.load(lambda name: weights(name) * sizes.kv_factor)
         for picker in self._pickers:
             picker.load(weights)
         both = weights(f"{self._name}.kv_up.weight").view(sizes.num_heads, -1, sizes.kv_rank)

@@ -5,7 +5,7 @@ What the parts compute is in `layers`; what is read from where is in `models.loa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from quire.layers.layer_inputs import LayerInputs
 from quire.layers.mlp import FEED_FORWARDS, CurvedMlp, FeedForward
 from quire.layers.moe import MoeMlp, NormedParts
 from quire.layers.norm import NORMS, Norms
+from quire.layers.shortcut_moe import ShortcutMoe
 from quire.models.build_mixers import MixerParts, make_mixer
 from quire.models.build_positions import position_tables
 from quire.models.decoder import AnyDecoder, Decoder
@@ -30,6 +31,7 @@ from quire.models.loading.kept import Keeping, ReadAhead, about_packed
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, weight_map_of
+from quire.models.shortcut_layers import SHORTCUTS
 from quire.models.spec import DecoderSpec, Dense, LayerSpec, Mla, Moe
 from quire.models.stream_layers import (
     AltUpLayer,
@@ -44,6 +46,8 @@ from quire.ops.registry import Table
 from quire.quant.formats import PLAIN, CacheStorage, Formats, LayerScales
 from quire.quant.schemes.checkpoint import CheckpointScheme, Scheme
 from quire.quant.schemes.online import UNQUANTIZED
+
+_SKELETONS: dict[str, Callable[..., Any]] = {**PLACEMENTS, **SHORTCUTS}
 
 
 def build_decoder(
@@ -252,15 +256,10 @@ def _layer(
     name = f"layers.{index}"
     part, feed_forward = spec.feed_forward, None
     if part is not None:
-        make = _moe if isinstance(part, Moe) else _dense
-        feed_forward = make(
-            parts.table,
-            f"{name}.feed_forward",
-            part,  # type: ignore[arg-type]
-            parts.size,
-            parts.dtype,
-            parts.format,
-        )
+        make: Callable[..., Any] = _moe if isinstance(part, Moe) else _dense
+        make = _shortcut_moe if spec.placement == "shortcut_open" else make
+        kinds: tuple[Any, ...] = (part, parts.size, parts.dtype, parts.format)
+        feed_forward = make(parts.table, f"{name}.feed_forward", *kinds)
     norms = Norms(
         table=parts.table,
         kind=spec.norm,
@@ -279,7 +278,7 @@ def _layer(
         raise ValueError("layers stand as altup in decoders with several streams, and only there")
     if decoder.streams is not None:
         return AltUpLayer(spec, decoder.streams, end, **made)
-    layer = PLACEMENTS[spec.placement](name, **made, norms=norms)
+    layer: DecoderLayer = _SKELETONS[spec.placement](name, **made, norms=norms)
     if spec.scaled or spec.input_act is not None:
         layer = EndedLayer(layer, spec, end)
     if spec.blends:
@@ -305,6 +304,22 @@ def _dense(
         dtype=dtype,
         format=format,
         **of_gates,
+    )
+
+
+def _shortcut_moe(
+    table: Table, name: str, spec: Moe, size: int, dtype: torch.dtype, format: Formats
+) -> ShortcutMoe:
+    return ShortcutMoe(
+        table,
+        name,
+        ExpertSizes(spec.num_experts, size, spec.width, spec.activation),
+        RouteRule(spec.top_k, normalize=spec.normalize, scale=spec.scale),
+        num_identity=spec.num_identity,
+        choice_bias=spec.choice_bias,
+        shared_width=spec.shared_width,
+        dtype=dtype,
+        format=format,
     )
 
 

@@ -169,6 +169,7 @@ def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
         rope_size=spec.rope.dim,
         out_size=spec.out_size,
         scale=spec.query_scale,
+        kv_factor=spec.kv_factor,
     )
     return MlaLayer(
         parts.table,

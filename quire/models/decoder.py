@@ -84,6 +84,7 @@ class Decoder:
         self.spec = spec
         self.dtype = dtype
         self._num_picks = spec.num_picks
+        self._has_shortcuts = spec.has_shortcuts
         attends = [
             attend for layer in layers if layer.mixer is not None for attend in layer.mixer.attends
         ]
@@ -151,6 +152,8 @@ class Decoder:
         taps    layers whose output is wanted too: the result is then (hidden, copies [T, C]).
         """
         residual = self._embedded(ctx) if hidden is None else hidden
+        if self._has_shortcuts and ctx.shortcut is None:
+            ctx.shortcut = ctx.arena.take(tuple(residual.shape), residual.dtype)
         if self._num_picks and ctx.picks is None:
             ctx.picks = ctx.arena.take((ctx.num_tokens, self._num_picks), torch.int32)
         tapped: dict[int, torch.Tensor] = {}

@@ -37,6 +37,7 @@ from quire.models.architectures import (
     llama4,
     llama_kin,
     llama_skips,
+    longcat,
     mamba,
     mimo,
     minimax,
@@ -62,7 +63,7 @@ _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips]
-_FAMILIES += [gpt_kin, grok]
+_FAMILIES += [gpt_kin, grok, longcat]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

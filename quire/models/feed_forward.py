@@ -47,6 +47,7 @@ class Moe:
     choice_bias   a bias of each expert counts in the choice, not in the weights.
     shared_width  of a part that all tokens pass; 0 is none.
     shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
+    num_identity  experts beside those, without weights, that give what they get.
     latent        routed experts take and give so many numbers, between two products; 0: as many as the layer.
     norm_eps      not None: routed and shared parts have norms of their own around them, and so has the router,
                   whose weights have a learned factor for each expert: `layers.moe.NormedParts`.
@@ -77,11 +78,17 @@ class Moe:
     weigh_inputs: bool = False
     norm_eps: float | None = None
     latent: int = 0
+    num_identity: int = 0
+
+    @property
+    def num_choices(self) -> int:
+        """Experts that the router chooses among."""
+        return self.num_experts + self.num_identity
 
     def __post_init__(self) -> None:
-        if not 1 <= self.top_k <= self.num_experts:
+        if not 1 <= self.top_k <= self.num_choices:
             raise ModelLoadError(
-                f"config.json: sends a token to {self.top_k} of {self.num_experts} experts; it must be at least one "
+                f"config.json: sends a token to {self.top_k} of {self.num_choices} experts; it must be at least one "
                 f"and at most all of them"
             )
 

@@ -247,6 +247,7 @@ def index_bytes_per_token(spec: DecoderSpec) -> int:
 def _ends_width(spec: DecoderSpec) -> int:
     """Numbers a token taken beside the residual stream for a whole pass: layers' inputs, and streams, kept ones too."""
     found = len(spec.kept) * spec.hidden_size
+    found += spec.hidden_size * spec.has_shortcuts
     found += 2 * spec.num_picks  # of four bytes each, which is two numbers at most
     if spec.keeps_embedding:
         found += spec.hidden_size
@@ -275,7 +276,7 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     inputs = 2 if layer.placement.startswith("parallel") else 1
     if isinstance(part, Moe):
         # logits, ids and weights are at most four bytes, of two a number; what the experts made
-        routed = 2 * (part.num_experts + 2 * part.top_k) + spec.hidden_size
+        routed = 2 * (part.num_choices + 2 * part.top_k) + spec.hidden_size
         if part.router_float32:
             routed += 2 * spec.hidden_size
         if part.norm_eps is not None:

@@ -24,15 +24,16 @@ def latent_attention(
     default_q_rank: int,
     default_kv_rank: int = 512,
     out_size: int = 128,
+    theta: float = 10_000.0,
 ) -> Mla:
     """The mixer of every layer; a long context raises the scale of scores by YaRN's `mscale_all_dim`.
 
     Each head has keys of its own, so that `num_key_value_heads` says nothing; `head_dim` is the part
-    with a position. out_size: where `v_head_dim` does not say it.
+    with a position. out_size: where `v_head_dim` does not say it. theta: where `rope_theta` does not.
     """
     hf.skip("num_key_value_heads", "head_dim", "qk_head_dim")
     heads = hf.int_("num_attention_heads")
-    turned = rope(hf, head_size=hf.int_("qk_rope_head_dim", 64))
+    turned = rope(hf, head_size=hf.int_("qk_rope_head_dim", 64), theta=("rope_theta", theta))
     nope_size = hf.int_("qk_nope_head_dim", 128)
     growth = _score_growth(hf)
     return Mla(

@@ -70,6 +70,7 @@ class Mla:
     nope_size   numbers of a head's query and key without a position; rope.dim more have one.
     out_size    numbers of a head's value.
     turned      the part of a head with a position is turned by it; else it only has a key that all heads share.
+    kv_factor   of the normed latent that keys and values come from.
     scale       factor of the scores; None is (nope_size + rope.dim) ** -0.5.
     bias        products that make latents, and the output, have biases.
     norm_eps    of the norms of both latents.
@@ -83,6 +84,7 @@ class Mla:
     out_size: int
     rope: Rope
     turned: bool = True
+    kv_factor: float = 1.0
     scale: float | None = None
     bias: bool = False
     norm_eps: float = 1e-6

@@ -43,7 +43,7 @@ class Rule:
 
     source, target  names; "{layer}" stands for the layer's number in both, "{expert}" for the expert's. A
                     source without the expert's number holds all experts along its first axis. In a source
-                    "{home}" and "{use}" are those of the layer's `AfterBlock`.
+                    "{home}" and "{use}" are those of the layer's `AfterBlock`, and "{half}" is half the layer's number.
     parts           which stacked parts it fills, in order; several parts split a fused tensor.
     transpose       the checkpoint holds [in, out].
     fold            "add_one": the layer computes with 1 + w; "exp": with e^w; "minus_exp": with -e^w;
@@ -182,7 +182,10 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
                     piece = _piece(rule, table[target], _groups(spec, number, rule.fold))
                     if "{expert}" in rule.target and "{expert}" not in rule.source:
                         piece = _slice(piece, expert, _num_experts(spec, number), flat=rule.flat)
-                    places = getattr(spec.layers[number].mixer, "places", {})
+                    places = {
+                        "half": number // 2,
+                        **getattr(spec.layers[number].mixer, "places", {}),
+                    }
                     source = rule.source.format(layer=number, expert=expert, **places)
                     pieces[target].append(replace(piece, source=source))
     for name, parameter in table.items():

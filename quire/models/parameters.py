@@ -39,6 +39,8 @@ NORM_PLACES = {
     "sandwich_open": ("before_mixer", "after_mixer", "after_feed_forward"),
     "altup": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
     "normed_stream": ("before_mixer", "before_feed_forward"),
+    "shortcut_open": ("before_mixer", "before_feed_forward"),
+    "shortcut_close": ("before_mixer", "before_feed_forward"),
 }
 """The norms of a layer with each placement."""
 
@@ -335,11 +337,11 @@ def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) ->
 
 def _moe(table: dict[str, Parameter], prefix: str, spec: Moe, width: int) -> None:
     router: ParameterGroup = "router_float32" if spec.router_float32 else "router"
-    table[f"{prefix}.router.weight"] = Parameter(((spec.num_experts, width),), router)
+    table[f"{prefix}.router.weight"] = Parameter(((spec.num_choices, width),), router)
     if spec.router_bias:
-        table[f"{prefix}.router.bias"] = Parameter(((spec.num_experts,),), router)
+        table[f"{prefix}.router.bias"] = Parameter(((spec.num_choices,),), router)
     if spec.choice_bias:
-        table[f"{prefix}.choice.bias"] = Parameter(((spec.num_experts,),), "choice")
+        table[f"{prefix}.choice.bias"] = Parameter(((spec.num_choices,),), "choice")
     if spec.norm_eps is not None:
         table[f"{prefix}.factors"] = Parameter(((spec.num_experts,),), "choice")
         for norm in ("router_norm", *(f"norm_{side}" for side in OWN_NORMS)):

@@ -51,6 +51,8 @@ Placement = Literal[
     "sandwich_open",
     "altup",
     "normed_stream",
+    "shortcut_open",
+    "shortcut_close",
 ]
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
@@ -163,6 +165,8 @@ class LayerSpec:
                     "sandwich_open": as "sandwich" without the norm before the feed-forward part;
                     "altup": as "sandwich", on one of the decoder's `streams`; "normed_stream": before each
                     part the stream itself is normed.
+                    "shortcut_open": as "pre", but what the routed experts make is added at the end of the next
+                    layer, which is "shortcut_close" and else as "pre".
     norm            kind of the norms around the parts.
     residual_scale  factor of what each part adds to the residual stream.
     stream_scales   of "normed_stream": factors of the stream and of what the mixer adds to it, and the same of the
@@ -288,6 +292,11 @@ class DecoderSpec:
     def kept(self) -> frozenset[int]:
         """The layers whose input a later one blends in."""
         return frozenset(number for layer in self.layers for number, _ in layer.blends)
+
+    @property
+    def has_shortcuts(self) -> bool:
+        """Whether a layer adds what experts of the one before made."""
+        return any(layer.placement == "shortcut_close" for layer in self.layers)
 
     @property
     def num_picks(self) -> int:

@@ -39,6 +39,11 @@ EXPERTS = declare(
     "packed",
     "room(sizes, ...); put(packed, e, weights); run(x [T,C], ids [T,k], weights [T,k]) -> [T,C]",
 )
+ADD_IDENTITY = declare(
+    "add_identity",
+    "pure",
+    "run(x [T,C], ids [T,k], weights [T,k], first, out [T,C] in place): out += x times weights of ids from first on",
+)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,30 @@ class RouteSparseReference(Provider):
 
 
 @register
+class AddIdentityReference(Provider):
+    op = "add_identity"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        *,
+        first: int,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """What experts add that give what they get: out [T, C] += x [T, C] * a row's weights of ids >= first, summed.
+
+        ids [T, k] int32; weights [T, k] float32, added up in their order. One rounding to the dtype of out.
+        """
+        factors = torch.zeros(x.shape[0], dtype=torch.float32, device=x.device)
+        for place in range(ids.shape[1]):
+            factors += torch.where(ids[:, place] >= first, weights[:, place], 0.0)
+        return out.copy_(out.to(torch.float32) + factors[:, None] * x.to(torch.float32))
+
+
+@register
 class WeighChosenReference(Provider):
     op = "weigh_chosen"
     name = "reference"
@@ -226,7 +255,8 @@ class ExpertsReference(Provider):
     ) -> torch.Tensor:
         """The sum over a token's experts, in their order, of weight * down(act(gate(x)) * up(x)).
 
-        x [T, C]; ids [T, k] int32, 0 <= id < E; weights [T, k] float32; out [T, C], which may be x.
+        x [T, C]; ids [T, k] int32, those from E on of experts that are not here; weights [T, k] float32; out [T, C],
+        which may be x.
         With `weigh_inputs` the weights multiply gate and up instead. gate and up are rounded to x's
         dtype, and so is their product; what comes down stays float32 until it is summed up.
         """
@@ -236,6 +266,8 @@ class ExpertsReference(Provider):
             *ids.shape, sizes.size, dtype=torch.float32, device=x.device
         )  # [T, k, C]
         for expert in sorted(set(ids.flatten().tolist())):
+            if expert >= sizes.num_experts:
+                continue
             tokens, places = torch.nonzero(ids == expert, as_tuple=True)
             for start in range(0, len(tokens), TILE_ROWS):
                 rows = slice(start, start + TILE_ROWS)

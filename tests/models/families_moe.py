@@ -134,6 +134,27 @@ MOE_CASES: dict[str, Case] = {
             tie_word_embeddings=True,
         )
     ),
+    "longcat_flash": Case(
+        {key: value for key, value in COMMON.items() if key != "intermediate_size"}
+        | LATENT
+        | {
+            "architectures": ["LongcatFlashForCausalLM"],
+            "model_type": "longcat_flash",
+            "rms_norm_eps": 0.1,
+            "num_layers": 2,
+            "num_hidden_layers": 4,
+            "head_dim": 16,
+            "ffn_hidden_size": 80,
+            "expert_ffn_hidden_size": 40,
+            "n_routed_experts": 6,
+            "zero_expert_num": 3,
+            "moe_topk": 4,
+            "routed_scaling_factor": 1.7,
+            "attention_bias": True,
+            "rope_theta": 600.0,
+            "hidden_act": "gelu",
+        },
+    ),
     "glm4_moe_lite": Case(
         deepseek(
             "Glm4MoeLiteForCausalLM",

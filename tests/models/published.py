@@ -134,6 +134,7 @@ FEWER = {
     "MiniMaxForCausalLM": 1,
     "Mistral3ForConditionalGeneration": 1,
     "HYV3ForCausalLM": 0,
+    "LongcatFlashForCausalLM": 1,
     "OuroForCausalLM": 2,
     "MiMoV2FlashForCausalLM": 1,
     "GraniteSWAForCausalLM": 0,
@@ -182,6 +183,14 @@ _PICKS = {
 SMALL_STATES: dict[str, dict[str, Any]] = {
     "deepseek_v32": _PICKS,
     "glm_moe_dsa": _PICKS,
+    # Transformers takes positions for 64 numbers of a head where head_dim does not say it.
+    "longcat_flash": {
+        "qk_rope_head_dim": 64,
+        "expert_ffn_hidden_size": 40,
+        "n_routed_experts": 10,
+        "zero_expert_num": 6,
+        "moe_topk": 4,
+    },
     "mamba": {"time_step_rank": 8, "n_layer": 3},
     "falcon_mamba": {"time_step_rank": 8},
     "mamba2": {"head_dim": 32, "n_groups": 2, "state_size": 16, "time_step_rank": 8},

@@ -29,9 +29,9 @@ PARAMS: dict[str, Any] = {
 JOB = driver.Job(PROMPT, PARAMS, seed=11)
 
 
-@pytest.fixture(scope="module", params=["deepseek_v3", "glm_moe_dsa"])
+@pytest.fixture(scope="module", params=["deepseek_v3", "glm_moe_dsa", "longcat_flash"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All tokens are seen, or a few that are picked, and picked again or not in the next layer."""
+    """All tokens are seen, or a few that are picked; two layers of one kind, or in pairs."""
     return harness.write_checkpoint(
         tmp_path_factory.mktemp("latent"), CASES[request.param].config | {"n_routed_experts": 12}
     )
@@ -139,7 +139,9 @@ def test_nothing_is_picked_of_sequences_that_are_seen_whole(tmp_path: Path) -> N
     assert used[25] == {"picked_attention", "pick_tokens"}
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_v2_lite", "glm_moe_dsa"])
+@pytest.mark.parametrize(
+    "name", ["deepseek_v3", "deepseek_v2_lite", "glm_moe_dsa", "longcat_flash"]
+)
 def test_the_largest_step_stays_below_the_ledger(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,6 +180,7 @@ def with_part(layer: LayerSpec, place: int, part: Any) -> LayerSpec:
 SHAPES = {"vocab_size", "hidden_size", "max_position_embeddings", "num_heads", "num_kv_heads"}
 SHAPES |= {
     "num_experts",
+    "num_identity",
     "head_size",
     "q_rank",
     "kv_rank",
@@ -304,7 +305,8 @@ def has_several_placements(spec: DecoderSpec) -> bool:
 def cannot_be_built(field: str, original: DecoderSpec) -> bool:
     """Whether a field tells which weights there are, so that with another value some are missing."""
     keys_alone = any(getattr(one, "values", "") == "normed_keys" for one in original.mixers)
-    own_norms = any(getattr(one.feed_forward, "norm_eps", None) for one in original.layers)
+    always_shared = any(getattr(one.feed_forward, "norm_eps", None) for one in original.layers)
+    always_shared |= original.has_shortcuts
     return (
         field in ("mixer.shares", "streams", "feed_forward.latent", "picks.indexer")
         or field in ("mixer.home", "mixer.use")
@@ -313,7 +315,7 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
         or (field == "layer.norm" and original.keeps_embedding)
         or (field == "mixer.values" and keys_alone)
         or (field == "norm" and original.norm == "none")
-        or (field == "feed_forward.shared_width" and own_norms)
+        or (field == "feed_forward.shared_width" and always_shared)
     )
 
 

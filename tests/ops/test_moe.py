@@ -14,7 +14,7 @@ import torch
 
 from quire.ops.cpu.library import usable, using
 from quire.ops.formats import KNOWN, PLAIN, Format
-from quire.ops.moe import EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
+from quire.ops.moe import ADD_IDENTITY, EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
 from quire.ops.quantized import QuantizedWeight, round_rows_to_bytes
 from quire.ops.registry import Signature, load_all, providers
 from quire.ops.tolerances import TOLERANCES
@@ -226,6 +226,43 @@ def test_experts(provider: Any, dtype: str, name: str, format: Format) -> None:
     torch.testing.assert_close(
         got.double(), want, rtol=tolerance.relative, atol=loose * tolerance.absolute
     )
+
+
+@pytest.mark.parametrize("provider", MAKERS, ids=name_of)
+@pytest.mark.parametrize("rows", [1, 70])
+@pytest.mark.parametrize("format", [PLAIN, WIDE[1]], ids=lambda one: one.name)
+def test_experts_that_are_not_here_add_nothing(provider: Any, rows: int, format: Format) -> None:
+    """As if their weights were zero; rows that have no other are zero."""
+    sizes, top_k, _ = SIZES["odd"]
+    made, x, ids, shares = draw(sizes, top_k, False, torch.float32, rows)
+    room = provider.room(sizes, dtype=torch.float32, format=format.name, bias=False)
+    for e, (gate_up, down) in enumerate(made):
+        provider.put(room, e, stored(gate_up, format), stored(down, format))
+    absent = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    absent[0] = True
+    want = provider.run(x, ids, shares.masked_fill(absent, 0.0), room, out=torch.empty_like(x))
+    beyond = torch.where(absent, ids + sizes.num_experts, ids).to(torch.int32)
+    got = provider.run(x, beyond, shares, room, out=torch.empty_like(x))
+    assert torch.equal(got, want)
+    assert not got[0].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_identities_add_what_they_get(dtype: str) -> None:
+    x, out = (noise(40, 50, seed=seed, dtype=DTYPES[dtype]) for seed in (1, 2))
+    ids = torch.randint(0, 9, (40, 4), generator=torch.Generator().manual_seed(3))
+    shares = noise(40, 4, seed=4)
+    want = out.double() + (shares.double() * (ids >= 6)).sum(-1, keepdim=True) * x.double()
+    tolerance = TOLERANCES["add_identity"][dtype]
+    for provider in providers(ADD_IDENTITY).values():
+        got = out.clone()
+        alone = out[7:8].clone()
+        assert provider.run(x, ids.to(torch.int32), shares, first=6, out=got) is got
+        torch.testing.assert_close(
+            got.double(), want, rtol=tolerance.relative, atol=tolerance.absolute
+        )
+        provider.run(x[7:8], ids[7:8].to(torch.int32), shares[7:8], first=6, out=alone)
+        assert torch.equal(alone, got[7:8])
 
 
 @pytest.mark.parametrize("provider", MAKERS, ids=name_of)

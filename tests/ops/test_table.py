@@ -31,6 +31,7 @@ ELSEWHERE = {
     "copy_blocks",
     "route",
     "route_sparse",
+    "add_identity",
     "experts",
     "delta_rule",
     "short_conv",

@@ -216,7 +216,8 @@ class ExpertsCpu(Provider):
     ) -> torch.Tensor:
         """The sum over a token's experts, in their order, of weight * down(act(gate(x)) * up(x)).
 
-        x [T, C]; ids [T, k] int32 and weights [T, k] float32, contiguous; out [T, C], which may be x.
+        x [T, C]; ids [T, k] int32 and weights [T, k] float32, contiguous; out [T, C], which may be x. Ids from E on
+        are of experts that are not here.
         """
         native().run(*self.native(x, ids, weights, packed, out=out))
         return out

@@ -11,7 +11,7 @@ import zlib
 from itertools import groupby
 from textwrap import wrap
 
-_MEANING = 1
+_MEANING = 2
 """Raised with every change of a struct's meaning that its fields do not show."""
 
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
