@@ -182,11 +182,8 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
                     piece = _piece(rule, table[target], _groups(spec, number, rule.fold))
                     if "{expert}" in rule.target and "{expert}" not in rule.source:
                         piece = _slice(piece, expert, _num_experts(spec, number), flat=rule.flat)
-                    places = {
-                        "half": number // 2,
-                        **getattr(spec.layers[number].mixer, "places", {}),
-                    }
-                    source = rule.source.format(layer=number, expert=expert, **places)
+                    at = {"half": number // 2} | getattr(spec.layers[number].mixer, "places", {})
+                    source = rule.source.format(layer=number, expert=expert, **at)
                     pieces[target].append(replace(piece, source=source))
     for name, parameter in table.items():
         if not pieces[name] and _matches(name, weight_map.ones):
