@@ -23,6 +23,8 @@ _OTHER_PARTS = (
     "_feature_layer",
     "_feature_select_strategy",
     "image_seq_length",
+    "_grid_pinpoints",
+    "image_newline_parameter",
     "projector_bias",
     "projector_hidden_act",
     "spatial_merge_size",

@@ -338,4 +338,16 @@ SEEING_CASES: dict[str, Case] = {
         )
     ),
 }
+SEEING_CASES |= {
+    "llava_next": Case(
+        seeing(
+            "LlavaNextForConditionalGeneration",
+            "llava_next",
+            text("llama", hidden_act="gelu"),
+            TOWER,
+            image_grid_pinpoints=[[8, 8]],
+            use_image_newline_parameter=True,
+        )
+    ),
+}
 KIN_CASES |= SEEING_CASES

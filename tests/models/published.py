@@ -140,6 +140,7 @@ FEWER = {
     "GraniteSWAForCausalLM": 0,
     "GraniteMoeSWAForCausalLM": 0,
     "SolarForCausalLM": 0,
+    "LlavaNextForConditionalGeneration": 0,
     "Cohere2MoeForCausalLM": 0,
     "Grok1ModelForCausalLM": 0,
     "Grok1ForCausalLM": 0,

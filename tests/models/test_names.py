@@ -29,6 +29,7 @@ UNREAD = (
     "visual.",
     "vision_model.",
     "multi_modal_projector.",
+    "image_newline",
     "mm_projector.",
     ".feed_forward_ve.",
     ".altup.correct_output_scale",

@@ -158,6 +158,8 @@ def test_weight_counts_are_those_of_the_real_models() -> None:
     assert totals["phi-4-mini"] == 3_836_021_760
     assert totals["gpt2-124m"] == 124_439_808
     assert totals["gpt2-xl"] == 1_557_611_200
+    assert totals["openai-gpt"] == 116_534_784
+    assert totals["biogpt"] == 346_763_264 - 2 * 1024  # as of opt
     assert totals["opt-125m"] == 125_239_296 - 2 * 768  # two rows of positions are for padding
     assert totals["pythia-160m"] == 162_322_944
     assert totals["olmo-2-0425-1b"] == 1_484_916_736
@@ -186,6 +188,8 @@ def test_weight_counts_are_those_of_the_real_models() -> None:
     assert totals["deepseek-v2.5"] == 235_741_434_880
     assert totals["deepseek-v3"] == 671_026_419_200  # without the layer that drafts
     assert totals["kimi-k2-instruct"] == 1_026_408_232_448
+    assert totals["kimi-k2.5-bf16"] == totals["kimi-k2-instruct"]
+    assert totals["qwen3-vl-30b-a3b-instruct"] == totals["qwen3-30b-a3b"]
     assert totals["moonlight-16b-a3b"] == 15_960_110_208
     assert totals["gpt-oss-20b-bf16"] == 20_914_757_184
     assert totals["gpt-oss-120b-bf16"] == 116_829_156_672

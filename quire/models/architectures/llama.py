@@ -93,6 +93,10 @@ ARCHITECTURES = {
     "LlavaForConditionalGeneration": Architecture(
         text_alone(llava, defaults=_LLAMA_SIZES), llava_names(LLAMA_NAMES)
     ),
+    "LlavaNextForConditionalGeneration": Architecture(
+        text_alone(llava, defaults=_LLAMA_SIZES),
+        llava_names(LLAMA_NAMES, ("vision_tower.", "multi_modal_projector.", "image_newline")),
+    ),
     "MixtralForCausalLM": Architecture(
         mixtral,
         LLAMA_NAMES.with_rules(
