@@ -17,10 +17,9 @@ from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.layers.norm import LayerNorm, Norm, PlainNorm, RmsNorm
-from quire.ops.arena import Arena
+from quire.layers.output_gate import output_gates
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import CLAMP, SCALE
-from quire.ops.gating import MUL_SIGMOID
 from quire.ops.registry import Bound, Table
 from quire.ops.rope import QK_ROPE, ROPE
 from quire.quant.formats import PLAIN, Formats
@@ -70,6 +69,7 @@ class AttentionLayer:
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
     growth   table [max_len, D] of `layers.rope.growth_table` for queries, or None.
+    gate     a key of `layers.output_gate.GATES`, or None for none.
     qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
     format   of both weights. cache_format: of keys and values, a key of `ops.formats.CACHE_FORMATS`.
     cache_scales  what a code of a key and of a value stands for, in a format of codes without scales.
@@ -90,7 +90,7 @@ class AttentionLayer:
         norm_after_rope: bool = False,
         qkv_bias: bool,
         out_bias: bool,
-        gate: bool = False,
+        gate: str | None = None,
         dtype: torch.dtype,
         format: Formats = PLAIN,
         cache_format: str = "plain",
@@ -132,7 +132,8 @@ class AttentionLayer:
         self._attend = table.bind(
             PAGED_ATTENTION, dtype_name(dtype), format=cache_format, **heads, **self._unusual
         )
-        self._gates = [OutputGate(table, f"{name}.gate", linear, sizes, dtype)] if gate else []
+        shape = (sizes.size, sizes.num_heads, sizes.value_size)
+        self._gates = output_gates(gate, table, f"{name}.gate", linear, shape, dtype)
         self._out = linear(f"{name}.out", in_size=self._mixed, out_size=sizes.size, bias=out_bias)
 
     @property
@@ -190,31 +191,6 @@ class AttentionLayer:
         for gate in self._gates:
             gate(x, mixed.view(num_tokens, self._mixed), ctx.arena)
         return self._out(mixed.view(num_tokens, self._mixed), out=out)
-
-
-class OutputGate:
-    """Multiplies what heads mixed with the sigmoid of a product `<name>` of the layer's input."""
-
-    def __init__(
-        self,
-        table: Table,
-        name: str,
-        linear: Callable[..., Linear],
-        sizes: AttentionSizes,
-        dtype: torch.dtype,
-    ) -> None:
-        width = sizes.num_heads * sizes.value_size
-        self._product = linear(name, in_size=sizes.size, out_size=width, bias=False)
-        self._multiply = table.bind(MUL_SIGMOID, dtype_name(dtype), C=width)
-
-    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
-        """Takes and packs its weight."""
-        self._product.load(weights)
-
-    def __call__(self, x: torch.Tensor, mixed: torch.Tensor, arena: Arena) -> None:
-        """Changes mixed [T, H * D] in place, by x [T, C]."""
-        gates = self._product(x, out=arena.take(tuple(mixed.shape), x.dtype))
-        self._multiply(mixed, gates, out=mixed)
 
 
 def alibi_slopes(num_heads: int) -> torch.Tensor:

@@ -151,7 +151,7 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         norm_after_rope=spec.norm_after_rope,
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
-        gate=spec.gate,
+        gate=("heads" if spec.gate_heads else "numbers") if spec.gate else None,
         dtype=parts.dtype,
         format=parts.format,
         cache_format=parts.cache.format,

@@ -168,7 +168,7 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
         copies = spec.streams.count + _STREAM_COPIES
         found.append(tokens * spec.hidden_size * FLOAT32_BYTES * copies)
     blocks = [one.mixer for one in spec.layers if isinstance(one.mixer, AfterBlock)]
-    found += [tokens * FLOAT32_BYTES * 2 * one.room(spec.hidden_size) for one in blocks[:1]]
+    found += [2 * norm] * len(blocks)  # of the stream and the embedding side by side
     for mixer in set(spec.mixers):
         if isinstance(mixer, Recurrent):
             found.append(
@@ -176,7 +176,7 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
             )
         elif not isinstance(mixer, Indexer):
             found += [_attention(mixer, sizes), _rope(mixer, sizes)]
-    for part in {layer.feed_forward for layer in spec.layers}:
+    for part in {layer.feed_forward for layer in spec.layers} | {it.feed_forward for it in blocks}:
         if isinstance(part, Moe):
             found.append(_experts(part, spec.hidden_size, tokens))
         elif part is not None:
@@ -261,9 +261,10 @@ def _ends_width(spec: DecoderSpec) -> int:
 def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
     part = layer.feed_forward
-    heads = sum(mixer_room(mixer, spec.hidden_size) for mixer in layer.mixers)
+    rooms = [mixer_room(mixer, spec.hidden_size) for mixer in layer.mixers]
+    heads = sum(rooms)
     if isinstance(layer.mixer, AfterBlock):
-        heads += layer.mixer.room(spec.hidden_size)
+        heads = layer.mixer.room(spec.hidden_size, *rooms)
     if isinstance(layer.mixer, SideBySide):
         heads += spec.hidden_size * len(layer.mixers)
     if layer.input_act is not None and spec.layer_inputs is not None:
@@ -330,7 +331,8 @@ def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     parts = [layer.feed_forward for layer in spec.layers if layer.feed_forward is not None]
     widths = {(3 if part.gated else 1) * _width(part) for part in parts}
     widths |= {mixer.room() for mixer in spec.mixers if isinstance(mixer, Recurrent)}
-    widths |= {one.mixer.room(0) for one in spec.layers if isinstance(one.mixer, AfterBlock)}
+    blocks = [one.mixer for one in spec.layers if isinstance(one.mixer, AfterBlock)]
+    widths |= {3 * block.feed_forward.width for block in blocks}
     outputs = {spec.vocab_size, _ends_width(spec), *widths}
     return _TILE_ROWS * sizes.dtype_bytes * (sum(_inputs(spec)) + max(outputs))
 

@@ -21,7 +21,7 @@ def mixer_room(mixer: Mixer, size: int) -> int:
     if isinstance(mixer, Attention) and mixer.values != "own":
         heads += mixer.num_kv_heads * mixer.head_size
     if isinstance(mixer, Attention) and mixer.gate:
-        heads += mixer.num_heads * mixer.head_size
+        heads += mixer.num_heads * (1 if mixer.gate_heads else mixer.value_size)
     if isinstance(mixer, Mla):
         # Beside absorbed queries and mixed latents: what they are made of and become.
         heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)

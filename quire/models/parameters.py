@@ -185,7 +185,8 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     if spec.sinks:
         table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
     if spec.gate:
-        table[f"{prefix}.gate.weight"] = Parameter(((mixed, width),), "attention")
+        gates = spec.num_heads if spec.gate_heads else mixed
+        table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), "attention")
     table[f"{prefix}.out.weight"] = Parameter(((width, mixed),), "attention")
     if spec.out_bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), "attention")

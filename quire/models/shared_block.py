@@ -59,10 +59,11 @@ class AfterBlock:
         keys = one.num_kv_heads * one.head_size
         return one.num_heads * one.head_size, keys, keys
 
-    def room(self, width: int) -> int:
-        """Numbers a token that it takes beside its mixers' own: both inputs, own products, gate and up."""
-        adapters = 3 * self.heads_rank + max(self.heads) + self.rank
-        return 4 * width + adapters + 5 * self.feed_forward.width
+    def room(self, width: int, attention: int, mixer: int) -> int:
+        """Numbers a token that it takes, one part after the other, with those of its mixers."""
+        own = 3 * self.heads_rank + max(self.heads) if self.heads_rank else 0
+        fed = 4 * self.feed_forward.width + self.rank  # gate and up, twice
+        return width + max(2 * width + attention + own, fed, mixer)
 
     def inputs(self, width: int) -> set[int]:
         """The widths that its products take beside its mixers' own."""

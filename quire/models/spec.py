@@ -82,7 +82,8 @@ class Attention:
     temperature  what queries are multiplied by, after norm and RoPE; None is nothing.
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     clip     what is beyond it of q, k and v becomes clip or -clip; 0 is off.
-    gate     what a head mixed is multiplied with the sigmoid of a product of the layer's input.
+    gate     what a head mixed is multiplied with the sigmoid of a product of the layer's input; `gate_heads`: of
+             one number for each head.
     """
 
     num_heads: int
@@ -105,6 +106,7 @@ class Attention:
     softcap: float = 0.0
     clip: float = 0.0
     gate: bool = False
+    gate_heads: bool = False
     bidirectional: bool = False
     value_head: int = 0
     value_scale: float = 1.0

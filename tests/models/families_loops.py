@@ -122,4 +122,28 @@ LOOP_CASES: dict[str, Case] = {
             "routed_scaling_factor": 1.7,
         }
     ),
+    "lfm3": Case(
+        {key: value for key, value in COMMON.items() if key != "rms_norm_eps"}
+        | {
+            "architectures": ["Lfm3ForCausalLM"],
+            "model_type": "lfm3",
+            "num_hidden_layers": 3,
+            "norm_eps": 0.03,
+            "head_dim": 24,
+            "attention_bias": True,
+            "conv_bias": True,
+            "conv_L_cache": 6,
+            "sliding_window": 40,
+            "layer_types": ["sliding_attention", "conv", "full_attention"],
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 90.0},
+                "full_attention": {
+                    "rope_type": "proportional",
+                    "rope_theta": 700.0,
+                    "partial_rotary_factor": 0.75,
+                },
+            },
+            "tie_word_embeddings": False,
+        }
+    ),
 }

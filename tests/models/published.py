@@ -136,6 +136,7 @@ FEWER = {
     "HYV3ForCausalLM": 0,
     "LongcatFlashForCausalLM": 1,
     "OuroForCausalLM": 2,
+    "Lfm3ForCausalLM": 1,
     "MiMoV2FlashForCausalLM": 1,
     "GraniteSWAForCausalLM": 0,
     "GraniteMoeSWAForCausalLM": 0,

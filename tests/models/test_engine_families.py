@@ -52,6 +52,7 @@ WINDOWED = {
     "gemma3_text",
     "mistral_text",
     "granite_swa",
+    "lfm3",
     "mimo_v2_flash",
     "granite_moe_swa",
     "llama4_text",

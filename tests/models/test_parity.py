@@ -309,7 +309,7 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
     always_shared |= original.has_shortcuts
     return (
         field in ("mixer.shares", "streams", "feed_forward.latent", "picks.indexer")
-        or field in ("mixer.home", "mixer.use")
+        or field in ("mixer.home", "mixer.use", "mixer.gate_heads")
         or (field == "layer.placement" and has_several_placements(original))
         or (field == "layer.placement" and original.streams is not None)
         or (field == "layer.norm" and original.keeps_embedding)

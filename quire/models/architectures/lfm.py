@@ -8,11 +8,20 @@ from __future__ import annotations
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, experts
-from quire.models.hf_parts import layer_kinds
+from quire.models.hf_parts import LAYER_KINDS, layer_kinds, rope
 from quire.models.name_parts import LAYER, OURS, gate_and_up, ours, pair, separate_heads
-from quire.models.names import Rule, WeightMap, expert_rules, router_rules
+from quire.models.names import QK_NORM_RULES, Rule, WeightMap, expert_rules, router_rules
 from quire.models.recurrent import ShortConv
-from quire.models.spec import DecoderSpec, Dense, FeedForward, LayerSpec, Mixer
+from quire.models.spec import (
+    DecoderSpec,
+    Dense,
+    FeedForward,
+    LayerSpec,
+    Mixer,
+    Placement,
+    ProportionalScaling,
+    Rope,
+)
 
 
 def lfm2(hf: HfConfig) -> DecoderSpec:
@@ -42,6 +51,57 @@ def lfm2_moe(hf: HfConfig) -> DecoderSpec:
     return _decoder(hf, [dense if index < first else part for index in range(count)], set())
 
 
+def lfm3(hf: HfConfig) -> DecoderSpec:
+    """`Lfm3ForCausalLM`: windows in some layers, norms on both sides of each part; defaults as in Lfm3Config."""
+    eps = hf.positive("norm_eps", 1e-5)
+    size, gated = hf.int_("head_dim", 128), hf.bool_("use_attention_gate", True)
+    window = hf.optional_int("sliding_window", 256)
+    mixers: dict[str, Mixer] = {"conv": _convolution(hf, 7)}
+    for kind, slides in LAYER_KINDS.items():
+        mixers[kind] = attention(
+            hf,
+            kv_heads=4,
+            head_dim=128,
+            rope=_rope3(hf, size, sliding=slides),
+            qk_norm="per_head",
+            norm_eps=eps,
+            gate=gated,
+            gate_heads=gated,
+            window=window if slides else None,
+        )
+    placement: Placement = "sandwich" if hf.bool_("use_sandwich_norm", True) else "pre"
+    kinds = layer_kinds(hf, tuple(mixers), _kind3)
+    part = Dense(width=hf.int_("intermediate_size", 7680))
+    layers = [
+        LayerSpec(mixer=mixers[kind], feed_forward=part, placement=placement, norm_eps=eps)
+        for kind in kinds
+    ]
+    return decoder(hf, layers, max_len=128_000, tie=True)
+
+
+def _kind3(index: int) -> str:
+    if index % 4 == 2:
+        return "full_attention"
+    return "conv" if index % 4 or not index else "sliding_attention"
+
+
+def _rope3(hf: HfConfig, size: int, *, sliding: bool) -> Rope:
+    """Without `rope_parameters` half of the pairs of heads without a window turns."""
+    if hf.has("rope_parameters"):
+        return rope(hf, head_size=size, sliding=sliding)
+    if sliding:
+        return Rope(dim=size)
+    return Rope(dim=size, theta=1_000_000.0, scaling=ProportionalScaling(turning=size // 4))
+
+
+def _convolution(hf: HfConfig, kernel: int) -> ShortConv:
+    return ShortConv(
+        width=hf.int_("hidden_size"),
+        kernel=hf.int_("conv_L_cache", kernel, minimum=2),
+        bias=hf.bool_("conv_bias", False),
+    )
+
+
 def _decoder(hf: HfConfig, parts: list[FeedForward], whole: set[int]) -> DecoderSpec:
     """The layers with attention are those that `layer_types` names, or `whole`."""
     hf.skip(*_TRAINING)
@@ -50,11 +110,7 @@ def _decoder(hf: HfConfig, parts: list[FeedForward], whole: set[int]) -> Decoder
         "full_attention": attention(
             hf, bias=None, kv_heads=8, theta=("rope_theta", 1e6), qk_norm="per_head", norm_eps=eps
         ),
-        "conv": ShortConv(
-            width=hf.int_("hidden_size"),
-            kernel=hf.int_("conv_L_cache", 3, minimum=2),
-            bias=hf.bool_("conv_bias", False),
-        ),
+        "conv": _convolution(hf, 3),
     }
     kinds = layer_kinds(hf, tuple(mixers), lambda i: "full_attention" if i in whole else "conv")
     layers = [
@@ -111,7 +167,21 @@ LFM2_NAMES = WeightMap(
     ignored_if_tied=("lm_head.weight",),
 )
 
+LFM3_NAMES = LFM2_NAMES.without(
+    *(f"{OURS}.mixer.{name}" for name in ("out", "q_norm", "k_norm"))
+).with_rules(
+    *ours(
+        LAYER,
+        ("post_operator_norm", "norm_after_mixer"),
+        ("post_ffn_norm", "norm_after_feed_forward"),
+        ("self_attn.o_proj", "mixer.out"),
+        ("self_attn.gate_proj", "mixer.gate"),
+    ),
+    *QK_NORM_RULES,
+)
+
 ARCHITECTURES = {
+    "Lfm3ForCausalLM": Architecture(lfm3, LFM3_NAMES),
     "Lfm2ForCausalLM": Architecture(lfm2, LFM2_NAMES),
     "Lfm2MoeForCausalLM": Architecture(
         lfm2_moe,
