@@ -88,6 +88,8 @@ def _put(
 
 
 def _quantized(values: np.ndarray, kind: Kind) -> np.ndarray:
+    if kind == Kind.NVFP4:
+        return _drawn_nvfp4(values)
     if kind.name in HALVES:
         return _drawn(kind, values)
     found: np.ndarray = gguf.quants.quantize(values, kind)
@@ -119,6 +121,16 @@ def _drawn(kind: Kind, values: np.ndarray) -> np.ndarray:
         rows = data.reshape(*shape[:-2], -1)
         size *= float(values.std() / gguf.quants.dequantize(rows, kind).std())
     return rows
+
+
+def _drawn_nvfp4(values: np.ndarray) -> np.ndarray:
+    """Random blocks of 64 numbers with scales whose codes differ, about as large as the values."""
+    generator = np.random.default_rng(len(values))
+    data = generator.integers(0, 256, (*values.shape[:-1], values.shape[-1] // 64, 36), np.uint8)
+    power = int(np.floor(np.log2(values.std() / 3.0))) + 7
+    codes = generator.integers(8 * power, 8 * power + 8, (*data.shape[:-1], 4))
+    data[..., :4] = np.clip(codes, 0, 126)
+    return data.reshape(*values.shape[:-1], -1)
 
 
 def _tensors(folder: Path, config: dict[str, Any]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -304,6 +305,31 @@ def test_quantized_families_are_close_to_their_floats(
     assert error < 0.05
     half = logits(ours, torch.bfloat16)
     assert (half - expected).std() / expected.std() < 0.1
+
+
+def test_scales_of_whole_tensors(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    """A factor beside a tensor of NVFP4; those of inputs are left."""
+    factors = {"blk.0.ffn_down": 1.75, "blk.1.attn_k": 0.375}
+    names = {"layers.0.mlp.down_proj": 1.75, "layers.1.self_attn.k_proj": 0.375}
+
+    def more(writer: Any) -> None:
+        writer.add_tokenizer_model("none")
+        for stem, value in factors.items():
+            for end in ("scale", "input_scale"):
+                writer.add_tensor(f"{stem}.{end}", np.array([value], dtype=np.float32))
+
+    folder = folders("qwen3_wide")
+    path = write_gguf(folder, tmp_path / "m.gguf", lambda _: Kind.NVFP4, more)
+    meant = dequantised(folder, path, tmp_path / "plain")
+    tensors = load_file(meant / "model.safetensors")
+    for stem, value in names.items():
+        tensors[f"model.{stem}.weight"] = tensors[f"model.{stem}.weight"] * value
+    save_file(tensors, meant / "model.safetensors", metadata={"format": "pt"})
+    expected = harness.their_logits(meant, IDS)
+    assert (logits(describe(str(path))) - expected).std() / expected.std() < 1e-5
+    path = write_gguf(folder, tmp_path / "q.gguf", lambda _: Kind.Q8_0, more)
+    with pytest.raises(ModelLoadError, match="scale beside a tensor of type Q8_0 is not read"):
+        describe(str(path))
 
 
 def test_a_folder_with_one_file_is_that_model(

@@ -119,6 +119,14 @@ def _mxfp4(blocks: torch.Tensor) -> Coded:
     return named(halves(blocks[:, 1:]), _FOUR_BIT_FLOATS), half_power(blocks[:, :1])
 
 
+def _nvfp4(blocks: torch.Tensor) -> torch.Tensor:
+    """Four times 16 numbers, each with an unsigned e4m3 scale; its code of no number is zero."""
+    scales = blocks[:, :4] & 0x7F
+    scales = torch.where(scales == 0x7F, 0, scales).view(torch.float8_e4m3fn).to(torch.float32)
+    codes = named(halves(blocks[:, 4:].reshape(-1, 4, 8)), _FOUR_BIT_FLOATS)
+    return (codes * (scales * 0.5).unsqueeze(-1)).flatten(1)
+
+
 def half_power(exponents: torch.Tensor) -> torch.Tensor:
     """2^(e - 128) in float32 of bytes e: half of what e8m0 stands for, as the codes are doubled."""
     powers = exponents.to(torch.int32) - 128
@@ -137,5 +145,6 @@ CODED: dict[str, Callable[[torch.Tensor], Coded]] = {
 FLOATING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Q4_1": _q4_1,
     "Q5_1": _q5_1,
+    "NVFP4": _nvfp4,
 }
 """Types whose blocks are made floats [blocks, n]; those of super-blocks are `superblocks.SUPER`'s."""

@@ -14,6 +14,7 @@ from quire.ops.quantized import QuantizedWeight
 from quire.quant.decoders import floats, gguf, integers, sparse
 from quire.quant.decoders.pieces import map_rows
 from quire.quant.decoders.turned import with_turns
+from quire.quant.formats import PLAIN
 from quire.quant.schemes import outside
 from quire.quant.stored import StoredTensor
 
@@ -50,6 +51,13 @@ def _turned(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch
 
 
 def _gguf(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded:
+    if "factor" in members:
+        factor = members["factor"].view(torch.float32).reshape(())
+        inner = replace(stored, format=PLAIN)
+        alone = {"blocks": members["blocks"]}
+        floats32 = _gguf(alone, inner, torch.float32)
+        assert isinstance(floats32, torch.Tensor)
+        return floats32.to(torch.float32) * factor
     found = gguf.decode(
         members["blocks"], stored.options["kind"], stored.shape, stored.format, dtype
     )

@@ -61,6 +61,7 @@ TYPES: dict[int, BlockType] = {
     34: BlockType("TQ1_0", 256, 54, _Q3_K),
     35: BlockType("TQ2_0", 256, 66, _Q3_K),
     39: BlockType("MXFP4", 32, 17, _INT8),
+    40: BlockType("NVFP4", 64, 36, PLAIN),
 }
 """By the number in the file. Q4_1 and Q5_1 have a float16 minimum beside each scale, which no format holds:
 they are rounded to 8 bits with a scale for 32 numbers."""

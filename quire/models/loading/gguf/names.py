@@ -38,6 +38,8 @@ _LAYER = {
 }
 _LEFT_OUT = ("rope_freqs", "rope_factors_short", "rope_factors_long")
 _NAME = re.compile(r"blk\.(\d+)\.(\w+)(?:\.(weight|bias))?")
+_SCALES = (".scale", ".input_scale")
+"""Ends of the names of what all numbers of a tensor of NVFP4 are multiplied with, and of its inputs' scale."""
 
 
 def stored_tensors(
@@ -54,7 +56,7 @@ def stored_tensors(
     found: dict[str, StoredTensor] = {}
     for source, tensor in header.tensors.items():
         stem, _, kind = source.rpartition(".")
-        if stem in _LEFT_OUT:
+        if stem in _LEFT_OUT or (source.endswith(_SCALES) and f"{stem}.weight" in header.tensors):
             continue
         match = _NAME.fullmatch(source)
         if match is None and stem in top:
@@ -66,6 +68,8 @@ def stored_tensors(
                 f"{header.path}: tensor {source!r} is not known in the architecture {architecture}"
             )
         options: dict[str, object] = {}
+        if kind == "weight" and f"{stem}.scale" in header.tensors:
+            options["factor"] = f"{stem}.scale"
         if family.in_pairs and match[2] in ("attn_q", "attn_k"):
             options["pairs"] = heads[match[2] == "attn_k"]
         name = f"{family.layers}.{match[1]}.{target}"
@@ -93,6 +97,11 @@ def _stored(source: str, tensor: BlockTensor, **options: object) -> StoredTensor
             f"{tensor.path}: tensor {source!r} is of type {kind.name}, which is not read by this version; "
             "take a file of type Q4_K_M, Q8_0 or another of legacy, K, IQ4 or float types"
         )
+    factor = options.pop("factor", None)
+    if factor is not None and kind.name != "NVFP4":
+        raise ModelLoadError(
+            f"{tensor.path}: {factor} beside a tensor of type {kind.name} is not read; of NVFP4 it is"
+        )
     shape = tensor.shape
     if "expert" in options:
         shape = shape[1:]
@@ -100,7 +109,7 @@ def _stored(source: str, tensor: BlockTensor, **options: object) -> StoredTensor
         shape = (1, *shape)
     return StoredTensor(
         shape,
-        {"blocks": source},
+        {"blocks": source} if factor is None else {"blocks": source, "factor": str(factor)},
         decoder="gguf",
         options={"kind": kind.name, **options},
         format=kind.format,
