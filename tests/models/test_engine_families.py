@@ -12,9 +12,11 @@ import pytest
 
 from quire.models.architectures import bert, bert_rope
 from quire.models.cache_need import cache_groups
+from quire.models.footprint import StepSizes, arena_bytes
 from quire.models.recurrent import Recurrent
 from quire.models.registry import ARCHITECTURES, known_as
 from quire.models.spec import Indexer, Mla
+from quire.ops.arena import Arena
 from tests.e2e import driver
 from tests.models import harness
 from tests.models.families import CASES
@@ -127,3 +129,27 @@ def test_greedy_tokens_are_those_of_transformers(name: str, tmp_path: Path) -> N
     ) as client:
         found = driver.run(client, [alone, job])
     assert found[1][0].token_ids == their_tokens(folder)
+
+
+@pytest.mark.parametrize("name", ["ouro", "zamba2", "zamba2_plain", "mimo_v2_flash", "lfm3"])
+def test_the_largest_step_fills_the_arena_that_the_ledger_counts(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, take = 0, Arena.take
+
+    def watched(self: Arena, shape: tuple[int, ...], dtype: Any) -> Any:
+        nonlocal most
+        found = take(self, shape, dtype)
+        most = max(most, self._used)
+        return found
+
+    monkeypatch.setattr(Arena, "take", watched)
+    folder = harness.write_checkpoint(tmp_path / name, CASES[name].config)
+    sizes = StepSizes(num_tokens=128, num_rows=2, max_model_len=256, dtype_bytes=4)
+    params: dict[str, Any] = {"max_tokens": 1, "ignore_eos": True, "detokenize": False}
+    with driver.engine(
+        folder, max_model_len=256, max_num_seqs=2, max_num_batched_tokens=128
+    ) as client:
+        driver.run(client, [driver.Job(tuple(range(1, 97)) + tuple(range(1, 33)), params, seed=1)])
+    counted = arena_bytes(spec_of(CASES[name].config), sizes)
+    assert 0.9 * counted <= most <= counted
