@@ -216,6 +216,36 @@ def test_gptq_with_other_bits_in_some_layers(folder: Path, tmp_path: Path) -> No
     check(folders, {"int4_g32", "int8_g32"})
 
 
+def test_gptq_with_settings_of_single_layers(folder: Path, tmp_path: Path) -> None:
+    """`dynamic` as GPTQModel writes it: other zero points and groups, and layers that are left."""
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True}
+    dynamic: dict[str, Any] = {
+        r"-:.*layers\.1\..*o_proj": {},
+        r"+:.*down_proj": {"sym": False, "group_size": 64},
+        r".*layers\.0\..*o_proj": {"bits": 8},
+    }
+
+    def write(name: str, weight: torch.Tensor) -> Written:
+        if "o_proj" in name:
+            is_left = "layers.1" in name
+            return (
+                ({"weight": weight}, weight)
+                if is_left
+                else write_gptq(8, 32, True, 1)(name, weight)
+            )
+        is_other = "down_proj" in name
+        return write_gptq(4, 64 if is_other else 32, not is_other, 1)(name, weight)  # type: ignore[no-any-return]
+
+    folders = rewritten(folder, tmp_path, settings | {"dynamic": dynamic}, write)
+    formats = describe(str(folders[0])).formats.by_name
+    assert formats["layers.1.feed_forward.down.weight"].name == "int4_g64_zp"
+    assert "layers.1.mixer.out.weight" not in formats
+    check(folders, {"int4_g32", "int4_g64_zp", "int8_g32"})
+    settings |= {"dynamic": {"+:(": {}}}
+    with pytest.raises(ModelLoadError, match="is no expression for layers"):
+        describe(str(rewritten(folder, tmp_path / "wrong", settings, write)[0]))
+
+
 def awq_words(values: torch.Tensor) -> torch.Tensor:
     """[R, N] as [R, N / 8] int32: column 0, 2, 4, 6, 1, 3, 5, 7 of eight, from the lowest bits."""
     ordered = values.unflatten(-1, (-1, 8))[..., [0, 2, 4, 6, 1, 3, 5, 7]]
