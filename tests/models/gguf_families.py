@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,12 @@ WRITTEN = json.loads((Path(__file__).parent.parent / "data" / "gguf_families.jso
 They are those of the converter that auto-round 0.16.1 carries; its tensors are the ones that are written below."""
 
 
-def write_family(name: str, folder: Path, path: Path) -> Path:
+def write_family(
+    name: str,
+    folder: Path,
+    path: Path,
+    more: Callable[[gguf.GGUFWriter], None] | None = None,
+) -> Path:
     """The folder with a config above as a file of floats, with the package's writer and its names of tensors."""
     arch = WRITTEN[name]["arch"]
     writer = gguf.GGUFWriter(str(path), arch)
@@ -281,6 +287,8 @@ def write_family(name: str, folder: Path, path: Path) -> Path:
         elif not source.endswith("_exps"):
             target = f"{target}.weight"
         writer.add_tensor(target, np.ascontiguousarray(values, dtype=np.float32))
+    if more is not None:
+        more(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

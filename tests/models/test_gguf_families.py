@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import torch
 
@@ -53,3 +54,18 @@ def test_another_base_for_windows_is_refused(
     path = write_family("olmo3", folder, tmp_path / "m.gguf")
     with pytest.raises(ModelLoadError, match=r"rope.freq_base_swa is 900.0 beside 500000.0"):
         describe(str(path))
+
+
+def test_layers_that_draft_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = harness.write_checkpoint(tmp_path / "plain", CONFIGS["glm4moe"])
+    expected = test_gguf.logits(describe(str(folder)))
+    settings = WRITTEN["glm4moe"]["settings"]
+    monkeypatch.setitem(settings, "glm4moe.block_count", ["UINT32", 5])
+    monkeypatch.setitem(settings, "glm4moe.nextn_predict_layers", ["UINT32", 1])
+
+    def more(writer: gguf.GGUFWriter) -> None:
+        for name in ("blk.4.nextn.eh_proj.weight", "blk.4.attn_norm.weight"):
+            writer.add_tensor(name, np.ones((4, 32), dtype=np.float32))
+
+    path = write_family("glm4moe", folder, tmp_path / "m.gguf", more)
+    assert torch.equal(test_gguf.logits(describe(str(path))), expected)

@@ -54,7 +54,10 @@ def stored_tensors(
     if "blk.0.attn_norm_2.weight" in header.tensors:
         names |= family.with_two_norms
     found: dict[str, StoredTensor] = {}
+    drafts = _drafts(header)
     for source, tensor in header.tensors.items():
+        if source.startswith(drafts):
+            continue
         stem, _, kind = source.rpartition(".")
         if stem in _LEFT_OUT or (source.endswith(_SCALES) and f"{stem}.weight" in header.tensors):
             continue
@@ -79,6 +82,16 @@ def stored_tensors(
         for expert in range(tensor.shape[0]):
             found[name.format(expert=expert)] = _stored(source, tensor, expert=expert)
     return found
+
+
+def _drafts(header: GgufHeader) -> tuple[str, ...]:
+    """Starts of names of the layers at the end that draft further tokens, and are left unread."""
+    prefix = f"{header.values['general.architecture']}."
+    count = header.values.get(f"{prefix}nextn_predict_layers") or 0
+    last = header.values.get(f"{prefix}block_count")
+    if not isinstance(count, int) or not isinstance(last, int):
+        return ()
+    return tuple(f"blk.{layer}." for layer in range(max(last - count, 0), last))
 
 
 def _target(stem: str, kind: str, names: Mapping[str, str]) -> str | None:
