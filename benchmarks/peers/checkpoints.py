@@ -11,7 +11,10 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 TOKENIZER_SIZE = 16_000
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -29,7 +32,10 @@ the present one for ever, and two engines that agree on that have shown nothing.
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a checkpoint. `num_experts` 0 is a dense model; the embeddings are the output matrix."""
+    """The sizes of a checkpoint. `num_experts` 0 is a dense model; the embeddings are the output matrix.
+
+    is_chained  whether its weights are those of `chained`, whose greedy answers are certain, or any.
+    """
 
     kind: str
     width: int
@@ -45,6 +51,7 @@ class Shape:
     num_experts: int = 0
     num_chosen: int = 0
     expert_width: int = 0
+    is_chained: bool = False
 
     @property
     def has_head_norms(self) -> bool:
@@ -53,6 +60,9 @@ class Shape:
 
 SHAPES = {
     "qwen3-0.6b": Shape("qwen3", 1024, 3072, 28, 16, 8, 128, 151_936, 40_960, 1e6),
+    "qwen3-0.6b-chained": Shape(
+        "qwen3", 1024, 3072, 28, 16, 8, 128, 151_936, 40_960, 1e6, is_chained=True
+    ),
     "llama-1b": Shape("llama", 2048, 8192, 16, 32, 8, 64, 128_256, 8_192, 5e5, 1e-5),
     "qwen3-moe": Shape(
         "qwen3_moe", 1024, 3072, 12, 16, 4, 128, 151_936, 40_960, 1e6,
@@ -174,10 +184,24 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(described, indent=1))
 
 
+def random_tensors(
+    _: Shape, names: Iterator[tuple[str, tuple[int, ...]]], generator: torch.Generator
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of `names`, float32: norms are 1, the rest are random."""
+    import torch
+
+    for name, size in names:
+        scale = EMBEDDING_SCALE if "embed_tokens" in name else size[-1] ** -0.5
+        is_norm = len(size) == 1
+        yield name, torch.ones(size) if is_norm else torch.randn(size, generator=generator) * scale
+
+
 def write_checkpoint(folder: Path, shape: Shape) -> None:
     """Writes config, tokenizer and weights in bfloat16; the weights last, under their name when whole."""
     import torch
     from safetensors.torch import save_file
+
+    from benchmarks.peers.chained import chained_tensors
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config_of(shape), indent=1))
@@ -185,13 +209,9 @@ def write_checkpoint(folder: Path, shape: Shape) -> None:
     (folder / "generation_config.json").write_text(json.dumps(tokens, indent=1))
     write_tokenizer(folder)
     generator = torch.Generator().manual_seed(0)
-    tensors = {}
-    for name, size in tensors_of(shape):
-        if len(size) == 1:
-            tensors[name] = torch.ones(size, dtype=torch.bfloat16)
-            continue
-        scale = EMBEDDING_SCALE if "embed_tokens" in name else size[1] ** -0.5
-        tensors[name] = (torch.randn(size, generator=generator) * scale).bfloat16()
+    make = chained_tensors if shape.is_chained else random_tensors
+    made = make(shape, tensors_of(shape), generator)
+    tensors = {name: tensor.bfloat16() for name, tensor in made}
     unfinished = folder / "model.part"
     save_file(tensors, unfinished, metadata={"format": "pt"})
     unfinished.rename(folder / "model.safetensors")

@@ -48,7 +48,7 @@ struct Layout {
 // --- rows as integers
 
 // Rows of one group: for each two k the pair of each row; for each part its step; for each group of
-// weights the sum of the row's integers.
+// weights the sum of the row's integers, or of products of its pairs, each with the next one.
 struct IntRows {
   int32_t* pairs;
   float* steps;
@@ -76,12 +76,12 @@ QUIRE_INLINE const T* part_of(const T* x, const int32_t* order, int64_t k, int64
 
 // One row of x as row `i` of `rows`. A part with a number that is not finite gets the step NaN.
 template <class T>
-void pack_int_row(const T* x, const int32_t* order, const Layout& l, int64_t unit, int rows, int i,
-                  IntRows out) {
+void pack_int_row(const T* x, const int32_t* order, const Layout& l, int64_t unit, bool is_crossed, int rows,
+                  int i, IntRows out) {
   alignas(64) T ordered[kPart];
   for (int64_t k = 0; k < l.depth; k += kPart) {
     const T* source = part_of(x, order, k, l.K, ordered);
-    alignas(64) int16_t numbers[kPart];
+    alignas(64) int16_t numbers[kPart + 2];
     alignas(64) int32_t lanes[16];
     vf part[kPart / 16];
     vi most = vi_set(0);
@@ -106,9 +106,16 @@ void pack_int_row(const T* x, const int32_t* order, const Layout& l, int64_t uni
     }
     int64_t room = l.depth - k < kPart ? l.depth - k : kPart;
     out.steps[k / kPart * rows + i] = step;
+    alignas(64) int32_t sums[kPart / 2];  // of two neighbours; or of products of two pairs, in even places
+    numbers[kPart] = numbers[kPart + 1] = 0;
+    for (int j = 0; j < kPart / 2; j += 16) {
+      const int32_t* pairs = (const int32_t*)numbers + j;
+      store(sums + j, dot_pairs(load(pairs), is_crossed ? load(pairs + 1) : vi_set(0x10001), vi_set(0)));
+    }
     for (int64_t from = 0; from < room; from += unit) {
-      int32_t sum = 0;
-      for (int64_t j = from; j < from + unit && j < room; j++) sum += numbers[j];
+      const int64_t end = room - from < unit ? room : from + unit;
+      uint32_t sum = 0;  // without what overflows
+      for (int64_t j = from / 2; j < end / 2; j += is_crossed ? 2 : 1) sum += sums[j];
       out.sums[(k + from) / unit * rows + i] = sum;
     }
     for (int64_t j = 0; j < room / 2; j++)
@@ -188,13 +195,13 @@ struct IntRecords {
   }
 };
 
-// total [R][2] += sums of a unit times its scales, those of a record; the first of a part is `fresh`.
+// total [R][2] += sums of a unit times its scales, if it has any; the first of a part is `fresh`.
 template <int R>
-QUIRE_INLINE void add_scaled_unit(const vi (*c)[2], const IntRecords& record, bool fresh, vf (*total)[2]) {
+QUIRE_INLINE void add_scaled_unit(const vi (*c)[2], const uint8_t* scales, bool fresh, vf (*total)[2]) {
   for (int j = 0; j < 2; j++) {
-    const vf scale = record.head ? load((const float*)record.at + 16 * j) : vf_set(1);
+    const vf scale = scales ? load((const float*)scales + 16 * j) : vf_set(1);
     for (int i = 0; i < R; i++) {
-      const vf term = record.head ? to_float(c[i][j]) * scale : to_float(c[i][j]);
+      const vf term = scales ? to_float(c[i][j]) * scale : to_float(c[i][j]);
       total[i][j] = fresh ? term : total[i][j] + term;
     }
   }
@@ -232,82 +239,120 @@ void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t nu
       const uint8_t* numbers = record.at + record.head;
       Ahead ahead = {(const char*)numbers + far, far ? 64 : 0};
       dot_tile<R, NIBBLES>(pairs, numbers, n, c, ahead);
-      add_scaled_unit<R>(c, record, k == part, total);
+      add_scaled_unit<R>(c, record.head ? record.at : nullptr, k == part, total);
       pairs += n / 2 * R;
     }
     add_steps<R>(steps, total, sums);
   }
 }
 
-// The same for more rows: the numbers, less their zero points, are put into `wide` for other rows, as
-// pairs [64][32 columns] of 16 bits.
-template <int R, bool NIBBLES>
-void first_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int32_t* wide, float* sums) {
-  const int64_t unit = record.unit;
-  const int32_t* pairs = a.pairs + k / 2 * R;
+// --- tiles of more rows than a few
+//
+// The first tile widens a part of a block to pairs of 16 bits, and all other rows read it there. Where sums of
+// 16 bits cost less than products (`sums_are_cheap`), numbers are multiplied crosswise: x0 w0 + x2 w2 is
+// (x0 + w2) (x2 + w0) - x0 x2 - w0 w2, one product in place of two, beside what a row and a column have once
+// for all (Winograd, 1968). What overflows 32 bits on the way comes back, so the sum is the same. |x| + |w|
+// must be below 2^15: a row's numbers are at most 32,512, and those of a block, less zero points, 255.
+
+// What the tiles of a part share: 64 pairs of 32 columns, and of each unit and column the sum that is taken
+// away where numbers are multiplied in pairs.
+struct WidePart {
+  int32_t* pairs;
+  int32_t* less;
+};
+const size_t kWideBytes = (kWide + kPart / 32 * kColumns) * 4;
+
+// c [R][2] += numbers of rows [2][R] times pairs of 32 columns, two k after two k.
+template <int R, bool CROSS>
+QUIRE_INLINE void dot_fours(const int32_t* pairs, const vi (*w)[2], vi (*c)[2]) {
+  if (CROSS) {
+    for (int i = 0; i < R; i++) {
+      const vi one = vi_set(pairs[i]), two = vi_set(pairs[R + i]);
+      for (int j = 0; j < 2; j++)
+        c[i][j] = dot_pairs(add_pairs(one, w[1][j]), add_pairs(two, w[0][j]), c[i][j]);
+    }
+    return;
+  }
+  for (int half = 0; half < 2; half++)
+    for (int i = 0; i < R; i++) {
+      const vi number = vi_set(pairs[half * R + i]);
+      for (int j = 0; j < 2; j++) c[i][j] = dot_pairs(number, w[half][j], c[i][j]);
+    }
+}
+
+// c [R][2] = sums of a unit of UNIT k of rows, whose products with themselves are `own` [R], and what was widened.
+template <int R, int UNIT, bool CROSS>
+QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* own, const int32_t* wide, const int32_t* less,
+                           vi (*c)[2]) {
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < 2; j++)
+      c[i][j] = CROSS ? load(less + 16 * j) - vi_set(own[i]) : vi_set(0);
+#pragma GCC unroll 1
+  for (int s = 0; s < UNIT / 4; s++, pairs += 2 * R, wide += 4 * 16) {
+    const vi w[2][2] = {{load(wide), load(wide + 16)}, {load(wide + 32), load(wide + 48)}};
+    dot_fours<R, CROSS>(pairs, w, c);
+  }
+}
+
+// sums [R][32] += R rows times a part, or what there is of it, of a block from k on; the block's numbers, less
+// their zero points, are put into `wide`. `number` is the first of its units among all.
+template <int R, int UNIT, bool NIBBLES, bool CROSS>
+void first_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t number, WidePart wide,
+                    float* sums) {
+  const int32_t *pairs = a.pairs + k / 2 * R, *own = a.sums + number * R;
   vf total[R][2];
-  for (int64_t u = 0; u < n; u += unit, IntRecords::next(record)) {
-    const int64_t length = n - u < unit ? n - u : unit;
+  for (int64_t u = 0; u < n; u += UNIT, IntRecords::next(record), own += R, wide.less += kColumns) {
     const uint8_t* b = record.at + record.head;
     IntRecords::fetch_head(record);
-    vi c[R][2], zero[2];
-    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(0);
+    vi c[R][2], zero[2], crossed[2] = {vi_set(0), vi_set(0)};
+    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(CROSS ? -own[i] : 0);
     for (int j = 0; j < 2; j++) {
       const vi one = record.zeros ? load8((const int8_t*)record.zeros + 16 * j) : vi_set(NIBBLES ? 8 : 0);
       zero[j] = (one & vi_set(0xffff)) | shift_left<16>(one);
     }
-    for (int64_t s = 0; s < length / 2; s += 2, b += NIBBLES ? 64 : 128) {
-      vi both[2];
-      for (int half = 0; half < 2; half++, wide += 2 * 16, pairs += R) {
-        vi w[2];
-        for (int j = 0; j < 2; j++) {
-          if (NIBBLES && half == 0) both[j] = pairs_unsigned(b + 32 * j);
-          const vi code = !NIBBLES   ? pairs_signed(b + 64 * half + 32 * j)
-                          : half == 0 ? both[j] & vi_set(0x000f000f)
-                                      : high_nibbles(both[j]);
-          w[j] = sub_pairs(code, zero[j]);
-          store(wide + 16 * j, w[j]);
+#pragma GCC unroll 1
+    for (int s = 0; s < UNIT / 4; s++, b += NIBBLES ? 64 : 128, pairs += 2 * R, wide.pairs += 4 * 16) {
+      vi w[2][2];
+      for (int j = 0; j < 2; j++) {
+        if (NIBBLES) {
+          const vi both = pairs_unsigned(b + 32 * j);
+          w[0][j] = both & vi_set(0x000f000f);
+          w[1][j] = high_nibbles(both);
+        } else {
+          w[0][j] = pairs_signed(b + 32 * j);
+          w[1][j] = pairs_signed(b + 64 + 32 * j);
         }
-        for (int i = 0; i < R; i++) {
-          const vi number = vi_set(pairs[i]);
-          for (int j = 0; j < 2; j++) c[i][j] = dot_pairs(number, w[j], c[i][j]);
+        for (int half = 0; half < 2; half++) {
+          w[half][j] = sub_pairs(w[half][j], zero[j]);
+          store(wide.pairs + 32 * half + 16 * j, w[half][j]);
         }
-        if (!NIBBLES || half == 0) __builtin_prefetch(b + kFar + 64 * half, 0, 2);
+        if (CROSS) crossed[j] = dot_pairs(w[0][j], w[1][j], crossed[j]);
       }
+      dot_fours<R, CROSS>(pairs, w, c);
+      __builtin_prefetch(b + kFar, 0, 2);
+      if (!NIBBLES) __builtin_prefetch(b + kFar + 64, 0, 2);
     }
-    add_scaled_unit<R>(c, record, u == 0, total);
+    for (int j = 0; j < 2 && CROSS; j++) {
+      store(wide.less + 16 * j, vi_set(0) - crossed[j]);
+      for (int i = 0; i < R; i++) c[i][j] = c[i][j] - crossed[j];
+    }
+    add_scaled_unit<R>(c, record.at, u == 0, total);
   }
   add_steps<R>(a.steps + k / kPart * R, total, sums);
 }
 
-// c [R][2] = pairs of rows [steps][R] times pairs of 32 columns that were widened.
-template <int R>
-QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* wide, int64_t steps, vi (*c)[2]) {
-  const int kSums = R <= 2 && kRows > 3 ? 2 : 1;  // as in dot_tile
-  vi d[kSums][R][2];
-  for (int n = 0; n < kSums; n++)
-    for (int i = 0; i < R; i++) d[n][i][0] = d[n][i][1] = vi_set(0);
-  for (int64_t s = 0; s < steps; s += kSums)
-    for (int n = 0; n < kSums; n++, pairs += R, wide += 2 * 16) {
-      const vi w[2] = {load(wide), load(wide + 16)};
-      for (int i = 0; i < R; i++) {
-        const vi number = vi_set(pairs[i]);
-        for (int j = 0; j < 2; j++) d[n][i][j] = dot_pairs(number, w[j], d[n][i][j]);
-      }
-    }
-  for (int i = 0; i < R; i++)
-    for (int j = 0; j < 2; j++) c[i][j] = kSums > 1 ? d[0][i][j] + d[kSums - 1][i][j] : d[0][i][j];
-}
-
 // The same for rows that come later, with numbers that were widened.
-template <int R>
-void wide_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, const int32_t* wide, float* sums) {
-  const int64_t unit = record.unit;
+template <int R, int UNIT, bool CROSS>
+void wide_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t number, WidePart wide,
+                   float* sums) {
+  const int32_t *pairs = a.pairs + k / 2 * R, *own = a.sums + number * R;
   vf total[R][2];
-  for (int64_t u = 0; u < n; u += unit, IntRecords::next(record)) {
+  for (int64_t u = 0; u < n; u += UNIT, IntRecords::next(record), own += R, wide.less += kColumns) {
     vi c[R][2];
-    dot_wide<R>(a.pairs + (k + u) / 2 * R, wide + u * 16, (n - u < unit ? n - u : unit) / 2, c);
-    add_scaled_unit<R>(c, record, u == 0, total);
+    dot_wide<R, UNIT, CROSS>(pairs, own, wide.pairs, wide.less, c);
+    add_scaled_unit<R>(c, record.at, u == 0, total);
+    pairs += UNIT / 2 * R;
+    wide.pairs += UNIT * 16;
   }
   add_steps<R>(a.steps + k / kPart * R, total, sums);
 }
@@ -336,16 +381,17 @@ template <class T> struct IntProduct {
   int64_t unit, blocks;
   RowSizes sizes;
   int rows;  // with scales for fewer k, numbers are widened once for all rows
+  bool is_crossed;
 
   IntProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format,
              const void* places = nullptr)
       : weight((const uint8_t*)data), order((const int32_t*)places), l(n, k, group, format), one_scale(group == 0),
         unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit),
-        rows(unit == kPart ? kRows : kWideRows) {}
+        rows(unit == kPart ? kRows : kWideRows), is_crossed(sums_are_cheap()) {}
 
   static void begin() {}
   static void end() {}
-  static size_t temporary_bytes() { return kWide * 4; }
+  static size_t temporary_bytes() { return kWideBytes; }
 
   int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
   int64_t sum_rows(const Groups& groups) const { return groups.rows; }
@@ -354,34 +400,55 @@ template <class T> struct IntProduct {
   const float* scale(int64_t block) const {
     return one_scale ? (const float*)block_of(block) : nullptr;
   }
+  bool is_wide(const Groups& groups) const { return groups.rows > kFewRows && unit < kPart; }
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
-    pack_int_row(x, order, l, unit, groups.size(g), i,
+    pack_int_row(x, order, l, unit, is_crossed && is_wide(groups), groups.size(g), i,
                  sizes.at((int32_t*)packed, groups.rows, groups.begin(g)));
+  }
+
+  template <int UNIT, bool NIBBLES, bool CROSS>
+  void wide_sums(const Groups& groups, const void* packed, const uint8_t* data, float* out, WidePart wide) const {
+    IntRecords record(data, l, false);
+    for (int64_t k = 0, number = 0; k < l.depth; k += kPart, number += kPart / UNIT) {
+      const int64_t n = l.depth - k < kPart ? l.depth - k : kPart;
+      for (int64_t g = 0; g < groups.count; g++) {
+        const int64_t row = groups.begin(g);
+        const IntRows a = sizes.at((int32_t*)packed, groups.rows, row);
+        float* here = out + row * kColumns;
+        if (g == 0) {
+          QUIRE_FOR_TILES(groups.size(g),
+                          (first_int_tile<R, UNIT, NIBBLES, CROSS>(a, record, k, n, number, wide, here)))
+        } else {
+          QUIRE_FOR_TILES(groups.size(g),
+                          (wide_int_tile<R, UNIT, CROSS>(a, record, k, n, number, wide, here)))
+        }
+      }
+      for (int u = 0; u < kPart / UNIT; u++) IntRecords::next(record);
+    }
   }
 
   template <bool NIBBLES>
   void sums_of(const Groups& groups, const void* packed, const uint8_t* data, float* out,
-               int32_t* wide) const {
-    const int64_t units = kPart / unit;
-    const bool is_few = groups.rows <= kFewRows;
-    const int64_t stretch = groups.count == 1 && (is_few || unit == kPart) ? l.depth : kPart;
+               int32_t* memory) const {
+    if (is_wide(groups)) {
+      const WidePart wide = {memory, memory + kWide};
+      if (unit == 32 && is_crossed) return wide_sums<32, NIBBLES, kCrosses>(groups, packed, data, out, wide);
+      if (unit == 32) return wide_sums<32, NIBBLES, false>(groups, packed, data, out, wide);
+      if (is_crossed) return wide_sums<64, NIBBLES, kCrosses>(groups, packed, data, out, wide);
+      return wide_sums<64, NIBBLES, false>(groups, packed, data, out, wide);
+    }
+    const int64_t stretch = groups.count == 1 ? l.depth : kPart;
     IntRecords record(data, l, one_scale);
-    for (int64_t k = 0, number = 0; k < l.depth; k += stretch, number += units) {
+    for (int64_t k = 0, number = 0; k < l.depth; k += stretch, number += kPart / unit) {
       const int64_t end = l.depth - k < stretch ? l.depth : k + stretch;
       for (int64_t g = 0; g < groups.count; g++) {
-        const int64_t row = groups.begin(g), size = groups.size(g), far = g == 0 ? kFar : 0;
+        const int64_t row = groups.begin(g), far = g == 0 ? kFar : 0;
         const IntRows a = sizes.at((int32_t*)packed, groups.rows, row);
-        float* here = out + row * kColumns;
-        if (is_few || unit == kPart) {
-          QUIRE_FOR_ROWS(size, (int_tile<R, NIBBLES>(a, record, k, end, number, far, here)))
-        } else if (g == 0) {
-          QUIRE_FOR_TILES(size, (first_int_tile<R, NIBBLES>(a, record, k, end - k, wide, here)))
-        } else {
-          QUIRE_FOR_TILES(size, (wide_int_tile<R>(a, record, k, end - k, wide, here)))
-        }
+        QUIRE_FOR_ROWS(groups.size(g), (int_tile<R, NIBBLES>(a, record, k, end, number, far,
+                                                             out + row * kColumns)))
       }
-      for (int64_t u = 0; u < units; u++) IntRecords::next(record);
+      for (int64_t u = 0; u < kPart / unit; u++) IntRecords::next(record);
     }
   }
 

@@ -215,7 +215,7 @@ void wide_tile(SuperRows a, const int32_t* wide, const uint8_t* block, const flo
   take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT) {
     vi c[R][2];
-    dot_wide<R>(a.ints.pairs + (k + u) / 2 * R, wide + u * 16, S::UNIT / 2, c);
+    dot_wide<R, S::UNIT, false>(a.ints.pairs + (k + u) / 2 * R, nullptr, wide + u * 16, nullptr, c);
     add_unit<R>(c, u == 0, total);
   }
   add_part<R, S>(a, total, block, k, sums);
@@ -285,7 +285,7 @@ template <class T> struct SuperProduct {
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
     const int count = groups.size(g);
     SuperRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
-    pack_int_row(x, nullptr, l, 16, count, i, out.ints);
+    pack_int_row(x, nullptr, l, 16, false, count, i, out.ints);
     for (int64_t s = 0; s < sizes.ints.sums; s += 2) {
       const float step = out.ints.steps[s * 16 / kPart * count + i];
       const int32_t one = out.ints.sums[s * count + i], two = out.ints.sums[(s + 1) * count + i];

@@ -115,6 +115,30 @@ def test_integer_products_have_the_bits_of_the_definition(
             assert torch.equal(out, want), (in_size, out_size, count)
 
 
+@pytest.mark.parametrize("name", ["int4_g32_zp", "int8_g32", "int8_g64_zp", "int8_g128_zp"])
+def test_the_largest_numbers_do_not_overflow(isa: str, name: str) -> None:
+    """Every number of a row is the largest of its part, and codes are as far from zero points as they can be."""
+    format, (in_size, out_size) = parse(name), (192, 40)
+    generator = torch.Generator().manual_seed(5)
+
+    def any_of(low: int, high: int, *shape: int) -> torch.Tensor:
+        return torch.tensor([low, high])[torch.randint(0, 2, shape, generator=generator)]
+
+    low, high, kind = (0, 15, torch.uint8) if format.kind == "int4" else (-128, 127, torch.int8)
+    groups = format.num_groups(in_size)
+    weight = QuantizedWeight(
+        format,
+        any_of(low, high, out_size, in_size).to(kind),
+        torch.ones(out_size, groups),
+        torch.float32,
+        any_of(low, high, out_size, groups).to(kind) if format.has_zeros else None,
+    )
+    packed, kept = packed_by(CPU, weight), packed_by(REFERENCE, weight)
+    for count in (1, 6, 17):
+        x = any_of(-1, 1, count, in_size).float()
+        assert torch.equal(run(CPU, x, packed), run(REFERENCE, x, kept)), count
+
+
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
 @pytest.mark.parametrize("format", WIDE, ids=named)
 @pytest.mark.parametrize("provider", [REFERENCE, CPU], ids=lambda provider: provider.name)

@@ -34,6 +34,11 @@ QUIRE_INLINE vi high_nibbles(vi pairs) { return {(i16x)((u16_32x)pairs.v >> 4)};
 QUIRE_INLINE vi mul_pairs(vi a, vi b) { return {(i16x)((u16_32x)a.v * (u16_32x)b.v)}; }
 QUIRE_INLINE vi sub_pairs(vi a, vi b) { return {(i16x)((u16_32x)a.v - (u16_32x)b.v)}; }
 
+// Whether numbers are multiplied crosswise, see quantized.h: here the other way is as quick.
+const bool kCrosses = false;
+QUIRE_INLINE bool sums_are_cheap() { return false; }
+QUIRE_INLINE vi add_pairs(vi a, vi b) { return {(i16x)((u16_32x)a.v + (u16_32x)b.v)}; }
+
 // Four signed bytes in each lane, as pairs of the even and of the odd ones.
 struct Quads { vi even, odd; };
 QUIRE_INLINE Quads quads_signed(const uint8_t* p) {
