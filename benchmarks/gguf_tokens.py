@@ -6,8 +6,11 @@ environment that `benchmarks.peers` sets up; without it nothing is compared.
     python -m benchmarks.gguf_tokens --file model-f32.gguf --kinds Q8_0,Q4_0,Q4_K_M,Q6_K
     python -m benchmarks.gguf_tokens --random --tokenizer FOLDER --files a.gguf b.gguf
 
-The second form is for the random checkpoints of `benchmarks.peers`: prompts of random ids, and how far apart
-our two logits are where answers part, as random weights make likely tokens that are nearly equal.
+The second form is for the checkpoints of `benchmarks.peers`: prompts of random ids. Where answers part it says how
+far apart our two logits are. Random weights make likely tokens that are nearly equal, which any rounding
+exchanges; `qwen3-0.6b-chained` is made so that the likeliest token is one:
+
+    python -m benchmarks.gguf_tokens --chained Q4_0,Q4_K_M,Q8_0
 """
 
 from __future__ import annotations
@@ -15,19 +18,23 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.conversion import ensure_file
 from benchmarks.peers.roster import SCRIPTS
+from benchmarks.peers.store import Store
 from benchmarks.peers.workloads import HIGHEST_ID, LOWEST_ID
 from quire import LLM, SamplingParams
 
 PEER = Path("~/.cache/quire-peers/environments/llamacpp/bin/python").expanduser()
 NUM_TOKENS = 64
 NUM_LOGPROBS = 20
+CHAINED = "qwen3-0.6b-chained"
 CACHE_BYTES = 1 << 30
 
 GENERATE = """
@@ -84,8 +91,14 @@ def gap(logprobs: Any, ours: int, theirs: int) -> float | None:
     return round(float(logprobs[ours].logprob - logprobs[theirs].logprob), 4)
 
 
+def margins(logprobs: Any) -> list[float]:
+    """How much likelier each token of an answer was to us than the next one, in nats."""
+    best = (sorted((one.logprob for one in place.values()), reverse=True) for place in logprobs)
+    return [float(first - second) for first, second, *_ in best]
+
+
 def compare(path: Path, flags: argparse.Namespace) -> dict[str, Any]:
-    """How many prompts have the same tokens, and where the others part.
+    """How many prompts have the same tokens, and where the others part; least margin and quartiles of all.
 
     --beyond-the-end goes on where an answer ends: what comes then is nearly random, and any rounding
     changes it. Random weights know no end.
@@ -110,10 +123,12 @@ def compare(path: Path, flags: argparse.Namespace) -> dict[str, Any]:
     theirs = json.loads(done.stdout.splitlines()[-1])
     parting: list[int | None] = []
     gaps: list[float | None] = []
+    sure: list[float] = []
     for output, other in zip((one.outputs[0] for one in outputs), theirs, strict=True):
         pairs = list(zip(output.token_ids, other, strict=False))
         place = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
         parting.append(place)
+        sure += margins(output.logprobs)
         if place is not None and output.logprobs is not None:
             gaps.append(gap(output.logprobs[place], *pairs[place]))
     return {
@@ -123,6 +138,7 @@ def compare(path: Path, flags: argparse.Namespace) -> dict[str, Any]:
         "of": len(ids),
         "parting": parting,
         "gaps": gaps,
+        "margins": [round(part, 3) for part in (min(sure), *statistics.quantiles(sure, n=4))],
         "tokens": sum(len(output.outputs[0].token_ids) for output in outputs),
     }
 
@@ -133,15 +149,21 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="a GGUF file of floats")
     parser.add_argument("--kinds", default="Q8_0,Q4_0,Q4_K_M,Q6_K", help="made of --file")
     parser.add_argument("--files", nargs="*", default=(), type=Path, help="files as they are")
+    parser.add_argument("--chained", help="kinds of the chained checkpoint, made on first use")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--tokenizer", help="its folder, for files without one")
     parser.add_argument("--random", action="store_true", help="prompts of random ids")
     parser.add_argument("--beyond-the-end", action="store_true", help="ignore the end of answers")
     flags = parser.parse_args()
-    if not flags.file and not flags.files:
-        parser.error("give --file or --files")
+    if not flags.file and not flags.files and not flags.chained:
+        parser.error("give --file, --files or --chained")
     if not PEER.is_file():
         sys.exit("llama.cpp is not set up: python -m benchmarks.peers setup")
+    if flags.chained:
+        store = Store.at("~/.cache/quire-peers")
+        flags.random, flags.tokenizer = True, str(store.checkpoint(CHAINED))
+        kinds = flags.chained.lower().split(",")
+        flags.files = [ensure_file(store, CHAINED, kind) for kind in kinds]
     for path in (*([flags.file] if flags.file else ()), *flags.files):
         print(json.dumps(compare(path, flags)), flush=True)
     if not flags.file:

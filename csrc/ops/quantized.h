@@ -23,6 +23,7 @@ QUIRE_INLINE bool has_byte_rows(int32_t format) { return format >= kInt8Row && f
 QUIRE_INLINE bool has_zeros(int32_t format) { return format == kInt4Zero || format == kInt8Zero; }
 const int64_t kPart = 128;      // numbers of a row that have one step
 const float kLargest = 32512;   // 127 * 256: what the largest of a part becomes
+const int64_t kAloneRows = 8;   // up to here it does not pay to multiply crosswise
 const int64_t kFar = 4096;      // bytes from a weight in use to the one that is fetched meanwhile
 const int64_t kWide = kPart * 16;  // pairs of 16 bits of a part of a block
 const int64_t kNearBytes = 8192;  // of a stretch of weights that stays in the first cache
@@ -401,9 +402,12 @@ template <class T> struct IntProduct {
     return one_scale ? (const float*)block_of(block) : nullptr;
   }
   bool is_wide(const Groups& groups) const { return groups.rows > kFewRows && unit < kPart; }
+  bool crosses(const Groups& groups) const {
+    return is_crossed && is_wide(groups) && groups.rows > kAloneRows;
+  }
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
-    pack_int_row(x, order, l, unit, is_crossed && is_wide(groups), groups.size(g), i,
+    pack_int_row(x, order, l, unit, crosses(groups), groups.size(g), i,
                  sizes.at((int32_t*)packed, groups.rows, groups.begin(g)));
   }
 
@@ -433,6 +437,7 @@ template <class T> struct IntProduct {
                int32_t* memory) const {
     if (is_wide(groups)) {
       const WidePart wide = {memory, memory + kWide};
+      const bool is_crossed = crosses(groups);
       if (unit == 32 && is_crossed) return wide_sums<32, NIBBLES, kCrosses>(groups, packed, data, out, wide);
       if (unit == 32) return wide_sums<32, NIBBLES, false>(groups, packed, data, out, wide);
       if (is_crossed) return wide_sums<64, NIBBLES, kCrosses>(groups, packed, data, out, wide);
