@@ -61,6 +61,12 @@ class _Search:
     beams: list[BeamSearchSequence]
     ended: list[tuple[float, BeamSearchSequence]] = field(default_factory=list)
     num_steps: int = 0
+    read: dict[str, Any] | None = None
+
+    def prompt(self, beam: BeamSearchSequence) -> dict[str, Any]:
+        """What a step of a beam asks; of an encoder-decoder model it says again what the encoder reads."""
+        own = {"prompt_token_ids": beam.tokens}
+        return own if self.read is None else {"encoder_prompt": self.read, "decoder_prompt": own}
 
     def end(self, sequence: BeamSearchSequence, length: int, length_penalty: float) -> None:
         """Ranks a sequence by cum_logprob / length ** length_penalty.
@@ -183,14 +189,15 @@ class _Searches:
                 f"prompt {place}: beam search takes prompts of text or token ids, not prompt_embeds",
                 param="prompt_embeds",
             )
-        return _Search(place, [BeamSearchSequence(list(request.prompt_token_ids))])
+        read = None if request.encoder is None else {"prompt_token_ids": request.encoder.token_ids}
+        return _Search(place, [BeamSearchSequence(list(request.prompt_token_ids))], read=read)
 
     def _submit(self, one: _Search) -> None:
         for number, beam in enumerate(one.beams):
             try:
                 request_id = self._engine.add_request(
                     f"beam-{one.place}-{next(self._numbers)}",
-                    {"prompt_token_ids": beam.tokens},
+                    one.prompt(beam),
                     self._step_params,
                     lora_request=self._lora_request,
                 )

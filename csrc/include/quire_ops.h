@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 804879228
+#define QUIRE_VERSION 2031606234
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -393,7 +393,7 @@ typedef struct {
   int64_t q_stride, q_head_stride, out_stride, out_head_stride, slab_bytes, block_bytes,
       blocks_per_slab, block_size, H, K, D, Dv, window;
   float scale, softcap, value_scale;
-  int32_t reserved, bidirectional, chunked, dtype, format;
+  int32_t farthest, bidirectional, chunked, dtype, format;
 } QuireArgs_attention;
 
 typedef struct {

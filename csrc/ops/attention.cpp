@@ -117,6 +117,7 @@ template <class T> struct Desk {
   float* scores;
   float* lanes;  // sums of weights [rows][16]
   float* slopes;
+  const float** biases;  // of each row's head, distance 0
   int32_t* first;
   int32_t* last;
   int32_t* position;
@@ -146,6 +147,7 @@ template <class T> struct Desk {
     take(scores, 16 * kTile);
     take(lanes, shape.rows * 16);
     take(slopes, shape.rows);
+    take(biases, shape.rows);
     take(first, shape.rows);
     take(last, shape.rows);
     take(position, shape.rows);
@@ -190,7 +192,8 @@ template <class T> struct Worker {
       desk.position[r] = (int32_t)position;
       desk.first[r] = (int32_t)shape.first(position);
       desk.last[r] = (int32_t)shape.last(position, item.length);
-      if (slopes) desk.slopes[r] = slopes[head] * kLog2e;
+      if (args.farthest) desk.biases[r] = slopes + head * (2 * args.farthest + 1) + args.farthest;
+      else if (slopes) desk.slopes[r] = slopes[head] * kLog2e;
       const T* q = (const T*)args.q + (item.token + token) * args.q_stride + head * args.q_head_stride;
       pack_query(q, blocks.D, steps, group->rows, desk.query + group->row * steps + (r - group->row));
     }
@@ -332,7 +335,22 @@ template <class T> struct Worker {
                           ahead, 0);
   }
 
-  // Scores as the rule has them: scaled, capped, with a slope, -infinity where not seen; the highest.
+  // The biases of 16 keys, the first at `distance` from the row's query.
+  inline __attribute__((always_inline)) vf bias_of(int64_t row, int64_t distance) {
+    const int64_t farthest = args.farthest;
+    const float* biases = desk.biases[row];
+    if (distance >= farthest) return vf_set(biases[farthest]);
+    if (distance + 15 <= -farthest) return vf_set(biases[-farthest]);
+    if (distance >= -farthest && distance + 15 <= farthest) return load(biases + distance);
+    float found[16];
+    for (int i = 0; i < 16; i++) {
+      int64_t at = distance + i < -farthest ? -farthest : distance + i;
+      found[i] = biases[at > farthest ? farthest : at];
+    }
+    return load(found);
+  }
+
+  // Scores as the rule has them: scaled, capped, with a slope or biases, -infinity where not seen; the highest.
   inline __attribute__((always_inline)) float adjust(int64_t row, const Tiles<T>& tiles, int64_t start, bool masked,
                                                      float* scores) {
     vf best[2];
@@ -342,7 +360,8 @@ template <class T> struct Worker {
       s = s * vf_set(scale);
       vi key = vi_iota() + vi_set((int32_t)start + 16 * c);
       if (args.softcap != 0) s = tanh(s) * vf_set(args.softcap * kLog2e);
-      if (args.slopes) s = fma(to_float(key - vi_set(desk.position[row])), vf_set(desk.slopes[row]), s);
+      if (args.farthest) s = fma(bias_of(row, start + 16 * c - desk.position[row]), vf_set(kLog2e), s);
+      else if (args.slopes) s = fma(to_float(key - vi_set(desk.position[row])), vf_set(desk.slopes[row]), s);
       if (masked) {
         const vf hidden = vf_set(-__builtin_inff());
         s = select(less(key, vi_set(desk.first[row])), hidden, s);

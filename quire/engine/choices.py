@@ -95,6 +95,18 @@ def interval_of(
     return wanted
 
 
+def caching_of(wanted: bool | None, description: ModelDescription, note: Note) -> bool:
+    """Whether blocks are kept for later prompts that begin alike."""
+    spec, why_not = description.spec, ""
+    if spec.sees_both_ways:
+        why_not = "tokens see those behind them"
+    elif spec.encoder is not None:
+        why_not = "a block's key does not tell what the encoder read"
+    caching = wanted is not False and not why_not
+    note("enable_prefix_caching", caching, why_not or reason_of(wanted))
+    return caching
+
+
 def budget_of(
     given: int | None, max_model_len: int, description: ModelDescription, note: Note
 ) -> int:
@@ -108,5 +120,13 @@ def budget_of(
                 f"{max_model_len} tokens; raise it, or lower --max-model-len"
             )
         budget = max(budget, max_model_len)
+    elif description.spec.encoder is not None:
+        limit = description.spec.encoder.limit(max_model_len)
+        if given is not None and given < limit:
+            raise SettingsError(
+                f"max_num_batched_tokens is {given}, but this model's encoder reads a prompt whole, of up to "
+                f"{limit} tokens; raise it, or lower --max-model-len"
+            )
+        budget = max(budget, limit)
     note("max_num_batched_tokens", budget, reason_of(given, why))
     return budget

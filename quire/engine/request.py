@@ -46,6 +46,7 @@ class Request:
                  wanted or all are sent.
     queued_s, scheduled_s  monotonic seconds.
     new_row      what the worker is told of a sequence that takes a row, without row and blocks.
+    encoder_len  tokens that an encoder reads before the first step; 0 without one.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Request:
         "queued_s",
         "scheduled_s",
         "new_row",
+        "encoder_len",
     )
 
     def __init__(
@@ -108,6 +110,7 @@ class Request:
             # Its last step gives a result in the place of a token; nothing need fit behind the prompt.
             self.final_len = num_prompt + 1
             self.reads_cache = self.reads_cache and not source.params.skip_reading_prefix_cache
+        self.encoder_len = 0 if source.encoder is None else len(source.encoder.token_ids)
         self.queued_s = now_s
         self.scheduled_s = 0.0
         self.new_row = NewRow(

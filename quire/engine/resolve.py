@@ -19,6 +19,7 @@ from quire.engine.choices import (
     Note,
     block_size_of,
     budget_of,
+    caching_of,
     device_of,
     interval_of,
     longest_of,
@@ -214,6 +215,7 @@ def _needs(
             block_size=made.block_size,
             dtype_bytes=stored.number_bytes(DTYPE_BYTES[made.dtype]),
             scale_bytes=stored.scale_bytes,
+            max_model_len=made.max_model_len,
             interval=made.interval,
         ),
         cache_dtype=made.cache_dtype,
@@ -244,10 +246,7 @@ def _choose(
     wanted = scheduler.async_scheduling
     overlap = wanted if wanted is not None else device == "cuda"
     note("async_scheduling", overlap, reason_of(wanted, "pays where the device is not the CPU"))
-    whole = description.spec.sees_both_ways
-    caching = cache.enable_prefix_caching is not False and not whole
-    why = "tokens see those behind them" if whole else reason_of(cache.enable_prefix_caching)
-    note("enable_prefix_caching", caching, why)
+    caching = caching_of(cache.enable_prefix_caching, description, note)
     return _Choices(
         dtype=dtype,
         cache_dtype=cache_dtype,

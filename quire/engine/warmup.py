@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from quire.protocol.cache import CacheLayout
 from quire.protocol.params import SamplingParams
+from quire.protocol.request import EncoderInput
 from quire.protocol.step import NewRow, StepPlan
 from quire.worker.executor import Executor, StepFailedError
 
@@ -21,6 +22,7 @@ def measured_rate(executor: Executor, layout: CacheLayout, max_tokens: int) -> f
     The cache is written to, and no block's key is told, so that nobody can find what is in it.
     """
     rooms = [layout.max_blocks(g) * one.block_size for g, one in enumerate(layout.groups)]
+    rooms += [one.max_tokens for one in layout.groups if one.kind == "cross"]
     max_tokens = min(max_tokens, *rooms) - 1
     try:
         first_s = _run(executor, layout, min(_FIRST_TOKENS, max_tokens))
@@ -33,6 +35,7 @@ def measured_rate(executor: Executor, layout: CacheLayout, max_tokens: int) -> f
 
 def _run(executor: Executor, layout: CacheLayout, count: int) -> float:
     """Seconds of a step of one row, which is free again afterwards."""
+    encodes = any(group.kind == "cross" for group in layout.groups)
     new = NewRow(
         row=0,
         request_id="",
@@ -42,8 +45,17 @@ def _run(executor: Executor, layout: CacheLayout, count: int) -> float:
         params=SamplingParams(temperature=0.0, max_tokens=1),
         seed=0,
         block_ids=[list(range(count // group.block_size + 1)) for group in layout.groups],
+        encoder=EncoderInput(token_ids=[0] * count) if encodes else None,
     )
-    plan = StepPlan(step=0, new_rows=[new], rows=[0], starts=[0], counts=[count], samples=[True])
+    plan = StepPlan(
+        step=0,
+        new_rows=[new],
+        rows=[0],
+        starts=[0],
+        counts=[count],
+        samples=[True],
+        encodes={0: count} if encodes else {},
+    )
     result = executor.collect(executor.submit(plan))
     executor.collect(executor.submit(StepPlan(step=0, freed_rows=[0])))
     return result.elapsed_s

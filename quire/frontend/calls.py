@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from quire.frontend.inputs import at_place
-from quire.frontend.prompts import read_prompt
+from quire.frontend.prompts import read_pair, read_prompt
 from quire.protocol.errors import InvalidRequestError, NotServedError
 from quire.protocol.params import RequestOutputKind, SamplingParams
 from quire.protocol.results import RequestOutput
@@ -126,12 +126,18 @@ def check_forms(items: Iterable[Any]) -> None:
     """Refuses a prompt of a wrong form before any other of the list is run."""
     for place, prompt in enumerate(items):
         try:
-            fields = read_prompt(prompt)
+            first, second = read_pair(prompt)
+            halves = [
+                read_prompt(half) for half in ((first,) if second is None else (first, second))
+            ]
         except InvalidRequestError as error:
             raise at_place(error, place) from error
         except TypeError as error:
             raise TypeError(f"prompt {place}: {error}") from error
-        if fields.get("prompt_token_ids") is not None and not len(fields["prompt_token_ids"]):
+        if any(
+            one.get("prompt_token_ids") is not None and not len(one["prompt_token_ids"])
+            for one in halves
+        ):
             raise at_place(InvalidRequestError("the prompt is empty", param="prompt"), place)
 
 

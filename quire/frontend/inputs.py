@@ -22,6 +22,7 @@ from quire.frontend.chat_readers import ReaderSource, check_parsers
 from quire.frontend.constraints import ConstraintReader
 from quire.frontend.custom_args import check_custom
 from quire.frontend.data_prompts import DataPrompts
+from quire.frontend.encoder_prompts import EncoderPrompts
 from quire.frontend.outside_tokenizer import open_tokenizer
 from quire.frontend.pooling_inputs import PoolingInputs
 from quire.frontend.prompts import PromptReader, read_prompt
@@ -85,6 +86,7 @@ class InputProcessor:
     takes_embeds   whether a prompt may be given as embeddings.
     constraints    what bounds outputs; without those of `from_settings` all are refused.
     processors     classes of logits processors that the engine runs; they may refuse params.
+    halves         splits the prompts of an encoder-decoder model; None for others.
     """
 
     def __init__(
@@ -115,6 +117,11 @@ class InputProcessor:
             max_model_len=max_model_len,
             embeds_size=description.spec.hidden_size if takes_embeds else None,
         )
+        self.halves: EncoderPrompts | None = None
+        if description.spec.encoder is not None:
+            self.halves = EncoderPrompts(
+                description, tokenizer, vocab_size=vocab_size, max_model_len=max_model_len
+            )
         self.pooling = PoolingInputs(
             None if description.pooling is None else description.pooling.pooler,
             tokenizer,
@@ -231,15 +238,19 @@ class InputProcessor:
             return self._pooled(request_id, prompt, params, options)
         self.pooling.refuse_generation()
         params = self.default_params() if params is None else self._own_params(params)
+        how, encoder = options.tokenization_kwargs, None
+        if self.halves is not None:
+            prompt, encoder = self.halves.split(prompt, how, params)
+            how = None
         fields = read_prompt(prompt)
         self._check_options(options, fields)
-        fields, embeds, embed_rows = self._prompts.embedded(fields, options.tokenization_kwargs)
+        fields, embeds, embed_rows = self._prompts.embedded(fields, how)
         if embeds is not None and params.prompt_logprobs is not None:
             refuse(
                 "prompt_logprobs",
                 "prompt_logprobs need token ids, which prompt_embeds do not have; leave one of them out",
             )
-        ids = self._prompts.token_ids(fields, options.tokenization_kwargs, params.max_tokens)
+        ids = self._prompts.token_ids(fields, how, params.max_tokens)
         self._fit_context(params, len(ids), options.strict)
         self._check_params(params, options.strict)
         check_custom(params, self._processors, strict=options.strict)
@@ -255,6 +266,7 @@ class InputProcessor:
             cache_salt=options.cache_salt or fields.get("cache_salt"),
             embeds=embeds,
             embed_rows=embed_rows,
+            encoder=encoder,
             **bounds,
             trace_headers=dict(options.trace_headers) if options.trace_headers else None,
         )

@@ -233,7 +233,8 @@ class _Request:
         self.external_id = external_id
         self._request = request
         self._params = params
-        self._prompt = prompt
+        read = request.encoder
+        self._prompt = prompt if read is None else read.decoder_text
         self._interval = max(stream_interval, params.stream_interval or 1)
         self._choices = [_Choice(index, request, params, tokenizer) for index in range(params.n)]
         self._num_running = params.n
@@ -311,6 +312,7 @@ class _Request:
         self._changed = {}
         prompt_logprobs = None if delta and self._prompt_logprobs_sent else self._prompt_logprobs
         self._prompt_logprobs_sent = True
+        read = self._request.encoder
         return RequestOutput(
             request_id=self.external_id,
             prompt=self._prompt,
@@ -321,6 +323,8 @@ class _Request:
             metrics=self._stats.copy(),
             num_cached_tokens=self._num_cached_tokens,
             error=self._error,
+            encoder_prompt=None if read is None else read.text,
+            encoder_prompt_token_ids=None if read is None else read.token_ids,
         )
 
     def _is_due(self) -> bool:

@@ -20,9 +20,10 @@ _PROMPT_KEYS = frozenset(
     {"prompt", "prompt_token_ids", "cache_salt", "mm_processor_kwargs", "prompt_pair"}
     | {"prompt_embeds", "prompt_is_token_ids"}
 )
+_PAIR_KEYS = ("encoder_prompt", "decoder_prompt")
 _NOT_SERVED_KEYS = {
-    "encoder_prompt": "encoder-decoder models are not served; send one prompt of text or token ids",
-    "decoder_prompt": "encoder-decoder models are not served; send one prompt of text or token ids",
+    "encoder_prompt": "this model has no encoder; send one prompt of text or token ids",
+    "decoder_prompt": "this model has no encoder; send one prompt of text or token ids",
     "data": "prompts for an IO processor are not served; send text or token ids",
     "multi_modal_data": "images, audio and video are not served; send text or token ids",
     "multi_modal_uuids": "images, audio and video are not served; send text or token ids",
@@ -65,6 +66,21 @@ def read_prompt(prompt: Any) -> dict[str, Any]:
     return dict(prompt, prompt_token_ids=ids)
 
 
+def read_pair(prompt: Any) -> tuple[Any, Any]:
+    """The encoder's prompt and the decoder's, which may be None; one prompt alone is the encoder's.
+
+    Raises InvalidRequestError for a pair of a wrong form; what is inside is not looked at.
+    """
+    if not isinstance(prompt, Mapping) or not any(key in prompt for key in _PAIR_KEYS):
+        return prompt, None
+    others = [key for key in prompt if key not in _PAIR_KEYS]
+    if others:
+        refuse("prompt", f"a prompt with encoder_prompt has {others[0]!r} too; leave it out")
+    if prompt.get("encoder_prompt") is None:
+        refuse("encoder_prompt", "the prompt has no encoder_prompt, which the encoder reads")
+    return prompt["encoder_prompt"], prompt.get("decoder_prompt")
+
+
 def prompt_text(prompt: Any) -> str | None:
     """The text of a prompt, where it has one."""
     if isinstance(prompt, str):
@@ -78,7 +94,7 @@ def chars_to_read(prompt: Any) -> int:
         return len(prompt)
     if not isinstance(prompt, Mapping):
         return 0
-    found = (prompt.get("prompt"), prompt.get("prompt_embeds"))
+    found = (prompt.get("prompt"), prompt.get("prompt_embeds"), prompt.get("encoder_prompt"))
     return sum(len(one) for one in found if isinstance(one, (str, bytes)))
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from quire.layers.cache_scales import CacheScales, with_scales
 from quire.layers.context import ForwardContext
+from quire.layers.distances import Buckets, alibi_slopes
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.layers.norm import LayerNorm, Norm, PlainNorm, RmsNorm
@@ -30,7 +31,7 @@ class AttentionSizes:
     """The numbers of one attention layer; window counts the query itself, softcap 0 is off.
 
     sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none;
-    clip  the bound of q, k and v, 0 is none.
+    distances  those that add a learned score; clip  the bound of q, k and v, 0 is none.
     bidirectional  tokens see those behind them too.
     values, value_scale  as in `models.spec.Attention`.
     chunked  the window is the stretch of so many positions in which the query stands.
@@ -45,6 +46,7 @@ class AttentionSizes:
     softcap: float
     sinks: bool = False
     alibi: float = 0.0
+    distances: Buckets | None = None
     clip: float = 0.0
     bidirectional: bool = False
     chunked: bool = False
@@ -110,12 +112,12 @@ class AttentionLayer:
         self._clips = [partial(clamp, limit=sizes.clip)] if clamp is not None else []
         self._sinks: torch.Tensor | None = None
         self._slopes: torch.Tensor | None = None
-        self._sinks_name = f"{name}.sinks"
+        self._sinks_name, self._distances_name = f"{name}.sinks", f"{name}.distances"
         norm = PlainNorm(table, sizes.head_size, qk_eps, dtype)
         self._value_norm = [norm] * (sizes.values != "own")
         # Of the signature: a provider that knows causal attention with moving windows only refuses them.
         asked = {"bidirectional": sizes.bidirectional, "chunked": sizes.chunked}
-        self._unusual = {name: True for name, value in asked.items() if value}
+        self._unusual: dict[str, Any] = {name: True for name, value in asked.items() if value}
         self._on_heads = head_steps(
             table,
             name,
@@ -129,9 +131,8 @@ class AttentionLayer:
             norm_after_rope=norm_after_rope,
         )
         heads = {"H": sizes.num_heads, "K": sizes.num_kv_heads, "D": sizes.head_size}
-        self._attend = table.bind(
-            PAGED_ATTENTION, dtype_name(dtype), format=cache_format, **heads, **self._unusual
-        )
+        heads |= self._unusual | ({} if sizes.distances is None else {"biased": True})
+        self._attend = table.bind(PAGED_ATTENTION, dtype_name(dtype), format=cache_format, **heads)
         shape = (sizes.size, sizes.num_heads, sizes.value_size)
         self._gates = output_gates(gate, table, f"{name}.gate", linear, shape, dtype)
         self._out = linear(f"{name}.out", in_size=self._mixed, out_size=sizes.size, bias=out_bias)
@@ -150,6 +151,8 @@ class AttentionLayer:
             self._sinks = weights(self._sinks_name)
         if self._sizes.alibi:
             self._slopes = self._sizes.alibi * alibi_slopes(self._sizes.num_heads)
+        if self._sizes.distances is not None:
+            self._unusual["biases"] = self._sizes.distances.spread(weights(self._distances_name))
         for gate in self._gates:
             gate.load(weights)
         self._out.load(weights)
@@ -191,17 +194,6 @@ class AttentionLayer:
         for gate in self._gates:
             gate(x, mixed.view(num_tokens, self._mixed), ctx.arena)
         return self._out(mixed.view(num_tokens, self._mixed), out=out)
-
-
-def alibi_slopes(num_heads: int) -> torch.Tensor:
-    """[H] float32: powers of 2^(-8/n) for the largest power of two n up to H, then those in between.
-
-    Source: arXiv 2108.12409.
-    """
-    whole = 1 << (num_heads.bit_length() - 1)
-    exponents = [-8.0 * (place + 1) / whole for place in range(whole)]
-    exponents += [-4.0 * (2 * place + 1) / whole for place in range(num_heads - whole)]
-    return torch.tensor([2.0**exponent for exponent in exponents], dtype=torch.float32)
 
 
 class HeadStep(Protocol):

@@ -56,7 +56,7 @@ class Embedding:
         if not head.take_packed(weights):
             weight = read_to_pack(weights, name, self._rows, head.product)
             tied = getattr(weights, "tied", None)
-            head.pack(weight if tied is None else tied(weight))
+            head.pack(weight if tied is None else tied(weight), head.bias_of(weights))
             head.keep_packed(weights)
         self._packed = provider.share(head.packed)  # type: ignore[attr-defined]
         if self._packed is None:

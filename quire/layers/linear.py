@@ -94,16 +94,19 @@ class Linear:
         if self.take_packed(weights):
             return
         weight = read_to_pack(weights, f"{self.name}.weight", self.product)
-        self.pack(weight, weights(f"{self.name}.bias") if self._bias else None)
+        self.pack(weight, self.bias_of(weights))
         self.keep_packed(weights)
+
+    def bias_of(self, weights: Callable[[str], torch.Tensor]) -> torch.Tensor | None:
+        """Its bias [N]; None if it has none."""
+        return weights(f"{self.name}.bias") if self._bias else None
 
     def take_packed(self, weights: Callable[[str], torch.Tensor]) -> bool:
         """Takes what its source has packed already; False where that is nothing."""
 
         def room(take: Callable[[int], torch.Tensor]) -> object:
-            bias = weights(f"{self.name}.bias") if self._bias else None
             sizes = (self.out_size, self._in_size, self._dtype, self._format)
-            return self.product.provider.room(*sizes, bias, take)  # type: ignore[attr-defined]
+            return self.product.provider.room(*sizes, self.bias_of(weights), take)  # type: ignore[attr-defined]
 
         packed = packed_before(weights, self.name, self.product, room)
         if packed is not None:

@@ -6,6 +6,7 @@ What the parts compute is in `layers`; what is read from where is in `models.loa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,16 +16,19 @@ import torch
 from quire.hardware.allocator import give_back
 from quire.layers.altup import Streams
 from quire.layers.dtypes import dtype_name
-from quire.layers.embedding import AddedRows, Embedding, Head
+from quire.layers.embedding import Embedding, Head
 from quire.layers.layer_inputs import LayerInputs
 from quire.layers.mlp import FEED_FORWARDS, CurvedMlp, FeedForward
 from quire.layers.moe import MoeMlp, NormedParts
 from quire.layers.norm import NORMS, Norms
 from quire.layers.shortcut_moe import ShortcutMoe
+from quire.models.build_encoder import beginning, make_encoder
 from quire.models.build_mixers import MixerParts, make_mixer
 from quire.models.build_positions import position_tables
+from quire.models.cross_layers import CROSS_PLACEMENTS
 from quire.models.decoder import AnyDecoder, Decoder
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
+from quire.models.encoder import EncoderStack
 from quire.models.foreign.decoder import ForeignDecoder
 from quire.models.loading.ahead import Ahead
 from quire.models.loading.kept import Keeping, ReadAhead, about_packed
@@ -47,7 +51,7 @@ from quire.quant.formats import PLAIN, CacheStorage, Formats, LayerScales
 from quire.quant.schemes.checkpoint import CheckpointScheme, Scheme
 from quire.quant.schemes.online import UNQUANTIZED
 
-_SKELETONS: dict[str, Callable[..., Any]] = {**PLACEMENTS, **SHORTCUTS}
+_SKELETONS: dict[str, Callable[..., Any]] = {**PLACEMENTS, **SHORTCUTS, **CROSS_PLACEMENTS}
 
 
 def build_decoder(
@@ -173,21 +177,8 @@ def _decoder(
         scale=spec.embedding_scale,
         dtype=dtype,
     )
-    kind = spec.embedding_norm
-    embedding_norm = [
-        NORMS[kind](table, "embedding_norm", size=size, eps=spec.norm_eps, dtype=dtype)
-        for kind in (kind,)
-        if kind is not None
-    ]
-    added = [
-        AddedRows(table, name, rows=rows, size=size, dtype=dtype, by_type=name == "token_types")
-        for name, rows in (
-            ("token_types", spec.token_types),
-            ("positions", spec.learned_positions),
-        )
-        if rows
-    ]
     parts = MixerParts(table, size, tables, dtype, scheme.layers, cache)
+    embedding_norm, added = beginning(parts, "", spec, spec.token_types)
     return Decoder(
         table,
         spec,
@@ -196,6 +187,7 @@ def _decoder(
         added=added,
         layer_inputs=_layer_inputs(parts, spec),
         streams=_streams(parts, spec),
+        encoder=_encoder(parts, spec, embedding),
         layers=_layers(parts, spec),
         final_norm=NORMS[spec.norm](table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
         head=Head(
@@ -203,7 +195,7 @@ def _decoder(
             "head",
             size=size,
             vocab_size=spec.vocab_size,
-            bias=spec.head_bias and not spec.tie_head,
+            bias=spec.head_bias,
             scale=spec.logit_scale,
             softcap=spec.logit_softcap,
             dtype=dtype,
@@ -211,6 +203,18 @@ def _decoder(
         ),
         dtype=dtype,
     )
+
+
+def _encoder(parts: MixerParts, spec: DecoderSpec, embedding: Embedding) -> EncoderStack | None:
+    """Its attentions are numbered behind the decoder's; they keep numbers as they are computed."""
+    if spec.encoder is None:
+        return None
+    parts = replace(parts, cache=CacheStorage("plain", {}))
+    layers = [
+        _layer(parts, index, len(spec.mixers) + index, layer, spec, prefix="encoder.")
+        for index, layer in enumerate(spec.encoder.layers)
+    ]
+    return make_encoder(parts, spec.encoder, embedding, layers)
 
 
 def _layer_inputs(parts: MixerParts, spec: DecoderSpec) -> LayerInputs | None:
@@ -250,10 +254,16 @@ def _layers(parts: MixerParts, spec: DecoderSpec) -> list[DecoderLayer]:
 
 
 def _layer(
-    parts: MixerParts, index: int, number: int, spec: LayerSpec, decoder: DecoderSpec
+    parts: MixerParts,
+    index: int,
+    number: int,
+    spec: LayerSpec,
+    decoder: DecoderSpec,
+    *,
+    prefix: str = "",
 ) -> DecoderLayer:
     """Layer `index`, whose first mixer has that number."""
-    name = f"layers.{index}"
+    name = f"{prefix}layers.{index}"
     part, feed_forward = spec.feed_forward, None
     if part is not None:
         make: Callable[..., Any] = _moe if isinstance(part, Moe) else _dense
@@ -283,7 +293,7 @@ def _layer(
         layer = EndedLayer(layer, spec, end)
     if spec.blends:
         layer = BlendingLayer(layer, spec.blends, end)
-    return KeepingLayer(layer, end) if index in decoder.kept else layer
+    return KeepingLayer(layer, end) if index in decoder.kept and not prefix else layer
 
 
 def _dense(

@@ -6,13 +6,15 @@ The rest of a layer is put together in `models.build`; what mixers compute is in
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import torch
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.cross_attention import CrossAttention
 from quire.layers.delta_net import DeltaNetLayer, DeltaNetSizes
+from quire.layers.distances import Buckets
 from quire.layers.indexer import EarlierPicks, Indexer, IndexerSizes, Picker
 from quire.layers.linear_attention import LinearAttentionLayer
 from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
@@ -21,6 +23,7 @@ from quire.layers.shared_attention import SharedAttention
 from quire.layers.shared_block import BlockParts, MixerAfterBlock, SharedBlock
 from quire.layers.short_conv import ShortConvLayer
 from quire.layers.side_by_side import MixersSideBySide
+from quire.models.cross_layers import MixerAndCross
 from quire.models.decoder_layers import MixerLayer
 from quire.models.parameters import named_mixers
 from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
@@ -66,6 +69,8 @@ def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> Mi
         return MixersSideBySide(
             parts.table, made, spec.mixer.scales, size=parts.size, dtype=parts.dtype
         )
+    if spec.cross is not None:
+        return MixerAndCross(*made)
     return made[0] if made else None
 
 
@@ -99,6 +104,7 @@ def _after_block(parts: MixerParts, name: str, number: int, spec: AfterBlock) ->
 
 
 def _attention_sizes(parts: MixerParts, spec: Attention) -> AttentionSizes:
+    distances = spec.distances
     return AttentionSizes(
         size=parts.size,
         num_heads=spec.num_heads,
@@ -109,6 +115,7 @@ def _attention_sizes(parts: MixerParts, spec: Attention) -> AttentionSizes:
         softcap=spec.softcap,
         sinks=spec.sinks,
         alibi=spec.alibi,
+        distances=None if distances is None else Buckets(*astuple(distances)),
         clip=spec.clip,
         bidirectional=spec.bidirectional,
         chunked=spec.chunked,
@@ -120,6 +127,18 @@ def _attention_sizes(parts: MixerParts, spec: Attention) -> AttentionSizes:
 
 def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> MixerLayer:
     sizes = _attention_sizes(parts, spec)
+    if spec.cross:
+        return CrossAttention(
+            parts.table,
+            name,
+            index,
+            sizes,
+            qkv_bias=spec.qkv_bias,
+            out_bias=spec.out_bias,
+            dtype=parts.dtype,
+            format=parts.format,
+            cache_format=parts.cache.format,
+        )
     rope = None if spec.rope is None else parts.tables[spec.rope]
     if spec.shares is not None:
         return SharedAttention(
@@ -155,7 +174,7 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         dtype=parts.dtype,
         format=parts.format,
         cache_format=parts.cache.format,
-        cache_scales=parts.cache.scales.get(int(name.split(".")[1])),
+        cache_scales=parts.cache.scales.get(int(name.split("layers.")[1].split(".")[0])),
     )
 
 

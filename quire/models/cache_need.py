@@ -59,11 +59,35 @@ def cache_groups(
             bytes_per_token=num_bytes * len(layers),
             window=window,
         )
+        if kind != "cross"
+        else _cross_group(spec, layers, num_bytes, block_size, dtype_bytes, max_model_len)
         for (kind, window, num_bytes), layers in members.items()
     ]
     if recurrent:
         groups.append(_state_group(spec, groups, recurrent, block_size, interval))
     return tuple(groups)
+
+
+def _cross_group(
+    spec: DecoderSpec,
+    layers: list[int],
+    num_bytes: int,
+    block_size: int,
+    dtype_bytes: int,
+    max_model_len: int | None,
+) -> CacheGroup:
+    """Keys and values of what the encoder gave; before they are there, its layers use the place in turn."""
+    assert spec.encoder is not None, "a layer looks at an encoder that is not there"
+    own = [one for layer in spec.encoder.layers for one in layer.attentions]
+    in_turn = max(one.cache_bytes_per_token(dtype_bytes) for one in own)
+    limit = spec.encoder.max_len
+    return CacheGroup(
+        kind="cross",
+        layers=tuple(layers),
+        block_size=block_size,
+        bytes_per_token=max(num_bytes * len(layers), in_turn),
+        max_tokens=limit if max_model_len is None else spec.encoder.limit(max_model_len),
+    )
 
 
 def default_interval(state_bytes: int, bytes_per_token: int, block_size: int) -> int:

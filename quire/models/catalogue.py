@@ -19,6 +19,8 @@ _PARTS = {
     "mixer.q_norm.weight": "norms of q and k",
     "feed_forward.router.weight": "experts",
     "feed_forward.shared.down.weight": "shared experts",
+    "cross.q.weight": "an encoder that layers look at",
+    "mixer.distances": "learned scores of distances",
     "positions.weight": "learned positions",
     "embedding_norm.weight": "norm of the embedding",
     "head.bias": "bias of the head",

@@ -13,11 +13,14 @@ import torch
 
 from quire.layers.altup import Streams
 from quire.layers.context import ForwardContext
+from quire.layers.cross_attention import CrossAttention
 from quire.layers.dtypes import dtype_name
 from quire.layers.embedding import AddedRows, Embedding, Head
 from quire.layers.layer_inputs import LayerInputs
 from quire.layers.norm import Norm
+from quire.models.cross_layers import MixerAndCross
 from quire.models.decoder_layers import DecoderLayer
+from quire.models.encoder import EncoderStack
 from quire.models.spec import DecoderSpec, Mixer
 from quire.ops.elementwise import SCALE
 from quire.ops.registry import Bound, Table
@@ -63,6 +66,7 @@ class Decoder:
     embedding_norm  nothing, or one norm of the embedding.
     layer_inputs  what every layer gets beside the residual stream, if anything.
     streams    the ends of several residual streams, where there are some; a pass then runs all layers at once.
+    encoder    what layers look at, if anything; its attentions come last in `bindings`.
     added      what is added to the embedding before that norm: rows by token type and by position.
     """
 
@@ -76,6 +80,7 @@ class Decoder:
         added: Sequence[AddedRows],
         layer_inputs: LayerInputs | None,
         streams: Streams | None,
+        encoder: EncoderStack | None,
         layers: Sequence[DecoderLayer],
         final_norm: Norm,
         head: Head,
@@ -88,11 +93,17 @@ class Decoder:
         attends = [
             attend for layer in layers if layer.mixer is not None for attend in layer.mixer.attends
         ]
+        attends, mixers = attends * spec.loops, list(spec.mixers)
+        self._encoder = encoder
+        self._readers: list[CrossAttention] = []
+        if encoder is not None and spec.encoder is not None:
+            attends += [one for layer in encoder.layers for one in layer.mixer.attends]  # type: ignore[union-attr]
+            mixers += [one for layer in spec.encoder.layers for one in layer.mixers]
+            found = [layer.mixer for layer in layers]
+            self._readers = [one.cross for one in found if isinstance(one, MixerAndCross)]
         self.bindings = tuple(
             CacheBinding(index, mixer, attend)
-            for index, (mixer, attend) in enumerate(
-                zip(spec.mixers, attends * spec.loops, strict=True)
-            )
+            for index, (mixer, attend) in enumerate(zip(mixers, attends, strict=True))
         )
         self._embedding = embedding
         self._embedding_norm = tuple(embedding_norm)
@@ -111,7 +122,7 @@ class Decoder:
             norm.load(weights)
         for rows in self._added:
             rows.load(weights)
-        for part in (self._layer_inputs, self._streams):
+        for part in (self._layer_inputs, self._streams, self._encoder):
             if part is not None:
                 part.load(weights)
         for layer in self._layers:
@@ -119,6 +130,11 @@ class Decoder:
         self._final_norm.load(weights)
         if not self.spec.tie_head:
             self._head.linear.load(weights)
+
+    def encode(self, ctx: ForwardContext) -> torch.Tensor:
+        """What the encoder makes of whole texts [T, C], after it was cached for the layers that look at it."""
+        assert self._encoder is not None, "this decoder has no encoder"
+        return self._encoder(ctx, self._readers)
 
     @overload
     def forward(

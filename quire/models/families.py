@@ -10,6 +10,7 @@ from typing import Any
 from quire.models.architectures import (
     afmoe,
     bailing,
+    bart,
     bert,
     bert_rope,
     bloom,
@@ -52,6 +53,7 @@ from quire.models.architectures import (
     qwen,
     qwen_next,
     stablelm,
+    t5,
     zamba,
 )
 from quire.models.family import Architecture
@@ -63,7 +65,7 @@ _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips]
-_FAMILIES += [gpt_kin, grok, longcat]
+_FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

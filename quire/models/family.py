@@ -15,7 +15,12 @@ from quire.models.spec import DecoderSpec
 
 @dataclass(frozen=True)
 class Architecture:
-    """A function from config.json to a description, and where the weights stand."""
+    """A function from config.json to a description, and where the weights stand.
+
+    own_head  the tensor of a head of its own: in checkpoints without it the embedding is the head,
+              whatever config.json says.
+    """
 
     describe: Callable[[HfConfig], DecoderSpec]
     names: WeightMap
+    own_head: str | None = None

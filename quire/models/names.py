@@ -9,29 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from quire.models.fold import Fold as Fold
 from quire.models.parameters import Parameter, parameters
 from quire.models.recurrent import GatedDeltaNet, LinearAttention
-from quire.models.spec import Attention, DecoderSpec, Mla, Moe, Placement
+from quire.models.spec import Attention, DecoderSpec, LayerSpec, Mla, Moe, Placement
 from quire.protocol.errors import ModelLoadError
 
-Fold = Literal[
-    "none",
-    "add_one",
-    "exp",
-    "minus_exp",
-    "over_width",
-    "over_root",
-    "gather_heads",
-    "gather_quarters",
-    "split_turns",
-    "swap_halves",
-    "turn_back",
-    "unit_rows",
-    "first_halves",
-    "second_halves",
-]
 _HALVES = ("first_halves", "second_halves")
 _OF_HEADS = ("gather_heads", "turn_back", *_HALVES)
 _SHOWN = 3  # tensor names told in an error; the rest is counted
@@ -80,7 +64,8 @@ class WeightMap:
     ignored          patterns where "{layer}" and "{expert}" are any numbers.
     ignored_if_tied  further ones when the embedding is the head too.
     optional_prefix  the start of names that some checkpoints leave out of all of them.
-    ones             parameters that checkpoints leave out, all ones; "{layer}" is any number.
+    ones             parameters that checkpoints leave out, all ones, biases zeros; "{layer}" is any number.
+    optional         tensors that some checkpoints leave out, of such parameters.
     older            how names of older files begin, each behind how these do; of no file with the first of these.
     drafts           starts of names of what drafts further tokens and is left unread; with "{layer}" of the
                      layers behind the last one.
@@ -91,6 +76,7 @@ class WeightMap:
     ignored_if_tied: tuple[str, ...] = ()
     optional_prefix: str = ""
     ones: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     drafts: tuple[str, ...] = ()
     older: tuple[tuple[str, str], ...] = ()
 
@@ -112,6 +98,8 @@ class WeightMap:
     def for_names(self, names: Iterable[str]) -> WeightMap:
         """This map for a checkpoint with these tensors: `optional_prefix` cut off if none has it; or `older`."""
         prefix = self.optional_prefix
+        if absent := [name for name in self.optional if name not in names]:
+            return self.without_source(*absent)
         if self.older and not any(name.startswith(self.older[0][0]) for name in names):
             rules = [replace(rule, source=self._older(rule.source)) for rule in self.rules]
             lists = (self.ignored, self.ignored_if_tied, self.drafts)
@@ -172,17 +160,19 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
     table = parameters(spec)
     pieces: dict[str, list[Piece]] = {name: [] for name in table}
     for rule in weight_map.rules:
-        numbers = range(len(spec.layers)) if "{layer}" in rule.target else range(1)
-        for number in numbers:
-            if rule.placement not in (None, spec.layers[number].placement):
+        layers = spec.layers
+        if rule.target.startswith("encoder."):
+            layers = () if spec.encoder is None else spec.encoder.layers
+        for number, layer in enumerate(layers if "{layer}" in rule.target else layers[:1]):
+            if rule.placement not in (None, layer.placement):
                 continue
-            for expert in range(_num_experts(spec, number) if "{expert}" in rule.target else 1):
+            for expert in range(_num_experts(layer) if "{expert}" in rule.target else 1):
                 target = rule.target.format(layer=number, expert=expert)
                 if target in table and min(rule.parts) < len(table[target].parts):
-                    piece = _piece(rule, table[target], _groups(spec, number, rule.fold))
+                    piece = _piece(rule, table[target], _groups(layer, rule.fold))
                     if "{expert}" in rule.target and "{expert}" not in rule.source:
-                        piece = _slice(piece, expert, _num_experts(spec, number), flat=rule.flat)
-                    at = {"half": number // 2} | getattr(spec.layers[number].mixer, "places", {})
+                        piece = _slice(piece, expert, _num_experts(layer), flat=rule.flat)
+                    at = {"half": number // 2} | getattr(layer.mixer, "places", {})
                     source = rule.source.format(layer=number, expert=expert, **at)
                     pieces[target].append(replace(piece, source=source))
     for name, parameter in table.items():
@@ -232,14 +222,14 @@ def match(
     return plan
 
 
-def _num_experts(spec: DecoderSpec, layer: int) -> int:
-    part = spec.layers[layer].feed_forward
+def _num_experts(layer: LayerSpec) -> int:
+    part = layer.feed_forward
     return part.num_experts if isinstance(part, Moe) else 0
 
 
-def _groups(spec: DecoderSpec, layer: int, fold: Fold) -> int:
+def _groups(layer: LayerSpec, fold: Fold) -> int:
     """Heads of k in the mixer of a layer, or of q, or numbers of half a head, where the fold is about those."""
-    for mixer in spec.layers[layer].mixers if fold in _OF_HEADS else ():
+    for mixer in layer.mixers if fold in _OF_HEADS else ():
         if fold == "turn_back" and isinstance(mixer, Attention):
             return mixer.head_size // 2
         if isinstance(mixer, Attention | Mla):

@@ -17,6 +17,7 @@ from quire.models.spec import (
     Attention,
     DecoderSpec,
     Dense,
+    EncoderSpec,
     Indexer,
     LayerSpec,
     Mixer,
@@ -32,7 +33,9 @@ NORM_PLACES = {
     "sandwich": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
     "parallel": ("before_mixer", "before_feed_forward"),
     "parallel_shared": ("before_parts",),
+    "pre_cross": ("before_mixer", "before_cross", "before_feed_forward"),
     "after_sums": ("after_mixer", "after_feed_forward"),
+    "after_sums_cross": ("after_mixer", "after_cross", "after_feed_forward"),
     "pre_feed_forward": ("before_feed_forward",),
     "mixer_only": ("before_mixer",),
     "feed_forward_only": ("before_feed_forward",),
@@ -66,26 +69,43 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
     if spec.learned_positions:
         table["positions.weight"] = Parameter(((spec.learned_positions, width),), "embedding")
     _ends(table, spec)
+    if spec.encoder is not None:
+        _encoder(table, spec.encoder, width)
     for index, layer in enumerate(spec.layers):
         prefix = f"layers.{index}"
-        _norms(table, prefix, layer, width)
         if isinstance(layer.mixer, AfterBlock):
             table |= block_parameters(
                 layer.mixer, prefix, width, owns_block=layer.mixer.home == index
             )
-        for mixer_name, mixer in named_mixers(layer):
-            _MIXERS[type(mixer)](table, f"{prefix}.{mixer_name}", mixer, width)
-        if isinstance(layer.feed_forward, Moe):
-            _moe(table, f"{prefix}.feed_forward", layer.feed_forward, width)
-        elif layer.feed_forward is not None:
-            _dense(table, f"{prefix}.feed_forward", layer.feed_forward, width)
+        _layer(table, prefix, layer, width)
         _layer_end(table, prefix, layer, spec)
     _norm(table, "final_norm", spec.norm, width)
     if not spec.tie_head:
         table["head.weight"] = Parameter(((spec.vocab_size, width),), "head")
-        if spec.head_bias:
-            table["head.bias"] = Parameter(((spec.vocab_size,),), "head")
+    if spec.head_bias:
+        table["head.bias"] = Parameter(((spec.vocab_size,),), "head")
     return table
+
+
+def _layer(table: dict[str, Parameter], prefix: str, layer: LayerSpec, width: int) -> None:
+    _norms(table, prefix, layer, width)
+    for mixer_name, mixer in named_mixers(layer):
+        _MIXERS[type(mixer)](table, f"{prefix}.{mixer_name}", mixer, width)
+    if isinstance(layer.feed_forward, Moe):
+        _moe(table, f"{prefix}.feed_forward", layer.feed_forward, width)
+    elif layer.feed_forward is not None:
+        _dense(table, f"{prefix}.feed_forward", layer.feed_forward, width)
+
+
+def _encoder(table: dict[str, Parameter], spec: EncoderSpec, width: int) -> None:
+    if spec.embedding_norm is not None:
+        _norm(table, "encoder.embedding_norm", spec.embedding_norm, width)
+    if spec.learned_positions:
+        shape = (spec.learned_positions, width)
+        table["encoder.positions.weight"] = Parameter((shape,), "embedding")
+    for index, layer in enumerate(spec.layers):
+        _layer(table, f"encoder.layers.{index}", layer, width)
+    _norm(table, "encoder.final_norm", spec.norm, width)
 
 
 def _ends(table: dict[str, Parameter], spec: DecoderSpec) -> None:
@@ -129,7 +149,7 @@ def _layer_end(
 
 
 def named_mixers(layer: LayerSpec) -> list[tuple[str, Mixer]]:
-    """The mixers of a layer with the names of their parameters: `mixer`, or `mixers.0` and so on.
+    """The mixers of a layer with the names of their parameters: `mixer` and `cross`, or `mixers.0` and so on.
 
     What picks tokens for a mixer has `mixer.indexer`. The attention of a block that layers share is not among them.
     """
@@ -137,7 +157,8 @@ def named_mixers(layer: LayerSpec) -> list[tuple[str, Mixer]]:
         return [("mixers.1", layer.mixer.mixer)]
     if isinstance(layer.mixer, SideBySide):
         return [(f"mixers.{place}", part) for place, part in enumerate(layer.mixer.parts)]
-    return list(zip(("mixer", "mixer.indexer"), layer.mixers))
+    second = "mixer.indexer" if layer.cross is None else "cross"
+    return list(zip(("mixer", second), layer.mixers))
 
 
 def weight_counts(spec: DecoderSpec) -> dict[str, int]:
@@ -167,9 +188,11 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     rows: tuple[int, ...] = (q_size, kv_size, spec.num_kv_heads * spec.value_size)
     rows = rows[:2] if spec.values == "normed_keys" else rows
     rows = rows[:1] if spec.shares is not None else rows
-    table[f"{prefix}.qkv.weight"] = Parameter(tuple((n, width) for n in rows), "attention")
-    if spec.qkv_bias:
-        table[f"{prefix}.qkv.bias"] = Parameter(tuple((n,) for n in rows), "attention")
+    products = {"q": rows[:1], "kv": rows[1:]} if spec.cross else {"qkv": rows}
+    for name, parts in products.items():
+        table[f"{prefix}.{name}.weight"] = Parameter(tuple((n, width) for n in parts), "attention")
+        if spec.qkv_bias:
+            table[f"{prefix}.{name}.bias"] = Parameter(tuple((n,) for n in parts), "attention")
     if spec.qk_norm != "none":
         norms = (("q_norm", spec.num_heads), ("k_norm", spec.num_kv_heads))
         for which, heads in norms[: len(rows)]:
@@ -184,6 +207,9 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
                 table[f"{prefix}.{which}.bias"] = Parameter((shapes[spec.qk_norm],), "norm")
     if spec.sinks:
         table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
+    if spec.distances is not None:
+        shape = (spec.distances.buckets, spec.num_heads)
+        table[f"{prefix}.distances"] = Parameter((shape,), "choice")
     if spec.gate:
         gates = spec.num_heads if spec.gate_heads else mixed
         table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), "attention")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ class ModelDescription:
     quantization         how its weights come quantized, as the checkpoint says; None if they are plain.
     formats              of the parameters that are kept as they come quantized.
     cache_scales         by layer, those of keys and values that an fp8 cache shall have.
+    decoder_start        tokens with which the decoder of an encoder-decoder model begins.
     """
 
     path: str
@@ -125,6 +126,7 @@ class ModelDescription:
     quantization: str | None = None
     formats: FormatTable = field(default_factory=FormatTable)
     cache_scales: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    decoder_start: tuple[int, ...] = ()
 
 
 def weight_map_of(description: ModelDescription) -> WeightMap:
@@ -169,8 +171,7 @@ def describe(
         names = names_of(spec)
     else:
         spec, names = _spec(values, name, architecture, folder, pooled), architecture.names
-    dtype = _checkpoint_dtype(values, folder)
-    method_of(folder, values)
+    dtype, _ = _checkpoint_dtype(values, folder), method_of(folder, values)
     checkpoint = NOTHING if load_format == "dummy" else read_checkpoint(folder, values)
     shapes, how = checkpoint.shapes, None
     if pooled:
@@ -178,10 +179,10 @@ def describe(
         names = how.names(names)
     formats = FormatTable()
     if shapes:
+        spec = _with_head(spec, architecture, shapes)
         plan = match(checkpoint.mapped(names), spec, shapes)
         formats = kept_formats(plan, spec, checkpoint.tensors)
-    generation = _generation_config(folder, generation_config)
-    own = _with_text(values)
+    generation, own = _generation_config(folder, generation_config), _with_text(values)
     defaults = {key: generation[key] for key in GENERATION_KEYS if generation.get(key) is not None}
     return ModelDescription(
         path=str(folder),
@@ -197,7 +198,16 @@ def describe(
         quantization=checkpoint.method,
         formats=formats,
         cache_scales=checkpoint.cache_scales,
+        decoder_start=_decoder_start({**own, **generation}, folder) if spec.encoder else (),
     )
+
+
+def _with_head(
+    spec: DecoderSpec, architecture: Architecture | None, names: Container[str]
+) -> DecoderSpec:
+    """The description for a checkpoint with tensors of these names."""
+    own = None if architecture is None else architecture.own_head
+    return replace(spec, tie_head=True) if own is not None and own not in names else spec
 
 
 def _folder(model: str) -> Path:
@@ -296,6 +306,10 @@ def _spec(
         values = {key: value for key, value in values.items() if key not in NOT_THE_DECODERS}
     hf = HfConfig(values, where=f"{folder}/config.json")
     spec = architecture.describe(hf)
+    if spec.encoder is not None and pooled:
+        raise ModelLoadError(
+            f"{folder}: {name} has an encoder and a decoder, and pools nothing here"
+        )
     if spec.sees_both_ways and not pooled:
         raise ModelLoadError(f"{folder}: {name} generates nothing; use --runner pooling")
     if pooled:
@@ -331,6 +345,20 @@ def _generation_config(folder: Path, source: str) -> dict[str, Any]:
     if source == "auto":
         return _read_json(folder / "generation_config.json", required=False)
     return _read_json(Path(source) / "generation_config.json", required=True)
+
+
+def _decoder_start(values: Mapping[str, Any], folder: Path) -> tuple[int, ...]:
+    """The token that begins every output, and the one that must follow it if there is one."""
+    start = values.get("decoder_start_token_id")
+    if start is None:
+        start = values.get("bos_token_id")
+    first = _token_ids(start, folder)
+    if not first:
+        raise ModelLoadError(
+            f"{folder}: neither config.json nor generation_config.json has decoder_start_token_id, with which the "
+            "decoder begins"
+        )
+    return first[:1] + _token_ids(values.get("forced_bos_token_id"), folder)[:1]
 
 
 def _token_ids(value: Any, folder: Path) -> tuple[int, ...]:

@@ -40,11 +40,13 @@ from quire.protocol.cache import CacheKind
 
 Placement = Literal[
     "pre",
+    "pre_cross",
     "post",
     "sandwich",
     "parallel",
     "parallel_shared",
     "after_sums",
+    "after_sums_cross",
     "pre_feed_forward",
     "mixer_only",
     "feed_forward_only",
@@ -57,6 +59,19 @@ Placement = Literal[
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
 QkNorm = Literal["none", "per_head", "full", "layer", "layer_per_head"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """A learned score of each head for the distance from query to key, in `buckets`.
+
+    The nearer half of the buckets are of one distance each, the others of ever more, up to `farthest`; keys
+    behind the query have half of all, if `both_ways`. Source: arXiv 1910.10683.
+    """
+
+    buckets: int
+    farthest: int
+    both_ways: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +94,8 @@ class Attention:
     value_head   numbers of a head's value; 0 is as many as of a key.
     value_scale  factor of values.
     chunked  that window does not move: a token sees those of its own stretch of `window` tokens.
+    distances  what distances add to the scores; None is nothing.
+    cross    keys and values are made of what the encoder gave, all of which every token sees.
     temperature  what queries are multiplied by, after norm and RoPE; None is nothing.
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     clip     what is beyond it of q, k and v becomes clip or -clip; 0 is off.
@@ -100,6 +117,8 @@ class Attention:
     shares: int | None = None
     sinks: bool = False
     alibi: float = 0.0
+    distances: Distances | None = None
+    cross: bool = False
     window: int | None = None
     chunked: bool = False
     temperature: Temperature | None = None
@@ -127,7 +146,7 @@ class Attention:
 
     def cache_kind(self) -> CacheKind:
         if self.window is None:
-            return "full"
+            return "cross" if self.cross else "full"
         return "chunked" if self.chunked else "sliding_window"
 
     def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
@@ -169,6 +188,8 @@ class LayerSpec:
                     part the stream itself is normed.
                     "shortcut_open": as "pre", but what the routed experts make is added at the end of the next
                     layer, which is "shortcut_close" and else as "pre".
+                    "pre_cross", "after_sums_cross": with `cross` between the two parts, and norms of its own.
+    cross           attention to what the encoder gave.
     norm            kind of the norms around the parts.
     residual_scale  factor of what each part adds to the residual stream.
     stream_scales   of "normed_stream": factors of the stream and of what the mixer adds to it, and the same of the
@@ -182,6 +203,7 @@ class LayerSpec:
     mixer: Mixer | SideBySide | AfterBlock | None
     feed_forward: FeedForward | None
     placement: Placement = "pre"
+    cross: Attention | None = None
     norm: NormKind = "rms"
     norm_eps: float = 1e-6
     residual_scale: float = 1.0
@@ -197,7 +219,8 @@ class LayerSpec:
             return self.mixer.parts
         if isinstance(self.mixer, Mla) and self.mixer.indexer is not None:
             return (self.mixer, self.mixer.indexer)
-        return () if self.mixer is None else (self.mixer,)
+        own = () if self.mixer is None else (self.mixer,)
+        return own if self.cross is None else (*own, self.cross)
 
     def with_mixers(self, change: Callable[[Mixer], Mixer]) -> LayerSpec:
         """The same layer with `change(mixer)` for each mixer, which has what picks tokens for it."""
@@ -235,6 +258,25 @@ class Streams:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """What reads a text whole for a decoder to look at; it shares the decoder's embedding and its width.
+
+    max_len  tokens that it was made for. Other fields are as in DecoderSpec.
+    """
+
+    max_len: int
+    layers: tuple[LayerSpec, ...]
+    norm: NormKind = "rms"
+    norm_eps: float = 1e-6
+    embedding_norm: NormKind | None = None
+    learned_positions: int = 0
+
+    def limit(self, max_model_len: int) -> int:
+        """Most tokens that a request's text may have."""
+        return min(self.max_len, max_model_len)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderSpec:
     """A whole decoder; `layers` has one entry for each layer, in order.
 
@@ -248,7 +290,7 @@ class DecoderSpec:
     learned_positions        rows of a table of learned positions, added to the embedding; 0 is
                              none.
     token_types              rows of a table of token types, added to the embedding; 0 is none.
-    head_bias                an output matrix of its own has a bias.
+    head_bias                the output matrix has a bias, one of its own or not.
     logit_scale              factor of the logits, before the soft cap.
     logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
     tie_head                 the embedding is the output matrix too.
@@ -256,6 +298,7 @@ class DecoderSpec:
     streams                  residual streams beside the one; None for none.
     loops                    times that all layers run, one after the other and with the final norm in between; each
                              time they cache for themselves.
+    encoder                  what the layers' `cross` looks at; None for none.
     program                  of a model that is run from Transformers' code: its steps, of which `layers`
                              are the attentions; None for all others.
     """
@@ -278,7 +321,13 @@ class DecoderSpec:
     layer_inputs: LayerInputs | None = None
     streams: Streams | None = None
     loops: int = 1
+    encoder: EncoderSpec | None = None
     program: Program | None = None
+
+    @property
+    def all_layers(self) -> tuple[LayerSpec, ...]:
+        """Its layers, and those of its encoder."""
+        return self.layers if self.encoder is None else (*self.layers, *self.encoder.layers)
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
@@ -312,7 +361,7 @@ class DecoderSpec:
 
     @property
     def sees_both_ways(self) -> bool:
-        """Whether tokens see those behind them: nothing can be generated, and a prompt runs whole."""
+        """Whether its own tokens see those behind them: nothing can be generated, and a prompt runs whole."""
         return any(isinstance(one, Attention) and one.bidirectional for one in self.attentions)
 
     def for_length(self, max_model_len: int) -> DecoderSpec:

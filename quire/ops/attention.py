@@ -22,7 +22,7 @@ PAGED_ATTENTION = declare(
     "paged_attention",
     "planned",
     "bytes_per_token, view, new_plan, fill, write(k [T,K,D], v [T,K,Dv], cache, plan); "
-    "run(q [T,H,D], cache, plan, scale, window, softcap, sinks, slopes) -> [T,H,Dv]",
+    "run(q [T,H,D], cache, plan, scale, window, softcap, sinks, slopes, biases) -> [T,H,Dv]",
 )
 
 
@@ -261,6 +261,7 @@ class PagedAttentionReference(PlainRows):
         softcap: float = 0.0,
         sinks: torch.Tensor | None = None,
         slopes: torch.Tensor | None = None,
+        biases: torch.Tensor | None = None,
         bidirectional: bool = False,
         chunked: bool = False,
         value_scale: float = 1.0,
@@ -276,10 +277,13 @@ class PagedAttentionReference(PlainRows):
         chunked  the window does not move: a query sees the keys of its own stretch of `window` positions.
         sinks    [H] float32, a further score per head that takes weight and gives nothing.
         slopes   [H] float32: each key's score gains slope * (key position - query position).
+        biases   [H, 2 M + 1] float32: it gains the number at M + that distance, which counts as M or -M
+                 beyond these. Not beside slopes.
         Returns [T, H, Dv] in q's dtype: times value_scale, accumulated in float32, one rounding. Empty slots
         are never read into a result.
         Raises ValueError if H is no multiple of K, or the window is larger than the plan's.
-        Source: arXiv 2309.06180 (paging), 2205.14135 (tiling with an online softmax), 2108.12409 (slopes).
+        Source: arXiv 2309.06180 (paging), 2205.14135 (tiling with an online softmax), 2108.12409 (slopes),
+        1910.10683 (biases).
         """
         step = plan.get_step()
         group = check_heads(q.shape[1], cache.keys.shape[3])
@@ -297,7 +301,8 @@ class PagedAttentionReference(PlainRows):
                     tile[: rows.shape[0]] = rows
                     sink = None if sinks is None else sinks[head].to(torch.float32)
                     slope = 0.0 if slopes is None else float(slopes[head])
-                    rule = Rule(scale, window, softcap, slope, bidirectional, chunked)
+                    bias = None if biases is None else biases[head].to(torch.float32)
+                    rule = Rule(scale, window, softcap, slope, bidirectional, chunked, bias)
                     position = first + at - start
                     tiles = keys[:, head // group], values[:, head // group]
                     result = attend(tile, position, *tiles, seq_len, rule, sink)

@@ -19,7 +19,10 @@ LOWEST = -1e30
 
 @dataclass(frozen=True)
 class Rule:
-    """How a score is made, and which keys a row may see; fields as in `PagedAttentionReference.run`."""
+    """How a score is made, and which keys a row may see; fields as in `PagedAttentionReference.run`.
+
+    biases  of one head [2 M + 1].
+    """
 
     scale: float
     window: int | None
@@ -27,6 +30,7 @@ class Rule:
     slope: float
     bidirectional: bool
     chunked: bool
+    biases: torch.Tensor | None = None
 
 
 State = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -53,6 +57,10 @@ def attend(
                 scores = torch.tanh(scores / rule.softcap) * rule.softcap
             if rule.slope:
                 scores = scores + rule.slope * _distance(q, position, tile)
+            if rule.biases is not None:
+                farthest = rule.biases.shape[0] // 2
+                distance = _distance(q, position, tile).to(torch.int64)
+                scores = scores + rule.biases[distance.clamp(-farthest, farthest) + farthest]
             scores = scores.masked_fill(_hidden(q, position, tile, num_keys, rule), float("-inf"))
             peak = torch.maximum(state[0], scores.amax(dim=-1, keepdim=True))
             keep = torch.exp(state[0] - peak)

@@ -29,6 +29,7 @@ class CacheGroup(msgspec.Struct, frozen=True, kw_only=True):
     window           tokens looked back, counting the query; only for sliding windows and chunks, and
                      2 for recurrent groups: the last token's state is all that the next one needs.
     state_bytes      of a block of a recurrent group.
+    max_tokens       of a "cross" group, whose tokens are those that an encoder read: most that there are.
     """
 
     kind: CacheKind
@@ -37,6 +38,7 @@ class CacheGroup(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_token: int
     window: int | None = None
     state_bytes: int = 0
+    max_tokens: int = 0
 
     @property
     def block_bytes(self) -> int:

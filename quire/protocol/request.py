@@ -52,9 +52,14 @@ class GrammarSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EncoderInput(msgspec.Struct, frozen=True, kw_only=True):
-    """The encoder's part of an encoder-decoder request."""
+    """The encoder's part of an encoder-decoder request.
+
+    text, decoder_text  what the user gave as text for each half, to be given back.
+    """
 
     token_ids: list[int]
+    text: str | None = None
+    decoder_text: str | None = None
     tensors: dict[str, TensorRef] = {}
 
 

@@ -66,6 +66,7 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
              starts + counts, in the worker's own state too, so that the next plan may compute it before
              the engine has seen it.
     drafts   row -> proposed tokens to verify, counted in `counts`.
+    encodes  row -> tokens that the encoder reads for it, whole, before the rows run.
     """
 
     step: int
@@ -78,10 +79,12 @@ class StepPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     counts: list[int] = []
     samples: list[bool] = []
     drafts: dict[int, list[int]] = {}
+    encodes: dict[int, int] = {}
 
     @property
     def num_tokens(self) -> int:
-        return sum(self.counts)
+        """Tokens that the step computes, those that the encoder reads too."""
+        return sum(self.counts) + sum(self.encodes.values())
 
 
 class PositionLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):

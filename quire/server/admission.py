@@ -237,7 +237,7 @@ class Admitted:
         if place in self._sizes and (
             output.finished or any(choice.token_ids for choice in output.outputs)
         ):
-            self.begin(place, output.prompt_token_ids)
+            self.begin(place, output.encoder_prompt_token_ids or output.prompt_token_ids)
 
     def begin(self, place: int, prompt_token_ids: Sequence[int] | None) -> None:
         """A prompt, which had so many tokens, has got its first token, or its only result."""

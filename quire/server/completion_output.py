@@ -12,7 +12,7 @@ import msgspec
 
 from quire.protocol.results import CompletionOutput, Logprob, RequestOutput
 from quire.server.face import Decoder
-from quire.server.schema.common import Usage, usage_of
+from quire.server.schema.common import Usage, num_prompt_tokens, usage_of
 from quire.server.schema.completions import CompletionRequest
 
 _LOWEST = -9999.0
@@ -207,7 +207,7 @@ class Answer:
 
     def usage(self) -> Usage:
         """Tokens so far."""
-        prompt = sum(len(one.prompt_token_ids or ()) for one in self._first if one is not None)
+        prompt = sum(num_prompt_tokens(one) for one in self._first if one is not None)
         completion = sum(len(choice.token_ids) for row in self._choices for choice in row)
         return usage_of(prompt, completion, sum(self._cached) if self._cached_details else None)
 

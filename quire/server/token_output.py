@@ -10,7 +10,7 @@ from typing import Any
 
 from quire.protocol.results import CompletionOutput, Logprob, PositionDict, RequestOutput
 from quire.server.completion_output import finite, prompt_logprobs
-from quire.server.schema.common import Usage, usage_of
+from quire.server.schema.common import Usage, num_prompt_tokens, usage_of
 
 
 def entries(token_ids: Sequence[int], positions: Sequence[PositionDict]) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ class TokenAnswer:
         """Tokens so far."""
         num_tokens = sum(len(piece.token_ids) for pieces in self._pieces for piece in pieces)
         first = self._first
-        prompt = len(first.prompt_token_ids or ()) if first is not None else 0
+        prompt = num_prompt_tokens(first) if first is not None else 0
         cached = (first.num_cached_tokens or 0) if first is not None else 0
         return usage_of(prompt, num_tokens, cached if self._cached_details else None)
 

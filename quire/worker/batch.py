@@ -140,6 +140,16 @@ class BatchBuilder:
                 )
                 self._memory.fill(index, states)
                 continue
+            if group.kind == "cross":
+                read = self._state.encoder_lens[rows]
+                looks = AttentionStep(
+                    query_start=query_start.astype(np.int32),
+                    seq_lens=read,
+                    block_table=table[rows, : -(-int(read.max(initial=0)) // size)],
+                    slot_mapping=np.zeros(len(positions), dtype=np.int64),  # nothing is written
+                )
+                self._memory.fill(index, looks)
+                continue
             slots = table[row_of, positions // size].astype(np.int64) * size + positions % size
             step = AttentionStep(
                 query_start=query_start.astype(np.int32),

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from quire.protocol.request import TensorRef
+from quire.protocol.step import StepPlan
 from quire.worker.batch import Batch
 from quire.worker.state import WorkerState
 
@@ -23,11 +24,17 @@ class Encoder(Protocol):
     def embed(self, batch: Batch) -> None:
         """Sets `embeds` [E, C] and `embed_rows` [E] of the batch's context where media stand."""
 
+    def encode(self, plan: StepPlan) -> None:
+        """What must be read before the rows of a plan, already applied to the state, can run."""
+
 
 class NoEncoder:
     """A text model: token ids say it all."""
 
     def embed(self, batch: Batch) -> None:
+        return None
+
+    def encode(self, plan: StepPlan) -> None:
         return None
 
 
@@ -37,6 +44,9 @@ class PromptEmbeds:
     def __init__(self, state: WorkerState, device: torch.device) -> None:
         self._state = state
         self._device = device
+
+    def encode(self, plan: StepPlan) -> None:
+        return None
 
     def embed(self, batch: Batch) -> None:
         """Takes from each row's embeddings those that its chunk computes."""

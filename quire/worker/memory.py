@@ -25,7 +25,8 @@ class CacheMemory:
     """One buffer of slabs, a view for each mixer, a plan for each group.
 
     buffer  uint8 [num_slabs, slab_bytes]; untouched until used.
-    plans   by cache group, of attention or of states; refilled in place every step.
+    plans   by cache group, of attention or of states, and behind them of an encoder's own attention; refilled
+            in place every step.
     caches  by number of the mixer; of a recurrent one a view for each of its states.
     """
 
@@ -56,6 +57,9 @@ class CacheMemory:
             assert used <= group.block_bytes, (
                 f"group {index} needs {used} bytes a block, not {group.block_bytes}"
             )
+        for index, group in enumerate(layout.groups):
+            if group.kind == "cross":
+                self._add_encoder(index, group, device)
 
     def _add_tokens(self, index: int, group: CacheGroup, device: torch.device) -> int:
         """Views and the plan of a group of attention; returns the bytes that it uses of a block."""
@@ -92,6 +96,33 @@ class CacheMemory:
         self.plans.append(plan)
         self._fills.append(partial(provider.fill, plan))
         return offset
+
+    def _add_encoder(self, index: int, group: CacheGroup, device: torch.device) -> None:
+        """Views of an encoder's layers, which use the blocks of what they give in turn, and their plan, the last."""
+        provider: Any = None
+        for number in range(len(self._decoder.spec.mixers), len(self._bindings)):
+            spec, attend = self._bindings[number].spec, self._bindings[number].attend
+            assert attend is not None and not isinstance(spec, Recurrent)
+            provider = attend.provider
+            place = CachePlace(
+                buffer=self.buffer,
+                block_size=group.block_size,
+                blocks_per_slab=self.layout.blocks_per_slab(index),
+                block_bytes=group.block_bytes,
+                layer_offset=0,
+            )
+            self.caches[number] = provider.view(
+                place, spec.num_kv_heads, spec.head_size, spec.value_size, self._decoder.dtype
+            )
+            self.group_of[number] = len(self.layout.groups)
+        plan = provider.new_plan(
+            block_size=group.block_size,
+            blocks_per_slab=self.layout.blocks_per_slab(index),
+            window=None,
+            device=device,
+        )
+        self.plans.append(plan)
+        self._fills.append(partial(provider.fill, plan))
 
     def _add_states(self, index: int, group: CacheGroup, device: torch.device) -> int:
         """The same for a group of states, which lie one behind the other, layer by layer."""

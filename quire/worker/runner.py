@@ -72,4 +72,5 @@ class ModelRunner:
         """Brings the rows up to date, copies blocks, and fills the step's inputs."""
         self.state.apply(plan)
         self.memory.copy(plan.copies)
+        self.encoder.encode(plan)
         return self.builder.build(plan)

@@ -28,6 +28,7 @@ class WorkerState:
     token_ids     [rows, max_model_len + 1] int32, all known tokens, the newest sampled one too.
     block_tables  by group [rows, max blocks] int32, NULL_BLOCK where nothing is.
     num_blocks    by group [rows] int32.
+    encoder_lens  [rows] int32, tokens that the encoder read.
     rows          what else is known, None for a free row.
     """
 
@@ -39,9 +40,11 @@ class WorkerState:
         self.block_tables: list[NDArray[np.int32]] = []
         self.num_blocks: list[NDArray[np.int32]] = []
         for group in layout.groups:
-            width = -(-(max_model_len + 1) // group.block_size) + 1
+            length = group.max_tokens or max_model_len + 1
+            width = -(-length // group.block_size) + 1
             self.block_tables.append(np.full((max_num_seqs, width), NULL_BLOCK, dtype=np.int32))
             self.num_blocks.append(np.zeros(max_num_seqs, dtype=np.int32))
+        self.encoder_lens: NDArray[np.int32] = np.zeros(max_num_seqs, dtype=np.int32)
         self.rows: list[Row | None] = [None] * max_num_seqs
 
     def apply(self, plan: StepPlan) -> None:
@@ -69,6 +72,7 @@ class WorkerState:
         for group, block_ids in enumerate(new.block_ids):
             self.num_blocks[group][new.row] = 0
             self._append(group, new.row, block_ids)
+        self.encoder_lens[new.row] = 0 if new.encoder is None else len(new.encoder.token_ids)
         self.rows[new.row] = Row(new, len(new.token_ids))
 
     def _append(self, group: int, row: int, block_ids: list[int]) -> None:

@@ -15,7 +15,7 @@ from quire.config.env import cache_dir
 from quire.config.schema import Settings
 from quire.hardware.threads import set_threads
 from quire.models.build import build_decoder
-from quire.models.decoder import AnyDecoder
+from quire.models.decoder import AnyDecoder, Decoder
 from quire.models.footprint import arena_bytes, native_rooms, step_sizes
 from quire.models.heads import PoolingHead
 from quire.models.loading.ahead import Ahead
@@ -33,7 +33,7 @@ from quire.quant.schemes.checkpoint import scheme_for
 from quire.sampling.processors import make_processors
 from quire.worker.adapters import NoAdapters
 from quire.worker.batch import BatchBuilder
-from quire.worker.encoder import NoEncoder, PromptEmbeds
+from quire.worker.encoder import Encoder, NoEncoder, PromptEmbeds
 from quire.worker.graphs import Graphs
 from quire.worker.memory import CacheMemory
 from quire.worker.output import Masks, Output
@@ -42,6 +42,7 @@ from quire.worker.pooling import PooledOutput
 from quire.worker.runner import ModelRunner
 from quire.worker.speculative.plain import NoDrafter
 from quire.worker.state import WorkerState
+from quire.worker.text_encoder import TextEncoder
 from quire.worker.transfer import NoTransfer
 
 
@@ -105,14 +106,14 @@ class Worker:
             builder=BatchBuilder(
                 state=state,
                 memory=memory,
-                arena=_arena(decoder, settings, device),
+                arena=(arena := _arena(decoder, settings, device)),
                 device=device,
                 has_types=decoder.spec.token_types > 1,
             ),
             graphs=Graphs(decoder, self.table),
             output=self._output(settings, description, state, decoder, device),
             adapters=NoAdapters(),
-            encoder=PromptEmbeds(state, device) if model.enable_prompt_embeds else NoEncoder(),
+            encoder=_encoder(settings, decoder, state, memory, arena),
             transfer=NoTransfer(),
             drafter=NoDrafter(),
         )
@@ -166,6 +167,23 @@ class Worker:
             )
         self._spans = self.table.watcher = spans
         self.runner.graphs.watch(spans)
+
+
+def _encoder(
+    settings: Settings,
+    decoder: AnyDecoder,
+    state: WorkerState,
+    memory: CacheMemory,
+    arena: Arena,
+) -> Encoder:
+    """What runs before the decoder in a step, if anything does. Raises SettingsError for two at once."""
+    device, embeds = memory.buffer.device, settings.model.enable_prompt_embeds
+    if decoder.spec.encoder is None:
+        return PromptEmbeds(state, device) if embeds else NoEncoder()
+    if embeds:
+        raise SettingsError("prompts as embeddings are not served by encoder-decoder models")
+    assert isinstance(decoder, Decoder)
+    return TextEncoder(decoder=decoder, state=state, memory=memory, arena=arena, device=device)
 
 
 def usable_device(name: str) -> torch.device:

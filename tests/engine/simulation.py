@@ -21,7 +21,7 @@ from quire.engine.scheduler.scheduler import Scheduler
 from quire.protocol.cache import NULL_BLOCK, CacheGroup, CacheLayout
 from quire.protocol.outputs import SequenceUpdate
 from quire.protocol.params import SamplingParams
-from quire.protocol.request import AdapterRef, EngineRequest, MediaItem
+from quire.protocol.request import AdapterRef, EncoderInput, EngineRequest, MediaItem
 from quire.protocol.step import NewRow, PositionLogprobs, RowResult, StepPlan, StepResult
 
 VOCAB_SIZE = 40
@@ -44,6 +44,7 @@ def root_of(request: EngineRequest | NewRow, salt: str | None) -> int:
     """Digest of what stands before the first token: salt and adapter."""
     adapter = request.adapter
     parts = [0] if adapter is None else [1, adapter.id, adapter.generation]
+    parts += [] if request.encoder is None else request.encoder.token_ids
     return mix(*parts, *(salt or "").encode())
 
 
@@ -71,6 +72,12 @@ def digests_of(root: int, token_ids: list[int], media: tuple[MediaItem, ...] = (
         root = mix(root, token, position, media_at(media, position))
         slots.append(root)
     return slots
+
+
+def read_by(row: NewRow) -> list[int]:
+    """The slots of what an encoder read for a row."""
+    given = [] if row.encoder is None else row.encoder.token_ids
+    return digests_of(mix(*row.request_id.encode()), given)
 
 
 def sample(digest: int, index: int, banned: frozenset[int]) -> int:
@@ -155,6 +162,7 @@ class FakeWorker:
         ]
         self.num_rows = 0
         self.num_copies = 0
+        self.num_encoded = 0
 
     def step(self, plan: StepPlan, fail: bool = False) -> StepResult:
         """Carries out a plan; raises StepFailure in the middle of it if told to, or if it is poisoned."""
@@ -166,6 +174,7 @@ class FakeWorker:
         if fail or any(self._is_poisoned(plan, i) for i in range(len(plan.rows))):
             self.spoil(plan)
             raise StepFailure
+        self._encode(plan)
         self._check_states(plan)
         self._write(plan)
         for i in range(len(plan.rows)):
@@ -204,6 +213,8 @@ class FakeWorker:
     def _put(self, row: ShadowRow, position: int, slot: int) -> list[tuple[int, int]]:
         written = []
         for g, (group, table) in enumerate(zip(self.groups, row.tables, strict=True)):
+            if group.kind == "cross":
+                continue
             index, place = divmod(position, group.block_size)
             block = table[index]
             assert block != NULL_BLOCK, f"position {position} is written to no block"
@@ -213,6 +224,27 @@ class FakeWorker:
             self.cache[g][block][place] = slot
             written.append((g, block * group.block_size + place))
         return written
+
+    def _encode(self, plan: StepPlan) -> None:
+        """The texts of a plan are read whole, into blocks that no other text of the plan has."""
+        seen: set[tuple[int, int]] = set()
+        self.num_encoded += len(plan.encodes)
+        for row, count in plan.encodes.items():
+            assert row in plan.rows and count == len(read_by(self.rows[row].new))
+            for g, table in self._crossed(self.rows[row]):
+                size = self.groups[g].block_size
+                for position, slot in enumerate(read_by(self.rows[row].new)):
+                    place = table[position // size], position % size
+                    assert place not in seen, f"two texts use slot {place}"
+                    seen.add(place)
+                    self.cache[g][place[0]][place[1]] = slot
+
+    def _crossed(self, row: ShadowRow) -> list[tuple[int, list[int]]]:
+        """Groups of what an encoder read, each with the row's table, which is exactly as long as it must be."""
+        found = [(g, row.tables[g]) for g, it in enumerate(self.groups) if it.kind == "cross"]
+        for g, table in found:
+            assert len(table) == -(-len(read_by(row.new)) // self.groups[g].block_size)
+        return found
 
     def _check_states(self, plan: StepPlan) -> None:
         """Every row starts from the state before its first token, which no other row touches."""
@@ -250,7 +282,7 @@ class FakeWorker:
         end = start + plan.counts[i]
         for g, group in enumerate(self.groups):
             size = group.block_size
-            if group.kind == "recurrent":
+            if group.kind in ("recurrent", "cross"):
                 continue
             first = first_seen(group, start)
             table = state.tables[g]
@@ -262,6 +294,11 @@ class FakeWorker:
                 assert slots == state.slots[low:high], (
                     f"{state.new.request_id}: group {g} reads wrong slots at {low} to {high}"
                 )
+
+        for g, table in self._crossed(state):
+            slots = [slot for block in table for slot in self.cache[g][block]]
+            wanted = read_by(state.new)
+            assert slots[: len(wanted)] == wanted, f"{state.new.request_id}: another text is read"
 
     def _is_poisoned(self, plan: StepPlan, i: int) -> bool:
         trouble = self.trouble.get(self.rows[plan.rows[i]].new.request_id)
@@ -475,12 +512,17 @@ class Simulation:
             prompt_logprobs=rng.choice([None, None, None, 0]),
             skip_reading_prefix_cache=rng.choice([None, None, True]),
         )
+        encoder = None
+        if any(group.kind == "cross" for group in self.setting.layout.groups):
+            length = rng.choice([1, 7, 8, 9, 20])
+            encoder = EncoderInput(token_ids=[rng.randrange(1, VOCAB_SIZE) for _ in range(length)])
         media = ()
         if len(prompt) > 12 and rng.random() < 0.2:
             media = (
                 MediaItem(modality="image", offset=3, length=7, digest=rng.choice([b"x", b"y"])),
             )
         return EngineRequest(
+            encoder=encoder,
             request_id=f"r{self.num_added}",
             prompt_token_ids=prompt,
             params=params,
@@ -537,7 +579,8 @@ class Simulation:
             return False
         assert plan.rows
         budget = max(1, min(self.scheduler.token_budget, self.setting.max_num_batched_tokens))
-        assert plan.num_tokens <= budget
+        assert sum(plan.counts) <= budget
+        assert plan.num_tokens <= budget or len(plan.encodes) == 1  # one text is read in any case
         assert all(0 <= row < self.setting.max_num_seqs for row in plan.rows)
         self.flights.append(plan)
         if self.rng.random() < 0.5:

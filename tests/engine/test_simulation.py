@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 import pytest
 
 from quire.engine.kvcache import hashing, kinds
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.kinds import SlidingWindow
+from quire.engine.kvcache.limits import slabs_needed
 from quire.engine.kvcache.manager import CacheManager
 from quire.engine.request import Sequence
 from quire.engine.scheduler.places import Places
 from quire.engine.scheduler.plan import Draft, Flight
 from quire.engine.scheduler.scheduler import Scheduler
-from quire.protocol.cache import NULL_BLOCK
-from tests.engine.simulation import Simulation
+from quire.protocol.cache import NULL_BLOCK, CacheGroup, CacheLayout
+from tests.engine.simulation import MAX_MODEL_LEN, Simulation
 
 Patch = pytest.MonkeyPatch
 
@@ -27,6 +29,36 @@ Patch = pytest.MonkeyPatch
 @pytest.mark.parametrize("seed", range(20))
 def test_random_load_gives_the_right_answers(seed: int) -> None:
     Simulation(seed).run(400)
+
+
+def crossed(slab_bytes: int, window: int | None, spare: int) -> CacheLayout:
+    """Groups of a decoder that looks at an encoder, in few slabs."""
+    groups = [
+        CacheGroup(kind="full", layers=(0,), block_size=8, bytes_per_token=3),
+        CacheGroup(kind="cross", layers=(1,), block_size=8, bytes_per_token=2, max_tokens=20),
+    ]
+    if window is not None:
+        groups.append(
+            CacheGroup(
+                kind="sliding_window", layers=(2,), block_size=8, bytes_per_token=2, window=window
+            )
+        )
+    layout = CacheLayout(groups=tuple(groups), slab_bytes=slab_bytes, num_slabs=1)
+    needed = slabs_needed(layout, MAX_MODEL_LEN)
+    return msgspec.structs.replace(layout, num_slabs=needed + spare)
+
+
+def test_what_encoders_read_is_seen_by_its_own_sequences_only() -> None:
+    preemptions = encoded = requests = 0
+    for seed in range(16):
+        window = 13 if seed % 3 == 0 else None
+        layout = crossed((24, 48, 96)[seed % 3], window, (0, 1, 2, 6)[seed % 4])
+        simulation = Simulation(seed, layout=layout)
+        simulation.run(300)
+        preemptions += simulation.scheduler.stats().num_preemptions
+        encoded += simulation.worker.num_encoded
+        requests += simulation.num_added
+    assert preemptions > 0 and encoded > requests / 2
 
 
 def test_the_load_reaches_the_rare_cases() -> None:

@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 
-from quire.models.architectures import bert, bert_rope
 from quire.models.cache_need import cache_groups
 from quire.models.footprint import StepSizes, arena_bytes
 from quire.models.recurrent import Recurrent
-from quire.models.registry import ARCHITECTURES, known_as
+from quire.models.registry import known_as
 from quire.models.spec import Indexer, Mla
 from quire.ops.arena import Arena
 from tests.e2e import driver
 from tests.models import harness
 from tests.models.families import CASES
 from tests.models.families_edge import EDGE_CASES
-from tests.models.test_parity import spec_of
+from tests.models.test_parity import DECODERS, spec_of
 
 NUM_TOKENS = 32
 PROMPT = tuple((7 * index * index + 3) % 90 + 5 for index in range(60))
@@ -72,10 +71,7 @@ def first_cases() -> dict[str, str]:
 
 
 def test_every_architecture_is_here() -> None:
-    assert set(first_cases()) == set(ARCHITECTURES) - {
-        *bert.ARCHITECTURES,
-        *bert_rope.ARCHITECTURES,
-    }
+    assert set(first_cases()) == DECODERS
 
 
 @pytest.mark.parametrize("name", first_cases().values())

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from quire.models.architectures import bert, bert_rope
 from quire.models.hf_config import HfConfig
 from quire.models.parameters import weight_counts
 from quire.models.registry import ARCHITECTURES, describe, known_as
@@ -21,6 +20,7 @@ from tests.models.families import CASES
 from tests.models.plain_models import PLAIN_MODELS
 from tests.models.published import FEWER, PUBLISHED, SOURCES, SWITCH, UNSOURCED, config, shrunk
 from tests.models.stand_ins import STAND_INS
+from tests.models.test_parity import DECODERS
 
 SPECS = Path(__file__).parent / "specs"
 LOUD = {
@@ -52,9 +52,7 @@ def write_specs() -> None:
 def test_every_architecture_has_three_stored_descriptions() -> None:
     count = Counter(known_as(config(name)["architectures"][0]) for name in PUBLISHED)
     assert set(count) <= set(ARCHITECTURES)
-    encoders = {**bert.ARCHITECTURES, **bert_rope.ARCHITECTURES}  # compared in test_pooling
-    decoders = set(ARCHITECTURES) - set(encoders)
-    short = {name: count[name] for name in decoders if count[name] < 3}
+    short = {name: count[name] for name in DECODERS if count[name] < 3}
     assert short == FEWER
     assert {path.stem for path in SPECS.glob("*.json")} == set(PUBLISHED)
 

@@ -189,6 +189,40 @@ def test_slopes_of_a_causal_decode_are_those_of_a_prefill(isa: str) -> None:
     assert not torch.equal(at_once, plain)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("farthest", [1, 5, 20, 200])
+def test_biases_of_distances(isa: str, farthest: int, bidirectional: bool) -> None:
+    """Against float64, the reference too; the decode of a token is its part of a prefill."""
+    shape = Shape()
+    biases = torch.randn(shape.heads, 2 * farthest + 1, generator=torch.Generator().manual_seed(1))
+    (sequence,) = draw(shape, [130], seed=4)
+    group = shape.heads // shape.kv_heads
+    k = sequence.k.double().repeat_interleave(group, dim=1)
+    scores = torch.einsum("chd,lhd->hcl", sequence.q.double(), k) * shape.scale
+    distance = torch.arange(130) - torch.arange(130).unsqueeze(1)
+    scores += biases.double()[:, distance.clamp(-farthest, farthest) + farthest]
+    if not bidirectional:
+        scores = scores.masked_fill(distance > 0, -math.inf)
+    v = sequence.v.double().repeat_interleave(group, dim=1)
+    wanted = torch.einsum("hcl,lhd->chd", scores.softmax(-1), v)
+    asked = {"scale": shape.scale, "biases": biases, "bidirectional": bidirectional}
+    for name in ("cpu", "reference"):
+        cache = Cache(name, shape, [sequence])
+        q = cache.prepare([0], [130])
+        got = cache.provider.run(q, cache.cache, cache.plan, **asked)
+        tolerance = tolerance_of(name, shape.dtype)
+        torch.testing.assert_close(
+            got.double(), wanted, rtol=tolerance.relative, atol=tolerance.absolute
+        )
+    cache = Cache("cpu", shape, [sequence])
+    cache.prepare([0], [129])
+    q = cache.prepare([0], [1])
+    last = cache.provider.run(q, cache.cache, cache.plan, **asked)
+    cache = Cache("cpu", shape, [sequence])
+    q = cache.prepare([0], [130])
+    assert torch.equal(last[0], cache.provider.run(q, cache.cache, cache.plan, **asked)[-1])
+
+
 def test_a_list_of_calls_serves_step_after_step(isa: str) -> None:
     shape = Shape(heads=8, dtype=BF16)
     sequences = draw(shape, [90, 20], seed=5)

@@ -42,6 +42,7 @@ class FakeClient(EngineClient):
             eos_token_ids=(1,),
             generation_defaults={"temperature": 0.5},
             pooling=None,
+            spec=SimpleNamespace(encoder=None),
         )
         self.phase = ("starting", -1)
         self._info = INFO

@@ -25,7 +25,7 @@ CONTEXT = 64
 
 def description(**values: Any) -> Any:
     fields: dict[str, Any] = {"path": "", "eos_token_ids": (1, 7), "pooling": None}
-    fields["generation_defaults"] = {}
+    fields |= {"generation_defaults": {}, "spec": SimpleNamespace(encoder=None)}
     return SimpleNamespace(**(fields | values))
 
 

@@ -92,6 +92,7 @@ PLAN = StepPlan(
     counts=[2, 3],
     samples=[True, False],
     drafts={2: [4, 5]},
+    encodes={5: 7},
 )
 RESULT = StepResult(
     step=4,

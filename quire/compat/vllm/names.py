@@ -69,6 +69,11 @@ SOURCES: dict[str, str] = {
     "TextPrompt": _PROMPTS,
     "TokensPrompt": _PROMPTS,
     "EmbedsPrompt": _PROMPTS,
+    "SingletonPrompt": _PROMPTS,
+    "ExplicitEncoderDecoderPrompt": _PROMPTS,
+    "build_explicit_enc_dec_prompt": _PROMPTS,
+    "zip_enc_dec_prompts": _PROMPTS,
+    "to_enc_dec_tuple_list": _PROMPTS,
     "LogitsProcessor": _PROCESSORS,
     "AdapterLogitsProcessor": _PROCESSORS,
     "BatchUpdate": _PROCESSORS,
@@ -110,6 +115,10 @@ SOURCES: dict[str, str] = {
 
 _LLM_NAMES = "LLM LLMEngine AsyncLLMEngine EngineArgs AsyncEngineArgs ModelRegistry "
 _PROMPT_NAMES = "PromptType TextPrompt TokensPrompt "
+_PAIR_NAMES = (
+    "EmbedsPrompt SingletonPrompt ExplicitEncoderDecoderPrompt build_explicit_enc_dec_prompt "
+    "zip_enc_dec_prompts to_enc_dec_tuple_list"
+)
 _OUTPUT_NAMES = (
     "RequestOutput CompletionOutput PoolingOutput PoolingRequestOutput EmbeddingOutput "
     "EmbeddingRequestOutput ClassificationOutput ClassificationRequestOutput ScoringOutput "
@@ -153,8 +162,8 @@ MODULES: dict[str, str] = {
     "vllm.entrypoints.openai.protocol": _WIRE_NAMES,
     "vllm.entrypoints.openai.tool_parsers": _TOOL_NAMES,
     "vllm.entrypoints.openai.tool_parsers.abstract_tool_parser": _TOOL_NAMES,
-    "vllm.inputs": _PROMPT_NAMES + "EmbedsPrompt",
-    "vllm.inputs.data": _PROMPT_NAMES + "EmbedsPrompt",
+    "vllm.inputs": _PROMPT_NAMES + _PAIR_NAMES,
+    "vllm.inputs.data": _PROMPT_NAMES + _PAIR_NAMES,
     "vllm.logger": "init_logger",
     "vllm.logprobs": "Logprob",
     "vllm.model_executor": "",

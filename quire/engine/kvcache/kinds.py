@@ -41,6 +41,18 @@ class FullAttention:
         return limit
 
 
+class Encoded(FullAttention):
+    """What an encoder read, all of it from the first token on: its blocks do not follow the sequence's length."""
+
+    def __init__(self, block_size: int, max_tokens: int) -> None:
+        super().__init__(block_size)
+        self.max_tokens = max_tokens
+
+    def blocks_needed(self, end: int) -> int:
+        """Entries that the longest text needs."""
+        return -(-self.max_tokens // self.block_size)
+
+
 class SlidingWindow:
     """A query sees `window` tokens, itself included; blocks behind the window are given back."""
 
@@ -166,11 +178,17 @@ def rules_of(group: CacheGroup, key_size: int = 0) -> CacheRules:
     """
     if group.kind in _WHOLE:
         return FullAttention(group.block_size)
+    if group.kind == "cross":
+        if group.max_tokens < 1:
+            raise SettingsError(
+                f"a cross cache has max_tokens {group.max_tokens}; it must be at least 1 token"
+            )
+        return Encoded(group.block_size, group.max_tokens)
     if group.kind == "recurrent":
         return RecurrentState(group.block_size, key_size or group.block_size)
     windowed = _WINDOWED.get(group.kind)
     if windowed is None:
-        known = ", ".join((*_WHOLE, "recurrent", *_WINDOWED))
+        known = ", ".join((*_WHOLE, "cross", "recurrent", *_WINDOWED))
         raise SettingsError(f"cache kind {group.kind!r} is not served; known kinds: {known}")
     if group.window is None or group.window < 1:
         raise SettingsError(

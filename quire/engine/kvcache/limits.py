@@ -68,7 +68,7 @@ def useful_bytes(groups: tuple[CacheGroup, ...], max_num_seqs: int, max_model_le
     """The largest cache that `max_num_seqs` sequences of `max_model_len` tokens can fill."""
     total = 0
     for group in groups:
-        tokens = max_model_len
+        tokens = group.max_tokens or max_model_len
         if group.window is not None:
             tokens = min(tokens, group.window + 2 * group.block_size)
         total += -(-tokens // group.block_size) * group.block_bytes

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from quire.engine.kvcache.block_pool import BlockPool
 from quire.engine.kvcache.hashing import BlockHasher
 from quire.engine.kvcache.kinds import (
+    Encoded,
     FullAttention,
     RecurrentState,
     SlidingWindow,
@@ -55,6 +56,7 @@ class CacheManager:
         self._hasher = BlockHasher(self.block_size, hash_algo)
         self._groups = range(len(layout.groups))
         self._sizes = [rules.block_size for rules in self.rules]
+        self._encoded = [g for g in self._groups if isinstance(self.rules[g], Encoded)]
         self._unit = max(rules.keys_per_block for rules in self.rules)
         self._states = [g for g in self._groups if isinstance(self.rules[g], RecurrentState)]
         self._keys = Publisher(self.pool, self.rules, self._hasher, self.block_size)
@@ -135,9 +137,8 @@ class CacheManager:
     def fits(self, sequence: Sequence, hit: int) -> bool:
         """Whether blocks for all its known tokens could be had now, as far as counts tell."""
         length = sequence.length
-        needs = [
-            -(-length // rules.block_size) - hit // rules.keys_per_block for rules in self.rules
-        ]
+        entries = zip(self._entries(sequence, length), self.rules, strict=True)
+        needs = [count - hit // rules.keys_per_block for count, rules in entries]
         if self.pool.has_available_each(needs):
             return True
         self.settle()
@@ -154,7 +155,7 @@ class CacheManager:
         False, with nothing held, if blocks run out.
         """
         if not hit:
-            counts = [-(-end // size) for size in self._sizes]
+            counts = self._entries(sequence, end)
             taken = self.pool.take_each(counts) or self._take_each(counts)
             if taken is None:
                 return False
@@ -191,8 +192,8 @@ class CacheManager:
             if first:
                 self._pass_window(g, first, sequence)
         counts = [
-            max(-(-end // size) - len(table), 0)
-            for size, table in zip(self._sizes, sequence.tables, strict=True)
+            max(count - len(table), 0)
+            for count, table in zip(self._entries(sequence, end), sequence.tables, strict=True)
         ]
         grown = self.pool.take_each(counts) or self._take_each(counts)
         if grown is None:
@@ -203,6 +204,13 @@ class CacheManager:
         if reach > sequence.capacity:
             sequence.capacity = reach
         return grown
+
+    def _entries(self, sequence: Sequence, end: int) -> list[int]:
+        """How long each group's table is for the first `end` tokens."""
+        entries = [-(-end // size) for size in self._sizes]
+        for g in self._encoded:
+            entries[g] = -(-sequence.request.encoder_len // self._sizes[g])
+        return entries
 
     def _take_each(self, counts: list[int]) -> list[list[int]] | None:
         taken = self.pool.take_each(counts)
@@ -303,9 +311,9 @@ class CacheManager:
         self._keys.publish()
         child.computed = child.num_prompt - 1
         tables = []
-        for g, rules in enumerate(self.rules):
+        entries = self._entries(child, child.num_prompt)
+        for g, (rules, num_blocks) in enumerate(zip(self.rules, entries, strict=True)):
             first = rules.first_needed(child.computed)
-            num_blocks = -(-child.num_prompt // rules.block_size)
             tables.append([NULL_BLOCK] * first + parent.tables[g][first:num_blocks])
         for g, block in kept:
             tables[g][-1] = block
@@ -327,16 +335,20 @@ class CacheManager:
         """
         self.settle()
         last = [child.computed // size for size in self._sizes]
-        own = [self.pool.num_references(g, child.tables[g][last[g]]) == 1 for g in self._groups]
-        fresh: list[list[int]] = []
-        for g in self._groups:
-            blocks = self.pool.take(g, 0 if own[g] else 1)
+        last = [0 if g in self._encoded else n for g, n in enumerate(last)]  # read, never written
+        own = [
+            g in self._encoded or self.pool.num_references(g, child.tables[g][last[g]]) == 1
+            for g in self._groups
+        ]
+        fresh: dict[int, int] = {}
+        for g in (g for g in self._groups if not own[g]):
+            blocks = self.pool.take(g, 1)
             if blocks is None:
-                self._give_back(fresh)
+                self.release_sources(fresh.items())
                 return False
-            fresh.append(blocks)
+            fresh[g] = blocks[0]
         if end > child.capacity and self.grow(child, end) is None:
-            self._give_back(fresh)
+            self.release_sources(fresh.items())
             return False
         for g in self._groups:
             source = child.tables[g][last[g]]
@@ -344,17 +356,12 @@ class CacheManager:
                 # Nobody else holds it: it is written in place, so it must not be found any more.
                 self.pool.withdraw_block(g, source)
                 continue
-            target = fresh[g][0]
-            child.tables[g][last[g]] = target
+            child.tables[g][last[g]] = target = fresh[g]
             sources.append((g, source))
             if child.computed % self._sizes[g]:
                 copies.append(BlockCopy(g, source, target))
         child.is_fork = False
         return True
-
-    def _give_back(self, taken: list[list[int]]) -> None:
-        for g, blocks in enumerate(taken):
-            self.pool.release(g, blocks)
 
     def release_sources(self, sources: Iterable[tuple[int, int]]) -> None:
         """Gives back the blocks that a plan copies from."""
@@ -383,8 +390,9 @@ class CacheManager:
         """Raises AssertionError unless the pool's accounts are those of the sequences' tables."""
         holders: list[Counter[int]] = [Counter() for _ in self._groups]
         for sequence in sequences:
+            entries = self._entries(sequence, sequence.capacity)
             for g in self._groups if sequence.tables else ():
-                assert len(sequence.tables[g]) == -(-sequence.capacity // self._sizes[g])
+                assert len(sequence.tables[g]) == entries[g]
                 holders[g].update(sequence.held_blocks(g))
         for _, tables in self._ended:
             for g, table in enumerate(tables):

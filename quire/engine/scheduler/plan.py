@@ -20,6 +20,7 @@ class Draft:
     odd      (place, count, is_sampled) of rows that do not compute one token and sample the next.
     members  the sequences of `rows`, in order.
     sources  (group, block) that copies read; given back once the plan is made.
+    encodes  row -> tokens that the encoder reads for it.
     leaders  sequences whose prompt is planned to the end here and whose request is not forked yet.
     """
 
@@ -33,6 +34,7 @@ class Draft:
         "copies",
         "sources",
         "leaders",
+        "encodes",
         "prompt_tokens",
     )
 
@@ -46,10 +48,21 @@ class Draft:
         self.copies: list[BlockCopy] = []
         self.sources: list[tuple[int, int]] = []
         self.leaders: list[Sequence] = []
+        self.encodes: dict[int, int] = {}
         self.prompt_tokens = 0
 
-    def add_new(self, sequence: Sequence) -> None:
+    def encoder_cost(self, sequence: Sequence, budget: int) -> int:
+        """Tokens that the encoder reads before the sequence's first ones; -1 if that is too much for this step.
+
+        The first that a step reads always fits, or it would wait for ever beside running sequences.
+        """
+        cost = 0 if sequence.is_fork else sequence.request.encoder_len
+        return cost if cost < budget or not self.encodes else -1
+
+    def add_new(self, sequence: Sequence, encoder_cost: int = 0) -> None:
         """The sequence takes its row with this plan: the worker gets it whole."""
+        if encoder_cost:
+            self.encodes[sequence.row] = encoder_cost
         new_row = sequence.request.new_row
         # A prompt never changes, so that the plan may hold it; a list that grows is copied.
         is_started = len(sequence.token_ids) > sequence.num_prompt
@@ -98,8 +111,9 @@ class Draft:
             starts=self.starts,
             counts=counts,
             samples=samples,
+            encodes=self.encodes,
         )
-        return Flight(plan, self.members, self.prompt_tokens)
+        return Flight(plan, self.members, self.prompt_tokens + sum(self.encodes.values()))
 
 
 def extents(flights: Iterable[Flight]) -> tuple[dict[Sequence, int], dict[Sequence, int]]:

@@ -275,8 +275,10 @@ class Scheduler:
         0 if blocks run out, _WAITS if the next block is being computed by somebody else.
         """
         cache, places = self._cache, self._places
-        if self._whole_prompts and sequence.length > budget:
+        encoded = draft.encoder_cost(sequence, budget)
+        if encoded < 0 or (self._whole_prompts and sequence.length > budget):
             return 0
+        budget = max(budget - encoded, 1)
         if sequence.is_fork:
             start = sequence.computed
             count = self._chunk(sequence, start, budget)
@@ -306,9 +308,9 @@ class Scheduler:
             request.scheduled_s = time.monotonic()
         sequence.wait_key = None
         places.seat(sequence)
-        draft.add_new(sequence)
+        draft.add_new(sequence, encoded)
         self._plan_row(sequence, start, count, draft)
-        return count
+        return count + encoded
 
     def _claim(self, sequence: Sequence, count: int, draft: Draft) -> int:
         """Blocks for `count` more tokens of a running sequence, at the cost of younger ones.

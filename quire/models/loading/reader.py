@@ -167,8 +167,8 @@ class _Checkpoint:
         return embedding if format.bits is None else self._quantized("embedding.weight", format)
 
     def _fill(self, name: str, result: torch.Tensor) -> torch.Tensor:
-        if not self._plan[name]:  # a norm without weights
-            return result.fill_(1.0)
+        if not self._plan[name]:  # a norm without weights, or a bias that is not there
+            return result.fill_(0.0 if name.endswith(".bias") else 1.0)
         for piece in self._plan[name]:
             _rows(result, self._table[name], piece).copy_(self._floats(piece, result.dtype))
             self._bar.update()

@@ -211,6 +211,7 @@ class PagedAttentionCpu(Provider):
         softcap: float = 0.0,
         sinks: torch.Tensor | None = None,
         slopes: torch.Tensor | None = None,
+        biases: torch.Tensor | None = None,
         bidirectional: bool = False,
         chunked: bool = False,
         value_scale: float = 1.0,
@@ -222,6 +223,7 @@ class PagedAttentionCpu(Provider):
         they meet the values, and their sum is that of the rounded ones. Scales of a cache of codes
         multiply scores, and weights before that rounding; the sum is then of the plain weights.
         slopes         [H] float32, each key's score gains slope * (key position - query position).
+        biases         [H, 2 M + 1] float32, it gains the number at M + that distance, cut to -M ... M.
         bidirectional  whether a query sees the keys after it too; a window then counts both ways.
         chunked        the window does not move: a query sees its own stretch of `window` positions.
         value_scale    a factor of the result, before it is rounded.
@@ -238,6 +240,7 @@ class PagedAttentionCpu(Provider):
                 softcap=softcap,
                 sinks=sinks,
                 slopes=slopes,
+                biases=biases,
                 bidirectional=bidirectional,
                 chunked=chunked,
                 value_scale=value_scale,
@@ -258,13 +261,14 @@ class PagedAttentionCpu(Provider):
         softcap: float = 0.0,
         sinks: torch.Tensor | None = None,
         slopes: torch.Tensor | None = None,
+        biases: torch.Tensor | None = None,
         bidirectional: bool = False,
         chunked: bool = False,
         value_scale: float = 1.0,
     ) -> tuple[int, ctypes.Structure]:
         """The call that `run` makes; it may be repeated after the plan was filled again.
 
-        q and out  tokens and heads may be strided. sinks, slopes  contiguous float32.
+        q and out  tokens and heads may be strided. sinks, slopes, biases  contiguous float32.
         """
         plan.check()
         cache.check("q", q)
@@ -281,6 +285,8 @@ class PagedAttentionCpu(Provider):
             args.sinks = _address("sinks", sinks)
         if slopes is not None:
             args.slopes = _address("slopes", slopes)
+        if biases is not None:
+            args.slopes, args.farthest = _address("biases", biases), biases.shape[1] // 2
         return _ATTENTION, args
 
     def _template(

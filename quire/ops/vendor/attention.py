@@ -34,6 +34,8 @@ class PagedAttentionTorch(PagedAttentionBase):
             return f"it reads a plain cache only, not {signature.format}"
         if signature.sizes.get("bidirectional"):
             return "it computes causal attention only"
+        if signature.sizes.get("biased"):
+            return "it knows no biases of distances"
         if signature.sizes.get("chunked"):
             return "its windows move with the query; they cannot stand in stretches"
         if signature.dtype not in _DTYPES:

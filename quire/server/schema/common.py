@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from quire.protocol.results import RequestOutput
+
 
 class StreamOptions(msgspec.Struct, kw_only=True):
     """What a stream reports beside text; `continuous_usage_stats` acts only with `include_usage`."""
@@ -25,6 +27,11 @@ class Usage(msgspec.Struct, kw_only=True, omit_defaults=True):
     completion_tokens: int
     prompt_tokens_details: dict[str, int] | None = None
     completion_tokens_details: dict[str, int] | None = None
+
+
+def num_prompt_tokens(output: RequestOutput) -> int:
+    """Tokens of its prompt; with one that an encoder reads, of both."""
+    return len(output.prompt_token_ids or ()) + len(output.encoder_prompt_token_ids or ())
 
 
 def usage_of(

@@ -1,0 +1,60 @@
+"""Makes an encoder of its layers, and what stands before the first layer of a stack.
+
+The layers themselves are made in `models.build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quire.layers.embedding import AddedRows, Embedding
+from quire.layers.norm import NORMS, Norm
+from quire.models.build_mixers import MixerParts
+from quire.models.decoder_layers import DecoderLayer
+from quire.models.encoder import EncoderStack
+from quire.models.spec import DecoderSpec, EncoderSpec
+
+
+def make_encoder(
+    parts: MixerParts, spec: EncoderSpec, embedding: Embedding, layers: Sequence[DecoderLayer]
+) -> EncoderStack:
+    """The encoder with these layers; `embedding` is the decoder's."""
+    norms, added = beginning(parts, "encoder.", spec)
+    return EncoderStack(
+        embedding=embedding,
+        added=added,
+        embedding_norm=norms,
+        layers=layers,
+        final_norm=NORMS[spec.norm](
+            parts.table,
+            "encoder.final_norm",
+            size=parts.size,
+            eps=spec.norm_eps,
+            dtype=parts.dtype,
+        ),
+    )
+
+
+def beginning(
+    parts: MixerParts, prefix: str, spec: DecoderSpec | EncoderSpec, token_types: int = 0
+) -> tuple[list[Norm], list[AddedRows]]:
+    """The norm of an embedding, and what is added to it before."""
+    table, size, dtype = parts.table, parts.size, parts.dtype
+    norms: list[Norm] = []
+    if spec.embedding_norm is not None:
+        make, name = NORMS[spec.embedding_norm], f"{prefix}embedding_norm"
+        norms.append(make(table, name, size=size, eps=spec.norm_eps, dtype=dtype))
+    counts = {"token_types": token_types, "positions": spec.learned_positions}
+    added = [
+        AddedRows(
+            table,
+            f"{prefix}{name}",
+            rows=rows,
+            size=size,
+            dtype=dtype,
+            by_type=name == "token_types",
+        )
+        for name, rows in counts.items()
+        if rows
+    ]
+    return norms, added

@@ -1,0 +1,25 @@
+"""What may be done to numbers of a checkpoint while they are read, by name.
+
+What each does is told at `models.names.Rule`; `models.loading` carries it out.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Fold = Literal[
+    "none",
+    "add_one",
+    "exp",
+    "minus_exp",
+    "over_width",
+    "over_root",
+    "gather_heads",
+    "gather_quarters",
+    "split_turns",
+    "swap_halves",
+    "turn_back",
+    "unit_rows",
+    "first_halves",
+    "second_halves",
+]
