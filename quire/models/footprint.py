@@ -49,6 +49,7 @@ _EXPERT_TOKENS, _EXPERT_ROWS, _MADE_BYTES = 512, 96, 32 << 20  # as in csrc/ops/
 _FLOAT8_BYTES = 32 << 10  # of float8 weights as they are multiplied
 _SEARCH_BYTES = 16  # of one entry of the vocabulary while a native filter looks for the best
 _MAX_GRAPHS, _CALLS_A_LAYER, _CALL_BYTES = 128, 13, 160  # of recorded steps
+_CALLS_OF_CROSS = 5  # more, of a layer that looks at an encoder
 _CALLS_OF_STREAMS = 4  # times as many calls are of a layer with several residual streams
 _TORCH_CALL_BYTES = 2048  # of a recorded call of torch with its arguments
 _FIRST_WEIGHTS, _LATER_WEIGHTS = 32 << 20, 192 << 20  # bytes of weights in one piece of memory
@@ -151,7 +152,7 @@ def arena_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     tokens, width, each = sizes.num_tokens, spec.hidden_size, sizes.dtype_bytes
     if spec.program is not None:
         return program_bytes(spec.program, tokens, sizes.num_logits, each) + 16 * _ALIGNMENT
-    layer = max(tokens * _layer_width(spec, one) * each for one in spec.layers)
+    layer = max(tokens * _layer_width(spec, one) * each for one in spec.all_layers)
     logit_bytes = each if each == FLOAT32_BYTES else each + FLOAT32_BYTES
     rows = sizes.num_logits
     head = 2 * rows * width * each + rows * spec.vocab_size * logit_bytes
@@ -169,14 +170,15 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
         found.append(tokens * spec.hidden_size * FLOAT32_BYTES * copies)
     blocks = [one.mixer for one in spec.layers if isinstance(one.mixer, AfterBlock)]
     found += [2 * norm] * len(blocks)  # of the stream and the embedding side by side
-    for mixer in set(spec.mixers):
+    for mixer in {one for layer in spec.all_layers for one in layer.mixers}:
         if isinstance(mixer, Recurrent):
             found.append(
                 _STATE_COPIES * (mixer.state_bytes + tokens * mixer.room() * FLOAT32_BYTES)
             )
         elif not isinstance(mixer, Indexer):
             found += [_attention(mixer, sizes), _rope(mixer, sizes)]
-    for part in {layer.feed_forward for layer in spec.layers} | {it.feed_forward for it in blocks}:
+    dense = {layer.feed_forward for layer in spec.all_layers}
+    for part in dense | {it.feed_forward for it in blocks}:
         if isinstance(part, Moe):
             found.append(_experts(part, spec.hidden_size, tokens))
         elif part is not None:
@@ -195,7 +197,7 @@ def native_rooms(spec: DecoderSpec, sizes: StepSizes) -> tuple[int, int]:
         _SEARCH_BYTES * spec.vocab_size,
     )
     common = rows * max(_inputs(spec)) * FLOAT32_BYTES
-    for part in {layer.feed_forward for layer in spec.layers}:
+    for part in {layer.feed_forward for layer in spec.all_layers}:
         if isinstance(part, Moe):
             shared, each = _expert_rooms(part, spec.hidden_size, sizes)
             common, own = max(common, shared), max(own, each)
@@ -227,6 +229,7 @@ def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
         ours, torchs = num_calls(spec.program)
         return lists * (ours * _CALL_BYTES + torchs * _TORCH_CALL_BYTES)
     calls = len(spec.layers) * spec.loops * _CALLS_A_LAYER
+    calls += sum(_CALLS_OF_CROSS for layer in spec.layers if layer.cross is not None)
     calls *= _CALLS_OF_STREAMS if spec.streams is not None else 1
     # Of latent attention each head has two products of its own.
     calls += sum(2 * mixer.num_heads for mixer in spec.mixers if isinstance(mixer, Mla))
@@ -328,7 +331,7 @@ def _sampling(spec: DecoderSpec, sizes: StepSizes) -> int:
 
 def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the padded inputs of the widths that occur, and of one tile's product."""
-    parts = [layer.feed_forward for layer in spec.layers if layer.feed_forward is not None]
+    parts = [layer.feed_forward for layer in spec.all_layers if layer.feed_forward is not None]
     widths = {(3 if part.gated else 1) * _width(part) for part in parts}
     widths |= {mixer.room() for mixer in spec.mixers if isinstance(mixer, Recurrent)}
     blocks = [one.mixer for one in spec.layers if isinstance(one.mixer, AfterBlock)]
@@ -340,7 +343,7 @@ def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
 def _inputs(spec: DecoderSpec) -> set[int]:
     """The widths that products take."""
     inputs = {spec.hidden_size}
-    for layer in spec.layers:
+    for layer in spec.all_layers:
         if isinstance(layer.mixer, AfterBlock):
             inputs |= layer.mixer.inputs(spec.hidden_size)
         for mixer in layer.mixers:
