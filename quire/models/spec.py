@@ -63,11 +63,9 @@ QkNorm = Literal["none", "per_head", "full", "layer", "layer_per_head"]
 
 @dataclass(frozen=True, kw_only=True)
 class Distances:
-    """A learned score of each head for the distance from query to key, in `buckets`.
+    """A learned score of each head for each bucket of distances from query to key, up to `farthest`.
 
-    The nearer half of the buckets are of one distance each, the others of ever more, up to `farthest`; keys
-    behind the query have half of all, if `both_ways`. Source: arXiv 1910.10683.
-    """
+    Half of them are of one distance; if `both_ways`, keys behind have half of all. Source: arXiv 1910.10683."""
 
     buckets: int
     farthest: int
