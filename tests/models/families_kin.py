@@ -80,8 +80,8 @@ KIN_CASES |= {
         | {"mup_embeddings_scale": 3.0, "mup_output_alpha": 2.0, "mup_width_scale": 0.4}
         | {"mup_scale_qk_dot_by_d": False}
     ),
-    "biogpt": Case(BIO, unseen=EPS),
-    "biogpt_quiet": Case(
+    "bio_gpt": Case(BIO, unseen=EPS),
+    "bio_gpt_quiet": Case(
         BIO | {"scale_embedding": False, "tie_word_embeddings": False}, quiet=0.003
     ),
     "first_gpt": Case(

@@ -9,7 +9,7 @@ import pytest
 
 from quire.models.hf_config import HfConfig
 from quire.models.names import match
-from quire.models.registry import ARCHITECTURES
+from quire.models.registry import ARCHITECTURES, known_as
 from quire.models.spec import DecoderSpec, LongRopeScaling, Moe
 from quire.protocol.errors import ModelLoadError
 from tests.models.conftest import Built
@@ -19,7 +19,7 @@ from tests.models.test_names import stored_shapes
 
 
 def described(values: dict[str, Any]) -> DecoderSpec:
-    return ARCHITECTURES[values["architectures"][0]].describe(HfConfig(values))
+    return ARCHITECTURES[known_as(values["architectures"][0])].describe(HfConfig(values))
 
 
 @pytest.mark.parametrize(

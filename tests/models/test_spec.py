@@ -8,7 +8,7 @@ import sys
 from quire.models.cache_need import cache_groups
 from quire.models.hf_config import HfConfig
 from quire.models.parameters import parameters, weight_counts
-from quire.models.registry import ARCHITECTURES
+from quire.models.registry import ARCHITECTURES, known_as
 from quire.models.spec import DecoderSpec, derived_max_len
 from tests.models.families import CASES
 from tests.models.published import PUBLISHED, config
@@ -16,7 +16,7 @@ from tests.models.published import PUBLISHED, config
 
 def spec_of(name: str) -> DecoderSpec:
     values = CASES[name].config if name in CASES else config(name)
-    return ARCHITECTURES[values["architectures"][0]].describe(HfConfig(values))
+    return ARCHITECTURES[known_as(values["architectures"][0])].describe(HfConfig(values))
 
 
 def test_equal_layers_share_one_group() -> None:
