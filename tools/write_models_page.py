@@ -26,11 +26,10 @@ An architecture is what `architectures` in config.json names. Each of them is a 
 ([how to add one](howto_model.md)). For each that generates text the tests compare with Transformers: float32 logits
 at every position within 1e-4 (2e-4 with latent attention and where scores are not divided) on tiny models with odd
 values in every field, and on the published files below with their sizes shrunk; thirty-two greedy tokens through the
-whole engine; the same bits in chunks as at once. Encoders, which are the family `bert`, have tests of their own.
-Encoder-decoder models, the families `bart` and `t5`, too: what the encoder gives and the logits within 1e-4, each
-field that a test can see, 32 greedy tokens in mixed batches ([prompts and limits](vllm_programs.md)).
 whole engine; the same bits in chunks as at once. What Transformers lacks is compared with plain torch, written from
 the public description (`tests/models/plain_models.py`). Encoders, which are the family `bert`, have tests of their own.
+Encoder-decoder models, the families `bart` and `t5`, too: what the encoder gives and the logits within 1e-4, each
+field that a test can see, 32 greedy tokens in mixed batches ([prompts and limits](vllm_programs.md)).
 Of models that see or hear the decoder of the text is served.
 {confirmed} of the {published} published files agree with a copy elsewhere, which `tests/models/sources.json` names;
 those in brackets have no source.
