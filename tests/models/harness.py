@@ -56,8 +56,9 @@ EDGE = ("gemma3n", "gemma4")
 """Families whose norms compute with one more than their weights; but these do not."""
 
 
-SHARPENERS = ("_adapter_list.", "shared_transformer.self_attn.k_proj")
-"""Parts of names of matrices that would make scores so sharp that roundings grow."""
+SHARPENERS = ("_adapter_list.", "shared_transformer.feed_forward", ".linear.weight")
+SHARPENERS += ("shared_transformer.self_attn.q_proj", "shared_transformer.self_attn.k_proj")
+"""Parts of names of Zamba's matrices in a row, without anything added between them, in which roundings grow."""
 
 
 OWN_REFERENCES = {"ouro": "tests.models.ouro_reference"}
