@@ -228,9 +228,11 @@ void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, co
       }
       first = rounded(first, out);
       up = rounded(up, out);
-      if (args.act == QUIRE_SWIGLU_CLAMPED) {
+      if (args.limit > 0) {
         first = min(first, limit);
         up = max(min(up, limit), vf_zero() - limit);
+      }
+      if (args.act == QUIRE_SWIGLU_CLAMPED) {
         vf share = one / (exp(vf_zero() - first * vf_set(1.702f)) + one);
         put(out + column + j, (up + one) * (first * share), n);
       } else {

@@ -10,7 +10,7 @@ from typing import Literal
 
 from quire.hardware.cpu import Machine
 from quire.models.registry import ModelDescription
-from quire.models.spec import Mla
+from quire.models.spec import Compressed, Mla
 from quire.protocol.errors import SettingsError
 
 DEFAULT_TOKEN_BUDGET = 2048
@@ -50,7 +50,16 @@ def longest_of(wanted: int | None, description: ModelDescription, note: Note) ->
 
 
 def note_cache(description: ModelDescription, dtype: str, cache_dtype: str, note: Note) -> None:
-    """How the cache is stored, and whether the checkpoint's scales of keys and values are used if it has some."""
+    """How the cache is stored, and whether the checkpoint's scales of keys and values are used if it has some.
+
+    Raises SettingsError for fewer bits where entries stand for many tokens.
+    """
+    if cache_dtype != dtype and any(
+        isinstance(one, Compressed) for one in description.spec.attentions
+    ):
+        raise SettingsError(
+            f"kv_cache_dtype is {cache_dtype}; this model's compressed cache is kept in its dtype only: use auto"
+        )
     note("kv_cache_dtype", cache_dtype, "the model's" if cache_dtype == dtype else "given")
     if not description.cache_scales:
         return

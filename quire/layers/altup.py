@@ -28,10 +28,10 @@ class Streams:
     """
 
     def __init__(
-        self, table: Table, name: str, *, count: int, size: int, dtype: torch.dtype
+        self, table: Table, name: str, *, count: int, active: int, size: int, dtype: torch.dtype
     ) -> None:
         kind = dtype_name(dtype)
-        self._count = count
+        self._count, self._active = count, active
         self._open, self._close = (
             [
                 Linear(
@@ -58,6 +58,10 @@ class Streams:
             product(hidden, out=stream)
             self._match(stream, hidden, eps=_LEAST_SQUARE, out=stream)
         return streams
+
+    def shown(self, streams: torch.Tensor) -> torch.Tensor:
+        """The stream [T, C] that layers compute with."""
+        return streams[self._active]
 
     def close(self, streams: torch.Tensor, arena: Arena) -> torch.Tensor:
         """[T, C] from the arena: the mean of the first stream and of products of the others of its size."""

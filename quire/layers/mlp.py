@@ -17,7 +17,7 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ACT, ACT_MUL, SCALE
-from quire.ops.gating import XIELU
+from quire.ops.gating import LIMIT_GATED, XIELU
 from quire.ops.registry import Table
 from quire.ops.streams import LARGEST
 from quire.quant.formats import PLAIN, Formats
@@ -41,6 +41,7 @@ class GatedMlp:
     scales  factors of gate(x) and of up(x).
     down_bias  the product back has a bias, whether or not the others do.
     sparsity  the part of normally distributed gates that becomes zero; what they exceed the others by is left.
+    limit   gate(x) is at most so much, and up(x) within it on both sides; 0 is no limit.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class GatedMlp:
         scales: tuple[float, float] = (1.0, 1.0),
         down_bias: bool = False,
         sparsity: float = 0.0,
+        limit: float = 0.0,
     ) -> None:
         self._width = width
         self._act = act
@@ -79,6 +81,9 @@ class GatedMlp:
             largest = table.bind(LARGEST, dtype_name(dtype), F=width)
             cut = partial(largest, deviations=NormalDist().inv_cdf(sparsity))
             self._scales.append((halves[0], cut))
+        if limit:
+            cap = table.bind(LIMIT_GATED, dtype_name(dtype), F=width)
+            self._scales.append((slice(0, 2 * width), partial(cap, limit=limit)))
         self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
         self._down = Linear(
             table,

@@ -12,10 +12,11 @@ import torch
 
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear, keep_packed, packed_before, read_to_pack, stored_as
-from quire.layers.mlp import FEED_FORWARDS, GatedMlp
+from quire.layers.mlp import GatedMlp
 from quire.layers.norm import RmsNorm
+from quire.layers.shared_part import SharedPart
 from quire.ops.arena import Arena
-from quire.ops.elementwise import ADD, ADD_GATED, TO_FLOAT32
+from quire.ops.elementwise import ADD, TO_FLOAT32
 from quire.ops.moe import (
     EXPERTS,
     ROUTE,
@@ -25,7 +26,11 @@ from quire.ops.moe import (
     RouteRule,
 )
 from quire.ops.registry import Bound, Table
+from quire.ops.route_root import ROUTE_ROOT
 from quire.quant.formats import PLAIN, Formats
+
+_ROUTES = {"sparse": ROUTE_SPARSE, "softplus_root": ROUTE_ROOT}
+"""The operations of ways to choose that have one of their own."""
 
 
 class Router:
@@ -69,8 +74,9 @@ class Router:
             bias=bias,
             dtype=router_dtype,
         )
-        choose = ROUTE_SPARSE if rule.scoring == "sparse" else ROUTE
-        self._route = table.bind(choose, dtype_name(router_dtype), E=num_experts, K=rule.top_k)
+        self._route = table.bind(
+            _ROUTES.get(rule.scoring, ROUTE), dtype_name(router_dtype), E=num_experts, K=rule.top_k
+        )
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -273,57 +279,6 @@ class MoeMlp:
             return self._experts(x, ids, weights, arena, out=out)
         made = self._experts(x, ids, weights, arena, out=arena.take(tuple(x.shape), x.dtype))
         return self._shared(x, made, arena, out=out)
-
-
-class SharedPart:
-    """made + g * mlp(x), where g is 1, or if it `has_gate` the sigmoid of a product of x; mlp as the experts are."""
-
-    def __init__(
-        self,
-        table: Table,
-        name: str,
-        sizes: ExpertSizes,
-        *,
-        size: int,
-        width: int,
-        has_gate: bool,
-        dtype: torch.dtype,
-        format: Formats,
-    ) -> None:
-        self._mlp = FEED_FORWARDS[sizes.gated](
-            table,
-            f"{name}.shared",
-            size=size,
-            width=width,
-            act=sizes.act,
-            bias=False,
-            dtype=dtype,
-            format=format,
-        )
-        self._gate: Linear | None = None
-        if has_gate:
-            self._gate = Linear(
-                table, f"{name}.shared_gate", in_size=size, out_size=1, bias=False, dtype=dtype
-            )
-            self._add_gated = table.bind(ADD_GATED, dtype_name(dtype), C=size)
-        self._add = table.bind(ADD, dtype_name(dtype), C=size)
-
-    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
-        """Takes and packs its parameters."""
-        self._mlp.load(weights)
-        if self._gate is not None:
-            self._gate.load(weights)
-
-    def __call__(
-        self, x: torch.Tensor, made: torch.Tensor, arena: Arena, *, out: torch.Tensor
-    ) -> torch.Tensor:
-        """Writes [T, C] into `out`, which may be x."""
-        if self._gate is None:
-            self._add(made, self._mlp(x, arena, out=out), out=out)
-            return out
-        gate = self._gate(x, out=arena.take((x.shape[0], 1), x.dtype))
-        self._add_gated(made, self._mlp(x, arena, out=out), gate, out=out)
-        return out
 
 
 class NormedParts:

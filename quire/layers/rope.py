@@ -120,3 +120,9 @@ def angle_table(
     angles = positions[:, None] * inv_freq[None, :]
     table = torch.cat((angles.cos() * attention_factor, angles.sin() * attention_factor), dim=1)
     return table.to(device).contiguous()
+
+
+def back(table: torch.Tensor) -> torch.Tensor:
+    """The table [max_len, dim] that turns back what this one turned."""
+    cosines, sines = table.chunk(2, dim=1)
+    return torch.cat((cosines, -sines), dim=1)

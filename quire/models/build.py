@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from quire.hardware.allocator import give_back
-from quire.layers.altup import Streams
+from quire.layers.altup import Streams as AltUpEnds
 from quire.layers.dtypes import dtype_name
 from quire.layers.embedding import Embedding, Head
+from quire.layers.hashed_moe import HashedMoe
 from quire.layers.layer_inputs import LayerInputs
 from quire.layers.mlp import FEED_FORWARDS, CurvedMlp, FeedForward
 from quire.layers.moe import MoeMlp, NormedParts
@@ -26,17 +27,19 @@ from quire.models.build_encoder import beginning, make_encoder
 from quire.models.build_mixers import MixerParts, make_mixer
 from quire.models.build_positions import position_tables
 from quire.models.cross_layers import CROSS_PLACEMENTS
-from quire.models.decoder import AnyDecoder, Decoder
+from quire.models.decoder import AnyDecoder, Decoder, StreamEnds
 from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.encoder import EncoderStack
 from quire.models.foreign.decoder import ForeignDecoder
+from quire.models.hyper_layers import HyperLayer, hyper_ends
 from quire.models.loading.ahead import Ahead
 from quire.models.loading.kept import Keeping, ReadAhead, about_packed
 from quire.models.loading.reader import DummySource, checkpoint_source
 from quire.models.names import WeightMap
 from quire.models.registry import ModelDescription, weight_map_of
 from quire.models.shortcut_layers import SHORTCUTS
-from quire.models.spec import DecoderSpec, Dense, LayerSpec, Mla, Moe
+from quire.models.spec import DecoderSpec, Dense, HyperStreams, LayerSpec, Mla, Moe
+from quire.models.spec import Streams as SpecStreams
 from quire.models.stream_layers import (
     AltUpLayer,
     BlendingLayer,
@@ -233,12 +236,14 @@ def _layer_inputs(parts: MixerParts, spec: DecoderSpec) -> LayerInputs | None:
     )
 
 
-def _streams(parts: MixerParts, spec: DecoderSpec) -> Streams | None:
-    if spec.streams is None:
+def _streams(parts: MixerParts, spec: DecoderSpec) -> StreamEnds | None:
+    streams = spec.streams
+    if streams is None:
         return None
-    return Streams(
-        parts.table, "streams", count=spec.streams.count, size=parts.size, dtype=parts.dtype
-    )
+    if isinstance(streams, HyperStreams):
+        return hyper_ends(parts, streams, spec.norm_eps)
+    sizes = {"count": streams.count, "active": streams.active, "size": parts.size}
+    return AltUpEnds(parts.table, "streams", **sizes, dtype=parts.dtype)
 
 
 def _layers(parts: MixerParts, spec: DecoderSpec) -> list[DecoderLayer]:
@@ -249,8 +254,12 @@ def _layers(parts: MixerParts, spec: DecoderSpec) -> list[DecoderLayer]:
     number = 0
     for index, layer in enumerate(spec.layers):
         layers.append(_layer(parts, index, number, layer, spec))
-        number += len(layer.mixers)
+        number += len(layer.cached)
     return layers
+
+
+_PLACEMENT_OF = {type(None): None, SpecStreams: "altup", HyperStreams: "hyper"}
+"""Where layers stand among streams of each kind."""
 
 
 def _layer(
@@ -284,8 +293,14 @@ def _layer(
         "feed_forward": feed_forward,
     }
     end = EndParts(parts, decoder, name, index, norms)
-    if (decoder.streams is not None) != (spec.placement == "altup"):
-        raise ValueError("layers stand as altup in decoders with several streams, and only there")
+    wanted = _PLACEMENT_OF[type(decoder.streams)]
+    if wanted != spec.placement if wanted else spec.placement in _PLACEMENT_OF.values():
+        raise ValueError(
+            f"layers stand as {wanted} among the decoder's streams, not {spec.placement}"
+        )
+    if isinstance(decoder.streams, HyperStreams):
+        eps = spec.norm_eps
+        return HyperLayer(parts, name, decoder.streams, norms, norm_eps=eps, **made)
     if decoder.streams is not None:
         return AltUpLayer(spec, decoder.streams, end, **made)
     layer: DecoderLayer = _SKELETONS[spec.placement](name, **made, norms=norms)
@@ -335,7 +350,7 @@ def _shortcut_moe(
 
 def _moe(
     table: Table, name: str, spec: Moe, size: int, dtype: torch.dtype, format: Formats
-) -> FeedForward:
+) -> FeedForward | HashedMoe:
     sizes = ExpertSizes(
         spec.num_experts,
         spec.latent or size,
@@ -356,6 +371,8 @@ def _moe(
         jitter=spec.jitter,
     )
     kinds: dict[str, Any] = {"dtype": dtype, "format": format, "shared_width": spec.shared_width}
+    if spec.hashed:
+        return HashedMoe(table, name, sizes, rule, **kinds)
     if spec.norm_eps is not None:
         return NormedParts(table, name, sizes, rule, eps=spec.norm_eps, **kinds)
     return MoeMlp(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.compressed_attention import CompressedAttention, CompressedSizes
 from quire.layers.cross_attention import CrossAttention
 from quire.layers.delta_net import DeltaNetLayer, DeltaNetSizes
 from quire.layers.distances import Buckets
@@ -27,12 +28,22 @@ from quire.models.cross_layers import MixerAndCross
 from quire.models.decoder_layers import MixerLayer
 from quire.models.parameters import named_mixers
 from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
-from quire.models.spec import AfterBlock, Attention, LayerSpec, Mla, Rope, SideBySide, Temperature
+from quire.models.spec import (
+    AfterBlock,
+    Attention,
+    Compressed,
+    LayerSpec,
+    Mla,
+    Rope,
+    SideBySide,
+    Temperature,
+)
 from quire.ops.registry import Table
 from quire.quant.formats import CacheStorage, Formats
 
-Tables = dict[Rope | tuple[Temperature, int], torch.Tensor]
-"""Of positions, by what asks for them: a turn, or a growth of queries and the size of heads."""
+BACK = -1
+Tables = dict[Rope | tuple[Temperature | Rope, int], torch.Tensor]
+"""Of positions, by what asks for them: a turn, a growth of queries and the size of heads, a turn and BACK."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class MixerParts:
 def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> MixerLayer | None:
     """The mixer of a layer whose parameters begin with `name`; None for a layer without one.
 
-    number  of its first mixer among those of all layers.
+    number  of the first thing that its mixers keep, among those of all layers.
     """
     if isinstance(spec.mixer, AfterBlock):
         return _after_block(parts, name, number, spec.mixer)
@@ -234,6 +245,36 @@ def _picker(parts: MixerParts, name: str, index: int, attention: Mla) -> Picker 
     )
 
 
+def _compressed(parts: MixerParts, name: str, index: int, spec: Compressed) -> MixerLayer:
+    sizes = CompressedSizes(
+        size=parts.size,
+        num_heads=spec.num_heads,
+        head_size=spec.head_size,
+        q_rank=spec.q_rank,
+        scale=spec.query_scale,
+        window=spec.window,
+        rate=spec.rate,
+        series=spec.series,
+        index_heads=spec.index_heads,
+        index_size=spec.index_size,
+        top_k=spec.index_top_k,
+        out_groups=spec.out_groups,
+        out_rank=spec.out_rank,
+        eps=spec.norm_eps,
+    )
+    return CompressedAttention(
+        parts.table,
+        name,
+        index,
+        sizes,
+        tables=(parts.tables[spec.rope], parts.tables[spec.rope, BACK]),
+        interleaved=spec.rope.interleaved,
+        dtype=parts.dtype,
+        format=parts.format,
+        cache_format=parts.cache.format,
+    )
+
+
 def _short_conv(parts: MixerParts, name: str, index: int, spec: ShortConv) -> MixerLayer:
     return ShortConvLayer(
         parts.table,
@@ -319,6 +360,7 @@ def _mamba2(parts: MixerParts, name: str, index: int, spec: Mamba2) -> MixerLaye
 _MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
     Attention: _attention,
     Mla: _mla,
+    Compressed: _compressed,
     ShortConv: _short_conv,
     GatedDeltaNet: _delta_net,
     LinearAttention: _linear_attention,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 
 from quire.layers import rope as rope_tables
-from quire.models.build_mixers import Tables
+from quire.models.build_mixers import BACK, Tables
 from quire.models.positions import (
     DynamicScaling,
     LinearScaling,
@@ -18,7 +18,7 @@ from quire.models.positions import (
     Rope,
     YarnScaling,
 )
-from quire.models.spec import DecoderSpec, growths
+from quire.models.spec import Compressed, DecoderSpec, growths
 
 
 def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch.Tensor:
@@ -73,6 +73,8 @@ def position_tables(spec: DecoderSpec, max_model_len: int, device: torch.device)
     tables: Tables = {
         rope: rope_table(rope, max_model_len=max_model_len, device=device) for rope in ropes
     }
+    for rope in {mixer.rope for mixer in spec.attentions if isinstance(mixer, Compressed)}:
+        tables[rope, BACK] = rope_tables.back(tables[rope])
     for growth, head_size in growths(spec):
         tables[growth, head_size] = rope_tables.growth_table(
             head_size,

@@ -5,6 +5,7 @@ Follows from the description alone, before any weight is read; blocks are `engin
 
 from __future__ import annotations
 
+from quire.models.compressed import Compressed, Kept
 from quire.models.recurrent import Recurrent
 from quire.models.spec import Attention, DecoderSpec
 from quire.protocol.cache import CacheGroup, CacheKind
@@ -22,7 +23,7 @@ def cache_groups(
     max_model_len: int | None = None,
     interval: int | None = None,
 ) -> tuple[CacheGroup, ...]:
-    """Mixers grouped by kind of cache, window and bytes per token, in order of their first one.
+    """What mixers keep, grouped by kind of cache, window and bytes per token, in order of their first one.
 
     All recurrent ones are one group, the last. Those that look at what others cached are in none.
 
@@ -34,7 +35,8 @@ def cache_groups(
         spec = spec.for_length(max_model_len)
     if spec.sees_both_ways:
         # Nothing is kept for a later step: every layer writes over what the one before it wrote.
-        sizes = [one.cache_bytes_per_token(dtype_bytes, scale_bytes) for one in spec.attentions]
+        both = [one for one in spec.attentions if not isinstance(one, Compressed)]
+        sizes = [one.cache_bytes_per_token(dtype_bytes, scale_bytes) for one in both]
         layers = tuple(range(len(spec.mixers)))
         return (
             CacheGroup(
@@ -43,13 +45,17 @@ def cache_groups(
         )
     members: dict[tuple[CacheKind, int | None, int], list[int]] = {}
     recurrent: list[int] = []
-    for number, mixer in enumerate(spec.mixers):
+    for number, mixer in enumerate(spec.cached):
         if isinstance(mixer, Recurrent):
             recurrent.append(number)
             continue
         if isinstance(mixer, Attention) and mixer.shares is not None:
             continue
-        num_bytes = mixer.cache_bytes_per_token(dtype_bytes, scale_bytes)
+        assert not isinstance(mixer, Compressed)
+        if isinstance(mixer, Kept):
+            num_bytes = -(-mixer.block_bytes(block_size, dtype_bytes, scale_bytes) // block_size)
+        else:
+            num_bytes = mixer.cache_bytes_per_token(dtype_bytes, scale_bytes)
         members.setdefault((mixer.cache_kind(), mixer.window, num_bytes), []).append(number)
     groups = [
         CacheGroup(
@@ -79,7 +85,8 @@ def _cross_group(
     """Keys and values of what the encoder gave; before they are there, its layers use the place in turn."""
     assert spec.encoder is not None, "a layer looks at an encoder that is not there"
     own = [one for layer in spec.encoder.layers for one in layer.attentions]
-    in_turn = max(one.cache_bytes_per_token(dtype_bytes) for one in own)
+    both = [one for one in own if not isinstance(one, Compressed)]
+    in_turn = max(one.cache_bytes_per_token(dtype_bytes) for one in both)
     limit = spec.encoder.max_len
     return CacheGroup(
         kind="cross",

@@ -15,6 +15,8 @@ from quire.models.registry import ALIASES, ARCHITECTURES
 _PARTS = {
     "mixer.kv_down.weight": "latent attention",
     "mixer.indexer.q.weight": "picked tokens",
+    "mixer.compress.weight": "compressed sparse attention",
+    "around_mixer.weight": "hyper-connections",
     "mixer.sinks": "sinks",
     "mixer.q_norm.weight": "norms of q and k",
     "feed_forward.router.weight": "experts",

@@ -11,31 +11,32 @@ from typing import Protocol, overload
 
 import torch
 
-from quire.layers.altup import Streams
 from quire.layers.context import ForwardContext
 from quire.layers.cross_attention import CrossAttention
 from quire.layers.dtypes import dtype_name
 from quire.layers.embedding import AddedRows, Embedding, Head
 from quire.layers.layer_inputs import LayerInputs
 from quire.layers.norm import Norm
+from quire.models.compressed import Kept
 from quire.models.cross_layers import MixerAndCross
 from quire.models.decoder_layers import DecoderLayer
 from quire.models.encoder import EncoderStack
 from quire.models.spec import DecoderSpec, Mixer
+from quire.ops.arena import Arena
 from quire.ops.elementwise import SCALE
 from quire.ops.registry import Bound, Table
 
 
 @dataclass(frozen=True)
 class CacheBinding:
-    """What the worker must know of one mixer to make its plan and its view of the cache.
+    """What the worker must know of what one mixer keeps to make its plan and its view of the cache.
 
-    index   its number among the mixers of all layers.
-    attend  its operation on cached tokens; None for a recurrent mixer.
+    index   its number among what the mixers of all layers keep.
+    attend  the operation on cached tokens; None for a recurrent mixer.
     """
 
     index: int
-    spec: Mixer
+    spec: Mixer | Kept
     attend: Bound | None
 
 
@@ -59,6 +60,22 @@ class AnyDecoder(Protocol):
         """The final norm of rows [B, C]."""
 
 
+class StreamEnds(Protocol):
+    """The ends of several residual streams, which layers get as one tensor."""
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+
+    def open(self, hidden: torch.Tensor, arena: Arena) -> torch.Tensor:
+        """The streams of embeddings [T, C], in the arena."""
+
+    def shown(self, streams: torch.Tensor) -> torch.Tensor:
+        """The one [T, C] that stands for all where somebody looks on."""
+
+    def close(self, streams: torch.Tensor, arena: Arena) -> torch.Tensor:
+        """[T, C] in the arena, what the final norm takes."""
+
+
 class Decoder:
     """A model with its weights. All tensors it returns lie in the step's arena.
 
@@ -79,7 +96,7 @@ class Decoder:
         embedding_norm: Sequence[Norm],
         added: Sequence[AddedRows],
         layer_inputs: LayerInputs | None,
-        streams: Streams | None,
+        streams: StreamEnds | None,
         encoder: EncoderStack | None,
         layers: Sequence[DecoderLayer],
         final_norm: Norm,
@@ -93,7 +110,7 @@ class Decoder:
         attends = [
             attend for layer in layers if layer.mixer is not None for attend in layer.mixer.attends
         ]
-        attends, mixers = attends * spec.loops, list(spec.mixers)
+        attends, mixers = attends * spec.loops, list(spec.cached)
         self._encoder = encoder
         self._readers: list[CrossAttention] = []
         if encoder is not None and spec.encoder is not None:
@@ -181,9 +198,7 @@ class Decoder:
                 self._final_norm(residual, out=residual)
             self._layers[number](residual, views[loop])
             if index in taps:
-                stream = (
-                    residual if self.spec.streams is None else residual[self.spec.streams.active]
-                )
+                stream = residual if self._streams is None else self._streams.shown(residual)
                 kept = ctx.arena.take(tuple(stream.shape), residual.dtype)
                 tapped[index] = self._copy(stream, factor=1.0, out=kept)
         if self._streams is not None:

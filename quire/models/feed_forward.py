@@ -12,7 +12,7 @@ from quire.protocol.errors import ModelLoadError
 
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "xielu", "swiglu_clamped"]
 """The last one is of experts only: `ops.moe.ExpertSizes` says what it is. "xielu" has learned numbers, and no gate."""
-Scoring = Literal["softmax", "sigmoid", "sparse"]
+Scoring = Literal["softmax", "sigmoid", "sparse", "softplus_root"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Moe:
     """Feed-forward part of `num_experts` of `width`, of which a token passes `top_k`.
 
     gated    experts and the shared part are, as `Dense` is.
-    limit    of "swiglu_clamped".
+    limit    of "swiglu_clamped"; and of another activation what gate and up are kept below, 0 is none.
     bias     experts have biases.
     scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups, group_best, jitter.
     router_bias   the router has a bias.
@@ -48,6 +48,7 @@ class Moe:
     shared_width  of a part that all tokens pass; 0 is none.
     shared_gate   what that part makes is weighed by the sigmoid of a product of its own.
     num_identity  experts beside those, without weights, that give what they get.
+    hashed        a token's experts are those of its row in a table; the router only weighs them.
     latent        routed experts take and give so many numbers, between two products; 0: as many as the layer.
     norm_eps      not None: routed and shared parts have norms of their own around them, and so has the router,
                   whose weights have a learned factor for each expert: `layers.moe.NormedParts`.
@@ -78,6 +79,7 @@ class Moe:
     weigh_inputs: bool = False
     norm_eps: float | None = None
     latent: int = 0
+    hashed: bool = False
     num_identity: int = 0
 
     @property

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 
 from quire.config.schema import Settings
 from quire.models.foreign.rooms import num_calls, program_bytes, table_bytes
-from quire.models.mixer_rooms import mixer_inputs, mixer_room, picking_bytes
+from quire.models.mixer_rooms import mixer_inputs, mixer_room, picking_bytes, seen_bytes, widest
 from quire.models.parameters import parameters
 from quire.models.recurrent import Recurrent
 from quire.models.spec import (
     AfterBlock,
+    Attending,
     Attention,
+    Compressed,
     DecoderSpec,
-    FeedForward,
+    HyperStreams,
     Indexer,
     LayerSpec,
     Mla,
@@ -143,7 +145,8 @@ def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
     if spec.program is not None:
         return table_bytes(spec.program, max_model_len)
     ropes = {mixer.positions for mixer in spec.attentions if mixer.positions is not None}
-    numbers = sum(rope.dim for rope in ropes) + sum(size for _, size in growths(spec))
+    back = {mixer.rope for mixer in spec.attentions if isinstance(mixer, Compressed)}
+    numbers = sum(rope.dim for rope in (*ropes, *back)) + sum(size for _, size in growths(spec))
     return max_model_len * numbers * FLOAT32_BYTES
 
 
@@ -166,7 +169,7 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     norm = tokens * spec.hidden_size * FLOAT32_BYTES * (2 + copies)
     found = [norm, _sampling(spec, sizes), picking_bytes(spec, sizes.max_model_len)]
     if spec.streams is not None:
-        copies = spec.streams.count + _STREAM_COPIES
+        copies = spec.streams.count * (1 + isinstance(spec.streams, HyperStreams)) + _STREAM_COPIES
         found.append(tokens * spec.hidden_size * FLOAT32_BYTES * copies)
     blocks = [one.mixer for one in spec.layers if isinstance(one.mixer, AfterBlock)]
     found += [2 * norm] * len(blocks)  # of the stream and the embedding side by side
@@ -175,6 +178,9 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
             found.append(
                 _STATE_COPIES * (mixer.state_bytes + tokens * mixer.room() * FLOAT32_BYTES)
             )
+        elif isinstance(mixer, Compressed):
+            own = seen_bytes(mixer, sizes.num_tokens, sizes.max_model_len)
+            found += [own, _rope(mixer, sizes)]
         elif not isinstance(mixer, Indexer):
             found += [_attention(mixer, sizes), _rope(mixer, sizes)]
     dense = {layer.feed_forward for layer in spec.all_layers}
@@ -233,6 +239,7 @@ def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     calls *= _CALLS_OF_STREAMS if spec.streams is not None else 1
     # Of latent attention each head has two products of its own.
     calls += sum(2 * mixer.num_heads for mixer in spec.mixers if isinstance(mixer, Mla))
+    calls += sum(mixer.out_groups for mixer in spec.mixers if isinstance(mixer, Compressed))
     return lists * calls * _CALL_BYTES
 
 
@@ -256,16 +263,23 @@ def _ends_width(spec: DecoderSpec) -> int:
         found += spec.hidden_size
     if spec.layer_inputs is not None:
         found += 2 * len(spec.layers) * spec.layer_inputs.size
-    if spec.streams is not None:
+    if isinstance(spec.streams, HyperStreams):
+        found += spec.streams.count * spec.hidden_size
+    elif spec.streams is not None:
         found += (spec.streams.count + 2) * spec.hidden_size
     return found
 
 
 def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     """Numbers a token that one layer takes: its input, q with k and v, the mixed heads, gate with up, gated."""
-    part = layer.feed_forward
     rooms = [mixer_room(mixer, spec.hidden_size) for mixer in layer.mixers]
     heads = sum(rooms)
+    if isinstance(
+        spec.streams, HyperStreams
+    ):  # parts give back what they took, two wide copies too
+        count = spec.streams.count
+        parts = heads, _part_width(spec, layer, 0), 4 * count * spec.hidden_size
+        return spec.hidden_size + 2 * count * (count + 2) + max(parts)
     if isinstance(layer.mixer, AfterBlock):
         heads = layer.mixer.room(spec.hidden_size, *rooms)
     if isinstance(layer.mixer, SideBySide):
@@ -275,9 +289,15 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     if spec.streams is not None:
         count = spec.streams.count
         heads += (count + 3) * spec.hidden_size + spec.streams.rank + count * (count + 4)
+    return _part_width(spec, layer, heads) + spec.hidden_size
+
+
+def _part_width(spec: DecoderSpec, layer: LayerSpec, heads: int) -> int:
+    """Numbers a token of a layer's feed-forward part, and of its mixers' `heads`, beside its input."""
+    part = layer.feed_forward
     if part is None:
-        return spec.hidden_size + heads
-    inputs = 2 if layer.placement.startswith("parallel") else 1
+        return heads
+    inputs = 1 if layer.placement.startswith("parallel") else 0
     if isinstance(part, Moe):
         # logits, ids and weights are at most four bytes, of two a number; what the experts made
         routed = 2 * (part.num_choices + 2 * part.top_k) + spec.hidden_size
@@ -291,7 +311,7 @@ def _layer_width(spec: DecoderSpec, layer: LayerSpec) -> int:
     return inputs * spec.hidden_size + heads + (3 if part.gated else 1) * part.width
 
 
-def _rope(mixer: Attention | Mla, sizes: StepSizes) -> int:
+def _rope(mixer: Attending, sizes: StepSizes) -> int:
     """Bytes of the angles, both halves, and the three products of the turn of q."""
     dim = 0 if mixer.rope is None else mixer.rope.dim
     per_head_norm = mixer.num_heads * mixer.head_size * FLOAT32_BYTES * (2 + sizes.wide_copies)
@@ -332,7 +352,7 @@ def _sampling(spec: DecoderSpec, sizes: StepSizes) -> int:
 def _product(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes of the padded inputs of the widths that occur, and of one tile's product."""
     parts = [layer.feed_forward for layer in spec.all_layers if layer.feed_forward is not None]
-    widths = {(3 if part.gated else 1) * _width(part) for part in parts}
+    widths = {(3 if part.gated else 1) * widest(part) for part in parts}
     widths |= {mixer.room() for mixer in spec.mixers if isinstance(mixer, Recurrent)}
     blocks = [one.mixer for one in spec.layers if isinstance(one.mixer, AfterBlock)]
     widths |= {3 * block.feed_forward.width for block in blocks}
@@ -349,16 +369,14 @@ def _inputs(spec: DecoderSpec) -> set[int]:
         for mixer in layer.mixers:
             inputs |= {*mixer_inputs(mixer)}
         if layer.feed_forward is not None:
-            inputs.add(_width(layer.feed_forward))
+            inputs.add(widest(layer.feed_forward))
     inputs |= {getattr(layer.feed_forward, "latent", 0) for layer in spec.layers}
     inputs |= {spec.layer_inputs.size} if spec.layer_inputs else set()
-    inputs |= {spec.streams.rank, spec.streams.count} if spec.streams else set()
+    if isinstance(spec.streams, HyperStreams):
+        inputs.add(spec.streams.count * spec.hidden_size)
+    elif spec.streams is not None:
+        inputs |= {spec.streams.rank, spec.streams.count}
     return inputs
-
-
-def _width(part: FeedForward) -> int:
-    """The widest that a feed-forward part is inside."""
-    return max(part.width, part.shared_width) if isinstance(part, Moe) else part.width
 
 
 def _experts(part: Moe, size: int, tokens: int) -> int:

@@ -161,6 +161,14 @@ def rope(
     return Rope(dim=dim, theta=base, scaling=_scaling(hf, section, dim))
 
 
+def section_rope(
+    hf: HfConfig, section: HfConfig, *, dim: int, theta: float, interleaved: bool
+) -> Rope:
+    """Rotary positions of `dim` numbers as one object says; theta: where it does not have the base."""
+    base, scaling = section.positive("rope_theta", theta), _scaling(hf, section, dim)
+    return Rope(dim=dim, theta=base, scaling=scaling, interleaved=interleaved)
+
+
 def _rope_dim(hf: HfConfig, head_size: int, fraction: float) -> int:
     dim = int(head_size * fraction)
     if dim % 2 or not 0 < dim <= head_size:

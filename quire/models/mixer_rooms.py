@@ -5,8 +5,9 @@ Sums over layers and all other parts are `models.footprint`.
 
 from __future__ import annotations
 
+from quire.models.feed_forward import FeedForward, Moe
 from quire.models.recurrent import Recurrent
-from quire.models.spec import Attention, DecoderSpec, Indexer, Mixer, Mla
+from quire.models.spec import Attention, Compressed, DecoderSpec, Indexer, Mixer, Mla
 
 _FLOAT32_BYTES = 4
 
@@ -17,6 +18,11 @@ def mixer_room(mixer: Mixer, size: int) -> int:
         return mixer.room()
     if isinstance(mixer, Indexer):
         return 0  # given back before its attention takes more
+    if isinstance(mixer, Compressed):
+        given = 2 * mixer.series * (mixer.head_size + mixer.index_size) if mixer.rate else 0
+        index = mixer.index_heads * (mixer.index_size + 1) + 2 * mixer.index_top_k
+        heads = 3 * mixer.num_heads * mixer.head_size + mixer.head_size + mixer.q_rank
+        return heads + given + index + mixer.out_groups * mixer.out_rank
     heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
     if isinstance(mixer, Attention) and mixer.values != "own":
         heads += mixer.num_kv_heads * mixer.head_size
@@ -41,7 +47,27 @@ def mixer_inputs(mixer: Mixer) -> tuple[int, ...]:
     if isinstance(mixer, Mla):
         values = mixer.num_heads * mixer.out_size
         return values, mixer.kv_rank, mixer.nope_size, mixer.q_rank
+    if isinstance(mixer, Compressed):
+        group = mixer.num_heads * mixer.head_size // mixer.out_groups
+        return group, mixer.q_rank, mixer.out_groups * mixer.out_rank
     return (mixer.num_heads * mixer.value_size,)
+
+
+def seen_bytes(mixer: Compressed, tokens: int, max_model_len: int) -> int:
+    """Bytes of a sequence's vectors, entries and what those are made of, and of what one query sees of them.
+
+    tokens  of the sequence in a step.
+    """
+    found = (mixer.window + tokens) * mixer.head_size
+    if mixer.rate:
+        size = max(mixer.head_size, mixer.index_size)
+        entries = max_model_len // mixer.rate + 1
+        given = tokens + 2 * mixer.rate
+        seen = mixer.window + (mixer.index_top_k or entries)
+        found += entries * size + 8 * given * mixer.series * size
+        found += seen * (mixer.head_size + 4 * mixer.num_heads)
+        found += entries * (2 * mixer.index_heads + 4)
+    return found * _FLOAT32_BYTES + 24 * (max_model_len + tokens)
 
 
 def picking_bytes(spec: DecoderSpec, max_model_len: int) -> int:
@@ -53,3 +79,8 @@ def picking_bytes(spec: DecoderSpec, max_model_len: int) -> int:
         if isinstance(mixer, Mla):
             found.append(3 * mixer.num_picks * (mixer.head_size + mixer.value_size))
     return max(found) * _FLOAT32_BYTES
+
+
+def widest(part: FeedForward) -> int:
+    """The widest that a feed-forward part is inside."""
+    return max(part.width, part.shared_width) if isinstance(part, Moe) else part.width

@@ -1,4 +1,4 @@
-"""One parameter of a decoder: its shape, and what it counts as.
+"""One parameter of a decoder: its shape, and what it is counted and kept as.
 
 Which ones a description implies is `models.parameters`.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quire.models.compressed_parameters import compressed_parameters, connection
 from quire.models.parameter import Parameter as Parameter
 from quire.models.parameter import ParameterGroup as ParameterGroup
 from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
@@ -15,9 +16,11 @@ from quire.models.shared_block import block_parameters
 from quire.models.spec import (
     AfterBlock,
     Attention,
+    Compressed,
     DecoderSpec,
     Dense,
     EncoderSpec,
+    HyperStreams,
     Indexer,
     LayerSpec,
     Mixer,
@@ -44,6 +47,7 @@ NORM_PLACES = {
     "normed_stream": ("before_mixer", "before_feed_forward"),
     "shortcut_open": ("before_mixer", "before_feed_forward"),
     "shortcut_close": ("before_mixer", "before_feed_forward"),
+    "hyper": ("before_mixer", "before_feed_forward"),
 }
 """The norms of a layer with each placement."""
 
@@ -117,6 +121,9 @@ def _ends(table: dict[str, Parameter], spec: DecoderSpec) -> None:
         table["layer_inputs.table.weight"] = Parameter(((rows, inputs),), "embedding")
         table["layer_inputs.product.weight"] = Parameter(((inputs, width),), "other")
         table["layer_inputs.norm.weight"] = Parameter(((size,),), "norm")
+    if isinstance(spec.streams, HyperStreams):
+        connection(table, "streams.close", spec.streams.count, width, writes=False)
+        return
     for end in ("open", "close") if spec.streams is not None else ():
         for number in range(spec.streams.count - 1):  # type: ignore[union-attr]
             table[f"streams.{end}.{number}.weight"] = Parameter(((width, width),), "other")
@@ -128,7 +135,10 @@ def _layer_end(
     """Streams, a layer's own input, and the factor of what leaves it."""
     width, streams = spec.hidden_size, spec.streams
     group: ParameterGroup = "feed_forward"
-    if streams is not None:
+    if isinstance(streams, HyperStreams):
+        for place in ("mixer", "feed_forward"):
+            connection(table, f"{prefix}.around_{place}", streams.count, width, writes=True)
+    elif streams is not None:
         count, router = streams.count, f"{prefix}.altup.router"
         table[f"{router}_norm.weight"] = Parameter(((width,),), "norm")
         table[f"{router}.weight"] = Parameter(((count, width),), "router")
@@ -144,6 +154,9 @@ def _layer_end(
         table[f"{prefix}.input.gate.weight"] = Parameter(((size, width),), group)
         table[f"{prefix}.input.up.weight"] = Parameter(((width, size),), group)
         table[f"{prefix}.input.norm.weight"] = Parameter(((width,),), "norm")
+    if isinstance(layer.feed_forward, Moe) and layer.feed_forward.hashed:
+        chosen = (spec.vocab_size, layer.feed_forward.top_k)
+        table[f"{prefix}.feed_forward.chosen"] = Parameter((chosen,), "choice")
     if layer.scaled:
         table[f"{prefix}.factor"] = Parameter(((1,),), "state")
 
@@ -339,6 +352,7 @@ _MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     Attention: _attention,
     Mla: _mla,
     Indexer: _indexer,
+    Compressed: compressed_parameters,
     ShortConv: _short_conv,
     GatedDeltaNet: _delta_net,
     LinearAttention: _linear_attention,

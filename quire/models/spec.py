@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from quire.models.compressed import Compressed as Compressed
+from quire.models.compressed import Kept
 from quire.models.feed_forward import Activation as Activation
 from quire.models.feed_forward import Dense as Dense
 from quire.models.feed_forward import FeedForward as FeedForward
@@ -36,6 +38,9 @@ from quire.models.recurrent import (
     ShortConv,
 )
 from quire.models.shared_block import AfterBlock as AfterBlock
+from quire.models.streams import HyperStreams as HyperStreams
+from quire.models.streams import LayerInputs as LayerInputs
+from quire.models.streams import Streams as Streams
 from quire.protocol.cache import CacheKind
 
 Placement = Literal[
@@ -55,6 +60,7 @@ Placement = Literal[
     "normed_stream",
     "shortcut_open",
     "shortcut_close",
+    "hyper",
 ]
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
@@ -168,7 +174,9 @@ class SideBySide:
         return replace(self, parts=parts)
 
 
-Mixer = Attention | Mla | Indexer | ShortConv | GatedDeltaNet | LinearAttention | Mamba1 | Mamba2
+Attending = Attention | Mla | Compressed
+"""What looks at cached tokens."""
+Mixer = Attending | Indexer | ShortConv | GatedDeltaNet | LinearAttention | Mamba1 | Mamba2
 """What keeps something of a token for later ones."""
 
 
@@ -183,7 +191,8 @@ class LayerSpec:
                     "mixer_only", "feed_forward_only": a norm before the one part that there is;
                     "sandwich_open": as "sandwich" without the norm before the feed-forward part;
                     "altup": as "sandwich", on one of the decoder's `streams`; "normed_stream": before each
-                    part the stream itself is normed.
+                    part the stream itself is normed; "hyper": as "pre", each part between the decoder's
+                    `streams`.
                     "shortcut_open": as "pre", but what the routed experts make is added at the end of the next
                     layer, which is "shortcut_close" and else as "pre".
                     "pre_cross", "after_sums_cross": with `cross` between the two parts, and norms of its own.
@@ -220,6 +229,14 @@ class LayerSpec:
         own = () if self.mixer is None else (self.mixer,)
         return own if self.cross is None else (*own, self.cross)
 
+    @property
+    def cached(self) -> tuple[Mixer | Kept, ...]:
+        """What is cached for its mixers: one thing each as a rule, which the mixer itself describes."""
+        found: list[Mixer | Kept] = []
+        for mixer in self.mixers:
+            found += mixer.kept if isinstance(mixer, Compressed) else (mixer,)
+        return tuple(found)
+
     def with_mixers(self, change: Callable[[Mixer], Mixer]) -> LayerSpec:
         """The same layer with `change(mixer)` for each mixer, which has what picks tokens for it."""
         if isinstance(self.mixer, SideBySide | AfterBlock):
@@ -228,31 +245,9 @@ class LayerSpec:
         return self if self.mixer is None else replace(self, mixer=change(self.mixer))
 
     @property
-    def attentions(self) -> tuple[Attention | Mla, ...]:
+    def attentions(self) -> tuple[Attending, ...]:
         """Those of its mixers that look at cached tokens."""
-        return tuple(one for one in self.mixers if isinstance(one, Attention | Mla))
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerInputs:
-    """`size` numbers for each layer and token: a row of a table of `vocab_size`, and a product of the embedding."""
-
-    vocab_size: int
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Streams:
-    """`count` residual streams, of which layers compute with the `active` one: `layers.altup`.
-
-    rank    of the product beside each mixer, of the same input: normed, and added with that input.
-    scaled  what a layer's own input is gated by is multiplied by a learned number for each channel.
-    """
-
-    count: int
-    active: int
-    rank: int
-    scaled: bool
+        return tuple(one for one in self.mixers if isinstance(one, Attending))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +312,7 @@ class DecoderSpec:
     logit_softcap: float = 0.0
     tie_head: bool = False
     layer_inputs: LayerInputs | None = None
-    streams: Streams | None = None
+    streams: Streams | HyperStreams | None = None
     loops: int = 1
     encoder: EncoderSpec | None = None
     program: Program | None = None
@@ -329,11 +324,16 @@ class DecoderSpec:
 
     @property
     def mixers(self) -> tuple[Mixer, ...]:
-        """The mixers of all layers, in the order in which the cache numbers them; anew for each loop."""
+        """The mixers of all layers, anew for each loop."""
         return tuple(mixer for layer in self.layers for mixer in layer.mixers) * self.loops
 
     @property
-    def attentions(self) -> tuple[Attention | Mla, ...]:
+    def cached(self) -> tuple[Mixer | Kept, ...]:
+        """What is cached for the mixers, in the order in which the cache numbers it."""
+        return tuple(one for layer in self.layers for one in layer.cached) * self.loops
+
+    @property
+    def attentions(self) -> tuple[Attending, ...]:
         """Those that look at cached tokens."""
         return tuple(mixer for layer in self.layers for mixer in layer.attentions)
 

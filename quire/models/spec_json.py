@@ -9,7 +9,15 @@ from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any
 
 from quire.models.recurrent import Recurrent
-from quire.models.spec import DecoderSpec, LayerSpec, Mla, Moe, RopeScaling
+from quire.models.spec import (
+    Compressed,
+    DecoderSpec,
+    HyperStreams,
+    LayerSpec,
+    Mla,
+    Moe,
+    RopeScaling,
+)
 
 
 def to_json(spec: DecoderSpec) -> dict[str, Any]:
@@ -31,7 +39,7 @@ def to_json(spec: DecoderSpec) -> dict[str, Any]:
 def _plain(part: Any) -> dict[str, Any]:
     """The fields of a part that differ from their defaults; sizes have none and are always there."""
     data: dict[str, Any] = {}
-    if isinstance(part, Moe | Mla | Recurrent | RopeScaling):
+    if isinstance(part, Moe | Mla | Compressed | HyperStreams | Recurrent | RopeScaling):
         data["kind"] = type(part).__name__
     for field in fields(part):
         value = getattr(part, field.name)

@@ -24,6 +24,12 @@ XIELU = declare(
     "run(x [T,F], rise, fall, slope, least) -> slope * x + rise * x^2, below 0 + fall * (e^x - 1 - x)",
 )
 
+LIMIT_GATED = declare(
+    "limit_gated",
+    "pure",
+    "run(x [T,2F], limit) -> the first half at most limit, the second within -limit and limit",
+)
+
 GATE_ACTS = ("silu", "sigmoid")
 
 
@@ -106,3 +112,22 @@ class XieluReference(Provider):
         curve = torch.where(wide > 0, (wide * wide).mul_(rise), power.sub_(wide).mul_(fall))
         out = torch.empty_like(x) if out is None else out
         return out.copy_((wide * slope).add_(curve))
+
+
+@register
+class LimitGatedReference(Provider):
+    op = "limit_gated"
+    name = "reference"
+
+    def run(
+        self, x: torch.Tensor, *, limit: float, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """min(x, limit) of the first half of the last axis, max(min(x, limit), -limit) of the second.
+
+        x [T, 2F], rows may be strided; NaN stays. `out` may be x.
+        """
+        out = torch.empty_like(x) if out is None else out
+        half = x.shape[-1] // 2
+        torch.clamp(x[..., :half], max=limit, out=out[..., :half])
+        torch.clamp(x[..., half:], min=-limit, max=limit, out=out[..., half:])
+        return out

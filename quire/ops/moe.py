@@ -16,8 +16,9 @@ from quire.ops.linear import TILE_ROWS, PlainWeight, tile_product
 from quire.ops.quantized import QuantizedWeight, StoredWeight
 from quire.ops.registry import Provider, declare, register
 
-Scoring = Literal["softmax", "sigmoid", "sparse"]
-"""What a logit becomes: its share of all experts, or its own sigmoid; "sparse" is `route_sparse`'s."""
+Scoring = Literal["softmax", "sigmoid", "sparse", "softplus_root"]
+"""What a logit becomes: its share of all experts, or its own sigmoid; "sparse" is `route_sparse`'s, and the last
+one `ops.route_root`'s."""
 
 ROUTE = declare(
     "route",
@@ -74,6 +75,7 @@ class ExpertSizes:
 
     act    as in `act_mul`, or "swiglu_clamped": (clamp(up, ±limit) + 1) * g * sigmoid(1.702 g) where g is
            the gate, at most `limit`; that one is of gated ones only.
+    limit  with another act: gate(x) is at most so much, up(x) within it on both sides; 0 is none.
     weigh_inputs  a weight multiplies gate and up, before they are rounded, instead of what comes down.
     """
 
@@ -295,7 +297,8 @@ def gate(wide: torch.Tensor, sizes: ExpertSizes) -> torch.Tensor:
         return activation(sizes.act)(wide.to(torch.float32)).to(wide.dtype)
     act, limit = sizes.act, sizes.limit
     first, up = wide.to(torch.float32).chunk(2, dim=-1)
-    if act == "swiglu_clamped":
+    if limit:
         first, up = first.clamp(max=limit), up.clamp(-limit, limit)
+    if act == "swiglu_clamped":
         return ((up + 1.0) * (first * _sigmoid(1.702 * first))).to(wide.dtype)
     return (activation(act)(first) * up).to(wide.dtype)

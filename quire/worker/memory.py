@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from quire.models.compressed import Compressed, Kept
 from quire.models.decoder import AnyDecoder
 from quire.models.recurrent import Recurrent
 from quire.ops.attention import AttentionStep, CachePlace
@@ -27,7 +28,7 @@ class CacheMemory:
     buffer  uint8 [num_slabs, slab_bytes]; untouched until used.
     plans   by cache group, of attention or of states, and behind them of an encoder's own attention; refilled
             in place every step.
-    caches  by number of the mixer; of a recurrent one a view for each of its states.
+    caches  by number of what a mixer keeps; of a recurrent one a view for each of its states.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class CacheMemory:
         offset = 0
         for number in group.layers:
             spec, attend = self._bindings[number].spec, self._bindings[number].attend
-            assert attend is not None and not isinstance(spec, Recurrent)
+            assert attend is not None and not isinstance(spec, Recurrent | Compressed)
+            rows = spec.rows(group.block_size) if isinstance(spec, Kept) else group.block_size
             sizes = (
                 spec.num_kv_heads,
                 spec.head_size,
@@ -76,14 +78,14 @@ class CacheMemory:
             )
             place = CachePlace(
                 buffer=self.buffer,
-                block_size=group.block_size,
+                block_size=rows,
                 blocks_per_slab=self.layout.blocks_per_slab(index),
                 block_bytes=group.block_bytes,
                 layer_offset=offset,
             )
             self.caches[number] = attend.provider.view(place, *sizes)  # type: ignore[attr-defined]
             if not self._decoder.spec.sees_both_ways:  # else all layers use one place in turn
-                offset += group.block_size * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
+                offset += rows * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
         first = self._bindings[group.layers[0]].attend
         assert first is not None
         provider: Any = first.provider

@@ -69,7 +69,7 @@ def tight_tokens(model: str, longest: int) -> int:
     Layers with a window hold blocks of their own beside those of full attention, and so do states.
     """
     quarters = {"window": 10, "states": 28, "deltas": 28, "short": 8, "linear": 12, "afmoe": 10}
-    quarters |= {"olmo_hybrid": 18, "nemotron_h": 14, "nemotron_h_latent": 14}
+    quarters |= {"olmo_hybrid": 18, "deepseek_v4": 42, "nemotron_h": 14, "nemotron_h_latent": 14}
     return longest * quarters.get(model, 5) // 4 + 32
 
 

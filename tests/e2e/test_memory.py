@@ -31,7 +31,7 @@ def test_the_ledgers_constants_are_those_of_the_operations() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3n", "gemma4"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3n", "gemma4", "deepseek_v4"])
 def test_the_largest_step_fills_the_arena_that_the_ledger_counts(
     checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, family: str, dtype: str
 ) -> None:

@@ -57,7 +57,7 @@ def _replay(worker: Worker, tape, hidden: torch.Tensor, plan: StepPlan) -> StepR
     return StepResult(step=plan.step, rows=rows)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3n"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3n", "deepseek_v4"])
 @pytest.mark.parametrize("provider", ["reference", ""])
 def test_a_recorded_decode_step_replays_with_the_eager_bits(
     checkpoint: Callable[..., Path], family: str, provider: str

@@ -32,6 +32,7 @@ CASES = [
     ("apertus", "int8"),
     ("afmoe", "int4"),
     ("nemotron_h", "bfloat16"),
+    ("deepseek_v4", "bfloat16"),
 ]
 LONGEST, MAX_TOKENS = 200, 20
 

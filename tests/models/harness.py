@@ -19,6 +19,7 @@ from quire.engine.kvcache.kinds import rules_of
 from quire.layers.context import ForwardContext
 from quire.models.build import build_from_spec
 from quire.models.cache_need import cache_groups
+from quire.models.compressed import Kept
 from quire.models.decoder import Decoder
 from quire.models.names import WeightMap
 from quire.models.registry import ARCHITECTURES, ModelDescription
@@ -140,16 +141,17 @@ class PagedRun:
         for layer in group.layers:
             binding = self.decoder.bindings[layer]
             spec, provider = binding.spec, binding.attend.provider
+            rows = spec.rows(self.block_size) if isinstance(spec, Kept) else self.block_size
             place = CachePlace(
                 buffer=slab,
-                block_size=self.block_size,
+                block_size=rows,
                 blocks_per_slab=BLOCKS_PER_SLAB,
                 block_bytes=group.block_bytes,
                 layer_offset=offset,
             )
             sizes = (spec.num_kv_heads, spec.head_size, spec.value_size, self.decoder.dtype)
             self.caches[layer] = provider.view(place, *sizes, self._format)
-            offset += provider.bytes_per_token(*sizes, self._format) * self.block_size
+            offset += provider.bytes_per_token(*sizes, self._format) * rows
             self.group_of[layer] = index
         self.plans.append(
             provider.new_plan(
@@ -333,6 +335,10 @@ def write_checkpoint(
         for name, bias in (*model.named_buffers(), *model.named_parameters()):
             if "correction_bias" in name or "expert_bias" in name:  # a buffer in most families
                 bias.copy_(0.3 * torch.randn(bias.shape, generator=generator))
+            if name.endswith("tid2eid"):  # rows of different experts
+                count = config["n_routed_experts"]
+                order = torch.rand(len(bias), count, generator=generator).argsort(dim=-1)
+                bias.copy_(order[:, : bias.shape[1]])
             if name.endswith("layer_scalar"):
                 bias.copy_(1.0 + 0.4 * torch.randn(bias.shape, generator=generator))
     model.save_pretrained(folder, **save)

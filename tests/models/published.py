@@ -89,6 +89,7 @@ FEWER = {
     "ExaoneMoeForCausalLM": 0,
     "ExaoneMoEForCausalLM": 1,
     "DeepseekV32ForCausalLM": 2,
+    "DeepseekV4ForCausalLM": 2,
     "PhimoeForCausalLM": 0,
     "PhiMoEForCausalLM": 0,
     "SolarOpenForCausalLM": 1,
@@ -222,6 +223,15 @@ SMALL_STATES: dict[str, dict[str, Any]] = {
     "gemma3n_text": _EDGE,
     "afmoe": {"num_dense_layers": 1, "global_attn_every_n_layers": 2},
     "gemma4_text": _EDGE | {"vocab_size_per_layer_input": 97},
+    "deepseek_v4": {
+        "compress_ratios": [0, 4, 128, 0],
+        "num_hash_layers": 1,
+        "o_groups": 2,
+        "o_lora_rank": 20,
+        "index_n_heads": 16,
+        "index_head_dim": 24,
+        "index_topk": 8,
+    },
     "nemotron_h": {
         "hybrid_override_pattern": "M*-",
         "moe_shared_expert_intermediate_size": 56,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from quire.models.cache_need import cache_groups
+from quire.models.compressed import Kept
 from quire.models.footprint import StepSizes, arena_bytes
 from quire.models.recurrent import Recurrent
 from quire.models.registry import known_as
@@ -58,6 +59,7 @@ WINDOWED = {
     "granite_moe_swa",
     "llama4_text",
     "cohere2_moe",
+    "deepseek_v4",
     *(name for name in EDGE_CASES if name != "apertus"),
 }
 
@@ -78,7 +80,7 @@ def test_every_architecture_is_here() -> None:
 def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> None:
     spec = spec_of(CASES[name].config)
     groups = cache_groups(spec, block_size=16, dtype_bytes=4, max_model_len=256)
-    mixers = spec.mixers
+    mixers = spec.cached
     own = [number for number, one in enumerate(mixers) if getattr(one, "shares", None) is None]
     assert sorted(one for group in groups for one in group.layers) == own
     states = {number for number, one in enumerate(mixers) if isinstance(one, Recurrent)}
@@ -87,11 +89,17 @@ def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> No
         assert set(last.layers) == states
         assert last.state_bytes == sum(mixers[one].state_bytes for one in states)
     windows = {one: mixers[one].window for one in own if one not in states}
-    assert len(groups) == len({(type(mixers[one]), mixers[one].window) for one in windows})
+    rows = {one: getattr(mixers[one], "block_bytes", lambda *sizes: 0)(16, 4, 0) for one in windows}
+    kinds = {(type(mixers[one]), windows[one], rows[one]) for one in windows}
+    assert len(groups) == len(kinds)
     assert (any(windows.values())) == (name in WINDOWED)
     for group in groups:
         assert {windows[layer] for layer in group.layers} == {group.window}
         mixer = mixers[group.layers[0]]
+        if isinstance(mixer, Kept):
+            assert group.block_bytes >= len(group.layers) * mixer.block_bytes(16, 4, 0)
+            assert {rows[layer] for layer in group.layers} == {rows[group.layers[0]]}
+            continue
         per_layer = mixer.num_kv_heads * (mixer.head_size + mixer.value_size) * 4
         if isinstance(mixer, Mla):  # the latent, a key with a position, and the latent again
             per_layer = (2 * mixer.kv_rank + mixer.rope.dim) * 4

@@ -16,6 +16,7 @@ from quire.models.parameters import NORM_PLACES, parameters
 from quire.models.registry import ARCHITECTURES, known_as
 from quire.models.spec import (
     AfterBlock,
+    Compressed,
     DecoderSpec,
     LayerSpec,
     LongRopeScaling,
@@ -99,7 +100,7 @@ def plain_value(owner: Any, name: str) -> Any:
         return not value if name == "scaled" else (value + 1) % owner.count
     if name == "rope" and value is None:
         return Rope(dim=owner.head_size)
-    if isinstance(owner, Mla) and name == "rope":
+    if isinstance(owner, Mla | Compressed) and name == "rope":
         return replace(value, theta=2 * value.theta)
     if isinstance(value, tuple):
         return tuple(2 * number for number in value)
@@ -210,6 +211,11 @@ SHAPES |= {
     "attention",
     "heads_rank",
     "value_head",
+    "rate",
+    "index_heads",
+    "index_size",
+    "out_groups",
+    "out_rank",
 }
 """Fields without a plain value: sizes, which tensors' shapes prove, and the parts walked by themselves."""
 
@@ -308,6 +314,8 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
     keys_alone = any(getattr(one, "values", "") == "normed_keys" for one in original.mixers)
     always_shared = any(getattr(one.feed_forward, "norm_eps", None) for one in original.layers)
     always_shared |= original.has_shortcuts
+    by_token = any(getattr(one.feed_forward, "hashed", False) for one in original.layers)
+    always_shared |= by_token
     return (
         field in ("mixer.shares", "streams", "feed_forward.latent", "picks.indexer")
         or field in ("mixer.home", "mixer.use", "mixer.gate_heads")
@@ -317,6 +325,7 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
         or (field == "mixer.values" and keys_alone)
         or (field == "norm" and original.norm == "none")
         or (field == "feed_forward.shared_width" and always_shared)
+        or (field == "feed_forward.top_k" and by_token)
     )
 
 

@@ -346,7 +346,93 @@ def largest(width: int) -> Case:
     )
 
 
+def stream_shares(count: int, rounds: int) -> Case:
+    """The softmax and what follows it, from scores of all three kinds."""
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        read, write, mix = (
+            rows["x"] * fixed["scale"].repeat_interleave(torch.tensor(sizes)) + fixed["base"]
+        ).split(sizes, dim=-1)
+        mix = torch.softmax(mix.view(-1, count, count), -1) + 0.03
+        mix = mix / (mix.sum(-2, keepdim=True) + 0.03)
+        for _ in range(rounds - 1):
+            mix = mix / (mix.sum(-1, keepdim=True) + 0.03)
+            mix = mix / (mix.sum(-2, keepdim=True) + 0.03)
+        return torch.cat((read.sigmoid() + 0.03, 2 * write.sigmoid(), mix.flatten(1)), -1)
+
+    sizes = [count, count, count * count]
+    width = sum(sizes)
+    return Case(
+        f"S={count} rounds={rounds}",
+        lambda rows, dtype: {"x": noise(rows, width)},
+        lambda p, rows, fixed, out: p.run(
+            rows["x"].clone(), fixed["scale"], fixed["base"], count=count, rounds=rounds, eps=0.03
+        ),
+        want,
+        lambda dtype: {"scale": noise(3, seed=1), "base": noise(width, seed=2)},
+        has_out=False,
+    )
+
+
+def read_streams(count: int, width: int) -> Case:
+    return Case(
+        f"S={count} C={width}",
+        lambda rows, dtype: {
+            "x": noise(rows, count * width, dtype=dtype),
+            "shares": noise(rows, count + 2, seed=1),
+        },
+        lambda p, rows, fixed, out: p.run(
+            rows["x"].view(-1, count, width),
+            rows["shares"],
+            out=torch.empty_like(rows["x"][:, :width]) if out is None else out,
+        ),
+        lambda rows, fixed: torch.einsum(
+            "ts,tsc->tc", rows["shares"][:, :count], rows["x"].view(-1, count, width)
+        ),
+    )
+
+
+def write_streams(count: int, width: int) -> Case:
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        x, shares = rows["x"].view(-1, count, width), rows["shares"]
+        mix = shares[:, 2 * count :].view(-1, count, count)
+        mixed = torch.einsum("tij,tic->tjc", mix, x)
+        return (mixed + shares[:, count : 2 * count, None] * rows["y"][:, None]).flatten(1)
+
+    return Case(
+        f"S={count} C={width}",
+        lambda rows, dtype: {
+            "x": noise(rows, count * width, dtype=dtype),
+            "y": noise(rows, width, seed=1, dtype=dtype),
+            "shares": noise(rows, count * (count + 2), seed=2),
+        },
+        lambda p, rows, fixed, out: p.run(
+            rows["x"].clone().view(-1, count, width), rows["y"], rows["shares"]
+        ).flatten(1),
+        want,
+        has_out=False,
+    )
+
+
 CASES: dict[str, list[Case]] = {
+    "stream_shares": [stream_shares(4, 3), stream_shares(2, 20)],
+    "read_streams": [read_streams(4, 37), read_streams(2, 64)],
+    "write_streams": [write_streams(4, 37), write_streams(2, 64)],
+    "limit_gated": [
+        Case(
+            f"F={width}",
+            rows_of(2 * width),
+            lambda p, rows, fixed, out: p.run(rows["x"], limit=0.5, out=out),
+            lambda rows, fixed: torch.cat(
+                (
+                    rows["x"].chunk(2, -1)[0].clamp(max=0.5),
+                    rows["x"].chunk(2, -1)[1].clamp(-0.5, 0.5),
+                ),
+                -1,
+            ),
+        )
+        for width in (64, 37)
+    ],
     "mix_streams": [mix_streams(4, 37), mix_streams(2, 64)],
     "correct_streams": [correct_streams(4, 37, 2), correct_streams(2, 64, 0)],
     "match_size": [match_size(64), match_size(1037)],
@@ -506,7 +592,8 @@ CASES: dict[str, list[Case]] = {
 
 def result_dtype(op: str, dtype: torch.dtype) -> torch.dtype:
     """The dtype of an operation's result."""
-    fixed = {"to_float32": torch.float32, "weigh_chosen": torch.float32}
+    names = ("to_float32", "weigh_chosen", "stream_shares")
+    fixed = dict.fromkeys(names, torch.float32)
     return fixed.get(op, dtype)
 
 

@@ -17,6 +17,7 @@ from quire.ops.formats import KNOWN, PLAIN, Format
 from quire.ops.moe import ADD_IDENTITY, EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
 from quire.ops.quantized import QuantizedWeight, round_rows_to_bytes
 from quire.ops.registry import Signature, load_all, providers
+from quire.ops.route_root import ROUTE_ROOT, ROUTE_TOKENS
 from quire.ops.tolerances import TOLERANCES
 from quire.quant.rounding import quantize
 from tests.ops.cases import DTYPES, noise
@@ -43,6 +44,7 @@ MAKERS = [p for p in providers(EXPERTS).values() if p.accepts(Signature("float32
 SIZES = {
     "whole": (ExpertSizes(8, 64, 96, "silu"), 2, False),
     "odd": (ExpertSizes(16, 100, 70, "gelu"), 4, False),
+    "limited": (ExpertSizes(6, 64, 40, "silu", 0.5), 3, False),
     "biased": (ExpertSizes(6, 64, 40, "swiglu_clamped", 1.5), 3, True),
     "weighed": (ExpertSizes(6, 100, 40, "silu", weigh_inputs=True), 3, False),
     "without a gate": (ExpertSizes(6, 100, 70, "relu2", gated=False), 3, True),
@@ -120,6 +122,36 @@ def test_routes_to_two_that_are_weighed_among_those_near_them(
             left.remove(best)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_roots_of_softplus_weigh_what_they_or_the_token_choose(normalize: bool, dtype: str) -> None:
+    logits = (3 * noise(150, 9)).to(DTYPES[dtype])
+    logits[0, 0] = 60.0
+    bias, rule = 0.1 * noise(9, seed=1), RouteRule(3, normalize=normalize, scale=1.5)
+    tokens = torch.arange(150) * 7 % 20
+    table = torch.stack([(torch.arange(3) * 2 + row) % 9 for row in range(20)]).to(torch.int32)
+    scores = torch.nn.functional.softplus(logits.double()).sqrt()
+    tolerance = TOLERANCES["route_root"][dtype]
+    best = torch.sort(scores + bias, descending=True, stable=True).indices[:, :3]
+    for op, extra, wanted in (
+        (ROUTE_ROOT, {"bias": bias}, best),
+        (ROUTE_TOKENS, {"tokens": tokens, "table": table}, table[tokens].long()),
+    ):
+        ids, weights = torch.empty(150, 3, dtype=torch.int32), torch.empty(150, 3)
+        run = providers(op)["reference"].run
+        run(logits, rule, ids=ids, weights=weights, **extra)
+        assert torch.equal(ids.long(), wanted) or dtype != "float32"
+        want = scores.gather(-1, ids.long())
+        want = want / want.sum(-1, keepdim=True) if normalize else want
+        torch.testing.assert_close(
+            weights.double(), want * 1.5, rtol=tolerance.relative, atol=tolerance.absolute
+        )
+        one, alone = ids[70:71].clone(), weights[70:71].clone()
+        extra = {**extra, "tokens": tokens[70:71]} if "tokens" in extra else extra
+        run(logits[70:71], rule, ids=one, weights=alone, **extra)
+        assert torch.equal(one, ids[70:71]) and torch.equal(alone, weights[70:71])
+
+
 @pytest.mark.parametrize("provider", ROUTERS, ids=name_of)
 def test_equal_choices_go_to_the_lower_expert(provider: Any) -> None:
     logits = torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0, 0.0]])
@@ -192,11 +224,12 @@ def formula(
             wide = before * (plain(gate_up) @ rounded(row, gate_up))
             wide = wide + (biases[0].double() if biases else 0)
             gate, up = wide.chunk(2) if sizes.gated else (wide, wide)
+            if sizes.limit:
+                gate, up = gate.clamp(max=sizes.limit), up.clamp(-sizes.limit, sizes.limit)
             if not sizes.gated:
                 assert sizes.act == "relu2"
                 gated = up.clamp(min=0).square()
             elif sizes.act == "swiglu_clamped":
-                gate, up = gate.clamp(max=sizes.limit), up.clamp(-sizes.limit, sizes.limit)
                 gated = (up + 1) * gate * torch.sigmoid(1.702 * gate)
             else:
                 gated = acts[sizes.act](gate) * up

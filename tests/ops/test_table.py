@@ -32,6 +32,9 @@ ELSEWHERE = {
     "route",
     "route_sparse",
     "add_identity",
+    "route_root",
+    "route_tokens",
+    "compressed_attention",
     "experts",
     "delta_rule",
     "short_conv",
@@ -39,7 +42,7 @@ ELSEWHERE = {
     "ssd_scan",
     "selective_scan",
     "group_norm_gated",
-}  # below, in test_moe.py, test_delta_rule.py, test_scan.py and test_picks.py
+}  # below, in test_moe.py, test_compressed.py, test_delta_rule.py, test_scan.py and test_picks.py
 
 
 def test_ids_that_a_table_lacks_are_that_of_its_first_row() -> None:

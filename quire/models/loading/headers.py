@@ -36,6 +36,8 @@ STORED_BYTES = {
 }
 """Those that parts of quantized weights can have."""
 _COUNTING = "position_ids"  # numbers from 0 up, which old encoders kept beside their weights
+_TABLES = "tid2eid"  # whole numbers: which experts a token has
+_WHOLE_BYTES = {"I64": 8, "I32": 4}
 _DTYPE_NAMES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -107,8 +109,9 @@ def common_dtype(tensors: Mapping[str, TensorHeader]) -> str:
     """The type that most numbers have, by torch's name; float64 reads as float32."""
     counts: dict[str, int] = {}
     for header in tensors.values():
-        name = _DTYPE_NAMES[header.element]
-        counts[name] = counts.get(name, 0) + prod(header.shape)
+        if header.element in _DTYPE_NAMES:
+            name = _DTYPE_NAMES[header.element]
+            counts[name] = counts.get(name, 0) + prod(header.shape)
     return max(counts, key=lambda name: counts[name], default="float32")
 
 
@@ -155,8 +158,13 @@ def _file_headers(path: Path, elements: Mapping[str, int]) -> dict[str, TensorHe
 
 def check_float(name: str, header: TensorHeader) -> None:
     """Raises ModelLoadError for a tensor that is stored as something else than floats."""
-    if header.element not in ELEMENT_BYTES:
+    if header.element not in _elements(name, ELEMENT_BYTES):
         raise _unknown_element(name, header.path, header.element, ELEMENT_BYTES)
+
+
+def _elements(name: str, elements: Mapping[str, int]) -> Mapping[str, int]:
+    """The types that a tensor may have: also whole numbers if it is a table of them."""
+    return {**elements, **_WHOLE_BYTES} if name.endswith(_TABLES) else elements
 
 
 def _unknown_element(
@@ -206,6 +214,7 @@ def _header(
 ) -> TensorHeader:
     element, shape = entry["dtype"], tuple(entry["shape"])
     begin, end = entry["data_offsets"]
+    elements = _elements(name, elements)
     if element not in elements:
         raise _unknown_element(name, path, element, elements)
     if end - begin != prod(shape) * elements[element]:
