@@ -50,6 +50,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     | {"attn_layer_offset": 1, "num_experts": 4, "mamba_dt_rank": 8, "use_mamba_kernels": False},
     "Qwen3": SIZES | IDS | {"num_key_value_heads": 2, "head_dim": 16},
     "Llama": SIZES | IDS | {"num_key_value_heads": 2},
+    "Mistral": SIZES | IDS | {"num_key_value_heads": 2, "sliding_window": 8},
     "Gemma3Text": SIZES
     | IDS
     | {"num_key_value_heads": 2, "head_dim": 16, "use_bidirectional_attention": True}

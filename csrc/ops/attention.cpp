@@ -360,8 +360,12 @@ template <class T> struct Worker {
       s = s * vf_set(scale);
       vi key = vi_iota() + vi_set((int32_t)start + 16 * c);
       if (args.softcap != 0) s = tanh(s) * vf_set(args.softcap * kLog2e);
-      if (args.farthest) s = fma(bias_of(row, start + 16 * c - desk.position[row]), vf_set(kLog2e), s);
-      else if (args.slopes) s = fma(to_float(key - vi_set(desk.position[row])), vf_set(desk.slopes[row]), s);
+      if (args.farthest) {
+        s = fma(bias_of(row, start + 16 * c - desk.position[row]), vf_set(kLog2e), s);
+      } else if (args.slopes) {  // what is behind the query falls as what is before it
+        vf distance = magnitude(to_float(key - vi_set(desk.position[row])));
+        s = fma(vf_zero() - distance, vf_set(desk.slopes[row]), s);
+      }
       if (masked) {
         const vf hidden = vf_set(-__builtin_inff());
         s = select(less(key, vi_set(desk.first[row])), hidden, s);
@@ -484,28 +488,44 @@ void scatter(const Blocks<T>& blocks, char* head, int64_t slot, const E* k, cons
   for (int64_t j = 0; j < blocks.Dv; j++) value[j * per] = v[j];
 }
 
+// One token's key and value of a head, at the head's place in its block.
+template <class T>
+void write_one(const QuireArgs_attention_write& args, const Blocks<T>& blocks, char* place, int64_t slot,
+               const T* k, const T* v, uint8_t* codes) {
+  if (!codes) return scatter(blocks, place, slot, k, v);
+  float key_scale = narrow(blocks.format, k, args.D, codes, args.key_inverse);
+  float value_scale = narrow(blocks.format, v, args.Dv, codes + args.D, args.value_inverse);
+  scatter(blocks, place, slot, (const uint8_t*)codes, (const uint8_t*)codes + args.D);
+  if (!blocks.has_scales()) return;
+  float* scales = (float*)(place + blocks.scales(slot));
+  scales[0] = key_scale;
+  scales[blocks.size] = value_scale;
+}
+
+// A few tokens of one head at a time, which fill cells, and then of the next: their rows are still near.
 template <class T> void write_of(const QuireArgs_attention_write& args, Team& team) {
   const Plan plan(args.plan);
   const Blocks<T> blocks(args);
   uint8_t* codes = blocks.has_codes() ? (uint8_t*)team.own(args.D + args.Dv) : nullptr;
+  const int64_t step = 64 / sizeof(T), after = args.k_head_stride, after_value = args.v_head_stride;
   int64_t from, to;
-  team.part(plan.num_tokens * args.K, &from, &to);
-  for (int64_t i = from; i < to; i++) {  // head by head, so that the tokens of a cell follow each other
-    int64_t head = i / plan.num_tokens, token = i % plan.num_tokens, slot = plan.slots[token] & (blocks.size - 1);
-    char* place = blocks.keys(plan.slots[token] >> blocks.shift, head);
-    const T* k = (const T*)args.k + token * args.k_stride + head * args.k_head_stride;
-    const T* v = (const T*)args.v + token * args.v_stride + head * args.v_head_stride;
-    if (!codes) {
-      scatter(blocks, place, slot, k, v);
-      continue;
-    }
-    float key_scale = narrow(blocks.format, k, args.D, codes, args.key_inverse);
-    float value_scale = narrow(blocks.format, v, args.Dv, codes + args.D, args.value_inverse);
-    scatter(blocks, place, slot, (const uint8_t*)codes, (const uint8_t*)codes + args.D);
-    if (!blocks.has_scales()) continue;
-    float* scales = (float*)(place + blocks.scales(slot));
-    scales[0] = key_scale;
-    scales[blocks.size] = value_scale;
+  team.part((plan.num_tokens + kHalf - 1) / kHalf * args.K, &from, &to);
+  for (int64_t unit = from; unit < to;) {
+    const int64_t start = unit / args.K * kHalf, head_from = unit % args.K;
+    const int64_t heads = args.K - head_from < to - unit ? args.K - head_from : to - unit;
+    const int64_t tokens = plan.num_tokens - start < kHalf ? plan.num_tokens - start : kHalf;
+    char* places[kHalf];
+    for (int64_t i = 0; i < tokens; i++) places[i] = blocks.keys(plan.slots[start + i] >> blocks.shift, 0);
+    const int64_t head_bytes = blocks.keys(0, 1) - blocks.keys(0, 0);
+    for (int64_t head = head_from; head < head_from + heads; head++)
+      for (int64_t i = 0; i < tokens; i++) {
+        const T* k = (const T*)args.k + (start + i) * args.k_stride + head * args.k_head_stride;
+        const T* v = (const T*)args.v + (start + i) * args.v_stride + head * args.v_head_stride;
+        for (int64_t at = 0; at < args.D; at += step) fetch((const char*)(k + after + at));
+        for (int64_t at = 0; at < args.Dv; at += step) fetch((const char*)(v + after_value + at));
+        write_one(args, blocks, places[i] + head * head_bytes, plan.slots[start + i] & (blocks.size - 1), k, v, codes);
+      }
+    unit += heads;
   }
 }
 

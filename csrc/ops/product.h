@@ -9,6 +9,8 @@ namespace quire {
 
 const int64_t kAhead = 4096;  // bytes that a single group of rows asks for in advance
 const int64_t kNear = 256;    // k of a stretch of weights that stays in the first cache
+const int64_t kApartWeight = 4 << 20;  // bytes of a weight that threads read each for itself
+const int64_t kApartRows = 384 << 10;  // bytes of packed rows that one of them keeps near
 
 // The product kernel of a number type: how rows are packed, and a tile of the result.
 template <class T> struct Kernel {
@@ -39,6 +41,8 @@ template <class T> struct PlainProduct {
   typedef Kernel<T> Use;
   typedef typename Use::A A;
   static const int rows = Use::rows;
+  // Float32 has half the multiply-adds for a byte, so that the second cache keeps up with them.
+  static const int64_t near = sizeof(T) == 4 ? 2 * kNear : kNear;
   const T* weight;
   int64_t K, steps, blocks;
 
@@ -64,7 +68,7 @@ template <class T> struct PlainProduct {
   }
 
   void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
-    const int64_t tall = height(groups), stretch = groups.count > 2 ? kNear / Use::k : steps;
+    const int64_t tall = height(groups), stretch = groups.count > 2 ? near / Use::k : steps;
     const T* data = weight + block * steps * Use::k * kColumns;
     for (int64_t s = 0; s < steps; s += stretch) {
       int64_t n = steps - s < stretch ? steps - s : stretch;
@@ -106,9 +110,58 @@ void finish(const Args& args, int64_t row, int rows, int64_t column, const float
 
 inline size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// Whether threads read a whole weight each, for rows of their own; only plain weights are as cheap to
+// read twice.
+template <class P> int64_t bytes_of_row(const P&) { return 0; }
+template <class T> int64_t bytes_of_row(const PlainProduct<T>& product) {
+  typedef typename PlainProduct<T>::Use Use;
+  const int64_t row = product.steps * Use::per_step * sizeof(typename Use::A);
+  const int64_t weight = product.blocks * product.steps * Use::k * kColumns * sizeof(T);
+  return weight <= kApartWeight ? row : 0;
+}
+
+// How many equal pieces rows make of which each thread takes some, a multiple of the team; 0 if they
+// would be too small to be worth a pass over the weight.
+template <class P> int64_t pieces_of(const P& product, int64_t rows, int32_t threads) {
+  const int64_t bytes = bytes_of_row(product);
+  if (!bytes) return 0;
+  int64_t most = kApartRows / bytes < kChunk ? kApartRows / bytes : kChunk;
+  if (most < 4 * product.rows) return 0;
+  int64_t count = ((rows + most - 1) / most + threads - 1) / threads * threads;
+  return rows / count < 4 * product.rows ? 0 : count;
+}
+
+// The same product: each thread takes pieces of the rows, packs them for itself and passes over all
+// columns, so that nobody waits for others and packed rows stay in its own cache.
+template <class T, class P, class Args>
+void multiply_apart(const Args& args, const P& product, Team& team, int64_t pieces) {
+  P::begin();
+  for (int64_t piece; (piece = team.next(0)) < pieces;) {
+    const int64_t start = args.rows * piece / pieces;
+    Groups groups(args.rows * (piece + 1) / pieces - start, product.rows);
+    const size_t c_bytes = (size_t)product.sum_rows(groups) * kColumns * 4;
+    char* room = (char*)team.own(c_bytes + product.packed_bytes(groups));
+    float* sums = (float*)room;
+    void* packed = room + c_bytes;
+    for (int64_t g = 0; g < groups.count; g++)
+      for (int i = 0; i < groups.size(g); i++)
+        product.pack((const T*)args.x + (start + groups.begin(g) + i) * args.x_stride, groups, g, i,
+                     packed);
+    for (int64_t b = 0; b < product.blocks; b++) {
+      product.sums(groups, packed, b, sums, nullptr);
+      for (int64_t g = 0; g < groups.count; g++)
+        finish<T>(args, start + groups.begin(g), groups.size(g), b * kColumns,
+                  sums + product.first(groups, g) * kColumns, product.scale(b));
+    }
+  }
+  P::end();
+}
+
 // out [rows, N] = x [rows, K] times the weight of `product`; rows of x and out are of type T.
 template <class T, class P, class Args>
 void multiply(const Args& args, const P& product, Team& team) {
+  if (int64_t pieces = pieces_of(product, args.rows, team.size))
+    return multiply_apart<T>(args, product, team, pieces);
   const int64_t share = product.blocks / (8 * team.size) > 1 ? product.blocks / (8 * team.size) : 1;
   const int64_t shares = (product.blocks + share - 1) / share;
   const bool is_private = args.rows <= kPrivateRows;

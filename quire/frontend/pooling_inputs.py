@@ -113,10 +113,20 @@ class PoolingInputs:
         if fields.get("prompt_embeds") is not None:
             raise NotServedError("prompt_embeds cannot be pooled; send text", param="prompt_embeds")
         if fields.get("prompt_pair") is None:
-            return self._prompts.token_ids(fields, how, None), None
+            ids = self._prompts.token_ids(fields, how, None)
+            self._check_instruction(ids)
+            return ids, None
         if self._tokenizer is None:
             refuse("prompt", "pairs of texts need a tokenizer, but skip_tokenizer_init is set")
         return self._pair_ids(self._tokenizer, fields["prompt"], fields["prompt_pair"], how or {})
+
+    def _check_instruction(self, ids: list[int]) -> None:
+        marks = self.pooler.instruction if self.pooler is not None else None
+        if marks is not None and marks.length(ids) == len(ids):
+            refuse(
+                "prompt",
+                f"all {len(ids)} tokens are the instruction's; put the text behind <|embed|> and a line's end",
+            )
 
     def all_ids(self, fields: Mapping[str, Any], how: Mapping[str, Any] | None) -> list[int]:
         """The ids of a prompt however long it is, up to max_embed_len. Raises InvalidRequestError."""

@@ -46,7 +46,8 @@ _CHUNK_ROWS, _GROUP_ROWS, _BLOCK_COLUMNS = (
     480,
     32,
     32,
-)  # of a native product, as in csrc/ops/linear.cpp
+)  # of a native product, as in csrc/ops/product.h
+_APART_BYTES = 384 << 10  # of packed rows that a thread has for itself there
 _EXPERT_TOKENS, _EXPERT_ROWS, _MADE_BYTES = 512, 96, 32 << 20  # as in csrc/ops/moe.cpp
 _FLOAT8_BYTES = 32 << 10  # of float8 weights as they are multiplied
 _SEARCH_BYTES = 16  # of one entry of the vocabulary while a native filter looks for the best
@@ -198,7 +199,7 @@ def native_rooms(spec: DecoderSpec, sizes: StepSizes) -> tuple[int, int]:
     rows = min(_CHUNK_ROWS, sizes.num_tokens) + _GROUP_ROWS
     heads = max((mixer.head_size for mixer in spec.attentions), default=0)
     own = max(
-        (rows + _GROUP_ROWS) * _BLOCK_COLUMNS * FLOAT32_BYTES * 2,
+        (rows + _GROUP_ROWS) * _BLOCK_COLUMNS * FLOAT32_BYTES * 2 + _APART_BYTES,
         _GROUP_ROWS * 16 * heads * FLOAT32_BYTES,
         _SEARCH_BYTES * spec.vocab_size,
     )

@@ -6,7 +6,7 @@ Their numbers are read by `models.heads`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -142,17 +142,7 @@ def label_rows(
         raise ModelLoadError(
             f"config.json: classifier_from_token has {len(tokens)} tokens; from_2_way_softmax takes two"
         )
-    path = tokenizer_file(folder)
-    try:
-        tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise ModelLoadError(f"{path} cannot be read: {error}") from error
-    rows = [tokenizer.token_to_id(token) for token in tokens]
-    for token, row in zip(tokens, rows, strict=True):
-        if row is None:
-            raise ModelLoadError(
-                f"config.json: classifier_from_token has {token!r}, which is no token of the vocabulary"
-            )
+    rows = token_ids(folder, tokens, "classifier_from_token has")
     sources = {rule.target: rule.source for rule in names.rules}
     weight = sources.get("head.weight", "")
     if weight not in shapes:
@@ -164,7 +154,25 @@ def label_rows(
             weight=weight,
             in_size=spec.hidden_size,
             out_size=1 if subtract else len(tokens),
-            rows=tuple(rows),
+            rows=rows,
             subtract=subtract,
         ),
     )
+
+
+def token_ids(folder: Path, tokens: Sequence[str], who: str) -> tuple[int, ...]:
+    """The ids of tokens by their names. Raises ModelLoadError for one that is not in the vocabulary."""
+    path = tokenizer_file(folder)
+    try:
+        tokenizer = importlib.import_module("tokenizers").Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise ModelLoadError(f"{path} cannot be read: {error}") from error
+    found: list[int] = []
+    for token in tokens:
+        number = tokenizer.token_to_id(token)
+        if number is None:
+            raise ModelLoadError(
+                f"config.json: {who} {token!r}, which is no token of the vocabulary"
+            )
+        found.append(number)
+    return tuple(found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quire.models.head_layers import HeadLayer, head_of, label_rows
+from quire.models.instructions import GRIT, grits, instruction_marks
 from quire.models.names import WeightMap
 from quire.models.sentence_modules import SentenceModules, read_modules
 from quire.models.spec import Attention, DecoderSpec
@@ -38,7 +39,13 @@ NOT_THE_DECODERS = frozenset(
         *("_num_labels", "classifier_dropout", "is_matryoshka", "matryoshka_dimensions"),
         *("classifier_from_token", "method", "is_original_qwen3_reranker", "classifier_pooling"),
         *("classifier_activation", "classifier_bias", "summary_type", "score_bias"),
-        *("step_tag_id", "finetuning_task", "add_pooling_layer", "seq_classif_dropout"),
+        *(
+            "step_tag_id",
+            "finetuning_task",
+            "emb_pooler",
+            "add_pooling_layer",
+            "seq_classif_dropout",
+        ),
     )
 )
 """Keys of config.json that speak of heads only."""
@@ -83,6 +90,8 @@ def base_names(name: str) -> tuple[Role, tuple[str, ...]]:
     """What a name of an architecture that is not known itself stands for: a role, and known names to try."""
     if name in _LATE:
         return "late_interaction", (_LATE[name],)
+    if name == GRIT:
+        return "generate", ("MistralForCausalLM",)
     for ending, role in _ENDINGS:
         if name.endswith(ending):
             stem = name.removesuffix(ending)
@@ -112,9 +121,11 @@ def pools(role: Role, wish: PoolingWish, folder: Path) -> bool:
 def for_pooling(spec: DecoderSpec, values: Mapping[str, Any]) -> DecoderSpec:
     """The decoder without an output matrix of its own; tokens see both ways if config.json says so."""
     spec = replace(spec, tie_head=True, head_bias=False)
+    leaves_windows = grits(values)
     if (
         values.get("use_bidirectional_attention") is not True
         and values.get("is_causal") is not False
+        and not leaves_windows
     ):
         return spec
     layers = []
@@ -125,7 +136,7 @@ def for_pooling(spec: DecoderSpec, values: Mapping[str, Any]) -> DecoderSpec:
                 "config.json asks for attention both ways in a layer that has no such form"
             )
         # A window of n tokens becomes half of them on either side.
-        window = None if mixer.window is None else mixer.window // 2 + 1
+        window = None if leaves_windows or mixer.window is None else mixer.window // 2 + 1
         layers.append(replace(layer, mixer=replace(mixer, window=window, bidirectional=True)))
     return replace(spec, layers=tuple(layers))
 
@@ -150,9 +161,14 @@ def describe_pooling(
         role = "classify" if wish.convert == "classify" else "embed"
     elif role == "embed" and wish.convert == "classify":
         role = "classify"
-    pooling: SequencePooling = modules.pooling or ("cls" if spec.sees_both_ways else "last")
+    own: SequencePooling = "cls" if spec.sees_both_ways else "last"
+    if grits(values) or values.get("emb_pooler") == "mean":
+        own = "mean"
+    pooling = modules.pooling or own
     if role in ("embed", "late_interaction"):
         made = _embedder(values, spec, role, pooling, modules, shapes)
+        if grits(values) and pooling == "mean":
+            made = replace(made, pooler=replace(made.pooler, instruction=instruction_marks(folder)))
     else:
         made = _classifier(folder, values, spec, role, pooling, names, shapes)
     used = {name for layer in made.head if not layer.folder for name in layer.tensors}

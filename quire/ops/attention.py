@@ -276,9 +276,9 @@ class PagedAttentionReference(PlainRows):
                  `bidirectional`.
         chunked  the window does not move: a query sees the keys of its own stretch of `window` positions.
         sinks    [H] float32, a further score per head that takes weight and gives nothing.
-        slopes   [H] float32: each key's score gains slope * (key position - query position).
-        biases   [H, 2 M + 1] float32: it gains the number at M + that distance, which counts as M or -M
-                 beyond these. Not beside slopes.
+        slopes   [H] float32: each key's score loses slope * |key position - query position|.
+        biases   [H, 2 M + 1] float32: it gains the number at M + key position - query position, a distance
+                 that counts as M or -M beyond these. Not beside slopes.
         Returns [T, H, Dv] in q's dtype: times value_scale, accumulated in float32, one rounding. Empty slots
         are never read into a result.
         Raises ValueError if H is no multiple of K, or the window is larger than the plan's.

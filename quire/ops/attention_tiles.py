@@ -56,7 +56,7 @@ def attend(
             if rule.softcap:
                 scores = torch.tanh(scores / rule.softcap) * rule.softcap
             if rule.slope:
-                scores = scores + rule.slope * _distance(q, position, tile)
+                scores = scores - rule.slope * _distance(q, position, tile).abs()
             if rule.biases is not None:
                 farthest = rule.biases.shape[0] // 2
                 distance = _distance(q, position, tile).to(torch.int64)

@@ -5,6 +5,7 @@ How it is read from a checkpoint is `models.pooling`; the arithmetic is `worker.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,31 @@ ClassActivation = Literal["softmax", "sigmoid", "none"]
 
 EMBED_TASKS = ("embed", "token_embed")
 CLASSIFY_TASKS = ("classify", "token_classify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionMarks:
+    """Ids that tell where a text's instruction ends: what stands before does not count in its mean.
+
+    begin  what every text begins with. opening: follows it where there is an instruction, which then ends
+           with `closing`; without one `bare` follows.
+    """
+
+    begin: int
+    opening: tuple[int, ...]
+    closing: tuple[int, ...]
+    bare: tuple[int, ...]
+
+    def length(self, ids: Sequence[int]) -> int:
+        """Tokens of the instruction: none without `begin`, and only that one where no mark is found."""
+        if not len(ids) or ids[0] != self.begin:
+            return 0
+        text = tuple(int(one) for one in ids)
+        mark = self.closing if text[1 : 1 + len(self.opening)] == self.opening else self.bare
+        for at in range(1, len(text) - len(mark) + 1):
+            if text[at : at + len(mark)] == mark:
+                return at + len(mark)
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +56,7 @@ class Pooler:
     step_tag_id, returned_token_ids  of process rewards: which tokens, and which classes.
     late_interaction  documents are compared with queries token by token.
     chunked         longer texts are embedded piece by piece; max_embed_len bounds them, in tokens.
+    instruction  what a mean leaves out; None is nothing.
     logit_mean, logit_sigma  classes become (logit - mean) / sigma first.
     """
 
@@ -46,6 +73,7 @@ class Pooler:
     late_interaction: bool = False
     chunked: bool = False
     max_embed_len: int | None = None
+    instruction: InstructionMarks | None = None
     logit_mean: float = 0.0
     logit_sigma: float = 1.0
 

@@ -78,9 +78,7 @@ class PooledOutput:
             else:
                 self._tokens(batch, place, rows, found)
         if whole:
-            made = self._head(torch.stack(list(whole.values())))
-            for place, row in zip(whole, made, strict=True):
-                found[place] = self._finish(row, self._params(plan.rows[place]))
+            self._whole(batch, whole, found)
         return [
             RowResult(row=row, pooled=found.get(place), nonfinite=found.get(place, 0) is None)
             for place, row in enumerate(plan.rows)
@@ -127,6 +125,12 @@ class PooledOutput:
         is_last = batch.plan.samples[place]
         if self._pooler.pooling == "last":
             return rows[0] if is_last else None
+        skipped = 0
+        if self._pooler.instruction is not None and self._pooler.pooling == "mean":
+            # such prompts run whole
+            ids = self._state.token_ids[batch.plan.rows[place], : len(rows)]
+            skipped = self._pooler.instruction.length(ids.tolist())
+            rows = rows[skipped:]
         kept = self._kept(batch, place)
         if self._pooler.pooling == "cls":
             kept.rows += [row.clone() for row in rows]
@@ -141,8 +145,26 @@ class PooledOutput:
         if not is_last:
             return None
         del self._open[batch.plan.rows[place]]
-        count = int(batch.starts[place] + batch.counts[place])
+        count = int(batch.starts[place] + batch.counts[place]) - skipped
         return torch.from_numpy((kept.total / count).astype(np.float32)).to(rows.device)
+
+    def _whole(
+        self, batch: Batch, whole: dict[int, torch.Tensor], found: dict[int, TensorRef | None]
+    ) -> None:
+        """What stands for texts, through the head and finished: embeddings that are asked for alike together."""
+        made = self._head(torch.stack(list(whole.values())))
+        alike: dict[tuple[int | None, bool | None], list[int]] = {}
+        places = list(whole)
+        for at, place in enumerate(places):
+            params = self._params(batch.plan.rows[place])
+            if params.task == "embed":
+                alike.setdefault((params.dimensions, params.use_activation), []).append(at)
+            else:
+                found[place] = _sent(self._finish(made[at], params))
+        for ats in alike.values():
+            params = self._params(batch.plan.rows[places[ats[0]]])
+            for at, row in zip(ats, self._finish(made[ats], params), strict=True):
+                found[places[at]] = _sent(row)
 
     def _tokens(
         self,
@@ -163,10 +185,10 @@ class PooledOutput:
             if tag is not None and params.task == "token_classify":
                 ids = self._state.token_ids[row, : len(made)]
                 made = made[torch.from_numpy(np.flatnonzero(ids == tag))]
-            found[place] = self._finish(made, params)
+            found[place] = _sent(self._finish(made, params))
 
-    def _finish(self, made: torch.Tensor, params: PoolingParams) -> TensorRef | None:
-        """A row [N], or rows [n, N], as they were asked for; None if they are not finite."""
+    def _finish(self, made: torch.Tensor, params: PoolingParams) -> NDArray[np.float32]:
+        """A row [N], or rows [n, N], as they were asked for."""
         pooler = self._pooler
         active = pooler.use_activation if params.use_activation is None else params.use_activation
         if params.task in ("embed", "token_embed"):
@@ -181,10 +203,8 @@ class PooledOutput:
             elif active and pooler.activation == "sigmoid":
                 made = torch.sigmoid(made.to(torch.float64)).to(torch.float32)
             made = made if columns is None else made[..., list(columns)]
-        numbers = made.numpy(force=True).astype("<f4", copy=False)
-        if not np.isfinite(numbers).all():
-            return None
-        return TensorRef(dtype="float32", shape=tuple(numbers.shape), data=numbers.tobytes())
+        numbers: NDArray[np.float32] = made.numpy(force=True).astype("<f4", copy=False)
+        return numbers
 
     def _unit_length(self, rows: torch.Tensor) -> torch.Tensor:
         """x / |x| over the last axis: the root mean square without the mean."""
@@ -197,3 +217,10 @@ class PooledOutput:
         norm = self._table.bind(RMS_NORM, "float32", C=size)
         flat = rows.view(-1, size)
         return torch.as_tensor(norm(flat, weight, eps=_TINY, out=flat)).view(rows.shape)
+
+
+def _sent(numbers: NDArray[np.float32]) -> TensorRef | None:
+    """What goes to the front; None if a number is not finite."""
+    if not np.isfinite(numbers).all():
+        return None
+    return TensorRef(dtype="float32", shape=tuple(numbers.shape), data=numbers.tobytes())

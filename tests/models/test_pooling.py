@@ -248,10 +248,13 @@ def test_encoders_do_not_know_their_company(tmp_path: Path) -> None:
     [
         ("Bert", 3),
         ("Roberta", 2),
+        ("XLMRoberta", 3),
         ("DistilBert", 4),
         ("ModernBert", 2),
         ("Qwen2", 3),
         ("Llama", 2),
+        ("Mistral", 2),
+        ("Qwen3", 2),
         ("Gte", 3),
         ("JinaEmbeddingsV3", 2),
         ("GPT2", 3),
@@ -272,8 +275,9 @@ def test_classes_are_those_of_transformers(family: str, labels: int, tmp_path: P
         assert output.outputs.num_classes == labels
 
 
-def test_classes_of_tokens_are_those_of_transformers(tmp_path: Path) -> None:
-    model = write_model(tmp_path, "Bert", "ForTokenClassification", num_labels=5)
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "XLMRoberta", "ModernBert", "Qwen3"])
+def test_classes_of_tokens_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+    model = write_model(tmp_path, family, "ForTokenClassification", num_labels=5)
     with start(tmp_path) as llm:
         outputs = llm.encode(TEXTS, use_tqdm=False)
     for output in outputs:
@@ -351,27 +355,45 @@ def test_late_interaction_sums_the_best_products(tmp_path: Path) -> None:
         assert output.outputs.score == pytest.approx(float(wanted), abs=1e-4)
 
 
-def test_process_rewards_stand_at_the_tags(tmp_path: Path) -> None:
+def write_rewards(folder: Path, architecture: str, labels: int) -> Any:
+    """A Qwen2 with a head of two products; what it gives for each token [T, labels]."""
     from safetensors.torch import load_file, save_file
 
-    model = write_model(tmp_path, "Qwen2", "Model")
-    first, second = torch.randn(64, 64) * 0.2, torch.randn(2, 64) * 0.3
+    model = write_model(folder, "Qwen2", "Model")
+    first, second = torch.randn(64, 64) * 0.2, torch.randn(labels, 64) * 0.3
     head = {"score.0.weight": first, "score.0.bias": torch.randn(64)}
-    head |= {"score.2.weight": second, "score.2.bias": torch.randn(2)}
-    weights = load_file(tmp_path / "model.safetensors")
+    head |= {"score.2.weight": second, "score.2.bias": torch.randn(labels)}
+    weights = load_file(folder / "model.safetensors")
     named = {f"model.{name}": tensor for name, tensor in weights.items()}
-    save_file(named | head, tmp_path / "model.safetensors")
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["architectures"] = ["Qwen2ForProcessRewardModel"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(named | head, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = [architecture]
+    (folder / "config.json").write_text(json.dumps(config))
+
+    def rewards(ids: list[int]) -> torch.Tensor:
+        hidden = torch.relu(states(model, ids) @ first.T + head["score.0.bias"])
+        return hidden @ second.T + head["score.2.bias"]
+
+    return rewards
+
+
+def test_process_rewards_stand_at_the_tags(tmp_path: Path) -> None:
+    rewards = write_rewards(tmp_path, "Qwen2ForProcessRewardModel", 2)
     ids = [5, 6, 99, 8, 99, 7]
     with start(tmp_path, pooler_config={"step_tag_id": 99}) as llm:
         found = data(llm.reward([ids], use_tqdm=False))[0]
         good = data(llm.encode([ids], PoolingParams(returned_token_ids=[1]), use_tqdm=False))[0]
-    hidden = torch.relu(states(model, ids) @ first.T + head["score.0.bias"])
-    wanted = (hidden @ second.T + head["score.2.bias"]).softmax(-1)[[2, 4]]
+    wanted = rewards(ids).softmax(-1)[[2, 4]]
     torch.testing.assert_close(found, wanted, **CLOSE)
     torch.testing.assert_close(good, wanted[:, 1:], **CLOSE)
+
+
+def test_rewards_of_qwen2_stand_at_each_token(tmp_path: Path) -> None:
+    rewards = write_rewards(tmp_path, "Qwen2ForRewardModel", 1)
+    prompts = [prompt_ids(length, length) for length in (3, 40)]
+    with start(tmp_path) as llm:
+        for ids, found in zip(prompts, data(llm.reward(prompts, use_tqdm=False)), strict=True):
+            torch.testing.assert_close(found, rewards(ids), **CLOSE)
 
 
 def test_rewards_of_internlm2_stand_at_each_token(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def two_way(shape: Shape, sequence: Sequence, slopes: torch.Tensor | None) -> to
     scores = torch.einsum("chd,lhd->hcl", sequence.q.double(), k) * shape.scale
     distance = torch.arange(length) - torch.arange(length).unsqueeze(1)
     if slopes is not None:
-        scores += slopes.double().view(-1, 1, 1) * distance
+        scores -= slopes.double().view(-1, 1, 1) * distance.abs()
     if shape.window is not None:
         scores = scores.masked_fill(distance.abs() >= shape.window, -math.inf)
     return torch.einsum("hcl,lhd->chd", scores.softmax(-1), v)

@@ -1,4 +1,4 @@
-"""Encoders: BERT, RoBERTa, XLM-R, DistilBERT, ModernBERT and Nomic BERT; tokens see each other both ways.
+"""Encoders: BERT, RoBERTa, XLM-R, DistilBERT, Jina v2, ModernBERT, Nomic BERT; tokens see each other both ways.
 
 They have no output matrix; what stands above them is `models.head_layers`.
 """
@@ -81,6 +81,18 @@ def distilbert(hf: HfConfig) -> DecoderSpec:
     spec = after_sums(hf, attention, part, hf.int_("n_layers", 6), width)
     max_len = hf.int_("max_position_embeddings", 512)
     return replace(spec, max_position_embeddings=max_len, learned_positions=max_len)
+
+
+def jina_v2(hf: HfConfig) -> DecoderSpec:
+    """`JinaBertModel`: BERT with gates, whose scores fall with the distance. Source: arXiv 2310.19923."""
+    hf.skip(*SKIPPED, "hidden_act", "attn_implementation")
+    hf.choice("position_embedding_type", {"alibi": None}, "absolute")
+    act = hf.choice("feed_forward_type", {"geglu": "gelu", "reglu": "relu"}, "original")
+    part = Dense(width=hf.int_("intermediate_size"), activation=act, down_bias=True)
+    attention = replace(heads_of_all(hf, bias=True), alibi=1.0)
+    spec = after_sums(hf, attention, part, hf.int_("num_hidden_layers"), hf.int_("hidden_size"))
+    max_len, types = hf.int_("max_position_embeddings", 512), hf.int_("type_vocab_size", 2)
+    return replace(spec, max_position_embeddings=max_len, token_types=types)
 
 
 def nomic_bert(hf: HfConfig) -> DecoderSpec:
@@ -218,6 +230,29 @@ DISTILBERT_NAMES = WeightMap(
     optional_prefix="distilbert.",
 )
 
+_JINA = "bert.encoder.layer.{layer}"
+JINA_NAMES = WeightMap(
+    (
+        *_rules(
+            "bert.",
+            _JINA,
+            *(f"attention.self.{name}" for name in ("query", "key", "value")),
+            rest={
+                "attention.output.dense": "mixer.out",
+                "attention.output.LayerNorm": "norm_after_mixer",
+                "mlp.wo": "feed_forward.down",
+                "mlp.layernorm": "norm_after_feed_forward",
+            },
+        ),
+        Rule(
+            f"{_JINA}.mlp.gated_layers.weight",
+            "layers.{layer}.feed_forward.gate_up.weight",
+            parts=(0, 1),
+        ),
+    ),
+    optional_prefix="bert.",
+)
+
 _NOMIC = "encoder.layers.{layer}"
 _GATES = "layers.{layer}.feed_forward.gate_up.weight"
 NOMIC_NAMES = WeightMap(
@@ -257,6 +292,7 @@ ARCHITECTURES = {
     "XLMRobertaModel": Architecture(roberta, ROBERTA_NAMES),
     "CamembertModel": Architecture(roberta, ROBERTA_NAMES),
     "DistilBertModel": Architecture(distilbert, DISTILBERT_NAMES),
+    "JinaBertModel": Architecture(jina_v2, JINA_NAMES),
     "NomicBertModel": Architecture(nomic_bert, NOMIC_NAMES),
     "ModernBertModel": Architecture(modern_bert, MODERN_NAMES),
 }

@@ -222,8 +222,8 @@ class PagedAttentionCpu(Provider):
         Accumulated in float32. In bfloat16 the weights of the softmax are rounded to bfloat16 before
         they meet the values, and their sum is that of the rounded ones. Scales of a cache of codes
         multiply scores, and weights before that rounding; the sum is then of the plain weights.
-        slopes         [H] float32, each key's score gains slope * (key position - query position).
-        biases         [H, 2 M + 1] float32, it gains the number at M + that distance, cut to -M ... M.
+        slopes         [H] float32, each key's score loses slope * |key position - query position|.
+        biases         [H, 2 M + 1] float32, it gains the number at M + that distance, with its sign, cut to -M ... M.
         bidirectional  whether a query sees the keys after it too; a window then counts both ways.
         chunked        the window does not move: a query sees its own stretch of `window` positions.
         value_scale    a factor of the result, before it is rounded.
