@@ -28,6 +28,8 @@ def longcat_flash(hf: HfConfig) -> DecoderSpec:
     hf.choice("zero_expert_type", {"identity": None}, "identity")
     mixer = latent_attention(hf, interleaved=True, default_q_rank=1536, theta=1e7)
     size, eps = hf.int_("hidden_size"), hf.positive("rms_norm_eps", 1e-5)
+    if not mixer.q_rank:
+        raise hf.refuse("q_lora_rank", "queries of this architecture come from a latent")
     if hf.bool_("mla_scale_q_lora", True):
         mixer = replace(mixer, scale=mixer.query_scale * sqrt(size / mixer.q_rank))
     if hf.bool_("mla_scale_kv_lora", True):
