@@ -32,7 +32,8 @@ class EncoderPrompts:
         max_model_len: int,
     ) -> None:
         encoder = description.spec.encoder
-        assert encoder is not None and description.decoder_start
+        if encoder is None or not description.decoder_start:
+            raise ValueError(f"{description.architecture} has no encoder")
         self._start = list(description.decoder_start)
         limit = encoder.limit(max_model_len)
         self._encoder = PromptReader(

@@ -240,6 +240,7 @@ MOE_CASES: dict[str, Case] = {
             "head_dim": 16,
             "num_local_experts": 5,
             "num_experts_per_tok": 2,
+            "swiglu_limit": 1.1,
             "attention_bias": False,
             "sliding_window": 40,
             "layer_types": ["full_attention", "sliding_attention"],

@@ -44,9 +44,6 @@ class Foreign:
 
 _WINDOW = {"head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16}
 UNDESCRIBED = {
-    "biogpt": Foreign("BioGptForCausalLM", "BioGptConfig"),
-    "granite_swa": Foreign("GraniteSWAForCausalLM", "GraniteSWAConfig", {"sliding_window": 16}),
-    "nanochat": Foreign("NanoChatForCausalLM", "NanoChatConfig"),
     "diffllama": Foreign("DiffLlamaForCausalLM", "DiffLlamaConfig"),
     "emu3": Foreign("Emu3ForCausalLM", "Emu3TextConfig"),
 }
@@ -62,6 +59,9 @@ DESCRIBED = {
     "phi3": Foreign("Phi3ForCausalLM", "Phi3Config"),
     "apertus": Foreign("ApertusForCausalLM", "ApertusConfig"),
     "ministral3": Foreign("Ministral3ForCausalLM", "Ministral3Config", {"head_dim": 16}),
+    "biogpt": Foreign("BioGptForCausalLM", "BioGptConfig"),
+    "granite_swa": Foreign("GraniteSWAForCausalLM", "GraniteSWAConfig", {"sliding_window": 16}),
+    "nanochat": Foreign("NanoChatForCausalLM", "NanoChatConfig"),
 }
 """That have one, and run without it if they are told to."""
 ALL = {**UNDESCRIBED, **DESCRIBED}

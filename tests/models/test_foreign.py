@@ -132,7 +132,7 @@ def test_the_process_that_looks_gives_the_same_description(made: Made) -> None:
 REFUSED = {
     "RwkvForCausalLM": ({"model_type": "rwkv"}, "recurrent state"),
     "MixtralForCausalLM": ({"model_type": "mixtral", "num_local_experts": 8}, "experts"),
-    "T5ForConditionalGeneration": ({"is_encoder_decoder": True}, "not supported"),
+    "PegasusForConditionalGeneration": ({"is_encoder_decoder": True}, "not supported"),
     "BigBirdForCausalLM": ({"model_type": "big_bird"}, "attention interface"),
     "NobodyForCausalLM": ({"model_type": "nobody"}, "not supported"),
     "OwnForCausalLM": ({"auto_map": {"AutoModelForCausalLM": "own.Own"}}, "--trust-remote-code"),

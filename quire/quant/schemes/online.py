@@ -53,7 +53,7 @@ and the vocabulary is a small part of what a large model reads. fp8 leaves it as
 are rounded to 8 bits by int8_w8a8 alone, and not before the head."""
 
 _METHODS = """
-aqlm bitblas deepspeedfp experts_int8 gptq_bitblas gptq_marlin_24
+aqlm bitblas deepspeedfp experts_int8 gptq_bitblas
 ipex marlin moe_wna16 mxfp8 neuron_quant petit_nvfp4
 qqq rtn squeezellm tpu_int8 int8_per_channel_weight_only
 """
