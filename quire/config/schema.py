@@ -63,7 +63,7 @@ class ModelConfig:
                 "int4_zp",
             ),
             *("fp8", "fp8_per_channel", "fp8_per_tensor", "fp8_per_block"),
-            *("gguf", "compressed-tensors", "gptq", "gptq_marlin", "auto_gptq"),
+            *("gguf", "compressed-tensors", "gptq", "gptq_marlin", "gptq_marlin_24", "auto_gptq"),
             *("awq", "awq_marlin", "cpu_awq", "bitsandbytes", "mxfp4"),
             *("fbgemm_fp8", "ptpc_fp8", "modelopt", "modelopt_fp4"),
             *("auto-round", "intel/auto-round", "inc", "hqq", "quark", "torchao"),

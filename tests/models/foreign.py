@@ -59,7 +59,7 @@ DESCRIBED = {
     "phi3": Foreign("Phi3ForCausalLM", "Phi3Config"),
     "apertus": Foreign("ApertusForCausalLM", "ApertusConfig"),
     "ministral3": Foreign("Ministral3ForCausalLM", "Ministral3Config", {"head_dim": 16}),
-    "biogpt": Foreign("BioGptForCausalLM", "BioGptConfig"),
+    "biogpt": Foreign("BioGptForCausalLM", "BioGptConfig", {"num_key_value_heads": None}),
     "granite_swa": Foreign("GraniteSWAForCausalLM", "GraniteSWAConfig", {"sliding_window": 16}),
     "nanochat": Foreign("NanoChatForCausalLM", "NanoChatConfig"),
 }
