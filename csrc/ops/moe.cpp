@@ -328,7 +328,8 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
       in_lanes(args.C, [&](int64_t i, int lanes) {
         vf total = vf_zero();
         for (int64_t j = 0; j < k; j++)
-          if (sorted.place[t * k + j] >= 0) total = total + vf_set(args.weigh_inputs ? 1.0f : weights[j]) * load(made + sorted.place[t * k + j] * C + i);
+          if (const int64_t place = sorted.place[t * k + j]; place >= 0)
+            total = total + vf_set(args.weigh_inputs ? 1.0f : weights[j]) * load(made + place * C + i);
         put(out + i, total, lanes);
       });
     }

@@ -94,8 +94,9 @@ def chars_to_read(prompt: Any) -> int:
         return len(prompt)
     if not isinstance(prompt, Mapping):
         return 0
-    found = (prompt.get("prompt"), prompt.get("prompt_embeds"), prompt.get("encoder_prompt"))
-    return sum(len(one) for one in found if isinstance(one, (str, bytes)))
+    found = (prompt.get("prompt"), prompt.get("prompt_embeds"))
+    own = sum(len(one) for one in found if isinstance(one, (str, bytes)))
+    return own + sum(chars_to_read(prompt[key]) for key in _PAIR_KEYS if key in prompt)
 
 
 class PromptReader:

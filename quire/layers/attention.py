@@ -176,7 +176,7 @@ class AttentionLayer:
         for step in self._on_heads:
             step(q_and_k, positions)
         q, k = q_and_k[:, : sizes.num_heads], q_and_k[:, sizes.num_heads :]
-        cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        cache, plan = ctx.cached(self.index)
         self._attend.call("write", k, v, cache, plan, **self._to_write)
         mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.value_size), x.dtype)
         self._attend(

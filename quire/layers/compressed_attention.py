@@ -170,7 +170,7 @@ class CompressedAttention:
         """The window's rows, the entries, or what those are made of."""
         number = self.index + place
         rate = self._sizes.rate if place == 1 else 1
-        return Rows(ctx.caches[number], ctx.plans[ctx.group_of[number]], rate)  # type: ignore[index]
+        return Rows(*ctx.cached(number), rate)
 
     def _made(
         self, x: torch.Tensor, latent: torch.Tensor, ctx: ForwardContext

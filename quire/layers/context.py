@@ -49,6 +49,12 @@ class ForwardContext:
     picks: torch.Tensor | None = None
     embedded: torch.Tensor | None = None
 
+    def cached(self, number: int) -> tuple[Any, Any]:
+        """The view of the cache that the mixer of a number has, and the plan of its group."""
+        group = self.group_of[number]
+        assert group is not None, f"mixer {number} caches nothing"
+        return self.caches[number], self.plans[group]
+
     @property
     def num_tokens(self) -> int:
         return self.ids.shape[0]

@@ -69,7 +69,7 @@ class CrossAttention:
         kv = self._kv(encoded, out=ctx.arena.take((num_tokens, self._kv_size), encoded.dtype))
         heads = kv.view(num_tokens, 2 * sizes.num_kv_heads, sizes.head_size)
         k, v = heads[:, : sizes.num_kv_heads], heads[:, sizes.num_kv_heads :]
-        cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        cache, plan = ctx.cached(self.index)
         self._attend.call("write", k, v, cache, plan)
         ctx.arena.release(mark)
 
@@ -79,7 +79,7 @@ class CrossAttention:
         shape = (num_tokens, sizes.num_heads, sizes.head_size)
         query = ctx.arena.take(shape, x.dtype)
         self._query(x, out=query.view(num_tokens, -1))
-        cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        cache, plan = ctx.cached(self.index)
         mixed = ctx.arena.take(shape, x.dtype)
         self._attend(query, cache, plan, scale=sizes.scale, bidirectional=True, out=mixed)
         return self._out(mixed.view(num_tokens, -1), out=out)

@@ -116,7 +116,7 @@ class DeltaNetLayer:
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Writes [T, C] into `out`, which may be x."""
         sizes, channels, count = self._sizes, self._rule.width, x.shape[0]
-        (window, matrices), plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        (window, matrices), plan = ctx.cached(self.index)
         wide = ctx.arena.take((count, channels + self._gates.num_beside), x.dtype)
         self._in(x, out=wide)
         qkv = ctx.arena.take((count, channels), x.dtype)

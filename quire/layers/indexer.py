@@ -95,7 +95,7 @@ class Indexer:
         """Caches the keys of x [T, C], then writes `ctx.picks` by queries of latent [T, R]."""
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
         arena, mark = ctx.arena, ctx.arena.mark()
-        cache, plan = ctx.caches[self._index], ctx.plans[ctx.group_of[self._index]]  # type: ignore[index]
+        cache, plan = ctx.cached(self._index)
         key = self._key(x, out=arena.take((num_tokens, sizes.head_size), x.dtype))
         self._key_norm(key, out=key)
         key = key.unsqueeze(1)  # [T, 1, D]

@@ -89,7 +89,7 @@ class LinearAttentionLayer:
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Brings the states forward; writes [T, C] into `out`, which may be x."""
-        (states,), plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        (states,), plan = ctx.cached(self.index)
         count, inner = x.shape[0], self._inner
         made = self._in(x, out=ctx.arena.take((count, 4 * inner), x.dtype))
         self._act(made[:, : 3 * inner], act=self._activation, out=made[:, : 3 * inner])

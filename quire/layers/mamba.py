@@ -151,8 +151,7 @@ class Mamba2Layer:
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Brings the states forward; writes [T, C] into `out`, which may be x."""
         sizes, num_tokens = self._sizes, x.shape[0]
-        window, states = ctx.caches[self.index]
-        plan = ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        (window, states), plan = ctx.cached(self.index)
         made = ctx.arena.take((num_tokens, self._parts[-1].stop), x.dtype)
         self._in(x, out=made)
         for part, scale in self._scales:
@@ -270,8 +269,7 @@ class Mamba1Layer:
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Brings the states forward; writes [T, C] into `out`, which may be x."""
         inner, num_tokens = self._sizes.inner, x.shape[0]
-        window, states = ctx.caches[self.index]
-        plan = ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        (window, states), plan = ctx.cached(self.index)
         both = self._in(x, out=ctx.arena.take((num_tokens, 2 * inner), x.dtype))
         passed = self._conv(both[:, :inner], window, ctx, plan)
         made = ctx.arena.take((num_tokens, self._parts[-1].stop), x.dtype)

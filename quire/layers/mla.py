@@ -155,7 +155,7 @@ class MlaLayer:
 
     def _cached(self, ctx: ForwardContext) -> tuple[Any, Any]:
         """This layer's view of the cache, and its plan."""
-        return ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        return ctx.cached(self.index)
 
     def _mix_all(self, query: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> None:
         self._attend(query, *self._cached(ctx), scale=self._sizes.scale, out=out)

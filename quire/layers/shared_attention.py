@@ -88,7 +88,7 @@ class SharedAttention:
             norm(query, out=query)
         for turn in self._turns:
             turn(query, ctx.positions[0])
-        cache, plan = ctx.caches[self._shares], ctx.plans[ctx.group_of[self._shares]]  # type: ignore[index]
+        cache, plan = ctx.cached(self._shares)
         mixed = ctx.arena.take(shape, x.dtype)
         self._attend(
             query,

@@ -246,7 +246,7 @@ class MixerAfterBlock:
             step(heads, ctx.positions[0])
         q, k = heads[:, : sizes.num_heads], heads[:, sizes.num_heads :]
         v = qkv[:, k_end:].view(count, sizes.num_kv_heads, sizes.head_size)
-        cache, plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        cache, plan = ctx.cached(self.index)
         self._attend.call("write", k, v, cache, plan, **self._to_write)
         mixed = ctx.arena.take((count, sizes.num_heads, sizes.head_size), x.dtype)
         self._attend(

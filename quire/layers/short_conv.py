@@ -61,7 +61,7 @@ class ShortConvLayer:
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Writes [T, C] into `out`, which may be x."""
-        (view,), plan = ctx.caches[self.index], ctx.plans[ctx.group_of[self.index]]  # type: ignore[index]
+        (view,), plan = ctx.cached(self.index)
         thirds = self._in(x, out=ctx.arena.take((x.shape[0], 3 * self._width), x.dtype))
         mixed = ctx.arena.take((x.shape[0], self._width), x.dtype)
         self._mix(thirds, self._taps, self._bias, view, plan, out=mixed)

@@ -114,7 +114,8 @@ class Decoder:
         self._encoder = encoder
         self._readers: list[CrossAttention] = []
         if encoder is not None and spec.encoder is not None:
-            attends += [one for layer in encoder.layers for one in layer.mixer.attends]  # type: ignore[union-attr]
+            own = [layer.mixer for layer in encoder.layers if layer.mixer is not None]
+            attends += [one for mixer in own for one in mixer.attends]
             mixers += [one for layer in spec.encoder.layers for one in layer.mixers]
             found = [layer.mixer for layer in layers]
             self._readers = [one.cross for one in found if isinstance(one, MixerAndCross)]

@@ -99,6 +99,7 @@ class Worker:
             max_num_seqs=settings.scheduler.max_num_seqs,
             max_model_len=model.max_model_len,
         )
+        arena = _arena(decoder, settings, device)
         self.runner = ModelRunner(
             decoder=decoder,
             state=state,
@@ -106,7 +107,7 @@ class Worker:
             builder=BatchBuilder(
                 state=state,
                 memory=memory,
-                arena=(arena := _arena(decoder, settings, device)),
+                arena=arena,
                 device=device,
                 has_types=decoder.spec.token_types > 1,
             ),

@@ -241,9 +241,11 @@ def test_gptq_with_settings_of_single_layers(folder: Path, tmp_path: Path) -> No
     assert formats["layers.1.feed_forward.down.weight"].name == "int4_g64_zp"
     assert "layers.1.mixer.out.weight" not in formats
     check(folders, {"int4_g32", "int4_g64_zp", "int8_g32"})
-    settings |= {"dynamic": {"+:(": {}}}
-    with pytest.raises(ModelLoadError, match="is no expression for layers"):
-        describe(str(rewritten(folder, tmp_path / "wrong", settings, write)[0]))
+    wrong = {"no expression": {"+:(": {}}, "must be an object": ["layers"]}
+    for number, (words, given) in enumerate(wrong.items()):
+        place = tmp_path / f"wrong{number}"
+        with pytest.raises(ModelLoadError, match=words):
+            describe(str(rewritten(folder, place, settings | {"dynamic": given}, write)[0]))
 
 
 def awq_words(values: torch.Tensor) -> torch.Tensor:

@@ -141,6 +141,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"r": {"type": "hadamard", "head_dim": 48, "apply": [apply("Linear", "input")]}},
         "blocks of 48 do not divide the 256",
     ),
+    "group": ({"r": ["hadamard"]}, "r must be an object with a list `apply` of objects"),
+    "applied": (
+        {"r": {"type": "hadamard", "apply": ["input"]}},
+        "r must be an object with a list `apply` of objects",
+    ),
     "tensor": (
         {"r": {"type": "random-hadamard", "apply": [apply("re:.*o_proj", "input")]}},
         r"lacks the tensor .*o_proj\.r_input\.weight' \[128, 128\]",

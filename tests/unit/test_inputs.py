@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quire.frontend.inputs import InputProcessor, RequestOptions
+from quire.frontend.prompts import chars_to_read
 from quire.frontend.tokenizer import Tokenizer
 from quire.protocol.errors import InvalidRequestError, NotServedError
 from quire.protocol.params import (
@@ -409,3 +410,8 @@ def test_the_request_survives_the_wire(inputs: InputProcessor) -> None:
         inputs, "the sea", SamplingParams(n=2, stop="x", bad_words=["no"], logit_bias={3: -1.0})
     )
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(request), type=EngineRequest) == request
+
+
+def test_both_halves_of_a_prompt_count_as_text_to_read() -> None:
+    assert chars_to_read({"encoder_prompt": {"prompt": "abc"}, "decoder_prompt": "de"}) == 5
+    assert chars_to_read({"encoder_prompt": "abc"}) == 3

@@ -92,8 +92,15 @@ def biogpt(hf: HfConfig) -> DecoderSpec:
     )
     scale = width**0.5 if hf.bool_("scale_embedding", True) else 1.0
     count = hf.int_("num_hidden_layers", 24)
-    kinds = {"tie": True, "learned": True, "max_len": 1024}
-    return decoder(hf, [layer] * count, hidden_size=width, embedding_scale=scale, **kinds)  # type: ignore[arg-type]
+    return decoder(
+        hf,
+        [layer] * count,
+        tie=True,
+        learned=True,
+        max_len=1024,
+        hidden_size=width,
+        embedding_scale=scale,
+    )
 
 
 def first_gpt(hf: HfConfig) -> DecoderSpec:

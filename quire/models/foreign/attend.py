@@ -31,6 +31,6 @@ class Attend:
         out: torch.Tensor,
     ) -> None:
         """q [T, H, D], k and v [T, K, D], out [T, H, D]."""
-        cache, plan = ctx.caches[self._index], ctx.plans[ctx.group_of[self._index]]  # type: ignore[index]
+        cache, plan = ctx.cached(self._index)
         self.attend.call("write", k, v, cache, plan, **self._to_write)
         self.attend(q, cache, plan, sinks=self.sinks, slopes=None, **self._numbers, out=out)

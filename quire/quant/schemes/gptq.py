@@ -162,7 +162,12 @@ def _settings_of(stem: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _dynamic(stem: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """What GPTQModel says of layers whose names begin as an expression says; `-:` ones are not quantized."""
-    for name, one in (settings.get("dynamic") or {}).items():
+    dynamic = settings.get("dynamic") or {}
+    if not isinstance(dynamic, dict):
+        raise ValueError(
+            f"quantization_config.dynamic: {dynamic!r} must be an object of expressions"
+        )
+    for name, one in dynamic.items():
         try:
             is_meant = re.match(name.removeprefix("+:").removeprefix("-:"), stem) is not None
         except re.error as error:

@@ -45,9 +45,7 @@ def turned(
 
     Raises ValueError for a turn that cannot be put into a weight.
     """
-    groups = config.get("config_groups") if isinstance(config, Mapping) else None
-    if not isinstance(groups, Mapping):
-        raise ValueError("quantization_config: transform_config needs config_groups")
+    groups = _groups(config)
     ends = tuple(
         f".{name}_{place}" for name in groups for place in (*_SIDES, *_DONE, *_OF_ATTENTION)
     )
@@ -64,7 +62,7 @@ def turned(
                 f"{', '.join(_KINDS)} are"
             )
         _check_attention(name, group)
-        for args in group.get("apply") or []:
+        for args in group["apply"]:
             if args.get("location") in _SIDES:
                 for stem in _layers(args, found):
                     _turn(found, infos, stem, name, group, args)
@@ -74,15 +72,32 @@ def turned(
 def turns_keys(settings: Mapping[str, Any]) -> bool:
     """Whether keys are turned before they are kept, so that scales of a cache are not those of plain keys."""
     config = settings.get("transform_config")
-    groups = config.get("config_groups") if isinstance(config, Mapping) else None
-    applied = (args for group in (groups or {}).values() for args in group.get("apply") or [])
+    applied = (
+        args for group in (_groups(config) if config else {}).values() for args in group["apply"]
+    )
     return any(args.get("location") == "k_cache" for args in applied)
+
+
+def _groups(config: Any) -> dict[str, Mapping[str, Any]]:
+    """The groups by name, each with a list `apply` of objects. Raises ValueError for another form."""
+    groups = config.get("config_groups") if isinstance(config, Mapping) else None
+    if not isinstance(groups, Mapping):
+        raise ValueError("quantization_config: transform_config needs config_groups")
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, group in groups.items():
+        applied = group.get("apply") or [] if isinstance(group, Mapping) else None
+        if not isinstance(applied, list) or not all(isinstance(one, Mapping) for one in applied):
+            raise ValueError(
+                f"quantization_config.transform_config: {name} must be an object with a list `apply` of objects"
+            )
+        found[name] = {**group, "apply": applied}
+    return found
 
 
 def _check_attention(name: str, group: Mapping[str, Any]) -> None:
     """Queries and keys that are turned alike have the same products as before. Raises ValueError for others."""
     sides: dict[str, list[Any]] = {place: [] for place in _OF_ATTENTION}
-    for args in group.get("apply") or []:
+    for args in group["apply"]:
         place = args.get("location")
         if place in sides:
             how = (args.get("targets"), args.get("ignore") or [], bool(args.get("inverse")))
@@ -115,7 +130,7 @@ def _layers(args: Mapping[str, Any], weights: Mapping[str, StoredTensor]) -> Ite
             continue
         if not stem.endswith(_TABLES):
             yield stem
-        elif "Linear" not in args.get("targets", ""):
+        elif "Linear" not in (args.get("targets") or ""):
             raise ValueError(f"transform_config turns {stem}, a table; only layers' sides are")
     if "lm_head.weight" not in weights and is_meant("lm_head"):
         raise ValueError("transform_config turns lm_head, which shares its weight with a table")
@@ -182,7 +197,7 @@ def _tensor(
     own = f"{stem}.{name}_{side}.{end}"
     sides = {
         args["location"]
-        for args in group.get("apply") or []
+        for args in group["apply"]
         if is_inverse in (None, bool(args.get("inverse")))
     }
     ends = tuple(f".{name}_{one}.{end}" for one in sorted(sides))
