@@ -76,7 +76,7 @@ class Worker:
             device=device.type, overrides=parallel.kernel_overrides, fast_math=parallel.fast_math
         )
         on_phase("loading weights", 0)
-        kept_bytes = bytes_kept(settings.load.packed_weights_gib)
+        place, kept_bytes = cache_dir() / "packed", bytes_kept(settings.load.packed_weights_gib)
         decoder = build_decoder(
             description,
             self.table,
@@ -89,16 +89,13 @@ class Worker:
                 model.quantization, description.quantization, description.formats, device.type
             ),
             cache_format="plain" if cache_dtype == model.dtype else cache_dtype,
-            packed_weights=(cache_dir() / "packed", kept_bytes) if kept_bytes else None,
+            packed_weights=(place, kept_bytes) if kept_bytes else None,
             ahead=ahead,
         )
         on_phase("allocating the KV cache", 100)
         memory = CacheMemory(layout=layout, decoder=decoder, device=device, table=self.table)
-        state = WorkerState(
-            layout=layout,
-            max_num_seqs=settings.scheduler.max_num_seqs,
-            max_model_len=model.max_model_len,
-        )
+        num_rows = settings.scheduler.max_num_seqs
+        state = WorkerState(layout=layout, max_num_seqs=num_rows, max_model_len=model.max_model_len)
         arena = _arena(decoder, settings, device)
         self.runner = ModelRunner(
             decoder=decoder,
