@@ -73,7 +73,8 @@ async def read_body(request: Request, config: ServerConfig) -> bytes:
     size = 0
     while True:
         try:
-            message = await asyncio.wait_for(request.receive(), config.body_timeout)
+            async with asyncio.timeout(config.body_timeout):
+                message = await request.receive()
         except TimeoutError:
             raise HttpError(
                 408,

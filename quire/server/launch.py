@@ -176,7 +176,8 @@ class Running:
         timeout = self.state.config.shutdown_timeout
         logger.info("draining: %d requests in flight, %g s", self.state.num_live, timeout)
         try:
-            await asyncio.wait_for(self.state.idle.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self.state.idle.wait()
         except TimeoutError:
             logger.warning("%d requests did not end in time", self.state.num_live)
             self.server.config.timeout_graceful_shutdown = 0
@@ -209,7 +210,8 @@ class Running:
         if self.state.config.keep_alive_on_engine_death:
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.state.idle.wait(), _FLUSH_S)
+            async with asyncio.timeout(_FLUSH_S):
+                await self.state.idle.wait()
         self.server.config.timeout_graceful_shutdown = 0
         self._end(EXIT_FAILED)
 

@@ -87,7 +87,8 @@ class LiveView:
         if llm is None or self._state.phase[0] != "ready" or llm.errored:
             return None
         try:
-            return decode_view(await asyncio.wait_for(llm.engine_view(), _PATIENCE_S))
+            async with asyncio.timeout(_PATIENCE_S):
+                return decode_view(await llm.engine_view())
         except (EngineDeadError, TimeoutError):
             return None
 

@@ -65,7 +65,8 @@ class Connection:
                 self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
             try:
                 self._writer.write(sent.message(f"{self._host}:{self._port}"))
-                return await asyncio.wait_for(self._read(), _TIMEOUT_S)
+                async with asyncio.timeout(_TIMEOUT_S):
+                    return await self._read()
             except (ConnectionError, asyncio.IncompleteReadError):
                 self.close()
                 if fresh or attempt:

@@ -62,7 +62,8 @@ def test_a_client_that_goes_frees_everything(
                 while len(client.sent) < 2:
                     await asyncio.sleep(0.005)
         client.leave()
-        await asyncio.wait_for(client.task, 2)
+        async with asyncio.timeout(2):
+            await client.task
         assert sorted(name.split("-")[2] for name, _ in server.client.aborted) == [
             str(one) for one in range(count)
         ]

@@ -175,7 +175,8 @@ def test_the_stream_of_snapshots_ends_when_the_server_drains(serve: Serve) -> No
         look = asyncio.create_task(server.http.get("/ui/live"))
         await asyncio.sleep(0.1)
         server.state.draining = True
-        answer = await asyncio.wait_for(look, 5)
+        async with asyncio.timeout(5):
+            answer = await look
         assert answer.headers["content-type"].startswith("text/event-stream")
         events = [one for one in answer.text.split("\n\n") if one]
         assert events and all(one.startswith("data: ") for one in events)

@@ -139,7 +139,8 @@ class BatchService:
         record = await asyncio.to_thread(store.next_open, self._state.names)
         if record is None or self._state.draining:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _IDLE_S)
+                async with asyncio.timeout(_IDLE_S):
+                    await self._wake.wait()
             return
         self._active = record
         try:
@@ -250,7 +251,8 @@ class BatchService:
                 return True
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._freed.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    await self._freed.wait()
         return False
 
     def _room(self) -> int:

@@ -165,7 +165,8 @@ def _callbacks(form: Form) -> MultipartCallbacks:
 async def _pieces(request: Request, patience_s: float) -> AsyncGenerator[bytes, None]:
     while True:
         try:
-            message = await asyncio.wait_for(request.receive(), patience_s)
+            async with asyncio.timeout(patience_s):
+                message = await request.receive()
         except TimeoutError:
             raise HttpError(
                 408,
