@@ -60,6 +60,7 @@ class MlaLayer:
     [H * (N + V), R], `<name>.out`; and `<name>.q`, or `<name>.q_down`, `<name>.q_norm`, `<name>.q_up`.
 
     rope    table [max_len, P] of `layers.rope`; None: nothing is turned.
+    growth  table [max_len, R + P] of `layers.rope.growth_table` for queries, or None.
     bias    of the products that make latents, and of the output.
     eps     of the norms of both latents.
     format  of all weights but kv_up's.
@@ -74,6 +75,7 @@ class MlaLayer:
         sizes: MlaSizes,
         *,
         rope: torch.Tensor | None,
+        growth: torch.Tensor | None = None,
         interleaved: bool,
         bias: bool,
         eps: float,
@@ -95,6 +97,10 @@ class MlaLayer:
         self._turn: Callable[..., object] = _leave
         if rope is not None:
             self._turn = partial(turn, table=rope, interleaved=interleaved)
+        self._grow: Callable[..., object] = _leave
+        if growth is not None:
+            whole = table.bind(ROPE, dtype_name(dtype), D=sizes.key_size, rot=sizes.key_size)
+            self._grow = partial(whole, table=growth, interleaved=False)
         self._copy = table.bind(SCALE, dtype_name(dtype), C=sizes.rope_size)
         self._absorb = HeadProducts(
             table, in_size=sizes.nope_size, out_size=sizes.kv_rank, dtype=dtype
@@ -164,7 +170,7 @@ class MlaLayer:
         self._attend(query, ctx.picks, *self._cached(ctx), scale=self._sizes.scale, out=out)
 
     def _absorbed(self, query: torch.Tensor, positions: torch.Tensor, arena: Arena) -> torch.Tensor:
-        """Queries [T, H, N + P] as they meet the cached keys: [T, H, R + P], the last P turned."""
+        """Queries [T, H, N + P] as they meet the cached keys: [T, H, R + P], the last P turned, all grown."""
         sizes, (num_tokens, num_heads, _) = self._sizes, query.shape
         absorbed = arena.take((num_tokens, num_heads, sizes.key_size), query.dtype)
         self._absorb(query[..., : sizes.nope_size], out=absorbed[..., : sizes.kv_rank])
@@ -176,6 +182,7 @@ class MlaLayer:
             out=absorbed.view(rows)[:, sizes.kv_rank :],
         )
         self._turn(turned, positions)
+        self._grow(absorbed, positions)
         return absorbed
 
 

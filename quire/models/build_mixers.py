@@ -207,6 +207,7 @@ def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
         index,
         sizes,
         rope=None if spec.positions is None else parts.tables[spec.positions],
+        growth=parts.tables[spec.temperature, spec.head_size] if spec.temperature else None,
         interleaved=spec.rope.interleaved,
         bias=spec.bias,
         eps=spec.norm_eps,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from quire.models.hf_config import HfConfig
-from quire.models.hf_parts import ACTIVATIONS, rope, yarn_magnitude
+from quire.models.hf_decoder import layered
+from quire.models.hf_parts import ACTIVATIONS, demand, growth_of, rope, yarn_magnitude
 from quire.models.spec import DecoderSpec, Dense, FeedForward, Indexer, Mla, Moe, Picks
 
 _TRAINING = ("aux_loss_alpha", "ep_size", "seq_aux", "num_nextn_predict_layers", "num_mtp_layers")
@@ -202,6 +203,23 @@ def _dense(hf: HfConfig) -> Dense:
     return Dense(
         width=hf.int_("intermediate_size"), activation=hf.choice("hidden_act", ACTIVATIONS, "silu")
     )
+
+
+def growing_experts(hf: HfConfig) -> DecoderSpec:
+    """Mistral's with a latent: experts weighed by their share of all, queries that grow with their position."""
+    hf.add_defaults({"n_routed_experts": 128, "qk_nope_head_dim": 64})
+    growth = growth_of(hf)
+    interleaved = hf.bool_("rope_interleave", True)
+    mixer = latent_attention(hf, interleaved=interleaved, default_q_rank=1024, default_kv_rank=256)
+    section, part = hf.section("rope_parameters"), mixer.rope.dim / mixer.query_size
+    if section is not None and section.float_("partial_rotary_factor", part) != part:
+        raise section.refuse("partial_rotary_factor", f"qk_rope_head_dim is {part} of a head")
+    demand(hf, "no checkpoint of this architecture has it", mlp_bias=False)
+    hf.choice("scoring_func", {"softmax": None}, "softmax")
+    experts = in_groups(hf, routed_experts(hf, top_k=4, scale=1.0), 1, 1, best=2)
+    experts = replace(experts, normalize=hf.bool_("norm_topk_prob", True))
+    mixer = replace(mixer, temperature=growth)
+    return layered(hf, mixer, dense_first(hf, experts, 0), max_len=1_048_576)
 
 
 def named_parts(hf: HfConfig, part: Moe, first: int) -> Sequence[FeedForward]:

@@ -21,6 +21,7 @@ from quire.models.spec import (
     ProportionalScaling,
     Rope,
     RopeScaling,
+    Temperature,
     YarnScaling,
 )
 
@@ -159,6 +160,18 @@ def rope(
         fraction = section.positive("partial_rotary_factor", fraction)
     dim = _rope_dim(hf, head_size, fraction)
     return Rope(dim=dim, theta=base, scaling=_scaling(hf, section, dim))
+
+
+def growth_of(hf: HfConfig) -> Temperature | None:
+    """How queries grow with each trained length that they stand behind, as Mistral's files say it among positions."""
+    section = hf.section("rope_parameters")
+    if section is None:
+        raise hf.refuse("rope_parameters", "it must be stated for this architecture")
+    section.skip("max_position_embeddings")
+    beta = section.float_("llama_4_scaling_beta")
+    if not beta:
+        return None
+    return Temperature(scale=beta, interval=section.int_("original_max_position_embeddings"))
 
 
 def section_rope(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quire.models.positions import Rope
+from quire.models.positions import Rope, Temperature
 from quire.protocol.cache import CacheKind
 
 
@@ -75,6 +75,7 @@ class Mla:
     bias        products that make latents, and the output, have biases.
     norm_eps    of the norms of both latents.
     picks       which tokens a query sees; None: all before it.
+    temperature what queries are multiplied by; None is nothing.
     """
 
     num_heads: int
@@ -89,6 +90,7 @@ class Mla:
     bias: bool = False
     norm_eps: float = 1e-6
     picks: Picks | None = None
+    temperature: Temperature | None = None
 
     @property
     def num_picks(self) -> int:

@@ -378,7 +378,7 @@ class DecoderSpec:
 
 def growths(spec: DecoderSpec) -> set[tuple[Temperature, int]]:
     """Each growth of queries that layers have, with the size of their heads."""
-    mixers = [one for one in spec.attentions if isinstance(one, Attention)]
+    mixers = [one for one in spec.attentions if isinstance(one, Attention | Mla)]
     return {(one.temperature, one.head_size) for one in mixers if one.temperature is not None}
 
 

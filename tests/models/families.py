@@ -334,6 +334,10 @@ CASES["ministral3_text"] = Case(
     with_more(MORE_CASES["ministral3"].config, "Mistral3ForConditionalGeneration", "mistral3")
     | PROJECTOR
 )
+CASES["mistral4_text"] = Case(
+    with_more(MORE_CASES["mistral4"].config, "Mistral3ForConditionalGeneration", "mistral3")
+    | PROJECTOR
+)
 DELTA_CASES["qwen3_5_text"] = Case(
     with_more(DELTA_CASES["qwen3_5"].config, "Qwen3_5ForConditionalGeneration", "qwen3_5")
 )

@@ -59,6 +59,13 @@ def bailing(name: str, model_type: str, **values: Any) -> dict[str, Any]:
     return without(config, "n_routed_experts", "n_shared_experts")
 
 
+def mistral4(rope_parameters: dict[str, Any], **values: Any) -> dict[str, Any]:
+    whole = LATENT["qk_nope_head_dim"] + LATENT["qk_rope_head_dim"]
+    part = {"partial_rotary_factor": LATENT["qk_rope_head_dim"] / whole}
+    config = routed("Mistral4ForCausalLM", "mistral4", **LATENT | values)
+    return without_theta(config) | {"rope_parameters": rope_parameters | part}
+
+
 MORE_CASES: dict[str, Case] = {
     "ministral3": Case(
         without_theta(
@@ -75,6 +82,23 @@ MORE_CASES: dict[str, Case] = {
                 rope_parameters=GROWING | {"llama_4_scaling_beta": 0.0},
                 tie_word_embeddings=True,
             )
+        )
+    ),
+    "mistral4": Case(
+        mistral4(
+            rope_parameters=GROWING | {"mscale": 0.9, "mscale_all_dim": 1.4},
+            norm_topk_prob=False,
+            attention_bias=True,
+            **IN_GROUPS,
+        )
+    ),
+    "mistral4_flat": Case(
+        mistral4(
+            rope_parameters=GROWING | {"llama_4_scaling_beta": 0.0, "mscale_all_dim": 1.0},
+            rope_interleave=False,
+            tie_word_embeddings=True,
+            q_lora_rank=None,
+            hidden_act="gelu",
         )
     ),
     "pangu_embedded": Case(

@@ -283,6 +283,10 @@ def their_model(
 def class_of(config: dict[str, Any]) -> Any:
     """The class of Transformers that finds a file's architecture: of text alone, or of images too."""
     transformers = importlib.import_module("transformers")
+    if config["model_type"] == "mistral4":  # whose class it does not find by itself
+        transformers.AutoModelForCausalLM.register(
+            transformers.Mistral4Config, transformers.Mistral4ForCausalLM, exist_ok=True
+        )
     sees = "text_config" in config or "vision_config" in config
     return transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
 

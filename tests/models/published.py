@@ -133,7 +133,8 @@ FEWER = {
     "YoutuForCausalLM": 0,
     "MellumForCausalLM": 1,
     "MiniMaxForCausalLM": 1,
-    "Mistral3ForConditionalGeneration": 1,
+    "Mistral3ForConditionalGeneration": 2,
+    "Mistral4ForCausalLM": 1,
     "HYV3ForCausalLM": 0,
     "LongcatFlashForCausalLM": 1,
     "OuroForCausalLM": 2,
@@ -184,6 +185,7 @@ _PICKS = {
     "indexer_types": ["full", "shared", "full"],
 }
 SMALL_STATES: dict[str, dict[str, Any]] = {
+    "mistral4": {"qk_nope_head_dim": 16, "head_dim": 32},  # half of a head turns
     "deepseek_v32": _PICKS,
     "glm_moe_dsa": _PICKS,
     # Transformers takes positions for 64 numbers of a head where head_dim does not say it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -22,12 +23,17 @@ from quire.config.schema import LoadConfig, ModelConfig, Settings
 from quire.frontend.tokenizer import Tokenizer
 from quire.models.build import build_decoder
 from quire.models.loading.hub import with_local_folders
+from quire.models.loading.mistral import config_of
 from quire.models.loading.shards import save_sharded_state
+from quire.models.parameters import weight_counts
 from quire.models.registry import describe
+from quire.models.spec import Mla, Temperature
 from quire.ops.registry import Table
 from quire.protocol.errors import ModelLoadError, SettingsError
 from tests.models import harness
 from tests.models.case import COMMON
+from tests.models.families_moe import LATENT, ROUTED
+from tests.models.families_more import GROWING
 
 IDS = torch.randint(0, 96, (20,), generator=torch.Generator().manual_seed(5)).tolist()
 MISTRAL = COMMON | {
@@ -45,6 +51,17 @@ MIXTRAL = MISTRAL | {
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
 }
+LARGE = MISTRAL | {
+    "architectures": ["MistralLarge3ForCausalLM"],
+    "model_type": "mistral4",
+    **LATENT,
+    **ROUTED,
+    "head_dim": 40,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": GROWING
+    | {"rope_type": "yarn", "rope_theta": 1e4, "truncate": True, "mscale_all_dim": 1.0}
+    | {"original_max_position_embeddings": 8, "partial_rotary_factor": 0.4},
+}
 NAMES = {
     "model.embed_tokens": "tok_embeddings",
     "model.norm": "norm",
@@ -59,6 +76,26 @@ NAMES = {
     "mlp.down_proj": "feed_forward.w2",
     "mlp.up_proj": "feed_forward.w3",
     "block_sparse_moe": "feed_forward",
+    "self_attn.q_a_proj": "attention.wq_a",
+    "self_attn.q_a_layernorm": "attention.q_a_norm",
+    "self_attn.q_b_proj": "attention.wq_b",
+    "self_attn.kv_a_proj_with_mqa": "attention.wkv_a_with_mqa",
+    "self_attn.kv_a_layernorm": "attention.kv_a_norm",
+    "self_attn.kv_b_proj": "attention.wkv_b",
+    "mlp.gate.": "gate.",
+    "mlp.experts": "experts",
+    "mlp.shared_experts": "shared_experts",
+    "gate_proj": "w1",
+    "down_proj": "w2",
+    "up_proj": "w3",
+}
+EXPERTS = {
+    "num_experts": "n_routed_experts",
+    "num_experts_per_tok": "num_experts_per_tok",
+    "num_shared_experts": "n_shared_experts",
+    "expert_hidden_dim": "moe_intermediate_size",
+    "first_k_dense_replace": "first_k_dense_replace",
+    "routed_scale": "routed_scaling_factor",
 }
 
 
@@ -88,14 +125,30 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     }
 
 
+def apart(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same with three tensors for each expert, where a layer's experts are stacked in two."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            found[name] = tensor
+            continue
+        at, _, kind = name.rpartition(".")
+        for number, expert in enumerate(tensor):
+            parts = expert.chunk(2) if kind == "gate_up_proj" else [expert]
+            kinds = ("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",)
+            for part, one in zip(kinds, parts, strict=True):
+                found[f"{at}.{number}.{part}.weight"] = one.contiguous()
+    return found
+
+
 def as_mistral(folder: Path, to: Path, config: dict[str, Any]) -> Path:
     """The folder in Mistral's form; heads of q and k go from halves to neighbours."""
     to.mkdir(parents=True)
     made: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors_of(folder).items():
+    for name, tensor in apart(tensors_of(folder)).items():
         heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
         for part, key in heads.items():
-            if part in name:
+            if part in name and "kv_lora_rank" not in config:
                 halves = tensor.view(config[key], 2, -1, tensor.shape[1])
                 tensor = halves.transpose(1, 2).reshape(tensor.shape).contiguous()
         for theirs, mine in NAMES.items():
@@ -118,11 +171,21 @@ def as_mistral(folder: Path, to: Path, config: dict[str, Any]) -> Path:
     }
     if "num_local_experts" in config:
         params["moe"] = {"num_experts": 4, "num_experts_per_tok": 2}
+    if "kv_lora_rank" in config:
+        made["vision_encoder.some.weight"] = torch.zeros(3)
+        save_file(made, to / "consolidated.safetensors")
+        rope = config["rope_parameters"]
+        length = {"original_max_position_embeddings": rope["original_max_position_embeddings"]}
+        params |= {key: config[key] for key in LATENT if key != "num_key_value_heads"}
+        params["moe"] = {mine: config[theirs] for mine, theirs in EXPERTS.items()}
+        params["llama_4_scaling"] = length | {"beta": rope["llama_4_scaling_beta"]}
+        yarn = {"beta": rope["beta_fast"], "alpha": rope["beta_slow"], "factor": rope["factor"]}
+        params |= {"yarn": length | yarn | {"apply_scale": False}, "vision_encoder": {"dim": 3}}
     (to / "params.json").write_text(json.dumps(params))
     return to
 
 
-@pytest.mark.parametrize("config", [MISTRAL, MIXTRAL], ids=lambda one: one["model_type"])
+@pytest.mark.parametrize("config", [MISTRAL, MIXTRAL, LARGE], ids=lambda one: one["model_type"])
 def test_mistrals_own_form_gives_the_same_bits(config: dict[str, Any], tmp_path: Path) -> None:
     theirs = harness.write_checkpoint(tmp_path / "hf", config)
     mine = as_mistral(theirs, tmp_path / "own", config)
@@ -137,8 +200,10 @@ def test_mistrals_own_form_gives_the_same_bits(config: dict[str, Any], tmp_path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"yarn": {"factor": 4}}, "params.json: 'yarn' is not known"),
-        ({"vision_encoder": {"dim": 3}}, "'vision_encoder' is not known"),
+        ({"yarn": {"factor": 4}}, "params.json: yarn must be an object with alpha, apply_scale"),
+        ({"quantization": {"qformat_weight": "fp8_e4m3"}}, "'quantization' is not known"),
+        ({"kv_lora_rank": 512}, "latents of keys"),
+        ({"moe": {"num_shared_experts": 1, "new": 3}}, "moe.new is not known"),
         ({"use_biases": True}, "'use_biases' is not known"),
         ({"dim": None}, "params.json"),
     ],
@@ -153,6 +218,47 @@ def test_a_key_that_changes_the_maths_is_named(
     (mine / "params.json").write_text(json.dumps(params))
     with pytest.raises(ModelLoadError, match=message):
         local(mine)
+
+
+def test_mistral_large_3_is_described(tmp_path: Path) -> None:
+    """params.json as published; copies: TensorRT-LLM's and vLLM's tests of their readers."""
+    length = {"original_max_position_embeddings": 8192}
+    groups = {"num_expert_groups": 1, "num_expert_groups_per_tok": 1, "route_every_n": 1}
+    sizes = {"num_experts": 128, "num_experts_per_tok": 4, "num_shared_experts": 1}
+    params = {
+        "dim": 7168,
+        "n_layers": 61,
+        "head_dim": 192,
+        "hidden_dim": 16_384,
+        "n_heads": 128,
+        "n_kv_heads": 128,
+        "norm_eps": 1e-6,
+        "vocab_size": 131_072,
+        "rope_theta": 1e4,
+        "max_position_embeddings": 294_912,
+        "max_seq_len": 262_144,
+        "tied_embeddings": False,
+        "q_lora_rank": 1536,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "vision_encoder": {"image_size": 1540},
+        "moe": groups
+        | sizes
+        | {"expert_hidden_dim": 4096, "first_k_dense_replace": 3, "routed_scale": 1.0},
+        "llama_4_scaling": length | {"beta": 0.1},
+        "yarn": length | {"alpha": 1, "apply_scale": False, "beta": 32, "factor": 36},
+    }
+    (tmp_path / "params.json").write_text(json.dumps(params))
+    (tmp_path / "config.json").write_text(json.dumps(config_of(tmp_path, {})))
+    found = describe(str(tmp_path), load_format="dummy")
+    assert round(sum(weight_counts(found.spec).values()) / 1e9) == 673  # of the model card
+    assert found.max_model_len == 294_912
+    mixer = found.spec.layers[0].mixer
+    assert isinstance(mixer, Mla) and mixer.temperature == Temperature(scale=0.1, interval=8192)
+    growth = 0.1 * math.log(36) + 1
+    assert mixer.query_scale == pytest.approx(192**-0.5 * growth**2)
 
 
 @pytest.mark.parametrize("config", [MISTRAL, MIXTRAL], ids=lambda one: one["model_type"])

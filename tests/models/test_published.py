@@ -27,8 +27,10 @@ LOUD = {
     "GPTNeoForCausalLM": 2e-4,
     "Gemma4ForCausalLM": 2e-4,
     "OuroForCausalLM": 2e-4,
+    "mistral-small-4-119b-2603": 3e-4,
+    "mistral-small-4-119b-2603-text": 3e-4,
 }
-"""Architectures in which roundings grow, and how far our logits may be from theirs."""
+"""Architectures, and files, in which roundings grow, and how far our logits may be from theirs."""
 
 
 def described(values: dict[str, Any]) -> DecoderSpec:
@@ -84,10 +86,12 @@ def test_logits_equal_transformers(name: str, tmp_path: Path) -> None:
     decoder = harness.load(description, max_len=160)
     # With latent attention Transformers' own float32 is up to 1.9e-4 from its float64, and ours 1.2e-4.
     # GPT-Neo does not divide scores: theirs is 0.7e-4 from their float64, and ours 0.6e-4. Nor does Gemma 4:
-    # theirs is 1.2e-4 from it, and ours 1.1e-4. Ouro's layers run twice: 1.0e-4 and 1.2e-4.
+    # theirs is 1.2e-4 from it, and ours 1.1e-4. Ouro's layers run twice: 1.0e-4 and 1.2e-4. Mistral Small 4
+    # multiplies scores by 2.2: 3e-4 and 1e-4.
     mixer = description.spec.layers[0].mixer
     ours = harness.our_logits(decoder, ids, max_len=160)
-    atol = 2e-4 if isinstance(mixer, Mla) else LOUD.get(description.architecture, 1e-4)
+    quiet = 2e-4 if isinstance(mixer, Mla) else 1e-4
+    atol = LOUD.get(name, LOUD.get(description.architecture, quiet))
     torch.testing.assert_close(ours, harness.their_logits(folder, ids), rtol=0, atol=atol)
 
 

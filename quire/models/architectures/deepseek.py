@@ -1,4 +1,5 @@
-"""DeepSeek V2 to V3.2, and others that attend over a latent: Kimi K2, GLM 4.7 Flash and 5, MiniCPM 3.
+"""DeepSeek V2 to V3.2, and others that attend over a latent: Kimi K2, GLM 4.7 Flash and 5,
+Mistral Large 3 and Small 4, MiniCPM 3.
 
 Spellings shared with other families are in `models.hf_deepseek` and `models.hf_decoder`.
 """
@@ -14,6 +15,7 @@ from quire.models.hf_decoder import decoder, dense, layered
 from quire.models.hf_deepseek import (
     check_whole_heads,
     dense_first,
+    growing_experts,
     in_groups,
     latent_attention,
     named_parts,
@@ -90,6 +92,11 @@ def glm_moe_dsa(hf: HfConfig) -> DecoderSpec:
     return picking(hf, spec, own, num_heads=32, interleaved=True)
 
 
+def mistral4(hf: HfConfig) -> DecoderSpec:
+    """`Mistral4ForCausalLM`: Mistral Small 4, and Large 3 in Mistral's own form."""
+    return growing_experts(hf)
+
+
 def youtu(hf: HfConfig) -> DecoderSpec:
     """`YoutuForCausalLM`: dense layers with latent attention."""
     hf.skip("embedding_initializer_range")
@@ -143,6 +150,7 @@ ARCHITECTURES = {
     "DeepseekV32ForCausalLM": Architecture(deepseek_v32, _INDEXED),
     "GlmMoeDsaForCausalLM": Architecture(glm_moe_dsa, _INDEXED),
     "Glm4MoeLiteForCausalLM": Architecture(glm4_moe_lite, _EXPERTS),
+    "Mistral4ForCausalLM": Architecture(mistral4, _EXPERTS),
     "YoutuForCausalLM": Architecture(youtu, _LATENT),
     "MiniCPM3ForCausalLM": Architecture(minicpm3, _LATENT),
 }

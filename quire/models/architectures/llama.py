@@ -16,10 +16,12 @@ from quire.models.hf_decoder import (
     plain,
     with_parts,
 )
-from quire.models.hf_parts import windows
+from quire.models.hf_deepseek import growing_experts
+from quire.models.hf_parts import growth_of, windows
 from quire.models.hf_text import llava_names, text_alone
+from quire.models.name_parts import DEEPSEEK_RULES, LATENT_RULES
 from quire.models.names import LLAMA_NAMES, expert_rules, router_rules
-from quire.models.spec import DecoderSpec, Temperature
+from quire.models.spec import DecoderSpec
 
 
 def llama(hf: HfConfig) -> DecoderSpec:
@@ -41,28 +43,20 @@ def mixtral(hf: HfConfig) -> DecoderSpec:
 
 def ministral3(hf: HfConfig) -> DecoderSpec:
     """`Ministral3ForCausalLM`: queries grow with each trained length that they stand behind."""
-    section = hf.section("rope_parameters")
-    if section is None:
-        raise hf.refuse("rope_parameters", "it must be stated for this architecture")
-    section.skip("max_position_embeddings")
-    growth = None
-    if beta := section.float_("llama_4_scaling_beta"):
-        interval = section.int_("original_max_position_embeddings")
-        growth = Temperature(scale=beta, interval=interval)
     one = attention(
         hf,
         bias=None,
         kv_heads=8,
         head_dim=128,
         window=hf.optional_int("sliding_window"),
-        temperature=growth,
+        temperature=growth_of(hf),
     )
     return plain(hf, one, dense(hf), max_len=262_144, eps=1e-5)
 
 
 def mistral3(hf: HfConfig) -> DecoderSpec:
     """The text of `Mistral3ForConditionalGeneration`: the decoder that its `model_type` names."""
-    kinds = {"mistral": mistral, "ministral3": ministral3}
+    kinds = {"mistral": mistral, "ministral3": ministral3, "mistral4": growing_experts}
     spec: DecoderSpec = hf.choice("model_type", kinds, "mistral")(hf)
     return spec
 
@@ -82,13 +76,17 @@ _LLAMA_SIZES = {
 }
 """Those of Transformers' LlamaConfig, which files of models that see leave out."""
 
+_ANY_NAMES = replace(LLAMA_NAMES, rules=(*LATENT_RULES, *LLAMA_NAMES.rules, *DEEPSEEK_RULES))
+"""With latent attention and experts, or without: `q_proj` stands in both."""
+
 ARCHITECTURES = {
     "LlamaForCausalLM": Architecture(llama, LLAMA_NAMES),
     "MistralForCausalLM": Architecture(mistral, LLAMA_NAMES),
     "MinistralForCausalLM": Architecture(mistral, LLAMA_NAMES),
     "Ministral3ForCausalLM": Architecture(ministral3, LLAMA_NAMES),
     "Mistral3ForConditionalGeneration": Architecture(
-        text_alone(mistral3), llava_names(LLAMA_NAMES)
+        text_alone(mistral3),
+        llava_names(_ANY_NAMES),
     ),
     "LlavaForConditionalGeneration": Architecture(
         text_alone(llava, defaults=_LLAMA_SIZES), llava_names(LLAMA_NAMES)
