@@ -14,10 +14,37 @@ from tests.models.families_moe import MOE_CASES
 
 SKIPS = {"bskcn_1": [0, 2], "bskcn_2": [1], "bskcn_3": [2, 4], "bskcn_4": [3, 4]}
 
+
+def pangu(**values: Any) -> dict[str, Any]:
+    sizes = {"q_lora": 40, "kv_lora": 48, "qk": 24, "qk_rope": 16, "v": 20}
+    sizes = {f"attention_{name}_dim": size for name, size in sizes.items()}
+    sizes |= {"num_routed_experts": 8, "num_shared_experts": 2, "num_dense_layers": 1}
+    sizes |= {"num_experts_per_tok": 3, "moe_intermediate_size": 40, "num_mtp_layers": 1}
+    routed = {"routed_scaling_factor": 1.7, "norm_topk_prob": True}
+    return named("PanguUltraMoEForCausalLM", "pangu_ultra_moe", **sizes | routed | values)
+
+
+def telechat2(**values: Any) -> dict[str, Any]:
+    sizes = {"hidden_size": 64, "n_layer": 2, "n_head": 4, "num_key_value_heads": 2}
+    sizes |= {"ffn_hidden_size": 80, "layer_norm_epsilon": 0.03}
+    names = {"architectures": ["TeleChat2ForCausalLM"], "model_type": "telechat"}
+    return CLASSIC | names | sizes | values
+
+
 KIN_CASES: dict[str, Case] = {
     "solar": Case(
         named("SolarForCausalLM", "solar", rope_theta=700.0, bskcn_tv=[0.9, 0.7], **SKIPS)
         | {"num_hidden_layers": 6, "sliding_window": 2047}
+    ),
+    "pangu_ultra": Case(pangu(sandwich_norm=True, rope_theta=700.0)),
+    "pangu_ultra_pre": Case(
+        pangu(sandwich_norm=False, norm_topk_prob=False, tie_word_embeddings=True)
+        | {"rope_theta": 700.0, "rms_norm_eps": 0.2}
+    ),
+    "telechat2": Case(telechat2(training_seqlen=512, base_seqlen=128)),
+    "telechat2_tied": Case(
+        telechat2(num_key_value_heads=4, tie_word_embeddings=True)
+        | {"training_seqlen": 256, "base_seqlen": 256}
     ),
     "fairseq2": Case(
         named("Fairseq2LlamaForCausalLM", "llama", rope_theta=700.0, hidden_act="gelu")

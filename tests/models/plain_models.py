@@ -258,6 +258,106 @@ def grok(tensors: Tensors, config: Config, ids: torch.Tensor, kind: str) -> torc
     return linear(norm(x, "model.norm"), table) * config["output_multiplier_scale"]
 
 
+def pangu_shapes(config: Config) -> Shapes:
+    """Latent attention, four norms a layer, and experts behind the dense layers, in DeepSeek's names."""
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    ranks = config["attention_q_lora_dim"], config["attention_kv_lora_dim"]
+    nope, turned, values = (config[f"attention_{name}_dim"] for name in ("qk", "qk_rope", "v"))
+    shapes = embedded_shapes(config)
+
+    def part(at: str, inner: int) -> Shapes:
+        sizes = {"gate": (inner, width), "up": (inner, width), "down": (width, inner)}
+        return {f"{at}.{name}_proj.weight": size for name, size in sizes.items()}
+
+    for index in range(config["num_hidden_layers"]):
+        at = f"model.layers.{index}"
+        norms = ["input_layernorm", "post_attention_layernorm"]
+        norms += ["pre_mlp_layernorm", "post_mlp_layernorm"] * config["sandwich_norm"]
+        shapes |= {f"{at}.{name}.weight": (width,) for name in norms}
+        shapes |= {
+            f"{at}.self_attn.{name}.weight": size
+            for name, size in (
+                ("q_a_proj", (ranks[0], width)),
+                ("q_a_layernorm", ranks[:1]),
+                ("q_b_proj", (heads * (nope + turned), ranks[0])),
+                ("kv_a_proj_with_mqa", (ranks[1] + turned, width)),
+                ("kv_a_layernorm", ranks[1:]),
+                ("kv_b_proj", (heads * (nope + values), ranks[1])),
+                ("o_proj", (width, heads * values)),
+            )
+        }
+        if index < config["num_dense_layers"]:
+            shapes |= part(f"{at}.mlp", config["intermediate_size"])
+            continue
+        inner, count = config["moe_intermediate_size"], config["num_routed_experts"]
+        shapes[f"{at}.mlp.gate.weight"] = (count, width)
+        shapes |= part(f"{at}.mlp.shared_experts", inner * config["num_shared_experts"])
+        for expert in range(count):
+            shapes |= part(f"{at}.mlp.experts.{expert}", inner)
+    return shapes
+
+
+def neighbours_turned(x: torch.Tensor, theta: float) -> torch.Tensor:
+    """The same, number 2 i with number 2 i + 1; the first of all pairs stand before the second ones then."""
+    return halves_turned(x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2), theta)
+
+
+def pangu_part(y: torch.Tensor, tensors: Tensors, at: str, config: Config) -> torch.Tensor:
+    """A dense part; or experts, weighed by sigmoids that are made to sum up, beside shared ones."""
+    if f"{at}.gate.weight" not in tensors:
+        return llama_part(y, tensors, at)
+    shares, chosen = (
+        linear(y, tensors[f"{at}.gate.weight"]).sigmoid().topk(config["num_experts_per_tok"])
+    )
+    if config["norm_topk_prob"]:
+        shares = shares / shares.sum(-1, keepdim=True)
+    made = llama_part(y, tensors, f"{at}.shared_experts")
+    for expert in range(config["num_routed_experts"]):
+        share = (shares * (chosen == expert)).sum(-1, keepdim=True) * config[
+            "routed_scaling_factor"
+        ]
+        made = made + share * llama_part(y, tensors, f"{at}.experts.{expert}")
+    return made
+
+
+def pangu(tensors: Tensors, config: Config, ids: torch.Tensor) -> torch.Tensor:
+    """Attention over a latent; norms around the parts, or before them."""
+    eps, heads, rank = (
+        config[key] for key in ("rms_norm_eps", "num_attention_heads", "attention_kv_lora_dim")
+    )
+    nope, turned, values = (config[f"attention_{name}_dim"] for name in ("qk", "qk_rope", "v"))
+    x = tensors["model.embed_tokens.weight"][ids]
+    for index in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{index}"
+
+        def at(y: torch.Tensor, name: str, layer: str = layer) -> torch.Tensor:
+            return linear(y, tensors[f"{layer}.self_attn.{name}.weight"])
+
+        def norm(y: torch.Tensor, name: str, eps: float = eps, layer: str = layer) -> torch.Tensor:
+            return rms(y, tensors[f"{layer}.{name}.weight"], eps)
+
+        y = norm(x, "input_layernorm")
+        queries = norm(at(y, "q_a_proj"), "self_attn.q_a_layernorm", 1e-6)
+        q = at(queries, "q_b_proj").unflatten(-1, (heads, -1))
+        latent, key = at(y, "kv_a_proj_with_mqa").split((rank, turned), dim=-1)
+        both = at(norm(latent, "self_attn.kv_a_layernorm", 1e-6), "kv_b_proj")
+        k, v = both.unflatten(-1, (heads, -1)).split((nope, values), dim=-1)
+        key = neighbours_turned(key[:, None], config["rope_theta"]).expand(-1, heads, -1)
+        q = torch.cat(
+            (q[..., :nope], neighbours_turned(q[..., nope:], config["rope_theta"])), dim=-1
+        )
+        mixed = at(attended(q, torch.cat((k, key), dim=-1), v), "o_proj")
+        if config["sandwich_norm"]:
+            x = x + norm(mixed, "post_attention_layernorm")
+            made = pangu_part(norm(x, "pre_mlp_layernorm"), tensors, f"{layer}.mlp", config)
+            x = x + norm(made, "post_mlp_layernorm")
+        else:
+            x = x + mixed
+            y = norm(x, "post_attention_layernorm")
+            x = x + pangu_part(y, tensors, f"{layer}.mlp", config)
+    return head(x, tensors, config)
+
+
 PLAIN_MODELS: dict[str, PlainModel] = {
     "Grok1ModelForCausalLM": PlainModel(
         partial(grok_shapes, kind="scale"), partial(grok, kind="scale")
@@ -265,6 +365,7 @@ PLAIN_MODELS: dict[str, PlainModel] = {
     "Grok1ForCausalLM": PlainModel(
         partial(grok_shapes, kind="weight"), partial(grok, kind="weight")
     ),
+    "PanguUltraMoEForCausalLM": PlainModel(pangu_shapes, pangu),
     "SolarForCausalLM": PlainModel(llama_shapes, solar),
     "JAISLMHeadModel": PlainModel(jais_shapes, jais),
 }

@@ -129,6 +129,8 @@ FEWER = {
     "BailingMoeForCausalLM": 0,
     "BailingMoeV2ForCausalLM": 0,
     "PanguEmbeddedForCausalLM": 0,
+    "PanguUltraMoEForCausalLM": 0,
+    "TeleChat2ForCausalLM": 0,
     "TeleFLMForCausalLM": 0,
     "YoutuForCausalLM": 0,
     "MellumForCausalLM": 1,

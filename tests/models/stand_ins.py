@@ -450,6 +450,51 @@ def minimax(tensors: Tensors, config: Config) -> Tensors:
     return found
 
 
+def telechat2_config(config: Config) -> Config:
+    size = config["hidden_size"] // config["n_head"]
+    longer = 1
+    while config["base_seqlen"] * longer < config["training_seqlen"]:
+        longer *= 2
+    return as_llama(
+        {key: it for key, it in config.items() if not key.startswith("n_")},
+        num_attention_heads=config["n_head"],
+        num_hidden_layers=config["n_layer"],
+        intermediate_size=config["ffn_hidden_size"],
+        rms_norm_eps=config["layer_norm_epsilon"],
+        max_position_embeddings=config["training_seqlen"],
+        rope_theta=10_000.0 * (2 * longer - 1) ** (size / (size - 2)),
+        attention_bias=True,
+        mlp_bias=True,
+    )
+
+
+_TELECHAT_BARE = ("q_proj.bias", "k_proj.bias", "v_proj.bias", "gate_proj.bias", "up_proj.bias")
+
+
+def telechat2(tensors: Tensors, config: Config) -> Tensors:
+    """k and v of one head after the other, without biases of what enters a part."""
+    found = {key: it for key, it in tensors.items() if not key.endswith(_TELECHAT_BARE)}
+    heads = config["num_key_value_heads"]
+    for name in [name for name in found if "k_proj" in name]:
+        k, v = (found.pop(name.replace("k_proj", one)) for one in ("k_proj", "v_proj"))
+        width = k.shape[1]
+        rows = torch.cat((k.view(heads, -1, width), v.view(heads, -1, width)), dim=1)
+        found[name.replace("k_proj", "key_value")] = rows.reshape(-1, width)
+    names = {
+        "model.embed_tokens": "transformer.word_embeddings",
+        "model.norm": "transformer.ln_f",
+        "model.layers": "transformer.h",
+        "self_attn.q_proj": "self_attention.query",
+        "self_attn.o_proj": "self_attention.dense",
+        "self_attn": "self_attention",
+    }
+    return renamed(found, names)
+
+
+def without_inner_biases(tensors: Tensors, config: Config) -> Tensors:
+    return {key: it * (not key.endswith(_TELECHAT_BARE)) for key, it in tensors.items()}
+
+
 _LLAVA = {"model.": "language_model.model.", "lm_head.": "language_model.lm_head."}
 
 STAND_INS: dict[str, StandIn] = {
@@ -503,6 +548,7 @@ STAND_INS: dict[str, StandIn] = {
         lambda tensors, config: decilm_layers(tensors, config)[1],
         lambda tensors, config: decilm_layers(tensors, config)[0],
     ),
+    "TeleChat2ForCausalLM": StandIn(telechat2_config, telechat2, without_inner_biases),
     "InternLMForCausalLM": StandIn(
         lambda config: as_llama(
             config,

@@ -1,5 +1,5 @@
 """DeepSeek V2 to V3.2, and others that attend over a latent: Kimi K2, GLM 4.7 Flash and 5,
-Mistral Large 3 and Small 4, MiniCPM 3.
+Mistral Large 3 and Small 4, openPangu Ultra, MiniCPM 3.
 
 Spellings shared with other families are in `models.hf_deepseek` and `models.hf_decoder`.
 """
@@ -11,7 +11,7 @@ from math import sqrt
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import decoder, dense, layered
+from quire.models.hf_decoder import decoder, dense, layered, with_placement
 from quire.models.hf_deepseek import (
     check_whole_heads,
     dense_first,
@@ -26,7 +26,14 @@ from quire.models.hf_deepseek import (
 )
 from quire.models.hf_parts import demand
 from quire.models.hf_text import llava_names, text_alone
-from quire.models.name_parts import DEEPSEEK_RULES, INDEXER_RULES, LATENT_RULES
+from quire.models.name_parts import (
+    DEEPSEEK_RULES,
+    INDEXER_RULES,
+    LATENT_RULES,
+    LAYER,
+    for_placement,
+    ours,
+)
 from quire.models.names import LLAMA_NAMES
 from quire.models.spec import DecoderSpec, LayerSpec
 
@@ -97,6 +104,35 @@ def mistral4(hf: HfConfig) -> DecoderSpec:
     return growing_experts(hf)
 
 
+_PANGU_KEYS = {
+    "attention_q_lora_dim": "q_lora_rank",
+    "attention_kv_lora_dim": "kv_lora_rank",
+    "attention_qk_dim": "qk_nope_head_dim",
+    "attention_qk_rope_dim": "qk_rope_head_dim",
+    "attention_v_dim": "v_head_dim",
+    "num_routed_experts": "n_routed_experts",
+    "num_shared_experts": "n_shared_experts",
+    "num_dense_layers": "first_k_dense_replace",
+}
+
+
+def pangu_ultra(hf: HfConfig) -> DecoderSpec:
+    """`PanguUltraMoEForCausalLM` (openPangu Ultra 718B): norms around each part, experts without groups.
+
+    Files call sizes as DeepSeek's do, or in words of their own. Source: arXiv 2505.04519.
+    """
+    for own, name in _PANGU_KEYS.items():
+        if (value := hf.optional_int(own, minimum=0)) is not None:
+            hf.add_defaults({name: value})
+    hf.add_defaults({"n_routed_experts": 256})
+    interleaved = hf.bool_("rope_interleave", True)
+    mixer = latent_attention(hf, interleaved=interleaved, default_q_rank=1536, theta=25_600_000.0)
+    demand(hf, router_enable_expert_bias=False, mlp_bias=False)
+    part = replace(sigmoid_experts(hf, top_k=8, scale=2.5), choice_bias=False)
+    spec = layered(hf, mixer, dense_first(hf, part, 3), max_len=131_072, eps=1e-5)
+    return with_placement(spec, "sandwich" if hf.bool_("sandwich_norm", False) else "pre")
+
+
 def youtu(hf: HfConfig) -> DecoderSpec:
     """`YoutuForCausalLM`: dense layers with latent attention."""
     hf.skip("embedding_initializer_range")
@@ -137,6 +173,25 @@ def minicpm3(hf: HfConfig) -> DecoderSpec:
 _LATENT = LLAMA_NAMES.with_rules(*LATENT_RULES)
 _EXPERTS = replace(_LATENT.with_rules(*DEEPSEEK_RULES), drafts=("model.layers.{layer}.",))
 
+_PANGU = replace(
+    _EXPERTS,
+    rules=(
+        *_EXPERTS.without("layers.{layer}.norm_before_feed_forward").rules,
+        *for_placement(
+            "pre", ours(LAYER, ("post_attention_layernorm", "norm_before_feed_forward"))
+        ),
+        *for_placement(
+            "sandwich",
+            ours(
+                LAYER,
+                ("post_attention_layernorm", "norm_after_mixer"),
+                ("pre_mlp_layernorm", "norm_before_feed_forward"),
+                ("post_mlp_layernorm", "norm_after_feed_forward"),
+            ),
+        ),
+    ),
+)
+
 _INDEXED = _EXPERTS.with_rules(*INDEXER_RULES)
 _INDEXED = replace(_INDEXED, ignored=(*_INDEXED.ignored, *(rule.source for rule in INDEXER_RULES)))
 """Where no sequence is longer than what is picked, what would pick is left unread."""
@@ -151,6 +206,7 @@ ARCHITECTURES = {
     "GlmMoeDsaForCausalLM": Architecture(glm_moe_dsa, _INDEXED),
     "Glm4MoeLiteForCausalLM": Architecture(glm4_moe_lite, _EXPERTS),
     "Mistral4ForCausalLM": Architecture(mistral4, _EXPERTS),
+    "PanguUltraMoEForCausalLM": Architecture(pangu_ultra, _PANGU),
     "YoutuForCausalLM": Architecture(youtu, _LATENT),
     "MiniCPM3ForCausalLM": Architecture(minicpm3, _LATENT),
 }

@@ -1,19 +1,20 @@
 """Models with Llama's names that differ from it in a point: positions, windows, biases, the activation.
 
-SmolLM3, CWM, Seed-OSS, InternLM3, IQuest-Coder, Helium, Arcee, Apertus and openPangu Embedded.
+SmolLM3, CWM, Seed-OSS, InternLM3, IQuest-Coder, Helium, Arcee, Apertus, openPangu Embedded and TeleChat 2.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil, log2
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, dense, plain
+from quire.models.hf_decoder import attention, decoder, dense, head_share, plain, shared_width
 from quire.models.hf_parts import demand, sliding_layers, turning_layers, windows
-from quire.models.name_parts import LAYER, OURS, PLAIN_MLP_RULES, ours
+from quire.models.name_parts import LAYER, OURS, PLAIN_MLP_RULES, gate_and_up, ours, with_head
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
-from quire.models.spec import DecoderSpec, Llama3Scaling, Rope
+from quire.models.spec import DecoderSpec, LayerSpec, Llama3Scaling, Rope
 
 
 def smollm3(hf: HfConfig) -> DecoderSpec:
@@ -37,6 +38,34 @@ def pangu_embedded(hf: HfConfig) -> DecoderSpec:
     bias = hf.bool_("attention_bias", hf.bool_("bias", False))
     one = attention(hf, bias=None, qkv_bias=bias, out_bias=bias)
     return plain(hf, one, dense(hf, bias=hf.bool_("mlp_bias", False)), max_len=32_768, eps=1e-5)
+
+
+def telechat2(hf: HfConfig) -> DecoderSpec:
+    """`TeleChat2ForCausalLM`: k and v of a head in one tensor; biases of the output and of what leaves the parts.
+
+    The base of positions grows with how much longer texts the model was trained for than at first, and again
+    beyond those, where this ends. Source: `modeling_telechat2.py` of the published files.
+    """
+    hf.skip(*_TELECHAT_TRAINING)
+    demand(hf, apply_residual_connection_post_layernorm=False, embed_layernorm=False, logn=False)
+    heads = hf.int_("n_head")
+    trained, first = hf.int_("training_seqlen", 8192), hf.int_("base_seqlen", 8192)
+    size = head_share(hf, hf.int_("hidden_size"), heads, ("hidden_size", "n_head"))
+    growth = max(2 ** ceil(log2(trained / first) + 1) - 1, 1)
+    one = shared_width(
+        hf,
+        hf.int_("hidden_size"),
+        heads,
+        keys=("hidden_size", "n_head"),
+        num_kv_heads=hf.optional_int("num_key_value_heads") or heads,
+        rope=Rope(dim=size, theta=10_000.0 * growth ** (size / (size - 2))),
+        out_bias=True,
+    )
+    width = hf.optional_int("ffn_hidden_size") or 4 * hf.int_("hidden_size")
+    part = dense(hf, width=width, down_bias=True)
+    eps = hf.positive("layer_norm_epsilon", 1e-5)
+    layer = LayerSpec(mixer=one, feed_forward=part, norm_eps=eps)
+    return decoder(hf, [layer] * hf.int_("n_layer"), max_position_embeddings=trained)
 
 
 def cwm(hf: HfConfig) -> DecoderSpec:
@@ -133,10 +162,35 @@ APERTUS_NAMES = LLAMA_NAMES.without(
     ),
 )
 
+_TELECHAT_TRAINING = ("attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion")
+_TELECHAT_TRAINING += ("flash_attn", "n_inner", "offset_alibi", "seq_length", "skip_bias_add")
+_TELECHAT_TRAINING += ("skip_bias_add_qkv", "slow_but_exact", "unk_token_id", "use_RMSNorm")
+_TELECHAT_LAYER = "transformer.h.{layer}"
+TELECHAT_NAMES = with_head(
+    Rule("transformer.word_embeddings.weight", "embedding.weight"),
+    Rule(f"{_TELECHAT_LAYER}.self_attention.query.weight", f"{OURS}.mixer.qkv.weight"),
+    Rule(
+        f"{_TELECHAT_LAYER}.self_attention.key_value.weight",
+        f"{OURS}.mixer.qkv.weight",
+        parts=(1, 2),
+        fold="gather_heads",
+    ),
+    *ours(
+        _TELECHAT_LAYER,
+        ("input_layernorm", "norm_before_mixer"),
+        ("self_attention.dense", "mixer.out"),
+        ("post_attention_layernorm", "norm_before_feed_forward"),
+        ("mlp.down_proj", "feed_forward.down"),
+    ),
+    *gate_and_up(f"{_TELECHAT_LAYER}.mlp", "gate_proj", "up_proj"),
+    Rule("transformer.ln_f.weight", "final_norm.weight"),
+)
+
 ARCHITECTURES = {
     "ApertusForCausalLM": Architecture(apertus, APERTUS_NAMES),
     "SmolLM3ForCausalLM": Architecture(smollm3, LLAMA_NAMES),
     "PanguEmbeddedForCausalLM": Architecture(pangu_embedded, LLAMA_NAMES),
+    "TeleChat2ForCausalLM": Architecture(telechat2, TELECHAT_NAMES),
     "CwmForCausalLM": Architecture(cwm, LLAMA_NAMES),
     "SeedOssForCausalLM": Architecture(seed_oss, LLAMA_NAMES),
     "InternLM3ForCausalLM": Architecture(internlm3, LLAMA_NAMES),
