@@ -162,7 +162,11 @@ APERTUS_NAMES = LLAMA_NAMES.without(
     ),
 )
 
-_TELECHAT_TRAINING = ("attention_softmax_in_fp32", "bias_dropout_fusion", "masked_softmax_fusion")
+_TELECHAT_TRAINING: tuple[str, ...] = (
+    "attention_softmax_in_fp32",
+    "bias_dropout_fusion",
+    "masked_softmax_fusion",
+)
 _TELECHAT_TRAINING += ("flash_attn", "n_inner", "offset_alibi", "seq_length", "skip_bias_add")
 _TELECHAT_TRAINING += ("skip_bias_add_qkv", "slow_but_exact", "unk_token_id", "use_RMSNorm")
 _TELECHAT_LAYER = "transformer.h.{layer}"
