@@ -12,6 +12,7 @@ Fold = Literal[
     "add_one",
     "exp",
     "minus_exp",
+    "minus",
     "over_width",
     "over_root",
     "gather_heads",

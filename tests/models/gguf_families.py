@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 from safetensors.torch import load_file
 
+from tests.models import gguf_states
 from tests.models.case import COMMON
 
 SMALL = COMMON | {"vocab_size": 96, "intermediate_size": 96, "rope_theta": 700.0}
@@ -252,14 +253,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         rope_theta=10000.0,
     ),
     "internlm2": named("InternLM2ForCausalLM", "internlm2", bias=False),
+    **gguf_states.CONFIGS,
 }
 """By `general.architecture`, or a form of it."""
 
-IN_PAIRS = ("granitemoe", "smollm3", "arcee", "minicpm", "olmo", "internlm2")
+IN_PAIRS = ("granitemoe", "smollm3", "arcee", "minicpm", "olmo", "internlm2", "deepseek")
+IN_PAIRS += ("granitehybrid", "granitehybrid_dense", "nemotron_h", "nemotron_h_moe")
 WRITTEN = json.loads((Path(__file__).parent.parent / "data" / "gguf_families.json").read_text())
 """Of each: `general.architecture`, and the settings with their types that llama.cpp's converter wrote for it.
 
-They are those of the converter that auto-round 0.16.1 carries; its tensors are the ones that are written below."""
+They are those of the converter that auto-round 0.16.1 carries, and for what `gguf_states` has of the one that
+llama-cpp-python 0.3.36 carries (`deepseek2_old` with the sizes that it wrote before keys and values were apart);
+their tensors are the ones that are written below."""
 
 
 def write_family(
@@ -281,12 +286,18 @@ def write_family(
     for source, values in _tensors(name, folder).items():
         stem, _, end = source.rpartition(".")
         target = names.get_name(source) or names.get_name(stem)
+        if source.startswith("blk."):
+            target = source
         assert target is not None, source
-        if end == "bias" or names.get_name(source) is None:
+        if source.startswith("blk.") or end in ("A_log", "D"):
+            pass
+        elif end == "bias" or names.get_name(source) is None:
             target = f"{target}.{end}"
         elif not source.endswith("_exps"):
             target = f"{target}.weight"
         writer.add_tensor(target, np.ascontiguousarray(values, dtype=np.float32))
+    for kind, factors in gguf_states.factors(name).items():
+        writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, dtype=np.float32))
     if more is not None:
         more(writer)
     writer.write_header_to_file()
@@ -332,9 +343,18 @@ def _tensors(name: str, folder: Path) -> dict[str, np.ndarray]:
             and source.rpartition(".")[0].endswith(("c_attn", "c_proj", "c_fc"))
         ):
             values = values.T
+        if name in gguf_states.CONFIGS:
+            found |= gguf_states.forms(name, source, values)
+            continue
         found |= _expert_parts(name, source, values)
     if config.get("tie_word_embeddings"):
         found.pop("lm_head.weight", None)
+    found = {
+        f"{source.removesuffix('_bias')}.bias"
+        if source.endswith("correction_bias")
+        else source: one
+        for source, one in found.items()
+    }
     return _stacked(found)
 
 

@@ -356,12 +356,12 @@ def test_settings_of_quantization_that_differ_are_refused(
 def test_an_unknown_architecture_and_setting_are_named(
     folders: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    writer = gguf.GGUFWriter(str(tmp_path / "x.gguf"), "mamba")
+    writer = gguf.GGUFWriter(str(tmp_path / "x.gguf"), "rwkv7")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(ModelLoadError, match=r"architecture 'mamba' is not read.*known are llama"):
+    with pytest.raises(ModelLoadError, match=r"architecture 'rwkv7' is not read.*known are llama"):
         describe(str(tmp_path / "x.gguf"))
 
     def more(writer: Any) -> None:

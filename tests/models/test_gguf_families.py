@@ -34,6 +34,11 @@ def test_a_file_is_its_safetensors(name: str, tmp_path: Path) -> None:
     folder = harness.write_checkpoint(tmp_path / "plain", CONFIGS[name])
     path = write_family(name, folder, tmp_path / "m.gguf")
     expected = test_gguf.logits(describe(str(folder)))
+    if name == "falcon-h1":  # its factors are in the weights
+        torch.testing.assert_close(
+            test_gguf.logits(describe(str(path))), expected, rtol=1e-4, atol=1e-4
+        )
+        return
     assert torch.equal(test_gguf.logits(describe(str(path))), expected)
 
 

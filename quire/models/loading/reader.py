@@ -295,6 +295,8 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
         tensor = tensor.float().exp()
     if piece.fold == "minus_exp":
         tensor = -torch.exp(tensor.float())
+    if piece.fold == "minus":
+        tensor = -tensor.float()
     if piece.fold in ("over_width", "over_root"):
         tensor = tensor.float() / tensor.shape[-1] ** (1.0 if piece.fold == "over_width" else 0.5)
     return tensor

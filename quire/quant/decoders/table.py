@@ -64,6 +64,21 @@ def _gguf(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded
     return _in_halves(found, stored) if "pairs" in stored.options else found
 
 
+def _gguf_latent(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+    """Rows that make keys and values of a latent, by heads: of keys there are columns."""
+    parts: dict[str, torch.Tensor] = {}
+    for role in ("keys", "values"):
+        inner = replace(stored.options[role], format=PLAIN)
+        found = _gguf({"blocks": members[role]}, inner, dtype)
+        parts[role] = found.dequantized() if isinstance(found, QuantizedWeight) else found
+    by_head = torch.cat((parts["keys"].transpose(1, 2), parts["values"]), dim=1)
+    return by_head.reshape(stored.shape)
+
+
+def _number(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+    return torch.full(stored.shape, stored.options["value"], dtype=torch.float32)
+
+
 def _pairs(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded:
     return _in_halves(members["weight"], stored)
 
@@ -80,6 +95,8 @@ def _in_halves(found: Decoded, stored: StoredTensor) -> Decoded:
 
 DECODERS: dict[str, Callable[[Members, StoredTensor, torch.dtype], Decoded]] = {
     "gguf": _gguf,
+    "gguf_latent": _gguf_latent,
+    "number": _number,
     "pairs": _pairs,
     "gptq": integers.gptq,
     "awq": integers.awq,

@@ -6,21 +6,11 @@ Everything else is in the table of `gguf.families`.
 from __future__ import annotations
 
 import struct
-from typing import Any, Protocol
+from typing import Any
 
 from quire.models.loading.gguf.header import GgufHeader
+from quire.models.loading.gguf.mixers import ADJUST, Settings
 from quire.protocol.errors import ModelLoadError
-
-
-class Settings(Protocol):
-    """Settings of a file by their names behind the architecture's."""
-
-    def get(self, name: str) -> Any:
-        """A setting, None if it is not there."""
-
-    def each(self, name: str) -> list[Any]:
-        """A setting with a value for each layer; empty if it is not there."""
-
 
 _NO_POSITIONS = ("gpt2", "starcoder", "bloom")
 _OWN_HEADS = (*_NO_POSITIONS, "gptneox", "falcon")
@@ -61,6 +51,8 @@ def adjusted(name: str, config: dict[str, Any], header: GgufHeader, read: Settin
         config["num_hidden_layers"] -= read.get("nextn_predict_layers") or 0
     if name == "olmo" and read.get("attention.clamp_kqv"):
         config["clip_qkv"] = read.get("attention.clamp_kqv")
+    if name in ADJUST:
+        ADJUST[name](config, header, read)
     if name in ("exaone4", "cohere2", "olmo2"):
         _windows(name, config, read)
     local = read.get("rope.freq_base_swa")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from quire.models.fold import Fold
 from quire.models.loading.gguf.config import family_of
 from quire.models.loading.gguf.folder import LINK
 from quire.models.loading.gguf.header import GgufHeader, read_all
@@ -37,19 +38,25 @@ def read_gguf(
 
 
 def adapted(weight_map: WeightMap, header: GgufHeader) -> WeightMap:
-    """A weight map for the file, whose numbers are elsewhere kept in other orders and forms."""
+    """A weight map for the file, whose numbers are elsewhere kept in other orders and forms.
+
+    What is -e^w elsewhere is that number here, and what is e^w is minus it.
+    """
     family = family_of(header)
-    done = {"add_one"} if family.norms_whole else set()
-    done |= {"gather_heads"} if family.parts_in_rows else set()
+    folds: dict[Fold, Fold] = {"minus_exp": "none", "exp": "minus"}
+    folds |= {"add_one": "none"} if family.norms_whole else {}
+    folds |= {"gather_heads": "none"} if family.parts_in_rows else {}
+    others = {rule.target for rule in family.instead}
     rules = [
         replace(
             rule,
-            fold="none" if rule.fold in done else rule.fold,
+            fold=folds.get(rule.fold, rule.fold),
             transpose=rule.transpose and not family.turned,
         )
         for rule in weight_map.rules
+        if rule.target not in others
     ]
-    adapted_map = replace(weight_map, rules=tuple(rules))
+    adapted_map = replace(weight_map, rules=(*rules, *family.instead))
     if not family.split_experts:
         return adapted_map
     theirs = f"{family.layers}.{{layer}}.experts.{{expert}}"

@@ -12,6 +12,7 @@ from quire.models.loading.gguf.adjusted import adjusted, shortest
 from quire.models.loading.gguf.families import FAMILIES
 from quire.models.loading.gguf.family import Family
 from quire.models.loading.gguf.header import GgufHeader
+from quire.models.loading.gguf.own_configs import OWN
 from quire.protocol.errors import ModelLoadError
 
 _SHARED = {
@@ -56,17 +57,37 @@ def config_of(header: GgufHeader, floats: Callable[[str], list[float]]) -> dict[
     """
     family, read = family_of(header), _Values(header)
     has_experts = bool(read.get("expert_count"))
-    heads, width = read.integer("attention.head_count"), read.integer("embedding_length")
-    head_size = read.get("attention.key_length") or width // heads
     name = str(header.values["general.architecture"])
     config: dict[str, Any] = {
         "architectures": [family.with_experts if has_experts and family.with_experts else family.architecture],
         "model_type": family.model_type or name,
         "quantization_config": {"quant_method": "gguf"},
+        "vocab_size": _rows(header, "token_embd.weight"),
         **family.constants,
     }  # fmt: skip
+    if name in OWN:
+        config |= OWN[name](header, read)
+    else:
+        _like_llama(config, header, read, floats)
+    for setting in _WITHOUT_EFFECT:
+        read.each(setting)
+    read.refuse_unread()
+    return config
+
+
+def _like_llama(
+    config: dict[str, Any],
+    header: GgufHeader,
+    read: _Values,
+    floats: Callable[[str], list[float]],
+) -> None:
+    """Keys in Llama's spelling, or as the row of the family has them."""
+    family, name = family_of(header), str(header.values["general.architecture"])
+    has_experts = bool(read.get("expert_count"))
+    heads, width = read.integer("attention.head_count"), read.integer("embedding_length")
+    head_size = read.get("attention.key_length") or width // heads
     for key, setting in _SHARED.items():
-        value = read.needed(setting)
+        value = read.of_layers(setting)
         if family.renamed.get(key, key):
             config[family.renamed.get(key, key)] = value
     if family.eps:
@@ -75,15 +96,17 @@ def config_of(header: GgufHeader, floats: Callable[[str], list[float]]) -> dict[
         config[family.eps] = read.needed(rms if is_rms or read.get(layer) is None else layer)
     for key, setting in family.keys.items():
         value = read.get(setting)
+        if setting.endswith("sliding_window") and not value:
+            continue
         if value is not None and (has_experts or "expert" not in setting):
             config[key] = value
     ends = {tensor.split(".", 2)[-1] for tensor in header.tensors if tensor.startswith("blk.")}
     config |= {key: end in ends for key, end in family.flags.items()}
-    config["num_key_value_heads"] = read.get("attention.head_count_kv") or heads
+    kv_heads = read.each("attention.head_count_kv") and read.of_layers("attention.head_count_kv")
+    config["num_key_value_heads"] = kv_heads or heads
     if family.head_dim:
         config["head_dim"] = head_size
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
-    config["vocab_size"] = _rows(header, "token_embd.weight")
     config["rope_theta"] = read.get("rope.freq_base") or 10_000.0
     turned = read.get("rope.dimension_count") or head_size
     if turned != head_size:
@@ -93,10 +116,6 @@ def config_of(header: GgufHeader, floats: Callable[[str], list[float]]) -> dict[
         config["rope_scaling"] = scaling
     _of_family(header, config, head_size)
     adjusted(name, config, header, read)
-    for setting in _WITHOUT_EFFECT:
-        read.get(setting)
-    read.refuse_unread()
-    return config
 
 
 def _of_family(header: GgufHeader, config: dict[str, Any], head_size: int) -> None:
@@ -199,6 +218,13 @@ class _Values:
         value = self._values.get(name, [])
         self._unread.discard(name)
         return list(value) if isinstance(value, list) else [value]
+
+    def of_layers(self, name: str) -> Any:
+        """A setting that must be there; 0 counts as absent in a list with a number for each layer."""
+        values = [value for value in self.each(name) if value]
+        if len(set(map(str, values))) > 1:
+            return self.get(name)  # which refuses it
+        return values[0] if values else self.needed(name)
 
     def needed(self, name: str) -> Any:
         """A setting that must be there."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from quire.models.loading.gguf.families_classic import CLASSIC
+from quire.models.loading.gguf.families_states import STATES
 from quire.models.loading.gguf.family import Family
 
 _EXPERTS = {
@@ -237,6 +238,64 @@ FAMILIES: dict[str, Family] = {
         top={"token_embd": "model.word_embeddings"},
         flags={"use_qkv_bias": "attn_qkv.bias", "use_bias": "attn_output.bias"},
     ),
+    "deepseek": Family(
+        "DeepseekForCausalLM",
+        keys={
+            "n_routed_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+            "moe_intermediate_size": "expert_feed_forward_length",
+            "n_shared_experts": "expert_shared_count",
+            "first_k_dense_replace": "leading_dense_block_count",
+            "routed_scaling_factor": "expert_weights_scale",
+        },
+        constants={"norm_topk_prob": False},
+        names=_SHARED_EXPERTS,
+        in_pairs=True,
+        head_dim=False,
+    ),
+    "exaone": Family(
+        "ExaoneForCausalLM",
+        eps="layer_norm_epsilon",
+        renamed={"num_hidden_layers": "num_layers"},
+        names={
+            "attn_norm": "ln_1",
+            "attn_q": "attn.attention.q_proj",
+            "attn_k": "attn.attention.k_proj",
+            "attn_v": "attn.attention.v_proj",
+            "attn_output": "attn.attention.out_proj",
+            "ffn_norm": "ln_2",
+            "ffn_gate": "mlp.c_fc_0",
+            "ffn_up": "mlp.c_fc_1",
+            "ffn_down": "mlp.c_proj",
+        },
+        top={"token_embd": "transformer.wte", "output_norm": "transformer.ln_f"},
+        layers="transformer.h",
+    ),
+    "apertus": Family(
+        "ApertusForCausalLM",
+        names={"attn_norm": "attention_layernorm", "ffn_norm": "feedforward_layernorm"},
+        settings={
+            f"mlp.act_fn.{name}": (f"xielu.{name}", (1,) if name.startswith("alpha") else ())
+            for name in ("alpha_p", "alpha_n", "beta", "eps")
+        },
+    ),
+    "phimoe": Family(
+        "PhimoeForCausalLM",
+        keys={
+            "num_local_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+            "sliding_window": "attention.sliding_window",
+        },
+        names={
+            "ffn_gate_inp": "block_sparse_moe.gate",
+            "ffn_gate_exps": "block_sparse_moe.experts.{expert}.w1",
+            "ffn_up_exps": "block_sparse_moe.experts.{expert}.w3",
+            "ffn_down_exps": "block_sparse_moe.experts.{expert}.w2",
+        },
+        flags={"attention_bias": "attn_q.bias"},
+        head_dim=False,
+    ),
     **CLASSIC,
+    **STATES,
 }
 """By `general.architecture`."""

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from quire.models.names import Rule
+
 
 @dataclass(frozen=True)
 class Family:
@@ -28,6 +30,11 @@ class Family:
     parts_in_rows a fused weight of q, k and v is their rows one after the other, where elsewhere heads take turns.
     turned        matrices are [out, in], where elsewhere they are [in, out].
     with_two_norms  names over the others' in files that have a second norm before attention.
+    flat          layers' tensors, without their kind, that are lists of numbers elsewhere whatever their axes here.
+    in_middle     those that have an axis of one in the middle elsewhere.
+    instead       of rules of the weight map: rules for tensors that are kept in other parts here.
+    settings      of the file, one number for each layer, by names of layers' tensors that they are elsewhere, with
+                  the shapes of those.
     split_experts gate and up of experts are apart, and each expert's own, where elsewhere they are one tensor.
     """
 
@@ -48,4 +55,8 @@ class Family:
     parts_in_rows: bool = False
     turned: bool = False
     split_experts: bool = False
+    flat: tuple[str, ...] = ()
+    in_middle: tuple[str, ...] = ()
+    instead: tuple[Rule, ...] = ()
+    settings: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     with_two_norms: Mapping[str, str] = field(default_factory=dict)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
+from typing import cast
 
 from quire.models.loading.gguf.family import Family
 from quire.models.loading.gguf.header import BlockTensor, GgufHeader
@@ -37,7 +39,9 @@ _LAYER = {
     "ffn_down_exps": "mlp.experts.{expert}.down_proj",
 }
 _LEFT_OUT = ("rope_freqs", "rope_factors_short", "rope_factors_long")
-_NAME = re.compile(r"blk\.(\d+)\.(\w+)(?:\.(weight|bias))?")
+_NAME = re.compile(r"blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
+_KEYS, _VALUES = "attn_k_b", "attn_v_b"
+"""What makes keys, and values, of a latent: elsewhere one tensor, in which each head has rows of both."""
 _SCALES = (".scale", ".input_scale")
 """Ends of the names of what all numbers of a tensor of NVFP4 are multiplied with, and of its inputs' scale."""
 
@@ -53,7 +57,7 @@ def stored_tensors(
     names, top = {**_LAYER, **family.names}, {**_TOP, **family.top}
     if "blk.0.attn_norm_2.weight" in header.tensors:
         names |= family.with_two_norms
-    found: dict[str, StoredTensor] = {}
+    found = _from_settings(header, family)
     drafts = _drafts(header)
     for source, tensor in header.tensors.items():
         if source.startswith(drafts):
@@ -63,7 +67,11 @@ def stored_tensors(
             continue
         match = _NAME.fullmatch(source)
         if match is None and stem in top:
-            found[f"{top[stem]}.{kind}"] = _stored(source, tensor)
+            found |= _spread(f"{top[stem]}.{kind}", source, tensor, {})
+            continue
+        if match is not None and match[2] in (_KEYS, _VALUES):
+            if match[2] == _KEYS:
+                found[f"{family.layers}.{match[1]}.{names[_KEYS]}.weight"] = _latent(header, source)
             continue
         target = _target(match[2], match[3] or "", names) if match is not None else None
         if match is None or target is None:
@@ -75,13 +83,62 @@ def stored_tensors(
             options["factor"] = f"{stem}.scale"
         if family.in_pairs and match[2] in ("attn_q", "attn_k"):
             options["pairs"] = heads[match[2] == "attn_k"]
-        name = f"{family.layers}.{match[1]}.{target}"
-        if "{expert}" not in name:
-            found[name] = _stored(source, tensor, **options)
-            continue
-        for expert in range(tensor.shape[0]):
-            found[name.format(expert=expert)] = _stored(source, tensor, expert=expert)
+        if match[2] in family.flat:
+            options["shape"] = (prod(tensor.shape),)
+        elif match[2] in family.in_middle and kind == "weight":
+            options["shape"] = (tensor.shape[0], 1, *tensor.shape[1:])
+        found |= _spread(f"{family.layers}.{match[1]}.{target}", source, tensor, options)
     return found
+
+
+def _from_settings(header: GgufHeader, family: Family) -> dict[str, StoredTensor]:
+    """What elsewhere is a tensor of one number in each layer."""
+    found: dict[str, StoredTensor] = {}
+    count = header.values.get(f"{header.values['general.architecture']}.block_count")
+    for target, (setting, shape) in family.settings.items():
+        values = header.values.get(setting)
+        if not isinstance(values, list) or len(values) != count:
+            raise ModelLoadError(
+                f"{header.path}: the setting {setting} must be a number for each of {count} layers"
+            )
+        for layer, value in enumerate(values):
+            name = f"{family.layers}.{layer}.{target}"
+            found[name] = StoredTensor(shape, {}, decoder="number", options={"value": float(value)})
+    return found
+
+
+def _spread(
+    name: str, source: str, tensor: BlockTensor, options: dict[str, object]
+) -> dict[str, StoredTensor]:
+    """A tensor under its name, or its parts along the first axis where that says {expert}."""
+    if "{expert}" not in name:
+        return {name: _stored(source, tensor, **options)}
+    return {
+        name.format(expert=expert): _stored(source, tensor, expert=expert)
+        for expert in range(tensor.shape[0])
+    }
+
+
+def _latent(header: GgufHeader, source: str) -> StoredTensor:
+    """Both halves of what makes keys and values of a latent: [H, rank, K] turned, and [H, V, rank]."""
+    other = source.replace(_KEYS, _VALUES)
+    if other not in header.tensors:
+        raise ModelLoadError(f"{header.path}: tensor {source!r} is there, but {other!r} is not")
+    keys, values = header.tensors[source], header.tensors[other]
+    fits = len(keys.shape) == len(values.shape) == 3 and keys.shape[0] == values.shape[0]
+    if not fits or keys.shape[1] != values.shape[2]:
+        raise ModelLoadError(
+            f"{header.path}: {source!r} of {list(keys.shape)} and {other!r} of {list(values.shape)} "
+            "make no keys and values of one latent"
+        )
+    heads, rank, size = keys.shape
+    parts = {"keys": _stored(source, keys), "values": _stored(other, values)}
+    return StoredTensor(
+        (heads * (size + values.shape[1]), rank),
+        {role: one.members["blocks"] for role, one in parts.items()},
+        decoder="gguf_latent",
+        options=parts,
+    )
 
 
 def _drafts(header: GgufHeader) -> tuple[str, ...]:
@@ -116,7 +173,9 @@ def _stored(source: str, tensor: BlockTensor, **options: object) -> StoredTensor
             f"{tensor.path}: {factor} beside a tensor of type {kind.name} is not read; of NVFP4 it is"
         )
     shape = tensor.shape
-    if "expert" in options:
+    if "shape" in options:
+        shape = cast("tuple[int, ...]", options.pop("shape"))
+    elif "expert" in options:
         shape = shape[1:]
     elif source.endswith("gate_inp_shexp.weight") and len(shape) == 1:
         shape = (1, *shape)

@@ -1,0 +1,63 @@
+"""The config.json of families whose keys are not Llama's: state spaces alone, and encoders.
+
+Those that are like Llama's are `gguf.config`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from quire.models.loading.gguf.header import GgufHeader
+from quire.models.loading.gguf.mixers import Settings, has_end
+from quire.protocol.errors import ModelLoadError
+
+
+def _states(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """What both kinds of state spaces have; their files tell no length that they were trained for."""
+    for name in ("context_length", "feed_forward_length", "attention.head_count"):
+        read.get(name)
+    return {
+        "hidden_size": read.needed("embedding_length"),
+        "num_hidden_layers": read.needed("block_count"),
+        "conv_kernel": read.needed("ssm.conv_kernel"),
+        "state_size": read.needed("ssm.state_size"),
+        "layer_norm_epsilon": read.needed("attention.layer_norm_rms_epsilon"),
+        "use_conv_bias": has_end(header, "ssm_conv1d.bias"),
+        "use_bias": has_end(header, "ssm_in.bias"),
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+    }
+
+
+def mamba(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """Mamba, or Falcon Mamba, which norms what makes its steps and vectors."""
+    config = _states(header, read)
+    config["intermediate_size"] = read.needed("ssm.inner_size")
+    config["time_step_rank"] = read.needed("ssm.time_step_rank")
+    if read.get("ssm.dt_b_c_rms"):
+        config |= {"architectures": ["FalconMambaForCausalLM"], "model_type": "falcon_mamba"}
+    return config
+
+
+def mamba2(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """Mamba 2."""
+    config = _states(header, read)
+    heads, inner = read.needed("ssm.time_step_rank"), read.needed("ssm.inner_size")
+    if inner % heads or inner % config["hidden_size"]:
+        raise ModelLoadError(
+            f"{header.path}: mamba2.ssm.inner_size {inner} must be a multiple of {heads} heads and of the "
+            f"width {config['hidden_size']}"
+        )
+    return config | {
+        "num_heads": heads,
+        "head_dim": inner // heads,
+        "expand": inner // config["hidden_size"],
+        "n_groups": read.needed("ssm.group_count"),
+    }
+
+
+OWN: dict[str, Callable[[GgufHeader, Settings], dict[str, Any]]] = {
+    "mamba": mamba,
+    "mamba2": mamba2,
+}
+"""By `general.architecture`."""
