@@ -363,6 +363,7 @@ QK_NORMS: dict[str, tuple[Callable[..., Norm], Callable[..., None]]] = {
     "per_head": (RmsNorm, _norm_heads),
     "full": (RmsNorm, _norm_all_heads),
     "layer": (partial(LayerNorm, bias=True), _norm_heads),
+    "layer_full": (partial(LayerNorm, bias=True), _norm_all_heads),
     "layer_per_head": (partial(LayerNorm, bias=False), _norm_heads),
 }
 """The class for each norm of q and k that a description can name, and what it sees."""

@@ -16,7 +16,7 @@ from quire.layers.mlp import GatedMlp
 from quire.layers.norm import RmsNorm
 from quire.layers.shared_part import SharedPart
 from quire.ops.arena import Arena
-from quire.ops.elementwise import ADD, TO_FLOAT32
+from quire.ops.elementwise import ADD, ADD_ROW, TO_FLOAT32
 from quire.ops.moe import (
     EXPERTS,
     ROUTE,
@@ -220,6 +220,7 @@ class MoeMlp:
 
     size         of x; routed experts of another size stand between two products.
     shared_gate  what the shared part makes is weighed by the sigmoid of a product of its own.
+    sum_bias     `<name>.bias` [C] is added to what the routed experts make together.
     """
 
     def __init__(
@@ -231,6 +232,7 @@ class MoeMlp:
         *,
         size: int,
         bias: bool,
+        sum_bias: bool = False,
         router_bias: bool,
         router_dtype: torch.dtype,
         choice_bias: bool,
@@ -252,6 +254,9 @@ class MoeMlp:
         )
         experts = Experts if sizes.size == size else partial(LatentExperts, outer_size=size)
         self._experts = experts(table, name, sizes, bias=bias, dtype=dtype, format=format)
+        self._name = name
+        self._add_row = table.bind(ADD_ROW, dtype_name(dtype), C=size) if sum_bias else None
+        self._bias: torch.Tensor | None = None
         self._shared: SharedPart | None = None
         if shared_width:
             self._shared = SharedPart(
@@ -269,16 +274,19 @@ class MoeMlp:
         """Takes and packs its parameters."""
         self._router.load(weights)
         self._experts.load(weights)
+        if self._add_row is not None:
+            self._bias = weights(f"{self._name}.bias")
         if self._shared is not None:
             self._shared.load(weights)
 
     def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
         """Writes [T, C] into `out`, which may be x."""
         ids, weights = self._router(x, arena)
-        if self._shared is None:
-            return self._experts(x, ids, weights, arena, out=out)
-        made = self._experts(x, ids, weights, arena, out=arena.take(tuple(x.shape), x.dtype))
-        return self._shared(x, made, arena, out=out)
+        made = out if self._shared is None else arena.take(tuple(x.shape), x.dtype)
+        self._experts(x, ids, weights, arena, out=made)
+        if self._add_row is not None:
+            self._add_row(made, self._bias, out=made)
+        return made if self._shared is None else self._shared(x, made, arena, out=out)
 
 
 class NormedParts:

@@ -47,6 +47,7 @@ from quire.models.stream_layers import (
     EndParts,
     KeepingLayer,
 )
+from quire.models.twice_layers import AfterSumsTwiceLayer
 from quire.ops.cpu.library import library, native
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
@@ -55,6 +56,7 @@ from quire.quant.schemes.checkpoint import CheckpointScheme, Scheme
 from quire.quant.schemes.online import UNQUANTIZED
 
 _SKELETONS: dict[str, Callable[..., Any]] = {**PLACEMENTS, **SHORTCUTS, **CROSS_PLACEMENTS}
+_SKELETONS["after_sums_twice"] = AfterSumsTwiceLayer
 
 
 def build_decoder(
@@ -382,6 +384,7 @@ def _moe(
         rule,
         size=size,
         bias=spec.bias,
+        sum_bias=spec.sum_bias,
         router_bias=spec.router_bias,
         router_dtype=torch.float32 if spec.router_float32 else dtype,
         choice_bias=spec.choice_bias,

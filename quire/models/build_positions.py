@@ -9,6 +9,7 @@ import torch
 
 from quire.layers import rope as rope_tables
 from quire.models.build_mixers import BACK, Tables
+from quire.models.lengths import growths
 from quire.models.positions import (
     DynamicScaling,
     LinearScaling,
@@ -18,7 +19,7 @@ from quire.models.positions import (
     Rope,
     YarnScaling,
 )
-from quire.models.spec import Compressed, DecoderSpec, growths
+from quire.models.spec import Compressed, DecoderSpec
 
 
 def rope_table(rope: Rope, *, max_model_len: int, device: torch.device) -> torch.Tensor:

@@ -12,6 +12,7 @@ from quire.models.architectures import (
     bailing,
     bart,
     bert,
+    bert_kin,
     bert_rope,
     bloom,
     cohere,
@@ -59,7 +60,19 @@ from quire.models.architectures import (
 )
 from quire.models.family import Architecture
 
-_FAMILIES: list[Any] = [bert, bert_rope, llama, qwen, qwen_next, gemma, phi, olmo, cohere, granite]
+_FAMILIES: list[Any] = [
+    bert,
+    bert_kin,
+    bert_rope,
+    llama,
+    qwen,
+    qwen_next,
+    gemma,
+    phi,
+    olmo,
+    cohere,
+    granite,
+]
 _FAMILIES += [gpt_classic, deepseek, deepseek_v4, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]

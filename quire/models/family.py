@@ -5,7 +5,7 @@ Finding and checking a checkpoint is `models.registry`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from quire.models.hf_config import HfConfig
@@ -19,8 +19,11 @@ class Architecture:
 
     own_head  the tensor of a head of its own: in checkpoints without it the embedding is the head,
               whatever config.json says.
+    told_by_tensors  changes the description by the names of the checkpoint's tensors, for what config.json
+              does not say; without a checkpoint it is not asked.
     """
 
     describe: Callable[[HfConfig], DecoderSpec]
     names: WeightMap
     own_head: str | None = None
+    told_by_tensors: Callable[[DecoderSpec, Container[str]], DecoderSpec] | None = None

@@ -41,6 +41,7 @@ class Moe:
     gated    experts and the shared part are, as `Dense` is.
     limit    of "swiglu_clamped"; and of another activation what gate and up are kept below, 0 is none.
     bias     experts have biases.
+    sum_bias  a bias is added to what the experts of a token make together, whatever their weights.
     scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups, group_best, jitter.
     router_bias   the router has a bias.
     router_float32  the router computes in float32, whatever the model's dtype: choices are near ties.
@@ -64,6 +65,7 @@ class Moe:
     gated: bool = True
     limit: float = 0.0
     bias: bool = False
+    sum_bias: bool = False
     scoring: Scoring = "softmax"
     normalize: bool = True
     scale: float = 1.0

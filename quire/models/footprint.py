@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from quire.config.schema import Settings
 from quire.models.foreign.rooms import num_calls, program_bytes, table_bytes
+from quire.models.lengths import growths
 from quire.models.mixer_rooms import mixer_inputs, mixer_room, picking_bytes, seen_bytes, widest
 from quire.models.parameters import parameters
 from quire.models.recurrent import Recurrent
@@ -27,7 +28,6 @@ from quire.models.spec import (
     Mla,
     Moe,
     SideBySide,
-    growths,
 )
 from quire.quant.schemes.checkpoint import Scheme
 from quire.quant.schemes.online import UNQUANTIZED

@@ -9,6 +9,7 @@ from typing import Any
 
 from quire.models.hf_config import HfConfig
 from quire.models.hf_parts import default_head_size, head_counts
+from quire.models.name_parts import ours, pair, separate_heads
 from quire.models.names import Rule
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec, Rope
 
@@ -35,6 +36,18 @@ EMBEDDING_RULES = (
     Rule("embeddings.token_type_embeddings.weight", "token_types.weight"),
 )
 """BERT's names of what stands below the first norm, but for learned positions."""
+
+
+def bert_rules(prefix: str, layer: str, *names: str, rest: dict[str, str]) -> tuple[Rule, ...]:
+    """Embeddings in BERT's names below `prefix`, q, k and v as `names` below `layer`, and its other parts."""
+    embeddings = f"{prefix}embeddings"
+    return (
+        Rule(f"{embeddings}.word_embeddings.weight", "embedding.weight"),
+        Rule(f"{embeddings}.token_type_embeddings.weight", "token_types.weight"),
+        *pair(f"{embeddings}.LayerNorm", "embedding_norm"),
+        *separate_heads(layer, *names),
+        *ours(layer, *rest.items()),
+    )
 
 
 def both_ways(heads: int, head_size: int, *, bias: bool, rope: Rope | None = None) -> Attention:

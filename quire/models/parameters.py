@@ -12,6 +12,13 @@ from quire.models.compressed_parameters import compressed_parameters, connection
 from quire.models.parameter import Parameter as Parameter
 from quire.models.parameter import ParameterGroup as ParameterGroup
 from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
+from quire.models.recurrent_parameters import (
+    delta_net,
+    linear_attention,
+    mamba1,
+    mamba2,
+    short_conv,
+)
 from quire.models.shared_block import block_parameters
 from quire.models.spec import (
     AfterBlock,
@@ -38,6 +45,7 @@ NORM_PLACES = {
     "parallel_shared": ("before_parts",),
     "pre_cross": ("before_mixer", "before_cross", "before_feed_forward"),
     "after_sums": ("after_mixer", "after_feed_forward"),
+    "after_sums_twice": ("after_mixer", "again", "after_feed_forward"),
     "after_sums_cross": ("after_mixer", "after_cross", "after_feed_forward"),
     "pre_feed_forward": ("before_feed_forward",),
     "mixer_only": ("before_mixer",),
@@ -213,10 +221,11 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
                 "per_head": (spec.head_size,),
                 "full": (heads * spec.head_size,),
                 "layer": (spec.head_size,),
+                "layer_full": (heads * spec.head_size,),
                 "layer_per_head": (heads, spec.head_size),
             }
             table[f"{prefix}.{which}.weight"] = Parameter((shapes[spec.qk_norm],), "norm")
-            if spec.qk_norm == "layer":
+            if spec.qk_norm in ("layer", "layer_full"):
                 table[f"{prefix}.{which}.bias"] = Parameter((shapes[spec.qk_norm],), "norm")
     if spec.sinks:
         table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
@@ -254,82 +263,6 @@ def _mla(table: dict[str, Parameter], prefix: str, spec: Mla, width: int) -> Non
         table[f"{prefix}.out.bias"] = Parameter(((width,),), group)
 
 
-def _mamba2(table: dict[str, Parameter], prefix: str, spec: Mamba2, width: int) -> None:
-    group: ParameterGroup = "recurrent"
-    rows = (spec.inner, spec.convolved, spec.num_heads)  # gate, what is convolved, steps
-    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
-    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
-    if spec.bias:
-        table[f"{prefix}.in.bias"] = Parameter(tuple((n,) for n in rows), group)
-        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
-    _convolution(table, f"{prefix}.conv", spec.convolved, spec.kernel, spec.conv_bias)
-    for name in ("step_bias", "decay", "skip"):
-        table[f"{prefix}.{name}"] = Parameter(((spec.num_heads,),), "state")
-    if spec.gate_norm != "none":
-        table[f"{prefix}.norm.weight"] = Parameter(((spec.inner,),), "norm")
-
-
-def _mamba1(table: dict[str, Parameter], prefix: str, spec: Mamba1, width: int) -> None:
-    group: ParameterGroup = "recurrent"
-    made = (spec.step_rank, spec.state_size, spec.state_size)
-    table[f"{prefix}.in.weight"] = Parameter(((spec.inner, width),) * 2, group)
-    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
-    if spec.bias:
-        table[f"{prefix}.in.bias"] = Parameter(((spec.inner,),) * 2, group)
-        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
-    _convolution(table, f"{prefix}.conv", spec.inner, spec.kernel, spec.conv_bias)
-    table[f"{prefix}.made.weight"] = Parameter(tuple((n, spec.inner) for n in made), "latent")
-    if spec.norms == "learned":
-        for name, size in zip(("step_norm", "write_norm", "read_norm"), made, strict=True):
-            table[f"{prefix}.{name}.weight"] = Parameter(((size,),), "norm")
-    table[f"{prefix}.step.weight"] = Parameter(((spec.inner, spec.step_rank),), "latent")
-    table[f"{prefix}.step_bias"] = Parameter(((spec.inner,),), "state")
-    table[f"{prefix}.decay"] = Parameter(((spec.inner, spec.state_size),), "state")
-    table[f"{prefix}.skip"] = Parameter(((spec.inner,),), "state")
-
-
-def _short_conv(table: dict[str, Parameter], prefix: str, spec: ShortConv, width: int) -> None:
-    group: ParameterGroup = "recurrent"
-    table[f"{prefix}.in.weight"] = Parameter(((spec.width, width),) * 3, group)
-    table[f"{prefix}.back.weight"] = Parameter(((width, spec.width),), group)
-    if spec.bias:
-        table[f"{prefix}.in.bias"] = Parameter(((spec.width,),) * 3, group)
-        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
-    table[f"{prefix}.conv.weight"] = Parameter(((spec.width, spec.kernel),), "state")
-    if spec.bias:
-        table[f"{prefix}.conv.bias"] = Parameter(((spec.width,),), "state")
-
-
-def _delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, width: int) -> None:
-    group: ParameterGroup = "recurrent"
-    mixed = (spec.keys, spec.keys, spec.values)  # q, k and v
-    heads, decays = spec.num_heads, spec.num_heads * (spec.key_size if spec.rank else 1)
-    rows = mixed if spec.rank else (*mixed, spec.values)  # and the gates
-    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
-    small = (
-        (heads, spec.rank, spec.rank) if spec.rank else (heads, heads)
-    )  # strengths, decays, gates
-    table[f"{prefix}.steps.weight"] = Parameter(tuple((n, width) for n in small), "latent")
-    if spec.rank:
-        table[f"{prefix}.decay_up.weight"] = Parameter(((decays, spec.rank),), "latent")
-        table[f"{prefix}.gate_up.weight"] = Parameter(((spec.values, spec.rank),), "latent")
-    table[f"{prefix}.conv.weight"] = Parameter(tuple((n, spec.kernel) for n in mixed), "state")
-    table[f"{prefix}.rate"] = Parameter(((heads,),), "state")
-    table[f"{prefix}.decay_bias"] = Parameter(((decays,),), "state")
-    table[f"{prefix}.norm.weight"] = Parameter(((spec.value_size,),), "norm")
-    table[f"{prefix}.back.weight"] = Parameter(((width, spec.values),), group)
-
-
-def _linear_attention(
-    table: dict[str, Parameter], prefix: str, spec: LinearAttention, width: int
-) -> None:
-    group: ParameterGroup = "recurrent"
-    rows = (spec.inner,) * 4  # q, k, v and the gates
-    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
-    table[f"{prefix}.norm.weight"] = Parameter(((spec.inner,),), "norm")
-    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
-
-
 def _indexer(table: dict[str, Parameter], prefix: str, spec: Indexer, width: int) -> None:
     group: ParameterGroup = "attention"
     queries = spec.num_heads * spec.head_size
@@ -340,24 +273,16 @@ def _indexer(table: dict[str, Parameter], prefix: str, spec: Indexer, width: int
     table[f"{prefix}.weigh.weight"] = Parameter(((spec.num_heads, width),), "router_float32")
 
 
-def _convolution(
-    table: dict[str, Parameter], prefix: str, channels: int, kernel: int, bias: bool
-) -> None:
-    table[f"{prefix}.weight"] = Parameter(((channels, 1, kernel),), "state")
-    if bias:
-        table[f"{prefix}.bias"] = Parameter(((channels,),), "state")
-
-
 _MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     Attention: _attention,
     Mla: _mla,
     Indexer: _indexer,
     Compressed: compressed_parameters,
-    ShortConv: _short_conv,
-    GatedDeltaNet: _delta_net,
-    LinearAttention: _linear_attention,
-    Mamba1: _mamba1,
-    Mamba2: _mamba2,
+    ShortConv: short_conv,
+    GatedDeltaNet: delta_net,
+    LinearAttention: linear_attention,
+    Mamba1: mamba1,
+    Mamba2: mamba2,
 }
 """What writes down the parameters of each kind of mixer."""
 
@@ -387,6 +312,8 @@ def _moe(table: dict[str, Parameter], prefix: str, spec: Moe, width: int) -> Non
         table[f"{prefix}.factors"] = Parameter(((spec.num_experts,),), "choice")
         for norm in ("router_norm", *(f"norm_{side}" for side in OWN_NORMS)):
             table[f"{prefix}.{norm}.weight"] = Parameter(((width,),), "norm")
+    if spec.sum_bias:
+        table[f"{prefix}.bias"] = Parameter(((width,),), "feed_forward")
     if spec.latent:
         table[f"{prefix}.latent_down.weight"] = Parameter(((spec.latent, width),), "feed_forward")
         table[f"{prefix}.latent_up.weight"] = Parameter(((width, spec.latent),), "feed_forward")

@@ -19,6 +19,7 @@ from quire.models.families import known_as as known_as
 from quire.models.family import Architecture
 from quire.models.foreign.ask import foreign_spec, is_known, names_of
 from quire.models.hf_config import HfConfig, merge_overrides
+from quire.models.lengths import derived_max_len
 from quire.models.loading.checkpoint import NOTHING, kept_formats, method_of, read_checkpoint
 from quire.models.loading.gguf.folder import folder_of, gguf_file
 from quire.models.names import WeightMap, match
@@ -33,7 +34,7 @@ from quire.models.pooling import (
     pools,
 )
 from quire.models.sentence_modules import read_modules
-from quire.models.spec import DecoderSpec, derived_max_len
+from quire.models.spec import DecoderSpec
 from quire.protocol.errors import ModelLoadError, SettingsError
 from quire.quant.formats import FormatTable
 
@@ -179,7 +180,7 @@ def describe(
         names = how.names(names)
     formats = FormatTable()
     if shapes:
-        spec = _with_head(spec, architecture, shapes)
+        spec = _with_tensors(spec, architecture, shapes)
         plan = match(checkpoint.mapped(names), spec, shapes)
         formats = kept_formats(plan, spec, checkpoint.tensors)
     generation, own = _generation_config(folder, generation_config), _with_text(values)
@@ -202,11 +203,15 @@ def describe(
     )
 
 
-def _with_head(
+def _with_tensors(
     spec: DecoderSpec, architecture: Architecture | None, names: Container[str]
 ) -> DecoderSpec:
     """The description for a checkpoint with tensors of these names."""
-    own = None if architecture is None else architecture.own_head
+    if architecture is None:
+        return spec
+    if architecture.told_by_tensors is not None:
+        spec = architecture.told_by_tensors(spec, names)
+    own = architecture.own_head
     return replace(spec, tie_head=True) if own is not None and own not in names else spec
 
 

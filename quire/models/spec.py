@@ -52,6 +52,7 @@ Placement = Literal[
     "parallel_shared",
     "after_sums",
     "after_sums_cross",
+    "after_sums_twice",
     "pre_feed_forward",
     "mixer_only",
     "feed_forward_only",
@@ -64,7 +65,7 @@ Placement = Literal[
 ]
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
-QkNorm = Literal["none", "per_head", "full", "layer", "layer_per_head"]
+QkNorm = Literal["none", "per_head", "full", "layer", "layer_full", "layer_per_head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,8 @@ class Attention:
     bidirectional  a token sees those behind it too; a window counts both ways then.
     scale    factor of the scores; None is head_size ** -0.5.
     qk_norm  of q and k before RoPE, with eps `norm_eps`. "per_head": an RMS norm over each head;
-             "full": one over all heads together; "layer": a LayerNorm with bias over each head;
+             "full": one over all heads together; "layer": a LayerNorm with bias over each head,
+             "layer_full": over all together;
              "layer_per_head": one without bias, each head with weights of its own.
     norm_after_rope  that norm comes after RoPE instead.
     values   "normed": RMS normed over each head without weights; "normed_keys": and made of what keys are made
@@ -195,6 +197,7 @@ class LayerSpec:
                     `streams`.
                     "shortcut_open": as "pre", but what the routed experts make is added at the end of the next
                     layer, which is "shortcut_close" and else as "pre".
+                    "after_sums_twice": as "after_sums", and between the parts what came in is added and normed again.
                     "pre_cross", "after_sums_cross": with `cross` between the two parts, and norms of its own.
     cross           attention to what the encoder gave.
     norm            kind of the norms around the parts.
@@ -374,27 +377,3 @@ class DecoderSpec:
             return replace(mixer, picks=None) if isinstance(mixer, Mla) else mixer
 
         return replace(self, layers=tuple(layer.with_mixers(shortened) for layer in self.layers))
-
-
-def growths(spec: DecoderSpec) -> set[tuple[Temperature, int]]:
-    """Each growth of queries that layers have, with the size of their heads."""
-    mixers = [one for one in spec.attentions if isinstance(one, Attention | Mla)]
-    return {(one.temperature, one.head_size) for one in mixers if one.temperature is not None}
-
-
-def derived_max_len(spec: DecoderSpec) -> int:
-    """The longest sequence in tokens that the description promises, position scaling included.
-
-    Linear and dynamic scaling stretch the trained length, YaRN its own original length; with llama3
-    and LongRoPE scaling the checkpoint already states the stretched length.
-    """
-    if spec.max_len is not None:
-        return spec.max_len
-    lengths = [spec.max_position_embeddings]
-    for mixer in spec.attentions:
-        scaling = mixer.rope.scaling if mixer.rope is not None else None
-        if isinstance(scaling, LinearScaling):
-            lengths.append(int(spec.max_position_embeddings * scaling.factor))
-        elif isinstance(scaling, DynamicScaling | YarnScaling):
-            lengths.append(int(scaling.original_len * scaling.factor))
-    return max(lengths)

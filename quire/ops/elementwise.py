@@ -15,6 +15,7 @@ import torch
 from quire.ops.registry import Provider, declare, register
 
 ADD = declare("add", "pure", "run(x, y, scale) -> x + scale * y")
+ADD_ROW = declare("add_row", "pure", "run(x [T,C], row [C]) -> x + row")
 ADD_GATED = declare(
     "add_gated", "pure", "run(x [T,C], y [T,C], gate [T,1]) -> x + sigmoid(gate) * y"
 )
@@ -99,6 +100,18 @@ class AddReference(Provider):
     ) -> torch.Tensor:
         """x + scale * y, of one shape; returns x's dtype, one rounding. `out` may be x or y."""
         return add(x, y, scale, torch.empty_like(x) if out is None else out)
+
+
+@register
+class AddRowReference(Provider):
+    op = "add_row"
+    name = "reference"
+
+    def run(
+        self, x: torch.Tensor, row: torch.Tensor, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x [T, C] + row [C], of one dtype, which it returns; one rounding. `out` may be x."""
+        return torch.add(x, row, out=torch.empty_like(x) if out is None else out)
 
 
 @register

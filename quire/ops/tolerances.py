@@ -80,6 +80,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "rms_norm": _TRANSCENDENTAL,
     "add_rms_norm": _TRANSCENDENTAL,
     "add": _ONE_ROUNDING,
+    "add_row": _ONE_ROUNDING,
     "torch": _EXACT,
     "add_gated": _TRANSCENDENTAL,
     "scale": _ONE_ROUNDING,

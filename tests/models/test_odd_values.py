@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from quire.models.hf_config import HfConfig
+from quire.models.lengths import derived_max_len
 from quire.models.parameters import parameters
 from quire.models.registry import ARCHITECTURES, known_as
-from quire.models.spec import derived_max_len
 from quire.protocol.errors import ModelLoadError
 from tests.models.families import CASES
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from quire.models.hf_config import HfConfig
+from quire.models.lengths import derived_max_len
 from quire.models.parameters import weight_counts
 from quire.models.registry import ARCHITECTURES, describe, known_as
-from quire.models.spec import DecoderSpec, Mla, derived_max_len
+from quire.models.spec import DecoderSpec, Mla
 from quire.models.spec_json import to_json
 from tests.models import harness
 from tests.models.families import CASES

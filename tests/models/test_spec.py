@@ -7,9 +7,10 @@ import sys
 
 from quire.models.cache_need import cache_groups
 from quire.models.hf_config import HfConfig
+from quire.models.lengths import derived_max_len
 from quire.models.parameters import parameters, weight_counts
 from quire.models.registry import ARCHITECTURES, known_as
-from quire.models.spec import DecoderSpec, derived_max_len
+from quire.models.spec import DecoderSpec
 from tests.models.families import CASES
 from tests.models.published import PUBLISHED, config
 

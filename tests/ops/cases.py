@@ -498,6 +498,16 @@ CASES: dict[str, list[Case]] = {
         )
         for width, scale in ((64, 1.0), (37, 0.22))
     ],
+    "add_row": [
+        Case(
+            f"C={width}",
+            rows_of(width),
+            lambda p, rows, fixed, out: p.run(rows["x"], fixed["row"], out=out),
+            lambda rows, fixed: rows["x"] + fixed["row"],
+            lambda dtype, n=width: {"row": noise(n, seed=1, dtype=dtype)},  # type: ignore[misc]
+        )
+        for width in (64, 37)
+    ],
     "torch": [
         Case(
             "neg C=37",

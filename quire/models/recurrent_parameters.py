@@ -1,0 +1,93 @@
+"""The parameters of mixers that keep a state.
+
+The others are in `models.parameters`.
+"""
+
+from __future__ import annotations
+
+from quire.models.parameter import Parameter, ParameterGroup
+from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
+
+
+def mamba2(table: dict[str, Parameter], prefix: str, spec: Mamba2, width: int) -> None:
+    group: ParameterGroup = "recurrent"
+    rows = (spec.inner, spec.convolved, spec.num_heads)  # gate, what is convolved, steps
+    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
+    if spec.bias:
+        table[f"{prefix}.in.bias"] = Parameter(tuple((n,) for n in rows), group)
+        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
+    _convolution(table, f"{prefix}.conv", spec.convolved, spec.kernel, spec.conv_bias)
+    for name in ("step_bias", "decay", "skip"):
+        table[f"{prefix}.{name}"] = Parameter(((spec.num_heads,),), "state")
+    if spec.gate_norm != "none":
+        table[f"{prefix}.norm.weight"] = Parameter(((spec.inner,),), "norm")
+
+
+def mamba1(table: dict[str, Parameter], prefix: str, spec: Mamba1, width: int) -> None:
+    group: ParameterGroup = "recurrent"
+    made = (spec.step_rank, spec.state_size, spec.state_size)
+    table[f"{prefix}.in.weight"] = Parameter(((spec.inner, width),) * 2, group)
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
+    if spec.bias:
+        table[f"{prefix}.in.bias"] = Parameter(((spec.inner,),) * 2, group)
+        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
+    _convolution(table, f"{prefix}.conv", spec.inner, spec.kernel, spec.conv_bias)
+    table[f"{prefix}.made.weight"] = Parameter(tuple((n, spec.inner) for n in made), "latent")
+    if spec.norms == "learned":
+        for name, size in zip(("step_norm", "write_norm", "read_norm"), made, strict=True):
+            table[f"{prefix}.{name}.weight"] = Parameter(((size,),), "norm")
+    table[f"{prefix}.step.weight"] = Parameter(((spec.inner, spec.step_rank),), "latent")
+    table[f"{prefix}.step_bias"] = Parameter(((spec.inner,),), "state")
+    table[f"{prefix}.decay"] = Parameter(((spec.inner, spec.state_size),), "state")
+    table[f"{prefix}.skip"] = Parameter(((spec.inner,),), "state")
+
+
+def short_conv(table: dict[str, Parameter], prefix: str, spec: ShortConv, width: int) -> None:
+    group: ParameterGroup = "recurrent"
+    table[f"{prefix}.in.weight"] = Parameter(((spec.width, width),) * 3, group)
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.width),), group)
+    if spec.bias:
+        table[f"{prefix}.in.bias"] = Parameter(((spec.width,),) * 3, group)
+        table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
+    table[f"{prefix}.conv.weight"] = Parameter(((spec.width, spec.kernel),), "state")
+    if spec.bias:
+        table[f"{prefix}.conv.bias"] = Parameter(((spec.width,),), "state")
+
+
+def delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, width: int) -> None:
+    group: ParameterGroup = "recurrent"
+    mixed = (spec.keys, spec.keys, spec.values)  # q, k and v
+    heads, decays = spec.num_heads, spec.num_heads * (spec.key_size if spec.rank else 1)
+    rows = mixed if spec.rank else (*mixed, spec.values)  # and the gates
+    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
+    small = (
+        (heads, spec.rank, spec.rank) if spec.rank else (heads, heads)
+    )  # strengths, decays, gates
+    table[f"{prefix}.steps.weight"] = Parameter(tuple((n, width) for n in small), "latent")
+    if spec.rank:
+        table[f"{prefix}.decay_up.weight"] = Parameter(((decays, spec.rank),), "latent")
+        table[f"{prefix}.gate_up.weight"] = Parameter(((spec.values, spec.rank),), "latent")
+    table[f"{prefix}.conv.weight"] = Parameter(tuple((n, spec.kernel) for n in mixed), "state")
+    table[f"{prefix}.rate"] = Parameter(((heads,),), "state")
+    table[f"{prefix}.decay_bias"] = Parameter(((decays,),), "state")
+    table[f"{prefix}.norm.weight"] = Parameter(((spec.value_size,),), "norm")
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.values),), group)
+
+
+def linear_attention(
+    table: dict[str, Parameter], prefix: str, spec: LinearAttention, width: int
+) -> None:
+    group: ParameterGroup = "recurrent"
+    rows = (spec.inner,) * 4  # q, k, v and the gates
+    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
+    table[f"{prefix}.norm.weight"] = Parameter(((spec.inner,),), "norm")
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
+
+
+def _convolution(
+    table: dict[str, Parameter], prefix: str, channels: int, kernel: int, bias: bool
+) -> None:
+    table[f"{prefix}.weight"] = Parameter(((channels, 1, kernel),), "state")
+    if bias:
+        table[f"{prefix}.bias"] = Parameter(((channels,),), "state")
