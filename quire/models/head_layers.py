@@ -24,6 +24,8 @@ class HeadLayer:
     """A product with bias, or a norm; then an activation. All in float32.
 
     weight, bias  names of tensors; `folder` is the module's own below the checkpoint's, "" for none.
+    file       a pickle of this layer's weights alone, in the checkpoint's folder; "" for none.
+    residual   name of a second weight, which is added to the first; None for none.
     kind       "linear", or "norm": a LayerNorm with `eps`.
     rows       the weight's rows that are taken; all if empty. subtract: the first from the second.
     """
@@ -33,6 +35,8 @@ class HeadLayer:
     out_size: int
     bias: str | None = None
     folder: str = ""
+    file: str = ""
+    residual: str | None = None
     kind: Literal["linear", "norm"] = "linear"
     activation: HeadActivation = "none"
     eps: float = 1e-5

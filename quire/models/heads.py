@@ -75,6 +75,8 @@ class PoolingHead:
 
 def _stored(folder: Path, layer: HeadLayer) -> dict[str, torch.Tensor]:
     """The weight, and the bias if there is one, in float32."""
+    if layer.file:
+        return _pickled(folder / layer.file, layer)
     where = folder / layer.folder
     headers = read_headers(where)
     found: dict[str, torch.Tensor] = {}
@@ -90,6 +92,11 @@ def _stored(folder: Path, layer: HeadLayer) -> dict[str, torch.Tensor]:
             else:
                 tensor = file.get_tensor(name)
         found[kind] = tensor.to(torch.float32)
+    if layer.residual is not None:
+        if layer.residual not in headers:
+            raise ModelLoadError(f"{where} lacks {layer.residual!r}, and use_residual asks for it")
+        with safe_open(str(headers[layer.residual].path), framework="pt") as file:
+            found["weight"] = found["weight"] + file.get_tensor(layer.residual).to(torch.float32)
     if layer.subtract:
         found["weight"] = found["weight"][1:] - found["weight"][:1]
     wanted = (layer.out_size,) if layer.kind == "norm" else (layer.out_size, layer.in_size)
@@ -98,6 +105,28 @@ def _stored(folder: Path, layer: HeadLayer) -> dict[str, torch.Tensor]:
             f"tensor {layer.weight!r} has shape {list(found['weight'].shape)}; the head needs {list(wanted)}"
         )
     return found
+
+
+def _pickled(path: Path, layer: HeadLayer) -> dict[str, torch.Tensor]:
+    """The same from a pickle, of which tensors alone are read. Raises ModelLoadError."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelLoadError(
+            f"{path.parent} lacks {path.name}, a head of BgeM3EmbeddingModel; its embeddings alone need "
+            '--hf-overrides \'{"architectures": ["XLMRobertaModel"]}\''
+        ) from None
+    except Exception as error:  # the library raises many kinds
+        line = str(error).strip().splitlines()[:1]
+        raise ModelLoadError(f"{path} is no pickle of weights alone: {' '.join(line)}") from error
+    wanted = {"weight": (layer.out_size, layer.in_size), "bias": (layer.out_size,)}
+    shapes = {
+        name: tuple(one.shape) if isinstance(one, torch.Tensor) else None
+        for name, one in (found.items() if isinstance(found, dict) else ())
+    }
+    if shapes != wanted:
+        raise ModelLoadError(f"{path} holds {shapes}; the head needs {wanted}")
+    return {name: one.to(torch.float32) for name, one in found.items()}
 
 
 def _dummy(place: int, layer: HeadLayer) -> dict[str, torch.Tensor]:

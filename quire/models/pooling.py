@@ -9,46 +9,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from quire.models import word_weights
 from quire.models.head_layers import HeadLayer, head_of, label_rows
-from quire.models.instructions import GRIT, grits, instruction_marks
+from quire.models.instructions import grits, instruction_marks
 from quire.models.names import WeightMap
+from quire.models.pooling_roles import Role
 from quire.models.sentence_modules import SentenceModules, read_modules
 from quire.models.spec import Attention, DecoderSpec
 from quire.protocol.errors import ModelLoadError, SettingsError
 from quire.protocol.pooler import ClassActivation, Pooler, SequencePooling
-
-Role = Literal["generate", "embed", "classify", "token_classify", "reward", "late_interaction"]
-"""What an architecture's name says that it was made for."""
-
-_ENDINGS: tuple[tuple[str, Role], ...] = (
-    ("ForSequenceClassification", "classify"),
-    ("ForTokenClassification", "token_classify"),
-    ("ForRewardModel", "reward"),
-    ("ForProcessRewardModel", "reward"),
-    ("ForMaskedLM", "embed"),
-    ("TextModel", "embed"),
-    ("Model", "embed"),
-)
-_LATE = {"ColBERT": "BertModel", "HF_ColBERT": "BertModel", "ColBERTModel": "BertModel"}
-
-NOT_THE_DECODERS = frozenset(
-    (
-        *("sentence_transformers", "sbert_ce_default_activation_function", "num_labels"),
-        *("_num_labels", "classifier_dropout", "is_matryoshka", "matryoshka_dimensions"),
-        *("classifier_from_token", "method", "is_original_qwen3_reranker", "classifier_pooling"),
-        *("classifier_activation", "classifier_bias", "summary_type", "score_bias"),
-        *(
-            "step_tag_id",
-            "finetuning_task",
-            "emb_pooler",
-            "add_pooling_layer",
-            "seq_classif_dropout",
-        ),
-    )
-)
-"""Keys of config.json that speak of heads only."""
 
 _POOLINGS: dict[str, SequencePooling] = {"CLS": "cls", "LAST": "last", "MEAN": "mean"}
 _METHODS = ("from_2_way_softmax", "no_post_processing")
@@ -68,11 +39,13 @@ class PoolingDescription:
     """How a model pools.
 
     head     layers on top of the decoder, in order; their numbers are float32.
+    heads    those of tasks that have some of their own.
     ignored  tensors of the checkpoint that the decoder leaves unread.
     """
 
     pooler: Pooler
     head: tuple[HeadLayer, ...] = ()
+    heads: Mapping[str, tuple[HeadLayer, ...]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
 
     def names(self, names: WeightMap) -> WeightMap:
@@ -84,19 +57,6 @@ class PoolingDescription:
         ):
             prefix = "model."
         return replace(names, optional_prefix=prefix, ignored=(*names.ignored, *self.ignored))
-
-
-def base_names(name: str) -> tuple[Role, tuple[str, ...]]:
-    """What a name of an architecture that is not known itself stands for: a role, and known names to try."""
-    if name in _LATE:
-        return "late_interaction", (_LATE[name],)
-    if name == GRIT:
-        return "generate", ("MistralForCausalLM",)
-    for ending, role in _ENDINGS:
-        if name.endswith(ending):
-            stem = name.removesuffix(ending)
-            return role, (f"{stem}ForCausalLM", f"{stem}Model", f"{stem}LMHeadModel")
-    return "generate", ()
 
 
 def pools(role: Role, wish: PoolingWish, folder: Path) -> bool:
@@ -161,11 +121,16 @@ def describe_pooling(
         role = "classify" if wish.convert == "classify" else "embed"
     elif role == "embed" and wish.convert == "classify":
         role = "classify"
+    if role == "embed" and modules.late:
+        role = "late_interaction"
     own: SequencePooling = "cls" if spec.sees_both_ways else "last"
     if grits(values) or values.get("emb_pooler") == "mean":
         own = "mean"
     pooling = modules.pooling or own
-    if role in ("embed", "late_interaction"):
+    if role == "weigh":
+        pooler, heads = word_weights.pooler_of(values, spec, modules, pooling)
+        made = PoolingDescription(pooler=pooler, heads=heads)
+    elif role in ("embed", "late_interaction"):
         made = _embedder(values, spec, role, pooling, modules, shapes)
         if grits(values) and pooling == "mean":
             made = replace(made, pooler=replace(made.pooler, instruction=instruction_marks(folder)))

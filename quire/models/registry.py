@@ -24,15 +24,13 @@ from quire.models.loading.checkpoint import NOTHING, kept_formats, method_of, re
 from quire.models.loading.gguf.folder import folder_of, gguf_file
 from quire.models.names import WeightMap, match
 from quire.models.pooling import (
-    NOT_THE_DECODERS,
     PoolingDescription,
     PoolingWish,
-    Role,
-    base_names,
     describe_pooling,
     for_pooling,
     pools,
 )
+from quire.models.pooling_roles import NOT_THE_DECODERS, Role, base_names
 from quire.models.sentence_modules import read_modules
 from quire.models.spec import DecoderSpec
 from quire.protocol.errors import ModelLoadError, SettingsError

@@ -1,4 +1,4 @@
-"""What sentence-transformers wrote beside a checkpoint: its modules, how they pool, how long a text may be.
+"""What sentence-transformers, or PyLate, wrote beside a checkpoint: its modules, how they pool, how long a text may be.
 
 Sources: modules.json, N_Pooling/config.json, N_Dense/config.json, sentence_bert_config.json.
 """
@@ -36,6 +36,7 @@ class SentenceModules:
 
     pooling     None where nothing says it.
     max_length  longest text in tokens; None where nothing says it.
+    late        texts are compared token by token: the modules are PyLate's.
     where       the file, for messages.
     """
 
@@ -43,6 +44,7 @@ class SentenceModules:
     normalizes: bool = True
     dense: tuple[HeadLayer, ...] = ()
     max_length: int | None = None
+    late: bool = False
     where: str = ""
 
 
@@ -55,7 +57,9 @@ def read_modules(folder: Path) -> SentenceModules:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise ModelLoadError(f"{path} must hold a list of modules")
     pooling: SequencePooling | None = None
-    normalizes = False
+    # PyLate norms each token's vector without a module for it.
+    late = any(str(one.get("type", "")).startswith("pylate.") for one in listed)
+    normalizes = late
     dense: list[HeadLayer] = []
     for one in listed:
         kind = str(one.get("type", "")).rsplit(".", 1)[-1]
@@ -67,7 +71,7 @@ def read_modules(folder: Path) -> SentenceModules:
         if kind == "Pooling":
             pooling = _pooling(folder / inside / "config.json")
         elif kind == "Dense":
-            dense.append(_dense(folder, inside))
+            dense.append(_dense(folder, inside, late=late))
         elif kind == "Normalize":
             normalizes = True
         elif kind not in ("Transformer", "Dropout"):
@@ -80,6 +84,7 @@ def read_modules(folder: Path) -> SentenceModules:
         normalizes=normalizes,
         dense=tuple(dense),
         max_length=_max_length(folder),
+        late=late,
         where=str(path),
     )
 
@@ -115,11 +120,15 @@ def _pooling(path: Path) -> SequencePooling:
     return found
 
 
-def _dense(folder: Path, inside: str) -> HeadLayer:
+def _dense(folder: Path, inside: str, *, late: bool) -> HeadLayer:
     path = folder / inside / "config.json"
     settings = _settings(path)
     named = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = _ACTIVATIONS.get(named.rsplit(".", 1)[-1])
+    if late and activation != "none":
+        raise ModelLoadError(
+            f"{path}: activation_function is {named!r}; vectors of tokens have none (Identity)"
+        )
     size_in, size_out = settings.get("in_features"), settings.get("out_features")
     if activation is None:
         raise ModelLoadError(
@@ -131,6 +140,7 @@ def _dense(folder: Path, inside: str) -> HeadLayer:
         weight="linear.weight",
         bias="linear.bias" if settings.get("bias", True) else None,
         folder=inside,
+        residual="residual.weight" if late and settings.get("use_residual") else None,
         in_size=size_in,
         out_size=size_out,
         activation=activation,

@@ -53,10 +53,10 @@ class PoolingOutput:
     def data(self) -> Any:
         """The numbers as a float32 tensor of torch, which is imported for it."""
         torch = importlib.import_module("torch")
+        if not self.numbers.raw:  # which torch refuses
+            return torch.empty(self.numbers.shape)
         flat = torch.frombuffer(bytearray(self.numbers.raw), dtype=torch.float32)
-        return (
-            flat.view(self.numbers.shape) if self.numbers.raw else torch.empty(self.numbers.shape)
-        )
+        return flat.view(self.numbers.shape)
 
 
 @dataclass(slots=True)

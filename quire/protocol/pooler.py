@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 SequencePooling = Literal["cls", "last", "mean"]
-ClassActivation = Literal["softmax", "sigmoid", "none"]
+ClassActivation = Literal["softmax", "sigmoid", "relu", "none"]
+BOTH = "embed&token_classify"
+"""The task whose result is an embedding and behind it the weight of each token."""
 
 EMBED_TASKS = ("embed", "token_embed")
 CLASSIFY_TASKS = ("classify", "token_classify")
@@ -57,6 +59,8 @@ class Pooler:
     late_interaction  documents are compared with queries token by token.
     chunked         longer texts are embedded piece by piece; max_embed_len bounds them, in tokens.
     instruction  what a mean leaves out; None is nothing.
+    marks           ids of the tokens at both ends of a text, of a model that weighs its words: the ends have no
+                    weight, and the first has no vector. None where each token has all.
     logit_mean, logit_sigma  classes become (logit - mean) / sigma first.
     """
 
@@ -74,6 +78,7 @@ class Pooler:
     chunked: bool = False
     max_embed_len: int | None = None
     instruction: InstructionMarks | None = None
+    marks: tuple[int, int] | None = None
     logit_mean: float = 0.0
     logit_sigma: float = 1.0
 

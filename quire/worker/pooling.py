@@ -6,8 +6,10 @@ The head's layers are `models.heads`; what a request may ask is checked in `fron
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ from quire.ops.elementwise import TAKE_ROWS
 from quire.ops.norm import RMS_NORM
 from quire.ops.registry import Table
 from quire.protocol.params import PoolingParams
-from quire.protocol.pooler import Pooler
+from quire.protocol.pooler import BOTH, Pooler
 from quire.protocol.request import TensorRef
 from quire.protocol.step import NewRow, RowResult
 from quire.worker.batch import Batch
@@ -39,7 +41,10 @@ class _Open:
 
 
 class PooledOutput:
-    """Collects the results of pooling rows. A row without PoolingParams asks for the first task."""
+    """Collects the results of pooling rows. A row without PoolingParams asks for the first task.
+
+    heads  by task; that of "" is for all others.
+    """
 
     def __init__(
         self,
@@ -48,14 +53,14 @@ class PooledOutput:
         decoder: AnyDecoder,
         table: Table,
         pooler: Pooler,
-        head: PoolingHead,
+        heads: Mapping[str, PoolingHead],
         dtype: str,
     ) -> None:
         self._state = state
         self._decoder = decoder
         self._table = table
         self._pooler = pooler
-        self._head = head
+        self._heads = heads
         self._default = PoolingParams(task=pooler.tasks[0])
         self._open: dict[int, _Open] = {}
         self._take = table.bind(TAKE_ROWS, dtype, C=decoder.spec.hidden_size)
@@ -152,7 +157,7 @@ class PooledOutput:
         self, batch: Batch, whole: dict[int, torch.Tensor], found: dict[int, TensorRef | None]
     ) -> None:
         """What stands for texts, through the head and finished: embeddings that are asked for alike together."""
-        made = self._head(torch.stack(list(whole.values())))
+        made = self._heads[""](torch.stack(list(whole.values())))
         alike: dict[tuple[int | None, bool | None], list[int]] = {}
         places = list(whole)
         for at, place in enumerate(places):
@@ -174,18 +179,38 @@ class PooledOutput:
         found: dict[int, TensorRef | None],
     ) -> None:
         """Keeps the head's rows of this piece; with the last one, all of them are the result."""
+        row = batch.plan.rows[place]
+        params = self._params(row)
+        whole = None
+        if params.task == BOTH:
+            ends = rows[-1:] if self._pooler.pooling == "last" else rows
+            whole = self._sequence(batch, place, ends)
         kept = self._kept(batch, place)
-        kept.rows.append(self._head(rows.clone()))
+        head = self._heads.get(str(params.task), self._heads[""])
+        kept.rows.append(head(rows.clone()))
         if batch.plan.samples[place]:
-            row = batch.plan.rows[place]
             del self._open[row]
-            params = self._params(row)
-            made = torch.cat(kept.rows)
+            made = self._inner(row, torch.cat(kept.rows), params)
             tag = self._pooler.step_tag_id if params.step_tag_id is None else params.step_tag_id
             if tag is not None and params.task == "token_classify":
                 ids = self._state.token_ids[row, : len(made)]
                 made = made[torch.from_numpy(np.flatnonzero(ids == tag))]
-            found[place] = _sent(self._finish(made, params))
+            numbers = self._finish(made, params)
+            if whole is not None:  # prompts of such models run whole
+                embedded = self._heads[""](whole[None])[0]
+                asked = msgspec.structs.replace(params, task="embed")
+                numbers = np.concatenate((self._finish(embedded, asked), numbers))
+            found[place] = _sent(numbers)
+
+    def _inner(self, row: int, made: torch.Tensor, params: PoolingParams) -> torch.Tensor:
+        """The rows of tokens without the marks at the ends of a text; weights of tokens are numbers [n]."""
+        if self._pooler.marks is None:
+            return made
+        ids, (begin, end) = self._state.token_ids[row, : len(made)], self._pooler.marks
+        made = made[int(ids[0] == begin) :]
+        if params.task == "token_embed":
+            return made
+        return made[: len(made) - int(len(made) > 0 and ids[-1] == end)].squeeze(-1)
 
     def _finish(self, made: torch.Tensor, params: PoolingParams) -> NDArray[np.float32]:
         """A row [N], or rows [n, N], as they were asked for."""
@@ -202,6 +227,8 @@ class PooledOutput:
                 made = torch.softmax(made.to(torch.float64), dim=-1).to(torch.float32)
             elif active and pooler.activation == "sigmoid":
                 made = torch.sigmoid(made.to(torch.float64)).to(torch.float32)
+            elif pooler.activation == "relu" and params.use_activation is not False:
+                made = torch.relu(made)
             made = made if columns is None else made[..., list(columns)]
         numbers: NDArray[np.float32] = made.numpy(force=True).astype("<f4", copy=False)
         return numbers

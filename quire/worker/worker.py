@@ -135,15 +135,17 @@ class Worker:
                 dtype=model.dtype,
                 processors=make_processors(settings, device),
             )
-        head = PoolingHead(self.table, description.pooling.head)
         is_dummy = settings.load.load_format == "dummy"
-        head.load(Path(description.path), dummy=is_dummy, device=device)
+        folder, heads = Path(description.path), {}
+        for task, layers in {"": description.pooling.head, **description.pooling.heads}.items():
+            heads[task] = PoolingHead(self.table, layers)
+            heads[task].load(folder, dummy=is_dummy, device=device)
         return PooledOutput(
             state=state,
             decoder=decoder,
             table=self.table,
             pooler=description.pooling.pooler,
-            head=head,
+            heads=heads,
             dtype=model.dtype,
         )
 

@@ -60,7 +60,9 @@ def distilbert(hf: HfConfig) -> DecoderSpec:
 
 def modern_bert(hf: HfConfig) -> DecoderSpec:
     """`ModernBertModel`: rotary positions, gates, local and global layers. Source: arXiv 2412.13663."""
-    hf.skip(*SKIPPED)
+    hf.skip(
+        *SKIPPED, "layer_norm_eps", "position_embedding_type"
+    )  # which its own code leaves unread
     size, bias = default_head_size(hf), hf.bool_("attention_bias", False)
     kind: NormKind = "layer" if hf.bool_("norm_bias", False) else "layer_unbiased"
     eps = hf.positive("norm_eps", 1e-5)

@@ -52,7 +52,7 @@ _NOMIC_TRAINING = (
 
 def jina_v2(hf: HfConfig) -> DecoderSpec:
     """`JinaBertModel`: BERT with gates, whose scores fall with the distance. Source: arXiv 2310.19923."""
-    hf.skip(*SKIPPED, "hidden_act", "attn_implementation")
+    hf.skip(*SKIPPED, "hidden_act", "attn_implementation", "model_max_length")
     hf.choice("position_embedding_type", {"alibi": None}, "absolute")
     act = hf.choice("feed_forward_type", {"geglu": "gelu", "reglu": "relu"}, "original")
     part = Dense(width=hf.int_("intermediate_size"), activation=act, down_bias=True)

@@ -22,17 +22,20 @@ from quire.config.schema import Settings
 from quire.models.loading import loaders, mistral, tekken
 from quire.models.loading.made import made_folder, state_of
 from quire.models.loading.tokenizer_classes import is_outside
+from quire.models.word_weights import PICKLES
 from quire.protocol.errors import ModelLoadError, SettingsError
 
 logger = logging.getLogger(__name__)
 
-_VERSION = "1"  # of what is written: another one makes folders anew
+_VERSION = "2"  # of what is written: another one makes folders anew
 SHARDS = "model-rank-{rank}-part-{part}.safetensors"
 """Names of vLLM's files of one device."""
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.bin")
 _RANK = re.compile(r"model\.\d+\.pt")
 """Names of fairseq2's files of one of several devices."""
-_NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin")
+_NOT_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "optimizer.bin", *PICKLES)
+_MODULE = re.compile(r"\d+_\w+")
+"""Names of folders of sentence-transformers' modules."""
 WEIGHT_ENDS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 """Of the names of files that hold weights."""
 
@@ -194,8 +197,15 @@ def _run(module: str, *paths: Path) -> None:
 
 
 def _others(folder: Path) -> dict[str, Path | bytes]:
-    """All files of a folder but weights."""
-    return {name: path for name, path in _all_of(folder).items() if not name.endswith(WEIGHT_ENDS)}
+    """All files of a folder but weights, and the folders of modules."""
+    files: dict[str, Path | bytes] = {
+        name: path
+        for name, path in _all_of(folder).items()
+        if name in PICKLES or not name.endswith(WEIGHT_ENDS)
+    }
+    modules = [one for one in folder.iterdir() if one.is_dir() and _MODULE.fullmatch(one.name)]
+    files.update((one.name, one) for one in modules)
+    return files
 
 
 def _all_of(folder: Path) -> dict[str, Path]:
