@@ -10,6 +10,7 @@ from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba
 
 
 def mamba2(table: dict[str, Parameter], prefix: str, spec: Mamba2, width: int) -> None:
+    """Those of Mamba 2, whose names begin with `prefix`, in a decoder of `width`."""
     group: ParameterGroup = "recurrent"
     rows = (spec.inner, spec.convolved, spec.num_heads)  # gate, what is convolved, steps
     table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
@@ -25,6 +26,7 @@ def mamba2(table: dict[str, Parameter], prefix: str, spec: Mamba2, width: int) -
 
 
 def mamba1(table: dict[str, Parameter], prefix: str, spec: Mamba1, width: int) -> None:
+    """Those of Mamba 1, whose names begin with `prefix`, in a decoder of `width`."""
     group: ParameterGroup = "recurrent"
     made = (spec.step_rank, spec.state_size, spec.state_size)
     table[f"{prefix}.in.weight"] = Parameter(((spec.inner, width),) * 2, group)
@@ -44,6 +46,7 @@ def mamba1(table: dict[str, Parameter], prefix: str, spec: Mamba1, width: int) -
 
 
 def short_conv(table: dict[str, Parameter], prefix: str, spec: ShortConv, width: int) -> None:
+    """Those of a short convolution, whose names begin with `prefix`, in a decoder of `width`."""
     group: ParameterGroup = "recurrent"
     table[f"{prefix}.in.weight"] = Parameter(((spec.width, width),) * 3, group)
     table[f"{prefix}.back.weight"] = Parameter(((width, spec.width),), group)
@@ -56,6 +59,7 @@ def short_conv(table: dict[str, Parameter], prefix: str, spec: ShortConv, width:
 
 
 def delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, width: int) -> None:
+    """Those of a gated delta net or of KDA, whose names begin with `prefix`, in a decoder of `width`."""
     group: ParameterGroup = "recurrent"
     mixed = (spec.keys, spec.keys, spec.values)  # q, k and v
     heads, decays = spec.num_heads, spec.num_heads * (spec.key_size if spec.rank else 1)
@@ -78,6 +82,7 @@ def delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, wid
 def linear_attention(
     table: dict[str, Parameter], prefix: str, spec: LinearAttention, width: int
 ) -> None:
+    """Those of linear attention, whose names begin with `prefix`, in a decoder of `width`."""
     group: ParameterGroup = "recurrent"
     rows = (spec.inner,) * 4  # q, k, v and the gates
     table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
