@@ -15,6 +15,7 @@ from quire.layers.linear import Linear
 from quire.layers.norm import LayerNorm
 from quire.models.head_layers import HeadLayer
 from quire.models.loading.headers import read_headers
+from quire.models.loading.pickled import Unreadable, weights_of
 from quire.ops.registry import Table
 from quire.protocol.errors import ModelLoadError
 
@@ -109,21 +110,17 @@ def _stored(folder: Path, layer: HeadLayer) -> dict[str, torch.Tensor]:
 
 def _pickled(path: Path, layer: HeadLayer) -> dict[str, torch.Tensor]:
     """The same from a pickle, of which tensors alone are read. Raises ModelLoadError."""
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    if not path.is_file():
         raise ModelLoadError(
             f"{path.parent} lacks {path.name}, a head of BgeM3EmbeddingModel; its embeddings alone need "
             '--hf-overrides \'{"architectures": ["XLMRobertaModel"]}\''
-        ) from None
-    except Exception as error:  # the library raises many kinds
-        line = str(error).strip().splitlines()[:1]
-        raise ModelLoadError(f"{path} is no pickle of weights alone: {' '.join(line)}") from error
+        )
+    try:
+        found = weights_of(str(path))
+    except Unreadable as error:
+        raise ModelLoadError(f"{path}: {error}") from error
     wanted = {"weight": (layer.out_size, layer.in_size), "bias": (layer.out_size,)}
-    shapes = {
-        name: tuple(one.shape) if isinstance(one, torch.Tensor) else None
-        for name, one in (found.items() if isinstance(found, dict) else ())
-    }
+    shapes = {name: tuple(one.shape) for name, one in found.items()}
     if shapes != wanted:
         raise ModelLoadError(f"{path} holds {shapes}; the head needs {wanted}")
     return {name: one.to(torch.float32) for name, one in found.items()}

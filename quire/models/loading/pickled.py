@@ -18,7 +18,7 @@ _BY_COLUMNS = ("output_proj",)
 _DEEPEST = 4  # dictionaries around the tensors; one may hold itself
 
 
-class _Unreadable(Exception):
+class Unreadable(Exception):
     """What is wrong with a file, in a line."""
 
 
@@ -26,9 +26,9 @@ def main(*paths: str) -> int:
     """1, with a line on stderr, for a file that is none of weights alone."""
     *sources, target = paths
     try:
-        shards = [_weights(source) for source in sources]
+        shards = [weights_of(source) for source in sources]
         found = shards[0] if len(shards) == 1 else _joined(shards)
-    except _Unreadable as error:
+    except Unreadable as error:
         print(error, file=sys.stderr)
         return 1
     seen: set[tuple[int, int]] = set()
@@ -41,8 +41,8 @@ def main(*paths: str) -> int:
     return 0
 
 
-def _weights(source: str) -> dict[str, torch.Tensor]:
-    """The tensors of a file by name. Raises _Unreadable."""
+def weights_of(source: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file by name. Raises Unreadable."""
     found: Any
     try:
         found = torch.load(source, map_location="cpu", weights_only=True, mmap=True)
@@ -50,7 +50,7 @@ def _weights(source: str) -> dict[str, torch.Tensor]:
         try:  # files of before 2020 cannot be mapped
             found = torch.load(source, map_location="cpu", weights_only=True)
         except Exception:
-            raise _Unreadable(f"it is no pickle of weights alone ({_first_line(error)})") from error
+            raise Unreadable(f"it is no pickle of weights alone ({_first_line(error)})") from error
     for _ in range(_DEEPEST):
         key = found.get("model_key", "state_dict") if isinstance(found, dict) else None
         if not isinstance(key, str) or not isinstance(found.get(key), dict):
@@ -59,15 +59,15 @@ def _weights(source: str) -> dict[str, torch.Tensor]:
     if not isinstance(found, dict) or not all(
         isinstance(one, torch.Tensor) for one in found.values()
     ):
-        raise _Unreadable("it holds something else than tensors by name")
+        raise Unreadable("it holds something else than tensors by name")
     return found
 
 
 def _joined(shards: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Whole tensors of those that each device had; what all have alike, they had whole. Raises _Unreadable."""
+    """Whole tensors of those that each device had; what all have alike, they had whole. Raises Unreadable."""
     names = {frozenset(shard) for shard in shards}
     if len(names) != 1:
-        raise _Unreadable(f"the files of {len(shards)} devices hold different tensors")
+        raise Unreadable(f"the files of {len(shards)} devices hold different tensors")
     found = {}
     for name, first in shards[0].items():
         parts = [shard[name] for shard in shards]
@@ -78,7 +78,7 @@ def _joined(shards: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
             continue
         axis = int(stem.endswith(_BY_COLUMNS) and first.dim() == 2)
         if len({(part.dtype, *part.shape) for part in parts}) != 1 or not first.dim():
-            raise _Unreadable(f"the parts of {name!r} do not fit together")
+            raise Unreadable(f"the parts of {name!r} do not fit together")
         found[name] = torch.cat(parts, dim=axis)
     return found
 
