@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from quire.models.architectures import bart, bert, bert_rope, t5
+from quire.models.architectures import bart, bert, bert_kin, bert_rope, t5
 from quire.models.hf_config import HfConfig
 from quire.models.names import WeightMap, expand
 from quire.models.parameters import NORM_PLACES, parameters
@@ -40,7 +40,7 @@ FAMILIES += ["qwen3_next", "minimax"]
 """One case for each layer class, kind of norm and feed-forward part."""
 
 
-OTHERS = {name for family in (bert, bert_rope, bart, t5) for name in family.ARCHITECTURES}
+OTHERS = {name for family in (bert, bert_kin, bert_rope, bart, t5) for name in family.ARCHITECTURES}
 DECODERS = set(ARCHITECTURES) - OTHERS
 """Encoders are compared in `test_pooling.py`, encoder-decoder models in `test_seq2seq.py`."""
 
