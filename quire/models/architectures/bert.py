@@ -40,7 +40,7 @@ def _encoder(hf: HfConfig, *, first_position: int) -> DecoderSpec:
         spec,
         max_position_embeddings=max_len,
         learned_positions=max_len,
-        token_types=hf.int_("type_vocab_size", 2),
+        token_types=hf.int_("type_vocab_size", 2, minimum=0),
     )
 
 

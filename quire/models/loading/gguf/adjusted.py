@@ -55,8 +55,13 @@ def adjusted(name: str, config: dict[str, Any], header: GgufHeader, read: Settin
         ADJUST[name](config, header, read)
     if name in ("exaone4", "cohere2", "olmo2"):
         _windows(name, config, read)
+    if read.get("attention.causal") is False and "use_bidirectional_attention" not in config:
+        raise ModelLoadError(
+            f"{header.path}: {name}.attention.causal is false; of this architecture only models are read whose "
+            "tokens see those before them"
+        )
     local = read.get("rope.freq_base_swa")
-    if local is not None and name == "gemma3":
+    if local is not None and name in ("gemma3", "gemma-embedding"):
         config["rope_local_base_freq"] = local
     elif local not in (None, config.get("rope_theta")):
         raise ModelLoadError(

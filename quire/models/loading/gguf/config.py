@@ -33,6 +33,7 @@ _WITHOUT_EFFECT = (
     "expert_feed_forward_length",
     "expert_shared_feed_forward_length",
     "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "tensor_data_layout",
+    "pooling_type",
 )  # fmt: skip
 """Read here, or said by the tensors' shapes too."""
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
@@ -121,9 +122,9 @@ def _like_llama(
 def _of_family(header: GgufHeader, config: dict[str, Any], head_size: int) -> None:
     """What one family's config.json says otherwise than the others'."""
     name = str(header.values["general.architecture"])
-    if name in ("gemma2", "gemma3"):
+    if name in ("gemma2", "gemma3", "gemma-embedding"):
         # The largest of both have heads that are not as wide as width over heads, which they scale by.
-        largest = {"gemma2": 46, "gemma3": 62}[name]
+        largest = {"gemma2": 46, "gemma3": 62}.get(name)
         scalar = head_size
         if config["num_hidden_layers"] == largest:
             scalar = config["hidden_size"] // config["num_attention_heads"]

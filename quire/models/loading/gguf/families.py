@@ -79,6 +79,14 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family("GemmaForCausalLM", norms_whole=True),
     "gemma2": Family("Gemma2ForCausalLM", keys=_CAPS, names=_SANDWICH, norms_whole=True),
     "gemma3": Family("Gemma3ForCausalLM", keys=_CAPS, names=_SANDWICH, norms_whole=True),
+    "gemma-embedding": Family(
+        "Gemma3TextModel",
+        model_type="gemma3_text",
+        keys=_CAPS,
+        constants={"use_bidirectional_attention": True},
+        names=_SANDWICH,
+        norms_whole=True,
+    ),
     "phi3": Family(
         "Phi3ForCausalLM",
         keys={"sliding_window": "attention.sliding_window"},

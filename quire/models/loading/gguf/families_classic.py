@@ -1,4 +1,4 @@
-"""Rows of GGUF's families whose norms take the mean away, and whose tensors have names of their own."""
+"""Rows of GGUF's families whose norms take the mean away, encoders among them, with names of their own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,43 @@ _BLOOM_TOP = {
     "token_embd_norm": "transformer.word_embeddings_layernorm",
     "output_norm": "transformer.ln_f",
 }
+_ENCODER_TOP = {
+    "token_embd": "embeddings.word_embeddings",
+    "token_types": "embeddings.token_type_embeddings",
+    "position_embd": "embeddings.position_embeddings",
+    "token_embd_norm": "embeddings.LayerNorm",
+}
 CLASSIC: dict[str, Family] = {
+    "bert": Family(
+        "BertModel",
+        names={
+            "attn_q": "attention.self.query",
+            "attn_k": "attention.self.key",
+            "attn_v": "attention.self.value",
+            "attn_output": "attention.output.dense",
+            "attn_output_norm": "attention.output.LayerNorm",
+            "ffn_up": "intermediate.dense",
+            "ffn_down": "output.dense",
+            "layer_output_norm": "output.LayerNorm",
+        },
+        top=_ENCODER_TOP,
+        layers="encoder.layer",
+    ),
+    "nomic-bert": Family(
+        "NomicBertModel",
+        model_type="nomic_bert",
+        names={
+            "attn_qkv": "attn.Wqkv",
+            "attn_output": "attn.out_proj",
+            "attn_output_norm": "norm1",
+            "ffn_up": "mlp.fc11",
+            "ffn_gate": "mlp.fc12",
+            "ffn_down": "mlp.fc2",
+            "layer_output_norm": "norm2",
+        },
+        top=_ENCODER_TOP | {"token_embd_norm": "emb_ln"},
+        layers="encoder.layers",
+    ),
     "phi2": Family(
         "PhiForCausalLM",
         model_type="phi",

@@ -13,6 +13,7 @@ from typing import Any
 
 from quire.models.loading.gguf.config import config_of
 from quire.models.loading.gguf.header import GgufHeader, read_all
+from quire.models.loading.gguf.pooling import pooling_files
 from quire.models.loading.gguf.tokenizer import (
     end_tokens,
     has_tokenizer,
@@ -24,7 +25,7 @@ from quire.protocol.errors import ModelLoadError
 
 LINK = "model.gguf"
 """The file in its folder."""
-_VERSION = "1"  # of what is written: another one makes folders anew
+_VERSION = "2"  # of what is written: another one makes folders anew
 
 
 def gguf_file(model: str) -> Path | None:
@@ -61,13 +62,14 @@ def folder_of(path: Path, *, with_tokenizer: bool = True) -> Path:
     def make(place: Path) -> None:
         for name, values in _files(read_all(path), with_tokenizer).items():
             text = json.dumps(values, ensure_ascii=False)
+            (place / name).parent.mkdir(exist_ok=True)
             (place / name).write_text(text, encoding="utf-8")
         (place / LINK).symlink_to(path)
 
     return made_folder("gguf", identity, lambda folder: (folder / LINK).exists(), make)
 
 
-def _files(header: GgufHeader, with_tokenizer: bool) -> dict[str, dict[str, Any]]:
+def _files(header: GgufHeader, with_tokenizer: bool) -> dict[str, Any]:
     """What the folder's files hold."""
 
     def floats(name: str) -> list[float]:
@@ -87,7 +89,7 @@ def _files(header: GgufHeader, with_tokenizer: bool) -> dict[str, dict[str, Any]
     first = header.values.get("tokenizer.ggml.bos_token_id")
     if first is not None:
         config["bos_token_id"] = first
-    files = {"config.json": config}
+    files = {"config.json": config, **pooling_files(header)}
     if with_tokenizer and has_tokenizer(header):
         files["tokenizer.json"] = tokenizer_of(header)
         files["tokenizer_config.json"] = settings_of(header)

@@ -56,8 +56,40 @@ def mamba2(header: GgufHeader, read: Settings) -> dict[str, Any]:
     }
 
 
+def _encoder(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """What encoders have that are BERT's kin."""
+    types = header.tensors.get("token_types.weight")
+    return {
+        "hidden_size": read.needed("embedding_length"),
+        "num_hidden_layers": read.needed("block_count"),
+        "num_attention_heads": read.needed("attention.head_count"),
+        "intermediate_size": read.needed("feed_forward_length"),
+        "layer_norm_eps": read.needed("attention.layer_norm_epsilon"),
+        "type_vocab_size": 0 if types is None else types.shape[0],
+    }
+
+
+def bert(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """BERT, and RoBERTa and XLM-R, whose table of positions files begin where positions begin."""
+    positions = header.tensors.get("position_embd.weight")
+    if positions is None:
+        raise ModelLoadError(f"{header.path} lacks the tensor 'position_embd.weight'")
+    read.get("context_length")
+    return _encoder(header, read) | {"max_position_embeddings": positions.shape[0]}
+
+
+def nomic_bert(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """Nomic BERT of one feed-forward part a layer."""
+    return _encoder(header, read) | {
+        "max_position_embeddings": read.needed("context_length"),
+        "rope_theta": read.get("rope.freq_base") or 1000.0,
+    }
+
+
 OWN: dict[str, Callable[[GgufHeader, Settings], dict[str, Any]]] = {
     "mamba": mamba,
     "mamba2": mamba2,
+    "bert": bert,
+    "nomic-bert": nomic_bert,
 }
 """By `general.architecture`."""

@@ -1,8 +1,9 @@
 """The tokenizer in a GGUF file as tokenizer.json and tokenizer_config.json.
 
-Two kinds are read: byte-level BPE with merges ("gpt2"), and pieces with scores that are merged by them
-("llama", which is sentencepiece's BPE). How text is cut before merging is told by name only, so a name
-that is not known is refused. Sources: the ggml project's description, and Hugging Face's of tokenizer.json.
+Byte-level BPE with merges ("gpt2") is read here, and pieces with scores that are merged by them ("llama",
+which is sentencepiece's BPE); those of encoders are in `gguf.pieces`. How text is cut before merging is told by
+name only, so a name that is not known is refused. Sources: the ggml project's description, and Hugging
+Face's of tokenizer.json.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 from typing import Any
 
 from quire.models.loading.gguf.header import GgufHeader
+from quire.models.loading.gguf.pieces import unigrams, word_pieces
 from quire.protocol.errors import ModelLoadError
 
 _PREFIX = "tokenizer.ggml."
@@ -69,7 +71,14 @@ def tokenizer_of(header: GgufHeader) -> dict[str, Any]:
             raise ModelLoadError(f"{header.path}: tokenizer.huggingface.json holds no object")
         return found
     kind = header.values[f"{_PREFIX}model"]
-    readers = {"gpt2": _byte_level, "llama": _with_scores}
+    readers = {
+        "gpt2": _byte_level,
+        "llama": _with_scores,
+        "bert": lambda _, tokens, kinds: word_pieces(header, tokens, kinds),
+        "t5": lambda _, tokens, kinds: unigrams(
+            header, tokens, kinds, _scores(header, len(tokens))
+        ),
+    }
     if kind not in readers:
         raise _refuse(
             header, f"its tokenizer is of the kind {kind!r}; read are {', '.join(readers)}"
@@ -178,9 +187,7 @@ def _byte_part(*, use_regex: bool) -> dict[str, Any]:
 
 
 def _with_scores(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict[str, Any]:
-    scores = header.values.get(f"{_PREFIX}scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens):
-        raise _refuse(header, "tokenizer.ggml.scores is not one score for each token")
+    scores = _scores(header, len(tokens))
     vocab = {token: number for number, token in enumerate(tokens)}
     prefix = header.values.get(f"{_PREFIX}add_space_prefix", True)
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
@@ -206,6 +213,13 @@ def _with_scores(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dic
             "merges": _merges(vocab, scores, kinds),
         },
     }
+
+
+def _scores(header: GgufHeader, count: int) -> list[float]:
+    scores = header.values.get(f"{_PREFIX}scores")
+    if not isinstance(scores, list) or len(scores) != count:
+        raise _refuse(header, "tokenizer.ggml.scores is not one score for each token")
+    return scores
 
 
 def _merges(vocab: dict[str, int], scores: list[float], kinds: list[int]) -> list[list[str]]:
