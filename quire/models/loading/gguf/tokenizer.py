@@ -9,6 +9,7 @@ Face's of tokenizer.json.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from quire.models.loading.gguf.header import GgufHeader
@@ -49,6 +50,9 @@ _WHOLE_WORDS = frozenset({"llama-bpe", "llama3", "llama-v3", "tekken", "falcon3"
 _COMPOSED = frozenset({"qwen2", "deepseek-r1-qwen", "megrez"})
 
 
+Reader = Callable[[GgufHeader, list[str], list[int]], dict[str, Any]]
+
+
 def has_tokenizer(header: GgufHeader) -> bool:
     """Whether a file holds a vocabulary."""
     return header.values.get(f"{_PREFIX}model", "none") != "none" or _whole(header) is not None
@@ -71,13 +75,11 @@ def tokenizer_of(header: GgufHeader) -> dict[str, Any]:
             raise ModelLoadError(f"{header.path}: tokenizer.huggingface.json holds no object")
         return found
     kind = header.values[f"{_PREFIX}model"]
-    readers = {
+    readers: dict[str, Reader] = {
         "gpt2": _byte_level,
         "llama": _with_scores,
-        "bert": lambda _, tokens, kinds: word_pieces(header, tokens, kinds),
-        "t5": lambda _, tokens, kinds: unigrams(
-            header, tokens, kinds, _scores(header, len(tokens))
-        ),
+        "bert": word_pieces,
+        "t5": _unigrams,
     }
     if kind not in readers:
         raise _refuse(
@@ -184,6 +186,10 @@ def _byte_part(*, use_regex: bool) -> dict[str, Any]:
         "trim_offsets": True,
         "use_regex": use_regex,
     }
+
+
+def _unigrams(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict[str, Any]:
+    return unigrams(header, tokens, kinds, _scores(header, len(tokens)))
 
 
 def _with_scores(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict[str, Any]:
