@@ -38,6 +38,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ModernBert": SIZES
     | IDS
     | {"cls_token_id": 0, "sep_token_id": 1, "num_hidden_layers": 4, "local_attention": 16},
+    "ModernBertDecoder": SIZES
+    | IDS
+    | {"cls_token_id": 0, "sep_token_id": 1, "num_hidden_layers": 4, "local_attention": 32},
     "NomicBert": SIZES,
     "Gte": SIZES | {"pad_token_id": 1},
     "JinaEmbeddingsV3": SIZES | IDS | {"type_vocab_size": 1},

@@ -27,7 +27,7 @@ An architecture is what `architectures` in config.json names. Each of them is a 
 at every position within 1e-4 (2e-4 with latent attention and where scores are not divided) on tiny models with odd
 values in every field, and on the published files below with their sizes shrunk; thirty-two greedy tokens through the
 whole engine; the same bits in chunks as at once. What Transformers lacks is compared with plain torch, written from
-the public description (`tests/models/plain_models.py`). Encoders, which are the families `bert` and `bert_rope`, have
+the public description (`tests/models/plain_models.py`). Encoders, the families `bert`, `bert_kin` and `bert_rope`, have
 tests of their own, and so have the [names of models that pool](pooling.md), which stand for the architectures below.
 Encoder-decoder models, the families `bart` and `t5`, too: what the encoder gives and the logits within 1e-4, each
 field that a test can see, 32 greedy tokens in mixed batches ([prompts and limits](vllm_programs.md)).

@@ -23,7 +23,7 @@ from quire.layers.mlp import FEED_FORWARDS, CurvedMlp, FeedForward
 from quire.layers.moe import MoeMlp, NormedParts
 from quire.layers.norm import NORMS, Norms
 from quire.layers.shortcut_moe import ShortcutMoe
-from quire.models.build_encoder import beginning, make_encoder
+from quire.models.build_encoder import before_head, beginning, make_encoder
 from quire.models.build_mixers import MixerParts, make_mixer
 from quire.models.build_positions import position_tables
 from quire.models.cross_layers import CROSS_PLACEMENTS
@@ -195,6 +195,7 @@ def _decoder(
         encoder=_encoder(parts, spec, embedding),
         layers=_layers(parts, spec),
         final_norm=NORMS[spec.norm](table, "final_norm", size=size, eps=spec.norm_eps, dtype=dtype),
+        before_head=before_head(parts, spec),
         head=Head(
             table,
             "head",

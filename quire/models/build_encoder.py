@@ -1,4 +1,4 @@
-"""Makes an encoder of its layers, and what stands before the first layer of a stack.
+"""Makes an encoder of its layers, and what stands at the ends of a stack: before its layers, and before its head.
 
 The layers themselves are made in `models.build`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quire.layers.before_head import BeforeHead
 from quire.layers.embedding import AddedRows, Embedding
 from quire.layers.norm import NORMS, Norm
 from quire.models.build_mixers import MixerParts
@@ -58,3 +59,22 @@ def beginning(
         if rows
     ]
     return norms, added
+
+
+def before_head(parts: MixerParts, spec: DecoderSpec) -> BeforeHead | None:
+    """What stands between the final norm and the output matrix, if anything does."""
+    if spec.head_act is None:
+        return None
+    size, dtype = parts.size, parts.dtype
+    norm = NORMS[spec.norm](
+        parts.table, "before_head.norm", size=size, eps=spec.norm_eps, dtype=dtype
+    )
+    return BeforeHead(
+        parts.table,
+        "before_head",
+        size=size,
+        act=spec.head_act,
+        bias=spec.head_act_bias,
+        norm=norm,
+        dtype=dtype,
+    )

@@ -25,6 +25,7 @@ _PARTS = {
     "mixer.distances": "learned scores of distances",
     "positions.weight": "learned positions",
     "embedding_norm.weight": "norm of the embedding",
+    "before_head.weight": "a product before the head",
     "head.bias": "bias of the head",
 }
 """Parameters that only some architectures have, and what they are."""

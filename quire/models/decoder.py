@@ -11,6 +11,7 @@ from typing import Protocol, overload
 
 import torch
 
+from quire.layers.before_head import BeforeHead
 from quire.layers.context import ForwardContext
 from quire.layers.cross_attention import CrossAttention
 from quire.layers.dtypes import dtype_name
@@ -100,6 +101,7 @@ class Decoder:
         encoder: EncoderStack | None,
         layers: Sequence[DecoderLayer],
         final_norm: Norm,
+        before_head: BeforeHead | None,
         head: Head,
         dtype: torch.dtype,
     ) -> None:
@@ -130,6 +132,7 @@ class Decoder:
         self._streams = streams
         self._layers = tuple(layers)
         self._final_norm = final_norm
+        self._before_head = before_head
         self._head = head
         self._copy = table.bind(SCALE, dtype_name(dtype), C=spec.hidden_size)
 
@@ -146,6 +149,8 @@ class Decoder:
         for layer in self._layers:
             layer.load(weights)
         self._final_norm.load(weights)
+        if self._before_head is not None:
+            self._before_head.load(weights)
         if not self.spec.tie_head:
             self._head.linear.load(weights)
 
@@ -223,7 +228,10 @@ class Decoder:
 
     def logits(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """[B, V] float32 for rows [B, C] of the residual stream; the final norm is applied here."""
-        return self._head(self.normed(hidden, ctx), ctx.arena)
+        rows = self.normed(hidden, ctx)
+        if self._before_head is not None:
+            rows = self._before_head(rows, ctx.arena)
+        return self._head(rows, ctx.arena)
 
     def normed(self, hidden: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """The final norm of rows [B, C] of the residual stream."""

@@ -44,6 +44,7 @@ from quire.models.architectures import (
     mamba,
     mimo,
     minimax,
+    modern_decoder,
     nanochat,
     nemotron,
     nemotron_nas,
@@ -80,6 +81,7 @@ _FAMILIES += [olmo_hybrid, afmoe, minimax]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
+_FAMILIES += [modern_decoder]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

@@ -153,13 +153,13 @@ def position_table_bytes(spec: DecoderSpec, max_model_len: int) -> int:
 
 def arena_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     """Bytes that the largest step takes from its arena: residual stream, then layers or logits."""
-    tokens, width, each = sizes.num_tokens, spec.hidden_size, sizes.dtype_bytes
+    tokens, rows, width = sizes.num_tokens, sizes.num_logits, spec.hidden_size
+    each, wide = sizes.dtype_bytes, 2 if spec.head_act is None else 3
     if spec.program is not None:
-        return program_bytes(spec.program, tokens, sizes.num_logits, each) + 16 * _ALIGNMENT
+        return program_bytes(spec.program, tokens, rows, each) + 16 * _ALIGNMENT
     layer = max(tokens * _layer_width(spec, one) * each for one in spec.all_layers)
     logit_bytes = each if each == FLOAT32_BYTES else each + FLOAT32_BYTES
-    rows = sizes.num_logits
-    head = 2 * rows * width * each + rows * spec.vocab_size * logit_bytes
+    head = wide * rows * width * each + rows * spec.vocab_size * logit_bytes
     ends = tokens * _ends_width(spec) * each + (8 * tokens if spec.layer_inputs else 0)
     return tokens * width * each + ends + max(layer, head) + 16 * _ALIGNMENT
 

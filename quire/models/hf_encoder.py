@@ -1,6 +1,6 @@
 """What encoders of several families have in common: their attention, norms after sums, keys that say nothing.
 
-The families are `architectures.bert` and `architectures.bert_rope`.
+The families are `architectures.bert`, `architectures.bert_kin` and `architectures.bert_rope`.
 """
 
 from __future__ import annotations

@@ -92,6 +92,11 @@ def parameters(spec: DecoderSpec) -> dict[str, Parameter]:
         _layer(table, prefix, layer, width)
         _layer_end(table, prefix, layer, spec)
     _norm(table, "final_norm", spec.norm, width)
+    if spec.head_act is not None:
+        table["before_head.weight"] = Parameter(((width, width),), "other")
+        if spec.head_act_bias:
+            table["before_head.bias"] = Parameter(((width,),), "other")
+        _norm(table, "before_head.norm", spec.norm, width)
     if not spec.tie_head:
         table["head.weight"] = Parameter(((spec.vocab_size, width),), "head")
     if spec.head_bias:

@@ -80,7 +80,7 @@ def pools(role: Role, wish: PoolingWish, folder: Path) -> bool:
 
 def for_pooling(spec: DecoderSpec, values: Mapping[str, Any]) -> DecoderSpec:
     """The decoder without an output matrix of its own; tokens see both ways if config.json says so."""
-    spec = replace(spec, tie_head=True, head_bias=False)
+    spec = replace(spec, tie_head=True, head_bias=False, head_act=None, head_act_bias=False)
     leaves_windows = grits(values)
     if (
         values.get("use_bidirectional_attention") is not True

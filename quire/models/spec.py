@@ -286,6 +286,8 @@ class DecoderSpec:
     learned_positions        rows of a table of learned positions, added to the embedding; 0 is
                              none.
     token_types              rows of a table of token types, added to the embedding; 0 is none.
+    head_act                 before the output matrix come a product, this activation and a norm as the final one is;
+                             None: nothing does. head_act_bias: of that product.
     head_bias                the output matrix has a bias, one of its own or not.
     logit_scale              factor of the logits, before the soft cap.
     logit_softcap            logits become cap * tanh(logits / cap); 0 is off.
@@ -310,6 +312,8 @@ class DecoderSpec:
     embedding_scale: float = 1.0
     learned_positions: int = 0
     token_types: int = 0
+    head_act: Activation | None = None
+    head_act_bias: bool = False
     head_bias: bool = False
     logit_scale: float = 1.0
     logit_softcap: float = 0.0

@@ -31,7 +31,24 @@ def telechat2(**values: Any) -> dict[str, Any]:
     return CLASSIC | names | sizes | values
 
 
+def modern_decoder(**values: Any) -> dict[str, Any]:
+    names = {"architectures": ["ModernBertDecoderForCausalLM"], "model_type": "modernbert-decoder"}
+    sizes = {"hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 4}
+    sizes |= {"num_attention_heads": 4, "max_position_embeddings": 512, "norm_eps": 0.03}
+    bases = {"global_rope_theta": 700.0, "local_rope_theta": 300.0}
+    return CLASSIC | names | sizes | bases | values
+
+
 KIN_CASES: dict[str, Case] = {
+    "modern_decoder": Case(
+        modern_decoder(local_attention=48, hidden_activation="relu", classifier_activation="silu")
+        | {"decoder_bias": True, "classifier_bias": True, "global_attn_every_n_layers": 3}
+    ),
+    "modern_decoder_biased": Case(
+        modern_decoder(sliding_window=20, attention_bias=True, mlp_bias=True, norm_bias=True)
+        | {"tie_word_embeddings": False, "decoder_bias": False}
+        | {"layer_types": ["sliding_attention", "full_attention"] * 2}
+    ),
     "solar": Case(
         named("SolarForCausalLM", "solar", rope_theta=700.0, bskcn_tv=[0.9, 0.7], **SKIPS)
         | {"num_hidden_layers": 6, "sliding_window": 2047}

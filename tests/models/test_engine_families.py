@@ -26,6 +26,7 @@ from tests.models.test_parity import DECODERS, spec_of
 NUM_TOKENS = 32
 PROMPT = tuple((7 * index * index + 3) % 90 + 5 for index in range(60))
 WINDOWED = {
+    "modern_decoder",
     "mistral",
     "mixtral",
     "qwen2",

@@ -159,7 +159,7 @@ def test_a_module_that_is_not_known_is_refused(tmp_path: Path) -> None:
         describe(str(tmp_path))
 
 
-@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "ModernBertDecoder"])
 def test_models_for_text_embed_by_their_last_token(family: str, tmp_path: Path) -> None:
     model = write_model(tmp_path, family, "ForCausalLM")
     with start(tmp_path, runner="pooling") as llm:
@@ -169,9 +169,10 @@ def test_models_for_text_embed_by_their_last_token(family: str, tmp_path: Path) 
         torch.testing.assert_close(torch.tensor(output.outputs.embedding), unit(theirs), **CLOSE)
 
 
-def test_bare_decoders_are_embedders(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["Qwen3", "ModernBertDecoder"])
+def test_bare_decoders_are_embedders(family: str, tmp_path: Path) -> None:
     """Published embedders name the bare model, whose weights have no `model.` in front."""
-    model = write_model(tmp_path, "Qwen3", "Model")
+    model = write_model(tmp_path, family, "Model")
     with start(tmp_path) as llm:
         output = llm.embed(TEXTS[0], use_tqdm=False)[0]
     theirs = unit(states(model, output.prompt_token_ids)[-1])
@@ -259,6 +260,7 @@ def test_encoders_do_not_know_their_company(tmp_path: Path) -> None:
         ("JinaEmbeddingsV3", 2),
         ("GPT2", 3),
         ("Jamba", 2),
+        ("ModernBertDecoder", 3),
     ],
 )
 def test_classes_are_those_of_transformers(family: str, labels: int, tmp_path: Path) -> None:

@@ -60,15 +60,19 @@ def distilbert(hf: HfConfig) -> DecoderSpec:
 
 def modern_bert(hf: HfConfig) -> DecoderSpec:
     """`ModernBertModel`: rotary positions, gates, local and global layers. Source: arXiv 2412.13663."""
-    hf.skip(
-        *SKIPPED, "layer_norm_eps", "position_embedding_type"
-    )  # which its own code leaves unread
+    spec = modern_layers(hf, window=hf.int_("local_attention", 128) // 2 + 1, both_ways=True)
+    return replace(spec, tie_head=True)
+
+
+def modern_layers(hf: HfConfig, *, window: int, both_ways: bool) -> DecoderSpec:
+    """The layers of ModernBERT, and its norms. window: tokens that a local layer sees, the token's own counted."""
+    # Keys that its own code leaves unread.
+    hf.skip(*SKIPPED, "layer_norm_eps", "position_embedding_type")
     size, bias = default_head_size(hf), hf.bool_("attention_bias", False)
     kind: NormKind = "layer" if hf.bool_("norm_bias", False) else "layer_unbiased"
     eps = hf.positive("norm_eps", 1e-5)
     act = activation(hf, "gelu", key="hidden_activation")
     part = dense(hf, activation=act, bias=hf.bool_("mlp_bias", False))
-    window = hf.int_("local_attention", 128) // 2 + 1
     every = hf.int_("global_attn_every_n_layers", 3)
     num_layers = hf.int_("num_hidden_layers")
     named = hf.strings("layer_types")
@@ -81,7 +85,7 @@ def modern_bert(hf: HfConfig) -> DecoderSpec:
         mixer = heads_of_all(hf, bias=bias, rope=_modern_rope(hf, size, is_local))
         layers.append(
             LayerSpec(
-                mixer=replace(mixer, window=window if is_local else None),
+                mixer=replace(mixer, window=window if is_local else None, bidirectional=both_ways),
                 feed_forward=part,
                 # What enters the first layer was normed just before.
                 placement="pre" if index else "pre_feed_forward",
@@ -97,7 +101,6 @@ def modern_bert(hf: HfConfig) -> DecoderSpec:
         norm=kind,
         norm_eps=eps,
         embedding_norm=kind,
-        tie_head=True,
     )
 
 
@@ -151,22 +154,21 @@ DISTILBERT_NAMES = WeightMap(
 )
 
 _MODERN = "model.layers.{layer}"
-MODERN_NAMES = WeightMap(
-    (
-        Rule("model.embeddings.tok_embeddings.weight", "embedding.weight"),
-        *pair("model.embeddings.norm", "embedding_norm"),
-        *joined_heads(f"{_MODERN}.attn.Wqkv"),
-        *pair(f"{_MODERN}.mlp.Wi", "layers.{layer}.feed_forward.gate_up", parts=(0, 1)),
-        *ours(
-            _MODERN,
-            ("attn_norm", "norm_before_mixer"),
-            ("attn.Wo", "mixer.out"),
-            ("mlp_norm", "norm_before_feed_forward"),
-            ("mlp.Wo", "feed_forward.down"),
-        ),
-        *pair("model.final_norm", "final_norm"),
+MODERN_RULES = (
+    Rule("model.embeddings.tok_embeddings.weight", "embedding.weight"),
+    *pair("model.embeddings.norm", "embedding_norm"),
+    *pair(f"{_MODERN}.mlp.Wi", "layers.{layer}.feed_forward.gate_up", parts=(0, 1)),
+    *ours(
+        _MODERN,
+        ("attn_norm", "norm_before_mixer"),
+        ("attn.Wo", "mixer.out"),
+        ("mlp_norm", "norm_before_feed_forward"),
+        ("mlp.Wo", "feed_forward.down"),
     ),
-    optional_prefix="model.",
+    *pair("model.final_norm", "final_norm"),
+)
+MODERN_NAMES = WeightMap(
+    (*MODERN_RULES, *joined_heads(f"{_MODERN}.attn.Wqkv")), optional_prefix="model."
 )
 
 ARCHITECTURES = {
