@@ -336,7 +336,9 @@ def test_a_wrong_field_shows(name: str, field: str, built: Callable[[str], Built
     spec = dict(mutations(original))[field]
     names = ARCHITECTURES[it.description.architecture].names
     if field == "tie_head":
-        with pytest.raises(ModelLoadError, match=r"lm_head|embed_out|final_proj|output_proj|decoder.weight"):
+        with pytest.raises(
+            ModelLoadError, match=r"lm_head|embed_out|final_proj|output_proj|decoder.weight"
+        ):
             harness.load(it.description, max_len=it.case.max_len, spec=spec)
         return
     if cannot_be_built(field, original):
