@@ -12,10 +12,10 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import activation, dense
 from quire.models.hf_encoder import SKIPPED, after_sums, bert_rules, both_ways, heads_of_all
-from quire.models.hf_parts import default_head_size, rope
-from quire.models.name_parts import joined_heads, ours, pair
+from quire.models.hf_modern import MODERN_RULES, modern_layers
+from quire.models.name_parts import LAYER, joined_heads
 from quire.models.names import Rule, WeightMap
-from quire.models.spec import DecoderSpec, Dense, LayerSpec, NormKind, Rope
+from quire.models.spec import DecoderSpec, Dense
 
 
 def bert(hf: HfConfig) -> DecoderSpec:
@@ -64,53 +64,6 @@ def modern_bert(hf: HfConfig) -> DecoderSpec:
     return replace(spec, tie_head=True)
 
 
-def modern_layers(hf: HfConfig, *, window: int, both_ways: bool) -> DecoderSpec:
-    """The layers of ModernBERT, and its norms. window: tokens that a local layer sees, the token's own counted."""
-    # Keys that its own code leaves unread.
-    hf.skip(*SKIPPED, "layer_norm_eps", "position_embedding_type")
-    size, bias = default_head_size(hf), hf.bool_("attention_bias", False)
-    kind: NormKind = "layer" if hf.bool_("norm_bias", False) else "layer_unbiased"
-    eps = hf.positive("norm_eps", 1e-5)
-    act = activation(hf, "gelu", key="hidden_activation")
-    part = dense(hf, activation=act, bias=hf.bool_("mlp_bias", False))
-    every = hf.int_("global_attn_every_n_layers", 3)
-    num_layers = hf.int_("num_hidden_layers")
-    named = hf.strings("layer_types")
-    local = [
-        named[index] == "sliding_attention" if named else index % every > 0
-        for index in range(num_layers)
-    ]
-    layers = []
-    for index, is_local in enumerate(local):
-        mixer = heads_of_all(hf, bias=bias, rope=_modern_rope(hf, size, is_local))
-        layers.append(
-            LayerSpec(
-                mixer=replace(mixer, window=window if is_local else None, bidirectional=both_ways),
-                feed_forward=part,
-                # What enters the first layer was normed just before.
-                placement="pre" if index else "pre_feed_forward",
-                norm=kind,
-                norm_eps=eps,
-            )
-        )
-    return DecoderSpec(
-        vocab_size=hf.int_("vocab_size"),
-        hidden_size=hf.int_("hidden_size"),
-        max_position_embeddings=hf.int_("max_position_embeddings", 8192),
-        layers=tuple(layers),
-        norm=kind,
-        norm_eps=eps,
-        embedding_norm=kind,
-    )
-
-
-def _modern_rope(hf: HfConfig, head_size: int, is_local: bool) -> Rope:
-    """Two bases, in the older spelling or the newer one."""
-    theta = ("local_rope_theta", 10_000.0) if is_local else ("global_rope_theta", 160_000.0)
-    hf.skip("local_rope_theta", "global_rope_theta")
-    return rope(hf, head_size=head_size, sliding=is_local, theta=theta)
-
-
 def _bert_names(prefix: str, *, skip: int = 0) -> WeightMap:
     positions = f"{prefix}embeddings.position_embeddings.weight"
     rules = bert_rules(
@@ -153,22 +106,8 @@ DISTILBERT_NAMES = WeightMap(
     optional_prefix="distilbert.",
 )
 
-_MODERN = "model.layers.{layer}"
-MODERN_RULES = (
-    Rule("model.embeddings.tok_embeddings.weight", "embedding.weight"),
-    *pair("model.embeddings.norm", "embedding_norm"),
-    *pair(f"{_MODERN}.mlp.Wi", "layers.{layer}.feed_forward.gate_up", parts=(0, 1)),
-    *ours(
-        _MODERN,
-        ("attn_norm", "norm_before_mixer"),
-        ("attn.Wo", "mixer.out"),
-        ("mlp_norm", "norm_before_feed_forward"),
-        ("mlp.Wo", "feed_forward.down"),
-    ),
-    *pair("model.final_norm", "final_norm"),
-)
 MODERN_NAMES = WeightMap(
-    (*MODERN_RULES, *joined_heads(f"{_MODERN}.attn.Wqkv")), optional_prefix="model."
+    (*MODERN_RULES, *joined_heads(f"{LAYER}.attn.Wqkv")), optional_prefix="model."
 )
 
 ARCHITECTURES = {

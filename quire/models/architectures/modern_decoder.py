@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quire.models.architectures.bert import MODERN_RULES, modern_layers
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import activation
+from quire.models.hf_modern import MODERN_RULES, modern_layers
 from quire.models.name_parts import LAYER, pair, separate_heads
 from quire.models.names import Rule, WeightMap
 from quire.models.spec import DecoderSpec
