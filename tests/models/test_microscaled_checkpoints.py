@@ -26,17 +26,8 @@ folder = base.folder
 GROUPS: dict[str, Any] = {"type": "float", "strategy": "group", "group_size": 32, "symmetric": True}
 
 
-@pytest.mark.parametrize(
-    ("bits", "style", "formats"),
-    [
-        (4, "mxfp4-pack-quantized", {"int8_g32"}),
-        (6, "mxfp6-pack-quantized", {"int8_g32"}),
-        (8, "mxfp8-quantized", set()),
-    ],
-)
-def test_compressed_tensors(
-    bits: int, style: str, formats: set[str], folder: Path, tmp_path: Path
-) -> None:
+def write_compressed(bits: int, style: str) -> tuple[dict[str, Any], Any]:
+    """The settings of such weights, and what writes them: the library's own scales and compressor."""
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from compressed_tensors.quantization.utils import calculate_qparams
@@ -53,7 +44,21 @@ def test_compressed_tensors(
         meant = compressor.decompress(dict(packed), scheme)["weight"]
         return dict(packed), meant.float()
 
-    settings = compressed_settings(args | {"scale_dtype": "torch.uint8"}, style)
+    return compressed_settings(args | {"scale_dtype": "torch.uint8"}, style), write
+
+
+@pytest.mark.parametrize(
+    ("bits", "style", "formats"),
+    [
+        (4, "mxfp4-pack-quantized", {"int8_g32"}),
+        (6, "mxfp6-pack-quantized", {"int8_g32"}),
+        (8, "mxfp8-quantized", set()),
+    ],
+)
+def test_compressed_tensors(
+    bits: int, style: str, formats: set[str], folder: Path, tmp_path: Path
+) -> None:
+    settings, write = write_compressed(bits, style)
     check(rewritten(folder, tmp_path, settings, write), formats)
 
 

@@ -26,7 +26,7 @@ def float8(
     if block is None:
         scales = scales.reshape(-1, 1).expand(rows, 1)
     else:
-        scales = scales.repeat_interleave(block[0], 0)[:rows]
+        scales = scales.flatten(1).repeat_interleave(block[0], 0)[:rows]
     if stored.format.bits is not None:
         return QuantizedWeight(stored.format, codes, scales.contiguous(), dtype)
     if block is not None:

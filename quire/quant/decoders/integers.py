@@ -47,12 +47,12 @@ def awq(
 def packed_rows(
     members: Members, stored: StoredTensor, dtype: torch.dtype
 ) -> torch.Tensor | QuantizedWeight:
-    """Words along the inputs [N, K / n]; zero points along the columns [N / n, groups]."""
+    """Words along the inputs [N, K * bits / 32]; zero points along the columns [N * bits / 32, groups]."""
     bits, (rows, depth) = stored.options["bits"], stored.shape
     zeros = None
     if "zeros" in members:
-        zeros = fields(members["zeros"].t(), bits)[:, :rows].t()
-    codes = fields(members["codes"], bits)[:, :depth]
+        zeros = stream(members["zeros"].t(), bits)[:, :rows].t()
+    codes = stream(members["codes"], bits)[:, :depth]
     scales = _columns(members["scales"], rows)
     return assemble(codes, scales, zeros, members.get("order"), stored, dtype)
 
@@ -97,11 +97,12 @@ def fields(words: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def stream(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """[R, W] int32 as [R, W * 32 / bits] int16: numbers one after the other, also across words."""
+    """[R, W] int32 as [R, W * 32 / bits] int16: numbers one after the other, also across words; a part is left."""
     if 32 % bits == 0:
         return fields(words, bits)
     ones = words.to(torch.int32).unsqueeze(-1) >> torch.arange(32, dtype=torch.int32) & 1
-    values = ones.reshape(words.shape[0], -1, bits).to(torch.int16)
+    whole = words.shape[1] * 32 // bits * bits
+    values = ones.flatten(1)[:, :whole].unflatten(1, (-1, bits)).to(torch.int16)
     return (values << torch.arange(bits, dtype=torch.int16)).sum(-1, dtype=torch.int16)
 
 

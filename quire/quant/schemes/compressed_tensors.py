@@ -138,7 +138,12 @@ def _packed(infos: Infos, read: Read, stem: str, weights: Mapping[str, Any]) -> 
             f"tensor {stem + '.weight_packed'!r} is {info.element} {list(info.shape)}; words are needed"
         )
     rows, words = info.shape
-    depth = words * (32 // bits)
+    depth, rest = divmod(words * 32, bits)
+    if rest:
+        raise ValueError(
+            f"tensor {stem + '.weight_packed'!r} has {words} words in a row, which are no whole numbers of "
+            f"{bits} bits"
+        )
     size = _size(weights, depth)
     groups = -(-depth // size)
     symmetric = weights.get("symmetric", True) is not False
@@ -148,7 +153,7 @@ def _packed(infos: Infos, read: Read, stem: str, weights: Mapping[str, Any]) -> 
     }
     zeros = f"{stem}.weight_zero_point"
     if not symmetric:
-        packed_rows = -(-rows // (32 // bits))
+        packed_rows = -(-rows * bits // 32)
         members["zeros"] = member(infos, zeros, (packed_rows, groups), ("I32",))
     format = integer_format(bits, depth, size, has_zeros=not symmetric)
     options: dict[str, Any] = {"bits": bits}

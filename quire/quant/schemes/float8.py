@@ -1,6 +1,6 @@
-"""Checkpoints of 8-bit floats, and of modelopt's 4-bit ones: a scale for all, a column or a square.
+"""Checkpoints of 8-bit floats, and all of modelopt's: a scale for all, a column or a square.
 
-Numbers are made in `quant.decoders.floats`. Scales of inputs are left out: inputs keep their bits here.
+Numbers are made in `quant.decoders`. Scales of inputs are left out but for integers': inputs keep their bits here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.quant.formats import PLAIN, Format
+from quire.quant.schemes.inputs import rounded_inputs
 from quire.quant.schemes.microscaling import POWERS, microscaled
 from quire.quant.schemes.parts import Infos, Read, collect, member
 from quire.quant.stored import StoredTensor
@@ -19,7 +20,8 @@ FLOATS_OF_8 = {"F8_E4M3": "fp8_e4m3", "F8_E5M2": "fp8_e5m2"}
 
 
 def float8(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
-    """The weights of `fp8`, `fbgemm_fp8`, `ptpc_fp8` and modelopt's FP8, NVFP4 and microscaling checkpoints."""
+    """The weights of `fp8`, `fbgemm_fp8`, `ptpc_fp8` and modelopt's FP8, NVFP4, int8 and microscaling
+    checkpoints."""
     block = settings.get("weight_block_size")
     if block is not None and (
         not isinstance(block, list)
@@ -42,7 +44,33 @@ def float8(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, S
             found[name] = four_bits(infos, name, f"{name}_scale_2", inverse=False)
         elif info.element == "U8" and f"{name}_scale" in infos:
             found[name] = microscaled(infos, name, f"{name}_scale", "fp4")
+        elif info.element == "I8" and f"{name}_scale" in infos:
+            found[name] = _integers(infos, read, stem)
     return collect(infos, found)
+
+
+def _integers(infos: Infos, read: Read, stem: str) -> StoredTensor:
+    """modelopt's int8 [N, K] with a scale for each row, and for inputs of 8 bits one for all."""
+    shape, name, fixed = (
+        infos[f"{stem}.weight"].shape,
+        f"{stem}.weight_scale",
+        f"{stem}.input_scale",
+    )
+    if len(shape) != 2 or f"{stem}.pre_quant_scale" in infos:
+        raise ValueError(
+            f"{stem}: int8 weights {list(shape)} are not read; a matrix whose inputs have no factors is"
+        )
+    given = infos[name].shape
+    scales = member(infos, name, given if given in ((), (1,)) else shape[:1], _FLOATS)
+    inputs = {"strategy": "tensor"} if fixed in infos else {}
+    rounding, scale = rounded_inputs(infos, read, stem, inputs)
+    return StoredTensor(
+        (shape[0], shape[1]),
+        {"codes": f"{stem}.weight", "scales": scales},
+        decoder="bytes",
+        options={"bits": 8, "inputs": scale},
+        format=Format("int8", inputs=rounding),
+    )
 
 
 def packed(infos: Infos, name: str, kind: str = "fp4") -> StoredTensor:
@@ -56,7 +84,8 @@ def packed(infos: Infos, name: str, kind: str = "fp4") -> StoredTensor:
 def scaled(infos: Infos, name: str, block: tuple[int, int] | None) -> StoredTensor:
     """A weight of numbers of 8 bits with the scales beside it. block  of squares, if that is how they are.
 
-    e5m2 numbers, and those with a power of two for 32, become floats.
+    e5m2 numbers, and those with a power of two for 32, become floats. Scales [rows, 1, inputs, 1] are modelopt's,
+    of squares of 128.
     """
     shape = infos[name].shape
     if len(shape) != 2:
@@ -70,8 +99,12 @@ def scaled(infos: Infos, name: str, block: tuple[int, int] | None) -> StoredTens
     rows, depth = shape
     if infos[scale].element in POWERS and given == (rows, depth // 32):
         return microscaled(infos, name, scale, FLOATS_OF_8[kind])
+    is_spread = len(given) == 4
+    if is_spread:
+        block = (128, 128)
     if block is not None:
-        wanted = (-(-rows // block[0]), -(-depth // block[1]))
+        down, across = -(-rows // block[0]), -(-depth // block[1])
+        wanted = (down, 1, across, 1) if is_spread else (down, across)
         member(infos, scale, wanted, _FLOATS)
         format = Format("fp8", 128) if block == (128, 128) else PLAIN
     else:
