@@ -14,6 +14,7 @@ are kept in ~/.cache/quire-peers/results/quantization.json; names given after `-
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -71,18 +72,26 @@ class Questions:
         right = sum(map(str.__eq__, texts, self._wanted))
         return right, sum(map(str.__eq__, texts, self._plain))
 
+    def compare(self, model: str, other: str) -> int:
+        """How many answers of two checkpoints are the same, both computed in float32."""
+        texts = [
+            answers(self._prompts, "float32", None, path, self._threads) for path in (model, other)
+        ]
+        return sum(map(str.__eq__, *texts))
+
 
 def make_table(given: argparse.Namespace) -> int:
     """The parts that are asked for; then the page."""
     findings = Findings()
     if given.accuracy:
         questions = Questions(given.dtype, given.threads)
-        plain = {"right": questions.best, "same": NUM_QUESTIONS, "writer": ""}
+        plain = {"right": questions.best, "same": NUM_QUESTIONS, "same_as_floats": "", "writer": ""}
         size = (Path(MODEL) / "model.safetensors").stat().st_size
         findings.forms = {
             given.dtype: plain | {"bytes": size, "counts": {"plain": 1}}
         } | findings.forms
-        count_answers(findings, lambda path: questions.ask(None, path), given.names)
+        ask = functools.partial(questions.ask, None)
+        count_answers(findings, ask, questions.compare, given.names)
     if given.speed:
         torch.set_num_threads(read_machine().physical_cores)
         time_products(findings, given.dtype, given.rounds)

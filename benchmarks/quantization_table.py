@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.product_speed import Speeds
-from benchmarks.quantized_forms import INDEPENDENT, STORE, Form, forms
+from benchmarks.quantized_forms import STORE, Form, floats_of, forms
 from quire.models.registry import describe
 from quire.ops.formats import parse
 
@@ -24,8 +24,16 @@ END = "<!-- end -->"
 ROWS = ("1", "32")
 PARTS = ("mixer.qkv", "mixer.out", "feed_forward.gate_up", "feed_forward.down")
 
+FAMILIES = (
+    *("bfloat16", "GGUF", "GPTQ", "AWQ", "AutoRound", "compressed-tensors", "fp8", "fbgemm_fp8"),
+    *("ptpc_fp8", "modelopt", "bitsandbytes", "Quark", "HQQ", "torchao"),
+)
+"""The order of rows, by how their names begin."""
+
 Ask = Callable[[str], tuple[int, int]]
 """The answers of a checkpoint that are right, and those that are the plain one's."""
+Compare = Callable[[str, str], int]
+"""The answers of two checkpoints that are the same, both computed in float32."""
 
 
 class Findings:
@@ -52,21 +60,19 @@ class Findings:
         return sorted(found - {"plain"})
 
 
-def count_answers(findings: Findings, ask: Ask, wanted: list[str]) -> None:
-    """Adds the rows of the forms that are not there yet; of names in `wanted` also those that are."""
-    with tempfile.TemporaryDirectory() as folder:
-        for form in forms():
-            if form.name in findings.forms and form.name not in wanted:
-                continue
-            if wanted and form.name not in wanted:
-                continue
-            path = form.place(Path(folder))
-            findings.forms[form.name] = _row(form, path, ask)
-            findings.save()
-            print(form.name, findings.forms[form.name], flush=True)
+def count_answers(findings: Findings, ask: Ask, compare: Compare, wanted: list[str]) -> None:
+    """Adds the rows of the forms that are not there yet; given names in `wanted`, those anew and no others."""
+    for form in forms():
+        if form.name not in wanted and (wanted or form.name in findings.forms):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            row = _row(form, form.place(Path(folder)), ask, compare)
+        findings.forms[form.name] = row
+        findings.save()
+        print(form.name, row, flush=True)
 
 
-def _row(form: Form, path: Path, ask: Ask) -> dict[str, Any]:
+def _row(form: Form, path: Path, ask: Ask, compare: Compare) -> dict[str, Any]:
     description = describe(str(path))
     counts: dict[str, int] = {}
     for layer in range(len(description.spec.layers)):
@@ -74,11 +80,13 @@ def _row(form: Form, path: Path, ask: Ask) -> dict[str, Any]:
             format = description.formats.of(f"layers.{layer}.{part}.weight").name
             counts[format] = counts.get(format, 0) + 1
     right, same = ask(str(path))
+    floats = floats_of(path)
     return {
         "writer": form.writer,
         "bytes": (path if path.is_file() else path / "model.safetensors").stat().st_size,
         "right": right,
         "same": same,
+        "same_as_floats": "" if floats is None else compare(str(path), str(floats)),
         "counts": counts,
     }
 
@@ -115,17 +123,22 @@ def _speed(findings: Findings, counts: dict[str, int], rows: str) -> str:
 
 
 def table(findings: Findings) -> str:
-    """The rows, in the order of `forms`, those that are not among them last."""
+    """The rows, family by family, in one as they were found."""
     lines = [
-        "| form | written by | kept as | bytes | right | as plain | 1 row | 32 rows |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| form | written by | kept as | bytes | right | as plain | as its floats | 1 row | 32 rows |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, row in findings.forms.items():
+    rank = {name: _family(name) for name in findings.forms}
+    for name, row in sorted(findings.forms.items(), key=lambda item: rank[item[0]]):
         kept = ", ".join(sorted({run for format in row["counts"] for run in _runs(format)}))
         speeds = " | ".join(_speed(findings, row["counts"], rows) for rows in ROWS)
-        numbers = f"{row['bytes']:,} | {row['right']} | {row['same']}"
+        numbers = f"{row['bytes']:,} | {row['right']} | {row['same']} | {row['same_as_floats']}"
         lines.append(f"| {name} | {row['writer']} | {kept} | {numbers} | {speeds} |")
     return "\n".join(lines)
+
+
+def _family(name: str) -> int:
+    return next(place for place, start in enumerate(FAMILIES) if name.startswith(start))
 
 
 def write_page(findings: Findings, page: Path = PAGE) -> None:
@@ -138,4 +151,4 @@ def write_page(findings: Findings, page: Path = PAGE) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{table(findings)}\n\n{END}{after}")
 
 
-__all__ = ["INDEPENDENT", "Findings", "count_answers", "table", "time_products", "write_page"]
+__all__ = ["Findings", "count_answers", "table", "time_products", "write_page"]

@@ -1,7 +1,7 @@
 """The demo model in the forms of quantized checkpoints, for `benchmarks.quantization` to ask.
 
 Each is written by the format's own tool where that runs on a CPU, else by the writers of the tests, which are
-independent of the readers: rounded to the nearest, without calibration.
+independent of the readers. Weights are rounded to the nearest, but for GPTQModel's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,26 +19,26 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from benchmarks.peers.conversion import run_tool
 from benchmarks.peers.roster import SCRIPTS
 from benchmarks.peers.store import DEFAULT_ROOT, Store
-from tests.models.gguf_writer import Kind, write_gguf
-from tests.models.test_quantized_checkpoints import (
-    compressed_settings,
-    is_quantized,
-    write_awq,
-    write_compressed,
-    write_fp8,
-    write_gptq,
+from benchmarks.written_forms import (
+    DEMO,
+    FLOATS,
+    OURS,
+    TURNED,
+    put_folder,
+    write_form,
+    write_pruned,
+    write_turned,
 )
+from tests.models.gguf_writer import Kind, write_gguf
 
-DEMO = Path("quire/models/demo")
-INDEPENDENT = "independent writer"
 STORE = Store.at(DEFAULT_ROOT)
-
-Write = Callable[[str, torch.Tensor], tuple[dict[str, torch.Tensor], torch.Tensor]]
+ENVIRONMENTS = ("formats", "modelopt", "gptqmodel")
+"""Of `benchmarks.peers.setup`, for tools that cannot be beside each other."""
 
 
 @dataclass(frozen=True)
@@ -56,136 +55,45 @@ class Form:
 
 def forms() -> Iterator[Form]:
     """All of them; those of tools whose environment `benchmarks.peers.setup` has not made are left out, and said."""
+    yield Form("bfloat16, 2:4", "", lambda folder: write_pruned(folder / "pruned"))
     yield from _gguf_forms()
     for name, (writer, settings, write) in OURS.items():
-        yield Form(name, writer, functools.partial(_rewritten, name, settings, write))
-    yield from _tools_forms()
+        yield Form(name, writer, _under(name, functools.partial(write_form, settings, write)))
+    for name, (writer, turns, args) in TURNED.items():
+        yield Form(name, writer, _under(name, functools.partial(write_turned, turns, args)))
+    seen: set[str] = set()  # a tool may be in several environments
+    for environment in ENVIRONMENTS:
+        found = [form for form in _tools_forms(environment) if form.name not in seen]
+        seen.update(form.name for form in found)
+        yield from found
 
 
-def _rewritten(name: str, settings: dict[str, Any], write: Write, folder: Path) -> Path:
-    place = folder / name.replace(" ", "-")
-    place.mkdir(parents=True, exist_ok=True)
-    stored: dict[str, torch.Tensor] = {}
-    for parameter, weight in load_file(DEMO / "model.safetensors").items():
-        if not is_quantized(parameter):
-            stored[parameter] = weight
-            continue
-        parts, _ = write(parameter, weight.float())
-        stem = parameter.removesuffix(".weight")
-        stored |= {f"{stem}.{end}": part.clone().contiguous() for end, part in parts.items()}
-    save_file(stored, place / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((DEMO / "config.json").read_text())
-    config["quantization_config"] = settings
-    (place / "config.json").write_text(json.dumps(config))
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(DEMO / file, place / file)
-    return place
+def _under(name: str, write: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    return lambda folder: write(folder / name.replace(" ", "-"))
 
 
-def _squares(name: str, weight: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """FP8 in squares of 128, those at the edges smaller."""
-    rows, columns = weight.shape
-    wide = torch.nn.functional.pad(weight, (0, -columns % 128, 0, -rows % 128))
-    parts, meant = write_fp8("block")(name, wide)
-    parts["weight"] = parts["weight"].view(torch.uint8)[:rows, :columns].view(torch.float8_e4m3fn)
-    return parts, meant[:rows, :columns]
+def floats_of(path: Path) -> Path | None:
+    """A plain checkpoint of the numbers that a form stands for, by whoever wrote it; None where it is not told."""
+    if path.is_dir():
+        return path / FLOATS if (path / FLOATS).is_dir() else None
+    size = json.loads((DEMO / "config.json").read_text())["num_hidden_layers"]
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, size)
+    found = {one.name: one for one in gguf.GGUFReader(path).tensors}
+    tensors = {}
+    for name, weight in load_file(DEMO / "model.safetensors").items():
+        stored = found[f"{names.get_name(name.removesuffix('.weight'))}.weight"]
+        values = gguf.quants.dequantize(stored.data, stored.tensor_type)
+        tensors[name] = torch.from_numpy(np.array(values, np.float32)).view(weight.shape)
+    put_folder(path.with_suffix(""), tensors)
+    return path.with_suffix("")
 
 
-def _bitsandbytes(kind: str, *, nested: bool = False) -> Write:
-    def write(name: str, weight: torch.Tensor) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        import bitsandbytes
-
-        if kind == "int8":
-            limit = weight.abs().amax(1)
-            codes = (weight / limit[:, None] * 127).round().to(torch.int8)
-            mark = torch.tensor(0, dtype=torch.uint8)
-            parts = {"weight": codes, "SCB": limit, "weight_format": mark}
-            return parts, codes.float() * limit[:, None] / 127
-        packed, state = bitsandbytes.functional.quantize_4bit(
-            weight, quant_type=kind, compress_statistics=nested, blocksize=64
-        )
-        state_parts = state.as_dict(packed=True)
-        return {"weight": packed} | {f"weight.{end}": x for end, x in state_parts.items()}, weight
-
-    return write
-
-
-def _compressed(style: str, inputs: bool = False, **args: Any) -> tuple[str, dict[str, Any], Write]:
-    rows = {"num_bits": 8, "type": "int", "strategy": "token", "dynamic": True, "symmetric": True}
-    settings = compressed_settings(args, style, rows if inputs else None)
-    return _version("compressed-tensors"), settings, write_compressed(args, style)
-
-
-def _gptq(bits: int, **more: Any) -> tuple[str, dict[str, Any], Write]:
-    symmetric, order = more.get("sym", True), "random" if more.get("desc_act") else ""
-    settings = {"quant_method": "gptq", "bits": bits, "group_size": 32, "sym": symmetric} | more
-    return INDEPENDENT, settings, write_gptq(bits, 32, symmetric, 1, order)
-
-
-def _version(package: str) -> str:
-    return f"{package} {version(package)}"
-
-
-_INT = {"type": "int", "symmetric": True}
-_GROUPS = {"strategy": "group", "group_size": 32}
-_FOUR = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-_FLOAT = {"type": "float", "symmetric": True}
-OURS: dict[str, tuple[str, dict[str, Any], Write]] = {
-    "GPTQ 3 bits g32": _gptq(3),
-    "GPTQ 2 bits g32": _gptq(2),
-    "GPTQ 4 bits g32, act-order": _gptq(4, desc_act=True),
-    "GPTQ 8 bits g32, zero points": _gptq(8, sym=False),
-    "AWQ 4 bits g32 (gemm)": (
-        INDEPENDENT,
-        {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm"},
-        write_awq,
-    ),
-    "compressed-tensors W4A16 g32": _compressed("pack-quantized", num_bits=4, **_INT, **_GROUPS),
-    "compressed-tensors W4A16 g32, zero points": _compressed(
-        "pack-quantized", num_bits=4, type="int", symmetric=False, **_GROUPS
-    ),
-    "compressed-tensors W8A16 g32": _compressed("pack-quantized", num_bits=8, **_INT, **_GROUPS),
-    "compressed-tensors W8A8": _compressed(
-        "int-quantized", True, num_bits=8, strategy="channel", **_INT
-    ),
-    "compressed-tensors FP8": _compressed(
-        "float-quantized", num_bits=8, strategy="channel", **_FLOAT
-    ),
-    "compressed-tensors NVFP4": _compressed(
-        "nvfp4-pack-quantized", num_bits=4, strategy="tensor_group", group_size=16, **_FLOAT
-    ),
-    "fp8, one scale": (
-        INDEPENDENT,
-        {"quant_method": "fp8", "activation_scheme": "static"},
-        write_fp8("tensor"),
-    ),
-    "fp8, squares of 128": (
-        INDEPENDENT,
-        {"quant_method": "fp8", "weight_block_size": [128, 128]},
-        _squares,
-    ),
-    "fbgemm_fp8": (INDEPENDENT, {"quant_method": "fbgemm_fp8"}, write_fp8("channel")),
-    "bitsandbytes int8": (
-        INDEPENDENT,
-        {"quant_method": "bitsandbytes", "load_in_8bit": True},
-        _bitsandbytes("int8"),
-    ),
-    "bitsandbytes nf4": (_version("bitsandbytes"), _FOUR, _bitsandbytes("nf4")),
-    "bitsandbytes nf4, nested": (
-        _version("bitsandbytes"),
-        _FOUR,
-        _bitsandbytes("nf4", nested=True),
-    ),
-    "bitsandbytes fp4": (_version("bitsandbytes"), _FOUR, _bitsandbytes("fp4")),
-}
-"""Who writes it, quantization_config, and what is stored in place of a weight."""
-
-
-def _tools_forms() -> Iterator[Form]:
-    """Those of `form_tools`, made by the Python of its environment."""
-    python, script = STORE.python("formats"), Path("benchmarks/form_tools.py")
+def _tools_forms(environment: str) -> Iterator[Form]:
+    """Those of `form_tools` whose tools an environment has, made by its Python."""
+    python, script = STORE.python(environment), Path("benchmarks/form_tools.py")
     if not python.is_file():
-        print("# tools are not here: run python -m benchmarks.peers.setup formats", flush=True)
+        words = f"run python -m benchmarks.peers.setup {environment}"
+        print(f"# tools are not here: {words}", flush=True)
         return
     found = subprocess.run([str(python), str(script)], check=True, capture_output=True, text=True)
     for line in found.stdout.splitlines():
@@ -207,7 +115,7 @@ GGUF_KINDS = (
 """Mixtures that llama.cpp's quantizer makes without a matrix of importance."""
 GGUF_BLOCKS = (
     *("MXFP4", "TQ1_0", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"),
-    *("F16", "F32"),
+    *("NVFP4", "BF16", "F16", "F32"),
 )
 """Types of all matrices but the embedding, by ggml's function for rows, each input as important as any."""
 
@@ -233,6 +141,7 @@ def _gguf_forms() -> Iterator[Form]:
             return target
 
         yield Form(f"GGUF {kind}", writer, place)
+    own = f"gguf {version('gguf')}"
     library = Path(package).parent / "lib" / "libggml-base.so"
     for kind in GGUF_BLOCKS:
 
@@ -243,13 +152,13 @@ def _gguf_forms() -> Iterator[Form]:
                 DEMO, target, functools.partial(_type_of, kind), _with_tokenizer, rows
             )
 
-        yield Form(f"GGUF {kind}", _version("gguf") if kind[0] == "F" else writer, blocks)
+        yield Form(f"GGUF {kind}", own if kind[0] == "F" else writer, blocks)
 
 
 def _type_of(kind: Kind, name: str) -> Kind:
     """Rows of `ffn_down` are no whole blocks of 256; those and the embedding, which is the head too, get others."""
-    if kind in (Kind.F16, Kind.F32, Kind.MXFP4):
-        return Kind.Q8_0 if kind == Kind.MXFP4 and "token_embd" in name else kind
+    if kind in (Kind.F16, Kind.BF16, Kind.F32, Kind.MXFP4, Kind.NVFP4):
+        return Kind.Q8_0 if kind in (Kind.MXFP4, Kind.NVFP4) and "token_embd" in name else kind
     return Kind.Q6_K if "token_embd" in name else Kind.IQ4_NL if "ffn_down" in name else kind
 
 

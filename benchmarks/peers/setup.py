@@ -27,12 +27,14 @@ class Recipe:
     needs_torch  torch goes first, and its very build is a constraint of what follows.
     unwanted     packages that come along and break the engine.
     compiled     packages that are built from source with the flags of this processor.
+    in_place     packages are built with the torch that is there, without kernels for GPUs.
     """
 
     packages: tuple[str, ...]
     needs_torch: bool = True
     unwanted: tuple[str, ...] = ()
     compiled: tuple[str, ...] = ()
+    in_place: bool = False
 
 
 RECIPES = {
@@ -49,6 +51,12 @@ RECIPES = {
             *("transformers==5.23.0", "hqq==0.2.8.post1", "torchao==0.18.0", "auto-round==0.16.1"),
             *("amd-quark==0.13", "onnxslim", "accelerate"),
         )
+    ),
+    "modelopt": Recipe(
+        ("transformers==5.23.0", "nvidia-modelopt==0.47.0", "accelerate", "requests")
+    ),
+    "gptqmodel": Recipe(
+        ("transformers==5.23.0", "gptqmodel==7.4.0", "accelerate", "requests"), in_place=True
     ),
     "sentence-transformers": Recipe(("sentence-transformers==6.2.0", "numpy")),
     "vllm": Recipe(
@@ -94,7 +102,11 @@ def make(store: Store, peer: str, base: str) -> None:
     if recipe.needs_torch:
         pip(python, "install", TORCH)
         constraints.write_text(f"torch=={installed_version(python, 'torch')}\n")
-    pip(python, "install", "-c", str(constraints), *recipe.packages)
+    how = ["--no-build-isolation"] if recipe.in_place else []
+    if recipe.in_place:
+        pip(python, "install", "setuptools", "wheel")
+    settings = {"BUILD_CUDA_EXT": "0"} if recipe.in_place else {}
+    pip(python, "install", *how, "-c", str(constraints), *recipe.packages, env=settings)
     for package in recipe.compiled:
         name = package.partition("==")[0]
         flags = build_settings(folder, cpu_features())
