@@ -102,7 +102,7 @@ def stream(words: torch.Tensor, bits: int) -> torch.Tensor:
         return fields(words, bits)
     ones = words.to(torch.int32).unsqueeze(-1) >> torch.arange(32, dtype=torch.int32) & 1
     whole = words.shape[1] * 32 // bits * bits
-    values = ones.flatten(1)[:, :whole].unflatten(1, (-1, bits)).to(torch.int16)
+    values = ones.flatten(1)[:, :whole].reshape(len(words), -1, bits).to(torch.int16)
     return (values << torch.arange(bits, dtype=torch.int16)).sum(-1, dtype=torch.int16)
 
 
