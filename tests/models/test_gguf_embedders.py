@@ -22,7 +22,7 @@ from quire import LLM
 from quire.models.loading.gguf.folder import folder_of
 from quire.models.registry import describe
 from quire.protocol.errors import ModelLoadError
-from tests.checkpoints import prompt_ids
+from tests.checkpoints import VOCAB_SIZE, prompt_ids
 from tests.models import gguf_writer, harness
 from tests.models.test_gguf import SMALL
 from tests.pooling_checkpoints import write_model, write_modules
@@ -146,13 +146,16 @@ def word_pieces(folder: Path) -> dict[str, Any]:
         one if one in special else one[2:] if one.startswith("##") else f"\u2581{one}"
         for one in tokens
     ]
+    kinds = [3 if one in special else 1 for one in tokens]
+    rest = range(len(tokens), VOCAB_SIZE)
+    kept += [f"\u2581[PAD{number}]" for number in rest]
     prefix = "tokenizer.ggml."
     return {
         f"{prefix}token_type_count": 2,
         f"{prefix}model": "bert",
         f"{prefix}pre": "default",
         f"{prefix}tokens": kept,
-        f"{prefix}token_type": [3 if one in special else 1 for one in tokens],
+        f"{prefix}token_type": kinds + [5] * len(rest),
         f"{prefix}bos_token_id": 2,
         f"{prefix}eos_token_id": 3,
         f"{prefix}unknown_token_id": 1,

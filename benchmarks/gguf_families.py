@@ -1,0 +1,180 @@
+"""Compares tiny GGUF files of many architectures here and in llama.cpp: greedy tokens, and vectors of embedders.
+
+The files are those that the tests write, in float32, without what llama.cpp does not read (biases mostly).
+llama.cpp runs in the environment that `benchmarks.peers` sets up, each file in a process of its own, with keys and
+values in float32.
+
+    python -m benchmarks.gguf_families
+    python -m benchmarks.gguf_families --only deepseek2,bert
+
+One line of JSON for each: of how many greedy tokens behind a random prompt ours would be the same, with llama.cpp's
+before them, and the largest difference of a logit by their standard deviation; of embedders the least cosine,
+and whether the token ids are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.gguf_tokens import PEER
+from quire.models.registry import describe
+from tests.models import gguf_families, gguf_states, harness, test_gguf, test_gguf_embedders
+from tests.pooling_checkpoints import write_model, write_modules
+
+NUM_TOKENS, NUM_PROMPT = 32, 40
+GENERATE = """
+import json, sys
+import numpy as np
+from llama_cpp import Llama
+model = Llama(sys.argv[1], n_ctx=256, n_threads=1, verbose=False, logits_all=True, type_k=0, type_v=0)
+ids, count = json.loads(sys.argv[2]), int(sys.argv[3])
+made = []
+for token in model.generate(ids, temp=0.0, top_k=1, repeat_penalty=1.0, reset=True):
+    made.append(int(token))
+    if len(made) == count:
+        break
+np.save(sys.argv[4], np.array(model.scores[: len(ids) + count - 1]))
+print(json.dumps(made))
+"""
+EMBED = """
+import json, sys
+from llama_cpp import Llama
+model = Llama(sys.argv[1], n_ctx=128, n_threads=1, verbose=False, embedding=True)
+texts = json.loads(sys.argv[2])
+ids = [model.tokenize(text.encode(), special=False) for text in texts]
+print(json.dumps([ids, [model.embed(text, normalize=True) for text in texts]]))
+"""
+
+PLAIN_YARN = gguf_states.YARN | {"beta_fast": 32.0, "beta_slow": 1.0}
+LATENT: dict[str, Any] = {"attention_bias": False, "rope_scaling": PLAIN_YARN}
+LATENT["rms_norm_eps"] = 1e-6  # as the norm of the latent has it; llama.cpp takes one for all
+LATENT |= {"n_group": 1, "topk_group": 1, "topk_method": "greedy"}
+ONE_GROUP: dict[str, Any] = {
+    "deepseek2.attention.layer_norm_rms_epsilon": ["FLOAT32", 1e-6],
+    **{f"deepseek2.expert_group_{key}": ["UINT32", 1] for key in ("count", "used_count")},
+    **{f"deepseek2.rope.scaling.yarn_beta_{key}": None for key in ("fast", "slow")},
+}
+"""llama.cpp has its own way with groups, and with YaRN's borders in this architecture."""
+CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "deepseek2": (LATENT, ONE_GROUP),
+    "deepseek2_sigmoid": (
+        LATENT,
+        {"deepseek2.expert_gating_func": ["UINT32", 2], **ONE_GROUP},
+    ),
+    "mamba": ({"use_bias": False}, {}),
+    "mamba2": ({"use_bias": False}, {}),
+    "lfm2": ({}, {}),
+    "lfm2moe": ({}, {}),
+    "granitehybrid": (
+        {"mamba_expand": 2, "mamba_d_head": 16, "mamba_proj_bias": False},
+        {"granitehybrid.ssm.inner_size": ["UINT32", 128]},
+    ),
+    "nemotron_h": ({"use_bias": False, "mlp_bias": False}, {}),
+    "nemotron_h_moe": ({}, {}),
+    "falcon-h1": ({}, {}),
+    "qwen3next": (
+        {"linear_value_head_dim": 12, "rms_norm_eps": 1e-6},
+        {
+            "qwen3next.ssm.inner_size": ["UINT32", 48],
+            "qwen3next.attention.layer_norm_rms_epsilon": ["FLOAT32", 1e-6],
+        },
+    ),
+    "deepseek": ({}, {}),
+    "exaone": (
+        {"layer_norm_epsilon": 1e-5},
+        {
+            "exaone.attention.layer_norm_rms_epsilon": ["FLOAT32", 1e-5],
+            "exaone.attention.layer_norm_epsilon": None,
+        },
+    ),
+    "apertus": ({}, {}),
+}
+"""By the test's name: other values of its config, and further settings in the file. Without Phi 3.5 MoE, whose experts
+llama.cpp weighs in another way than their authors."""
+EMBEDDERS = {"Bert": "bert", "NomicBert": "nomic-bert"}
+
+
+def theirs(program: str, *arguments: str) -> str:
+    """The last line that a program prints in llama.cpp's environment. Raises CalledProcessError."""
+    command = [str(PEER), "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+def compare(name: str, folder: Path) -> dict[str, Any]:
+    """Greedy tokens of one family."""
+    values, settings = CHANGES[name]
+    config = gguf_families.CONFIGS[name]
+    gguf_families.CONFIGS[name] = gguf_states.CONFIGS[name] = config | values
+    written = gguf_families.WRITTEN[name]
+    arch = written["arch"]
+    more = {f"{arch}.vocab_size": ["UINT32", config["vocab_size"]], **settings}
+    kept_settings = {key: one for key, one in (written["settings"] | more).items() if one}
+    gguf_families.WRITTEN[name] = {"arch": arch, "settings": kept_settings}
+    plain = harness.write_checkpoint(folder / "plain", config | values)
+    path = gguf_families.write_family(name, plain, folder / "m.gguf")
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(3, 90, (NUM_PROMPT,), generator=generator).tolist()
+    kept = folder / "logits.npy"
+    try:
+        made = json.loads(theirs(GENERATE, str(path), json.dumps(ids), str(NUM_TOKENS), str(kept)))
+    except subprocess.CalledProcessError as error:
+        return {"name": name, "refused": error.stderr.strip().splitlines()[-1:]}
+    test_gguf.IDS[:] = [*ids, *made[:-1]]
+    ours = test_gguf.logits(describe(str(path))).numpy()
+    gap = np.abs(ours - np.load(kept)).max() / ours.std()
+    same = sum(
+        int(row.argmax()) == token for row, token in zip(ours[NUM_PROMPT - 1 :], made, strict=True)
+    )
+    return {"name": name, "same": same, "of": NUM_TOKENS, "gap": round(float(gap), 5)}
+
+
+def embedders(family: str, folder: Path) -> dict[str, Any]:
+    """Vectors and token ids of texts."""
+    plain, arch = folder / "plain", EMBEDDERS[family]
+    plain.mkdir()
+    write_model(plain, family)
+    write_modules(plain, "mean")
+    settings = test_gguf_embedders.word_pieces(plain)
+    path = test_gguf_embedders.write_file(plain, arch, "mean", **settings)
+    texts = [text for text in test_gguf_embedders.TEXTS if text]
+    ids, vectors = json.loads(theirs(EMBED, str(path), json.dumps(texts)))
+    found = test_gguf_embedders.vectors(path, texts)
+    cosines = [np.dot(a, b) for (_, a), b in zip(found, vectors, strict=True)]
+    return {
+        "name": arch,
+        "least cosine": round(float(min(cosines)), 7),
+        "same ids": sum(a == b for (a, _), b in zip(found, ids, strict=True)),
+        "of": len(texts),
+    }
+
+
+def main() -> None:
+    """Prints one line of JSON for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="names of tests or families, with commas between them")
+    flags = parser.parse_args()
+    if not PEER.is_file():
+        sys.exit("llama.cpp is not set up: python -m benchmarks.peers setup")
+    names = flags.only.split(",") if flags.only else [*CHANGES, *EMBEDDERS.values()]
+    torch.set_num_threads(1)
+    for name in names:
+        with tempfile.TemporaryDirectory() as room:
+            if name in CHANGES:
+                line = compare(name, Path(room))
+            else:
+                line = embedders(next(k for k, v in EMBEDDERS.items() if v == name), Path(room))
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
