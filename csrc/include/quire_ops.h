@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 2031606234
+#define QUIRE_VERSION 789593559
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -124,7 +124,8 @@ typedef struct {
   void *out;
   int64_t rows, x_stride, out_stride, top_k, E, C, F, gate_up_bytes, down_bytes;
   float limit;
-  int32_t act, dtype, format, group, weigh_inputs, halves, reserved;
+  int32_t act, dtype, format, group, weigh_inputs, halves;
+  float gate_limit;
 } QuireArgs_experts;
 
 typedef struct {

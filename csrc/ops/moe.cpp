@@ -206,7 +206,7 @@ template <class T>
 void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, const float* g_scale,
                const float* u_scale, const float* bias, const int32_t* order, const float* weights,
                int rows, int64_t column, T* out, int64_t stride) {
-  const vf limit = vf_set(args.limit), one = vf_set(1.0f);
+  const vf limit = vf_set(args.limit), highest = vf_set(args.gate_limit), one = vf_set(1.0f);
   for (int i = 0; i < rows; i++, g += kColumns, u += kColumns, out += stride)
     for (int64_t j = 0; j < kColumns && column + j < args.F; j += 16) {
       int n = args.F - column - j < 16 ? (int)(args.F - column - j) : 16;
@@ -229,7 +229,7 @@ void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, co
       first = rounded(first, out);
       up = rounded(up, out);
       if (args.limit > 0) {
-        first = min(first, limit);
+        first = min(first, highest);
         up = max(min(up, limit), vf_zero() - limit);
       }
       if (args.act == QUIRE_SWIGLU_CLAMPED) {

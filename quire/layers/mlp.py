@@ -42,6 +42,7 @@ class GatedMlp:
     down_bias  the product back has a bias, whether or not the others do.
     sparsity  the part of normally distributed gates that becomes zero; what they exceed the others by is left.
     limit   gate(x) is at most so much, and up(x) within it on both sides; 0 is no limit.
+    gate_limit  of gate(x), if not 0, instead of `limit`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class GatedMlp:
         down_bias: bool = False,
         sparsity: float = 0.0,
         limit: float = 0.0,
+        gate_limit: float = 0.0,
     ) -> None:
         self._width = width
         self._act = act
@@ -83,7 +85,9 @@ class GatedMlp:
             self._scales.append((halves[0], cut))
         if limit:
             cap = table.bind(LIMIT_GATED, dtype_name(dtype), F=width)
-            self._scales.append((slice(0, 2 * width), partial(cap, limit=limit)))
+            self._scales.append(
+                (slice(0, 2 * width), partial(cap, limit=limit, gate_limit=gate_limit or limit))
+            )
         self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
         self._down = Linear(
             table,

@@ -6,6 +6,7 @@ Dense parts are `layers.mlp`; how experts are chosen and multiplied is `ops.moe`
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -221,6 +222,7 @@ class MoeMlp:
     size         of x; routed experts of another size stand between two products.
     shared_gate  what the shared part makes is weighed by the sigmoid of a product of its own.
     sum_bias     `<name>.bias` [C] is added to what the routed experts make together.
+    shared_limits  `limit` and `gate_limit` of that part, where they differ from those of `sizes`.
     """
 
     def __init__(
@@ -238,6 +240,7 @@ class MoeMlp:
         choice_bias: bool,
         shared_width: int,
         shared_gate: bool,
+        shared_limits: tuple[float, float] | None = None,
         dtype: torch.dtype,
         format: Formats = PLAIN,
     ) -> None:
@@ -259,10 +262,11 @@ class MoeMlp:
         self._bias: torch.Tensor | None = None
         self._shared: SharedPart | None = None
         if shared_width:
+            limit, gate_limit = shared_limits or (sizes.limit, sizes.gate_limit)
             self._shared = SharedPart(
                 table,
                 name,
-                sizes,
+                replace(sizes, limit=limit, gate_limit=gate_limit),
                 size=size,
                 width=shared_width,
                 has_gate=shared_gate,

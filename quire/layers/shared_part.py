@@ -43,7 +43,7 @@ class SharedPart:
             bias=False,
             dtype=dtype,
             format=format,
-            **({"limit": sizes.limit} if sizes.gated else {}),
+            **({"limit": sizes.limit, "gate_limit": sizes.gate_limit} if sizes.gated else {}),
         )
         self._gate: Linear | None = None
         if has_gate:

@@ -362,7 +362,9 @@ def _moe(
         spec.limit,
         spec.weigh_inputs,
         spec.gated,
+        spec.gate_limit(spec.limit),
     )
+    other = spec.shared_limit
     rule = RouteRule(
         spec.top_k,
         scoring=spec.scoring,
@@ -390,5 +392,6 @@ def _moe(
         router_dtype=torch.float32 if spec.router_float32 else dtype,
         choice_bias=spec.choice_bias,
         shared_gate=spec.shared_gate,
+        shared_limits=None if other is None else (other, spec.gate_limit(other)),
         **kinds,
     )

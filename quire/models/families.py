@@ -56,6 +56,7 @@ from quire.models.architectures import (
     qwen,
     qwen_next,
     stablelm,
+    step,
     t5,
     zamba,
 )
@@ -79,7 +80,7 @@ _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, ll
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
-_FAMILIES += [llama_skips]
+_FAMILIES += [llama_skips, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder]
 ARCHITECTURES: dict[str, Architecture] = {

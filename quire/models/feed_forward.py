@@ -6,10 +6,12 @@ What they compute is in `layers.mlp` and `layers.moe`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 from typing import Literal
 
 from quire.protocol.errors import ModelLoadError
 
+_STEPS = 100  # each of which leaves less than e^-1 of what is missing
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "xielu", "swiglu_clamped"]
 """The last one is of experts only: `ops.moe.ExpertSizes` says what it is. "xielu" has learned numbers, and no gate."""
 Scoring = Literal["softmax", "sigmoid", "sparse", "softplus_root"]
@@ -40,6 +42,8 @@ class Moe:
 
     gated    experts and the shared part are, as `Dense` is.
     limit    of "swiglu_clamped"; and of another activation what gate and up are kept below, 0 is none.
+    limit_after  that limit is of the gate's activation, which is SiLU then, not of the gate.
+    shared_limit  of the part that all tokens pass, where it differs from the others'.
     bias     experts have biases.
     sum_bias  a bias is added to what the experts of a token make together, whatever their weights.
     scoring, normalize, scale  as in `ops.moe.RouteRule`, and so are groups, top_groups, group_best, jitter.
@@ -64,6 +68,8 @@ class Moe:
     activation: Activation = "silu"
     gated: bool = True
     limit: float = 0.0
+    limit_after: bool = False
+    shared_limit: float | None = None
     bias: bool = False
     sum_bias: bool = False
     scoring: Scoring = "softmax"
@@ -83,6 +89,16 @@ class Moe:
     latent: int = 0
     hashed: bool = False
     num_identity: int = 0
+
+    def gate_limit(self, limit: float) -> float:
+        """What the gate is kept below, so that it or its activation is below `limit`; 0 is nothing.
+
+        x * sigmoid(x) grows where it is not below 0; x = limit * (1 + e^-x) draws near at every step.
+        """
+        bound = limit
+        for _ in range(_STEPS if self.limit_after and limit else 0):
+            bound = limit * (1.0 + exp(-bound))
+        return bound
 
     @property
     def num_choices(self) -> int:

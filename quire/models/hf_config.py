@@ -188,10 +188,16 @@ class HfConfig:
             raise self._wrong(key, value, "a whole number from 0 up")
         return int(found[0])
 
-    def for_layers(self, key: str, count: int, default: float | None) -> list[float] | None:
-        """A number from 0 up for each of `count` layers: a list of them, or one for all; None when null."""
+    def for_layers(
+        self, key: str, count: int, default: float | None, *, drafts: int = 0
+    ) -> list[float] | None:
+        """A number from 0 up for each of `count` layers: a list of them, or one for all; None when null.
+
+        drafts  how many layers that draft the list may go on for.
+        """
         value = self._read(key, default)
         found = value if isinstance(value, list) else [value] * count
+        found = found[:count] if len(found) == count + drafts else found
         if value is None:
             return None
         if len(found) != count or not all(

@@ -27,7 +27,7 @@ XIELU = declare(
 LIMIT_GATED = declare(
     "limit_gated",
     "pure",
-    "run(x [T,2F], limit) -> the first half at most limit, the second within -limit and limit",
+    "run(x [T,2F], limit, gate_limit) -> the first half at most gate_limit, the second within -limit and limit",
 )
 
 GATE_ACTS = ("silu", "sigmoid")
@@ -120,14 +120,19 @@ class LimitGatedReference(Provider):
     name = "reference"
 
     def run(
-        self, x: torch.Tensor, *, limit: float, out: torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        *,
+        limit: float,
+        gate_limit: float,
+        out: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """min(x, limit) of the first half of the last axis, max(min(x, limit), -limit) of the second.
+        """min(x, gate_limit) of the first half of the last axis, max(min(x, limit), -limit) of the second.
 
         x [T, 2F], rows may be strided; NaN stays. `out` may be x.
         """
         out = torch.empty_like(x) if out is None else out
         half = x.shape[-1] // 2
-        torch.clamp(x[..., :half], max=limit, out=out[..., :half])
+        torch.clamp(x[..., :half], max=gate_limit, out=out[..., :half])
         torch.clamp(x[..., half:], min=-limit, max=limit, out=out[..., half:])
         return out

@@ -76,6 +76,7 @@ class ExpertSizes:
     act    as in `act_mul`, or "swiglu_clamped": (clamp(up, ±limit) + 1) * g * sigmoid(1.702 g) where g is
            the gate, at most `limit`; that one is of gated ones only.
     limit  with another act: gate(x) is at most so much, up(x) within it on both sides; 0 is none.
+    gate_limit  of the gate, if not 0, instead of `limit`.
     weigh_inputs  a weight multiplies gate and up, before they are rounded, instead of what comes down.
     """
 
@@ -86,6 +87,7 @@ class ExpertSizes:
     limit: float = 0.0
     weigh_inputs: bool = False
     gated: bool = True
+    gate_limit: float = 0.0
 
     @property
     def halves(self) -> int:
@@ -298,7 +300,7 @@ def gate(wide: torch.Tensor, sizes: ExpertSizes) -> torch.Tensor:
     act, limit = sizes.act, sizes.limit
     first, up = wide.to(torch.float32).chunk(2, dim=-1)
     if limit:
-        first, up = first.clamp(max=limit), up.clamp(-limit, limit)
+        first, up = first.clamp(max=sizes.gate_limit or limit), up.clamp(-limit, limit)
     if act == "swiglu_clamped":
         return ((up + 1.0) * (first * _sigmoid(1.702 * first))).to(wide.dtype)
     return (activation(act)(first) * up).to(wide.dtype)

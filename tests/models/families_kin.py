@@ -39,6 +39,19 @@ def modern_decoder(**values: Any) -> dict[str, Any]:
     return CLASSIC | names | sizes | bases | values
 
 
+def step(**values: Any) -> dict[str, Any]:
+    """Lists are of two layers and of one behind them, which drafts."""
+    names = {"architectures": ["Step3p5ForCausalLM"], "model_type": "step3p5", "head_dim": 24}
+    kinds = ["full_attention", "sliding_attention", "full_attention"]
+    routed = {"moe_num_experts": 8, "moe_top_k": 3, "moe_intermediate_size": 40}
+    routed |= {"moe_router_scaling_factor": 1.7, "share_expert_dim": 56, "moe_layers_enum": "1"}
+    heads = {"num_attention_groups": 2, "layer_types": kinds, "sliding_window": 40}
+    heads |= {"use_head_wise_attn_gate": True, "num_nextn_predict_layers": 1}
+    turns = {"rope_theta": [900.0, 500.0, 900.0], "partial_rotary_factors": [0.5, 1.0, 0.5]}
+    common = {key: it for key, it in COMMON.items() if key != "num_key_value_heads"}
+    return common | names | heads | routed | turns | values
+
+
 KIN_CASES: dict[str, Case] = {
     "modern_decoder": Case(
         modern_decoder(local_attention=48, hidden_activation="relu", classifier_activation="silu")
@@ -52,6 +65,26 @@ KIN_CASES: dict[str, Case] = {
     "solar": Case(
         named("SolarForCausalLM", "solar", rope_theta=700.0, bskcn_tv=[0.9, 0.7], **SKIPS)
         | {"num_hidden_layers": 6, "sliding_window": 2047}
+    ),
+    "step3p5": Case(
+        step(
+            attention_other_setting={
+                "attention_type": "sliding_attention",
+                "num_attention_heads": 6,
+                "num_attention_groups": 2,
+                "head_dim": 24,
+            },
+            rope_scaling={
+                "rope_type": "llama3",
+                "factor": 6.0,
+                "low_freq_factor": 1.5,
+                "high_freq_factor": 5.0,
+                "original_max_position_embeddings": 96,
+            },
+            yarn_only_types=["full_attention"],
+            swiglu_limits=[0.0, 0.7, 0.0],
+            swiglu_limits_shared=[0.0, 1.1, 0.0],
+        )
     ),
     "pangu_ultra": Case(pangu(sandwich_norm=True, rope_theta=700.0)),
     "pangu_ultra_pre": Case(

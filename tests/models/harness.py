@@ -52,7 +52,7 @@ WRITERS = (
 )
 
 
-NEAR_ONE = ("gemma", "qwen3_next", "qwen3_5")
+NEAR_ONE = ("gemma", "qwen3_next", "qwen3_5", "step3p7")
 EDGE = ("gemma3n", "gemma4")
 """Families whose norms compute with one more than their weights; but these do not."""
 

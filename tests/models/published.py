@@ -131,6 +131,7 @@ FEWER = {
     "PanguEmbeddedForCausalLM": 0,
     "PanguUltraMoEForCausalLM": 0,
     "TeleChat2ForCausalLM": 0,
+    "Step3p5ForCausalLM": 0,
     "TeleFLMForCausalLM": 0,
     "YoutuForCausalLM": 0,
     "MellumForCausalLM": 1,

@@ -468,6 +468,24 @@ def telechat2_config(config: Config) -> Config:
     )
 
 
+def step_config(config: Config) -> Config:
+    """Below a model that sees, whose tower is as small as can be."""
+    tower = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower |= {"image_size": 28, "patch_size": 14, "intermediate_size": 32}
+    return {
+        "architectures": ["Step3p7ForConditionalGeneration"],
+        "model_type": "step3p7",
+        "text_config": {key: it for key, it in config.items() if key != "architectures"},
+        "vision_config": tower,
+        "tie_word_embeddings": config.get("tie_word_embeddings", False),
+        "torch_dtype": "float32",
+    }
+
+
+def step(tensors: Tensors, config: Config) -> Tensors:
+    return {key: it for key, it in tensors.items() if not key.startswith(("vi", "model.vi"))}
+
+
 _TELECHAT_BARE = ("q_proj.bias", "k_proj.bias", "v_proj.bias", "gate_proj.bias", "up_proj.bias")
 
 
@@ -548,6 +566,7 @@ STAND_INS: dict[str, StandIn] = {
         lambda tensors, config: decilm_layers(tensors, config)[1],
         lambda tensors, config: decilm_layers(tensors, config)[0],
     ),
+    "Step3p5ForCausalLM": StandIn(step_config, step),
     "TeleChat2ForCausalLM": StandIn(telechat2_config, telechat2, without_inner_biases),
     "InternLMForCausalLM": StandIn(
         lambda config: as_llama(

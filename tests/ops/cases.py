@@ -422,10 +422,10 @@ CASES: dict[str, list[Case]] = {
         Case(
             f"F={width}",
             rows_of(2 * width),
-            lambda p, rows, fixed, out: p.run(rows["x"], limit=0.5, out=out),
+            lambda p, rows, fixed, out: p.run(rows["x"], limit=0.5, gate_limit=0.75, out=out),
             lambda rows, fixed: torch.cat(
                 (
-                    rows["x"].chunk(2, -1)[0].clamp(max=0.5),
+                    rows["x"].chunk(2, -1)[0].clamp(max=0.75),
                     rows["x"].chunk(2, -1)[1].clamp(-0.5, 0.5),
                 ),
                 -1,

@@ -45,6 +45,7 @@ SIZES = {
     "whole": (ExpertSizes(8, 64, 96, "silu"), 2, False),
     "odd": (ExpertSizes(16, 100, 70, "gelu"), 4, False),
     "limited": (ExpertSizes(6, 64, 40, "silu", 0.5), 3, False),
+    "limited apart": (ExpertSizes(6, 64, 40, "silu", 0.5, gate_limit=0.8), 3, False),
     "biased": (ExpertSizes(6, 64, 40, "swiglu_clamped", 1.5), 3, True),
     "weighed": (ExpertSizes(6, 100, 40, "silu", weigh_inputs=True), 3, False),
     "without a gate": (ExpertSizes(6, 100, 70, "relu2", gated=False), 3, True),
@@ -225,7 +226,10 @@ def formula(
             wide = wide + (biases[0].double() if biases else 0)
             gate, up = wide.chunk(2) if sizes.gated else (wide, wide)
             if sizes.limit:
-                gate, up = gate.clamp(max=sizes.limit), up.clamp(-sizes.limit, sizes.limit)
+                gate, up = (
+                    gate.clamp(max=sizes.gate_limit or sizes.limit),
+                    up.clamp(-sizes.limit, sizes.limit),
+                )
             if not sizes.gated:
                 assert sizes.act == "relu2"
                 gated = up.clamp(min=0).square()

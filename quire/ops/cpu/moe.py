@@ -146,6 +146,7 @@ class ExpertsCpu(Provider):
             gate_up_bytes=gate_up.shape[1],
             down_bytes=down.shape[1],
             limit=sizes.limit,
+            gate_limit=sizes.gate_limit or sizes.limit,
             weigh_inputs=sizes.weigh_inputs,
             halves=sizes.halves,
             act=EXPERT_ACTS[sizes.act],

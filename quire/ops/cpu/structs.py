@@ -75,7 +75,7 @@ OPERATIONS: dict[str, str] = {
     "experts": "const:x const:ids const:weights const:gate_up const:down const:gate_up_bias "
     "const:down_bias mut:out i64:rows i64:x_stride i64:out_stride i64:top_k i64:E i64:C i64:F "
     "i64:gate_up_bytes i64:down_bytes f32:limit i32:act i32:dtype i32:format i32:group "
-    "i32:weigh_inputs i32:halves i32:reserved",
+    "i32:weigh_inputs i32:halves f32:gate_limit",
     # weight [N, K] to such codes, scales and zeros; limits [N, groups] or null
     "round_weight": "const:weight const:limits mut:codes mut:scales mut:zeros "
     "i64:N i64:K i64:stride i32:dtype i32:format i32:group i32:reserved",
