@@ -27,6 +27,7 @@ _OTHER_PARTS = (
     "image_newline_parameter",
     "projector_bias",
     "projector_hidden_act",
+    "projector_stride",
     "spatial_merge_size",
     "ignore_index",
     "vision_chunk",

@@ -427,4 +427,23 @@ SEEING_CASES |= {
         )
     ),
 }
+STEP_TOWER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+STEP_TOWER |= {"image_size": 28, "patch_size": 14, "intermediate_size": 32}
+KIN_CASES["step3p7"] = Case(
+    {
+        "architectures": ["Step3p7ForConditionalGeneration"],
+        "model_type": "step3p7",
+        "torch_dtype": "float32",
+        "image_token_id": 96,
+        "understand_projector_stride": 2,
+        "projector_bias": False,
+        "tie_word_embeddings": False,
+        "text_config": {
+            key: value
+            for key, value in KIN_CASES["step3p5"].config.items()
+            if key != "architectures"
+        },
+        "vision_config": STEP_TOWER,
+    }
+)
 KIN_CASES |= SEEING_CASES

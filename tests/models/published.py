@@ -132,6 +132,7 @@ FEWER = {
     "PanguUltraMoEForCausalLM": 0,
     "TeleChat2ForCausalLM": 0,
     "Step3p5ForCausalLM": 0,
+    "Step3p7ForConditionalGeneration": 0,
     "TeleFLMForCausalLM": 0,
     "YoutuForCausalLM": 0,
     "MellumForCausalLM": 1,

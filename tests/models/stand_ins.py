@@ -567,6 +567,7 @@ STAND_INS: dict[str, StandIn] = {
         lambda tensors, config: decilm_layers(tensors, config)[0],
     ),
     "Step3p5ForCausalLM": StandIn(step_config, step),
+    "Step3p7ForConditionalGeneration": StandIn(as_itself),
     "TeleChat2ForCausalLM": StandIn(telechat2_config, telechat2, without_inner_biases),
     "InternLMForCausalLM": StandIn(
         lambda config: as_llama(

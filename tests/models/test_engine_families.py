@@ -62,6 +62,7 @@ WINDOWED = {
     "cohere2_moe",
     "deepseek_v4",
     "step3p5",
+    "step3p7",
     *(name for name in EDGE_CASES if name != "apertus"),
 }
 

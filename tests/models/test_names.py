@@ -28,6 +28,7 @@ UNREAD = (
     "vision_tower.",
     "visual.",
     "vision_model.",
+    "vit_large_projector.",
     "multi_modal_projector.",
     "image_newline",
     "mm_projector.",

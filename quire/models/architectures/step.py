@@ -1,4 +1,4 @@
-"""Step 3.5: windows with more heads in most layers, gates of heads, experts whose gates are limited in some layers.
+"""Step 3.5, and the text of 3.7: windows in most layers, gates of heads, experts with limits in some layers.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
@@ -11,6 +11,7 @@ from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense
 from quire.models.hf_parts import LAYER_KINDS, demand, section_rope
+from quire.models.hf_text import text_alone
 from quire.models.name_parts import LAYER, OURS, choice_rule
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule, router_rules, shared_rules
 from quire.models.spec import Attention, DecoderSpec, FeedForward, LayerSpec, Moe, Rope
@@ -131,4 +132,10 @@ NAMES = replace(
     drafts=(f"{LAYER}.",),
 )
 
-ARCHITECTURES = {"Step3p5ForCausalLM": Architecture(step3p5, NAMES)}
+ARCHITECTURES = {
+    "Step3p5ForCausalLM": Architecture(step3p5, NAMES),
+    "Step3p7ForConditionalGeneration": Architecture(
+        text_alone(step3p5),
+        replace(NAMES, drafts=(*NAMES.drafts, "vision_model.", "vit_large_projector.")),
+    ),
+}
