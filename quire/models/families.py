@@ -53,6 +53,7 @@ from quire.models.architectures import (
     ouro,
     phi,
     phimoe,
+    plamo,
     qwen,
     qwen_next,
     stablelm,
@@ -80,7 +81,7 @@ _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, ll
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
 _FAMILIES += [olmo_hybrid, afmoe, minimax]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
-_FAMILIES += [llama_skips, step]
+_FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder]
 ARCHITECTURES: dict[str, Architecture] = {

@@ -10,6 +10,8 @@ from typing import Literal
 Fold = Literal[
     "none",
     "add_one",
+    "add_fifth",
+    "add_eleventh",
     "exp",
     "minus_exp",
     "minus",

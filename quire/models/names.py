@@ -30,7 +30,8 @@ class Rule:
                     "{home}" and "{use}" are those of the layer's `AfterBlock`, and "{half}" is half the layer's number.
     parts           which stacked parts it fills, in order; several parts split a fused tensor.
     transpose       the checkpoint holds [in, out].
-    fold            "add_one": the layer computes with 1 + w; "exp": with e^w; "minus_exp": with -e^w; "minus": with -w;
+    fold            "add_one": the layer computes with 1 + w, "add_fifth": with 1/5 + w, "add_eleventh": with
+                    5^-1.5 + w; "exp": with e^w; "minus_exp": with -e^w; "minus": with -w;
                     "over_width", "over_root": with w divided by how many numbers it has, or by the root of that.
                     "gather_heads": the checkpoint holds the q heads that share the first k and v, that k and
                     that v, then those of the second, and so on; likewise other parts by heads of k.

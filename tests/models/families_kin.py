@@ -52,6 +52,12 @@ def step(**values: Any) -> dict[str, Any]:
     return common | names | heads | routed | turns | values
 
 
+def plamo(**values: Any) -> dict[str, Any]:
+    turns = {"rope_theta": 700.0, "rope_local_theta": 300.0, "window_size": 40}
+    turns |= {"sliding_window_pattern": 2, "head_dim": 24}
+    return named("Plamo3ForCausalLM", "plamo3", **turns | values)
+
+
 KIN_CASES: dict[str, Case] = {
     "modern_decoder": Case(
         modern_decoder(local_attention=48, hidden_activation="relu", classifier_activation="silu")
@@ -85,6 +91,12 @@ KIN_CASES: dict[str, Case] = {
             swiglu_limits=[0.0, 0.7, 0.0],
             swiglu_limits_shared=[0.0, 1.1, 0.0],
         )
+    ),
+    "plamo3": Case(
+        plamo(rope_scaling_factor=4.0, initial_context_length=64, tie_word_embeddings=False)
+    ),
+    "plamo3_tied": Case(
+        plamo(rope_scaling_factor=1, initial_context_length=None, tie_word_embeddings=True)
     ),
     "pangu_ultra": Case(pangu(sandwich_norm=True, rope_theta=700.0)),
     "pangu_ultra_pre": Case(

@@ -130,6 +130,7 @@ FEWER = {
     "BailingMoeV2ForCausalLM": 0,
     "PanguEmbeddedForCausalLM": 0,
     "PanguUltraMoEForCausalLM": 0,
+    "Plamo3ForCausalLM": 0,
     "TeleChat2ForCausalLM": 0,
     "Step3p5ForCausalLM": 0,
     "Step3p7ForConditionalGeneration": 0,

@@ -486,6 +486,63 @@ def step(tensors: Tensors, config: Config) -> Tensors:
     return {key: it for key, it in tensors.items() if not key.startswith(("vi", "model.vi"))}
 
 
+def plamo3_config(config: Config) -> Config:
+    """Gemma 3's, whose embedding is multiplied; so the head is one of its own."""
+    pattern, length = config["sliding_window_pattern"], config["initial_context_length"]
+    kinds = ("sliding_attention", "full_attention")
+    types = [kinds[(at + 1) % pattern == 0] for at in range(config["num_hidden_layers"])]
+    turn = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    if length is not None:
+        turn |= {"rope_type": "yarn", "factor": config["rope_scaling_factor"], "truncate": False}
+        turn |= {"original_max_position_embeddings": length, "beta_fast": 32.0, "beta_slow": 1.0}
+    near = {"rope_type": "default", "rope_theta": config["rope_local_theta"]}
+    return config | {
+        "architectures": ["Gemma3ForCausalLM"],
+        "model_type": "gemma3_text",
+        "layer_types": types,
+        "sliding_window": config["window_size"],
+        # Transformers looks for the last one here, whatever the kind of the layers.
+        "rope_parameters": {"full_attention": turn, "sliding_attention": near, "truncate": False},
+        "hidden_activation": "silu",
+        "query_pre_attn_scalar": config["head_dim"],
+        "tie_word_embeddings": False,
+        "is_tied_in_the_file": config["tie_word_embeddings"],
+    }
+
+
+def plamo3_reference(tensors: Tensors, config: Config) -> Tensors:
+    if not config["is_tied_in_the_file"]:
+        return tensors
+    grown = tensors["model.embed_tokens.weight"] * config["hidden_size"] ** 0.5
+    return tensors | {"lm_head.weight": grown}
+
+
+def plamo3(tensors: Tensors, config: Config) -> Tensors:
+    """Weights of norms around one, a fifth and 5^-1.5 instead of all around one; the embedding as it acts."""
+    found = {}
+    for name, tensor in tensors.items():
+        if "post_attention_layernorm" in name:
+            tensor = tensor + (1 - 1 / 5)
+        elif "post_feedforward_layernorm" in name:
+            tensor = tensor + (1 - 5**-1.5)
+        elif "embed_tokens" in name:
+            tensor = tensor * config["hidden_size"] ** 0.5
+        found[name] = tensor
+    if config["is_tied_in_the_file"]:
+        del found["lm_head.weight"]
+    found = joined(found, QKV, "mixer.qkv_proj")
+    found = joined(found, ("mlp.gate_proj", "mlp.up_proj"), "mlp.gate_up_proj")
+    names = {
+        "model.layers.": "model.layers.layers.",
+        "self_attn.": "mixer.",
+        "input_layernorm": "pre_mixer_norm",
+        "post_attention_layernorm": "post_mixer_norm",
+        "pre_feedforward_layernorm": "pre_mlp_norm",
+        "post_feedforward_layernorm": "post_mlp_norm",
+    }
+    return renamed(found, names)
+
+
 _TELECHAT_BARE = ("q_proj.bias", "k_proj.bias", "v_proj.bias", "gate_proj.bias", "up_proj.bias")
 
 
@@ -568,6 +625,7 @@ STAND_INS: dict[str, StandIn] = {
     ),
     "Step3p5ForCausalLM": StandIn(step_config, step),
     "Step3p7ForConditionalGeneration": StandIn(as_itself),
+    "Plamo3ForCausalLM": StandIn(plamo3_config, plamo3, plamo3_reference),
     "TeleChat2ForCausalLM": StandIn(telechat2_config, telechat2, without_inner_biases),
     "InternLMForCausalLM": StandIn(
         lambda config: as_llama(

@@ -61,6 +61,7 @@ WINDOWED = {
     "llama4_text",
     "cohere2_moe",
     "deepseek_v4",
+    "plamo3",
     "step3p5",
     "step3p7",
     *(name for name in EDGE_CASES if name != "apertus"),

@@ -263,6 +263,9 @@ class DummySource:
         return result.uniform_(-_DUMMY_SPREAD, _DUMMY_SPREAD, generator=generator)
 
 
+_ADDED = {"add_one": 1.0, "add_fifth": 1 / 5, "add_eleventh": 5**-1.5}
+
+
 def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     """A checkpoint tensor as the decoder wants it: cut, turned, constants folded in (in float32)."""
     if not piece.shape:
@@ -289,8 +292,8 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     if piece.fold == "turn_back":
         halves = tensor.reshape(-1, 2, piece.groups, *tensor.shape[1:])
         tensor = halves.flip(1).flatten(0, 2)
-    if piece.fold == "add_one":
-        tensor = tensor.float() + 1.0
+    if piece.fold in _ADDED:
+        tensor = tensor.float() + _ADDED[piece.fold]
     if piece.fold == "exp":
         tensor = tensor.float().exp()
     if piece.fold == "minus_exp":
