@@ -55,6 +55,7 @@ print(json.dumps([ids, [model.embed(text, normalize=True) for text in texts]]))
 """
 
 PLAIN_YARN = gguf_states.YARN | {"beta_fast": 32.0, "beta_slow": 1.0}
+UNBIASED = {"attention_bias": False}
 LATENT: dict[str, Any] = {"attention_bias": False, "rope_scaling": PLAIN_YARN}
 LATENT["rms_norm_eps"] = 1e-6  # as the norm of the latent has it; llama.cpp takes one for all
 LATENT |= {"n_group": 1, "topk_group": 1, "topk_method": "greedy"}
@@ -64,6 +65,36 @@ ONE_GROUP: dict[str, Any] = {
     **{f"deepseek2.rope.scaling.yarn_beta_{key}": None for key in ("fast", "slow")},
 }
 """llama.cpp has its own way with groups, and with YaRN's borders in this architecture."""
+DEEP = 25
+LOCAL = [layer % 5 != 4 for layer in range(DEEP)]
+GEMMA3N: dict[str, Any] = {
+    "num_hidden_layers": DEEP,
+    "num_kv_shared_layers": DEEP - 20,
+    "layer_types": [("full_attention", "sliding_attention")[one] for one in LOCAL],
+    "activation_sparsity_pattern": [0.95] * 10 + [0.0] * (DEEP - 10),
+    "intermediate_size": [8192] * DEEP,
+    "hidden_size_per_layer_input": 256,
+    "laurel_rank": 64,
+    "altup_active_idx": 0,
+    "rms_norm_eps": 1e-6,
+    "final_logit_softcapping": 30.0,
+}
+GEMMA3N_SETTINGS: dict[str, Any] = {
+    "gemma3n.block_count": ["UINT32", DEEP],
+    "gemma3n.feed_forward_length": ["UINT32", 8192],
+    "gemma3n.attention.shared_kv_layers": ["UINT32", DEEP - 20],
+    "gemma3n.embedding_length_per_layer_input": ["UINT32", 256],
+    "gemma3n.altup.active_idx": ["UINT32", 0],
+    "gemma3n.final_logit_softcapping": ["FLOAT32", 30.0],
+    "gemma3n.attention.layer_norm_rms_epsilon": ["FLOAT32", 1e-6],
+    "gemma3n.attention.sliding_window_pattern": ["ARRAY:BOOL", LOCAL],
+    "gemma3n.activation_sparsity_scale": [
+        "ARRAY:FLOAT32",
+        [1.6448534727] * 10 + [float("-inf")] * (DEEP - 10),
+    ],
+}
+"""What is constant in llama.cpp; of the widths it takes deviations of one number less, which shows in narrow ones."""
+
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "deepseek2": (LATENT, ONE_GROUP),
     "deepseek2_sigmoid": (
@@ -97,6 +128,8 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "apertus": ({}, {}),
+    "gemma3n": (GEMMA3N, GEMMA3N_SETTINGS),
+    "llama4": (UNBIASED, {}),
 }
 """By the test's name: other values of its config, and further settings in the file. Without Phi 3.5 MoE, whose experts
 llama.cpp weighs in another way than their authors."""
@@ -121,7 +154,8 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
     kept_settings = {key: one for key, one in (written["settings"] | more).items() if one}
     gguf_families.WRITTEN[name] = {"arch": arch, "settings": kept_settings}
     plain = harness.write_checkpoint(folder / "plain", config | values)
-    path = gguf_families.write_family(name, plain, folder / "m.gguf")
+    unused = _unused if name == "gemma3n" else None
+    path = gguf_families.write_family(name, plain, folder / "m.gguf", unused)
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(3, 90, (NUM_PROMPT,), generator=generator).tolist()
     kept = folder / "logits.npy"
@@ -136,6 +170,14 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
         int(row.argmax()) == token for row, token in zip(ours[NUM_PROMPT - 1 :], made, strict=True)
     )
     return {"name": name, "same": same, "of": NUM_TOKENS, "gap": round(float(gap), 5)}
+
+
+def _unused(writer: Any) -> None:
+    """Keys of Gemma 3n's layers that share those of others: files have them, and llama.cpp wants them."""
+    for layer in range(20, DEEP):
+        for part, shape in (("k", (48, 64)), ("v", (48, 64)), ("k_norm", (24,))):
+            name = f"blk.{layer}.attn_{part}.weight"
+            writer.add_tensor(name, np.ones(shape, dtype=np.float32))
 
 
 def embedders(family: str, folder: Path) -> dict[str, Any]:

@@ -282,7 +282,7 @@ def write_family(
         types = gguf.GGUFValueType
         writer.add_key_value(key, value, types[outer], types[inner] if inner else None)
     kinds = {text: one for one, text in gguf.MODEL_ARCH_NAMES.items()}
-    names = gguf.get_tensor_name_map(kinds[arch], 8)
+    names = gguf.get_tensor_name_map(kinds[arch], 32)
     for source, values in _tensors(name, folder).items():
         stem, _, end = source.rpartition(".")
         target = names.get_name(source) or names.get_name(stem)
@@ -355,7 +355,7 @@ def _tensors(name: str, folder: Path) -> dict[str, np.ndarray]:
         else source: one
         for source, one in found.items()
     }
-    return _stacked(found)
+    return _stacked(gguf_states.stacked(found))
 
 
 def _in_pairs(values: np.ndarray, count: int) -> np.ndarray:

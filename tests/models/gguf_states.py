@@ -62,6 +62,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3next": like("qwen3_next"),
     "deepseek": like("deepseek_moe", hidden_act="silu"),
     "exaone": like("exaone", "rope_scaling", activation_function="silu", head_dim=16),
+    "gemma3n": like(
+        "gemma3n",
+        altup_num_inputs=4,
+        intermediate_size=[80] * 5,
+        vocab_size_per_layer_input=97,
+    ),
+    "llama4": like(
+        "llama4",
+        *("no_rope_layer_interval", "attention_chunk_size", "floor_scale", "attn_scale"),
+        hidden_act="silu",
+        num_hidden_layers=4,
+    ),
     "apertus": like("apertus", rope_scaling=PLAIN_ROPE),
     "phimoe": like(
         "phimoe_own_name",
@@ -82,6 +94,15 @@ def factors(name: str) -> dict[str, list[float]]:
     return {
         kind: scaling[f"{kind}_factor"] for kind in ("long", "short") if f"{kind}_factor" in scaling
     }
+
+
+def stacked(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gemma 3n's products of the streams beside the first, one on the other."""
+    for stem in ("model.altup_projections", "model.altup_unembed_projections"):
+        names = [f"{stem}.{number}.weight" for number in range(3)]
+        if names[0] in found:
+            found[f"{stem}.weight"] = np.stack([found.pop(name) for name in names])
+    return found
 
 
 def forms(name: str, source: str, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,6 +135,17 @@ def forms(name: str, source: str, values: np.ndarray) -> dict[str, np.ndarray]:
         return _shared(config, source, values)
     if name == "apertus" and ".act_fn." in source:
         return {}
+    if name == "llama4" and ".experts." in source:
+        turned, layer = values.swapaxes(-1, -2), f"blk.{source.split('.')[2]}"
+        if last == "down_proj":
+            return {f"{layer}.ffn_down_exps.weight": turned}
+        half = turned.shape[1] // 2
+        return {
+            f"{layer}.ffn_gate_exps.weight": turned[:, :half],
+            f"{layer}.ffn_up_exps.weight": turned[:, half:],
+        }
+    if last == "correct_output_scale":
+        return {f"{source}.weight": values}
     if name == "falcon-h1":
         return _with_factors(config, source, values)
     if last == "expert_bias":

@@ -61,7 +61,7 @@ def adjusted(name: str, config: dict[str, Any], header: GgufHeader, read: Settin
             "tokens see those before them"
         )
     local = read.get("rope.freq_base_swa")
-    if local is not None and name in ("gemma3", "gemma-embedding"):
+    if local is not None and name in ("gemma3", "gemma3n", "gemma-embedding"):
         config["rope_local_base_freq"] = local
     elif local not in (None, config.get("rope_theta")):
         raise ModelLoadError(

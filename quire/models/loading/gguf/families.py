@@ -87,6 +87,61 @@ FAMILIES: dict[str, Family] = {
         names=_SANDWICH,
         norms_whole=True,
     ),
+    "gemma3n": Family(
+        "Gemma3nForCausalLM",
+        model_type="gemma3n_text",
+        keys={
+            "final_logit_softcapping": "final_logit_softcapping",
+            "sliding_window": "attention.sliding_window",
+            "altup_num_inputs": "altup.num_inputs",
+            "altup_active_idx": "altup.active_idx",
+            "hidden_size_per_layer_input": "embedding_length_per_layer_input",
+            "num_kv_shared_layers": "attention.shared_kv_layers",
+        },
+        names={
+            **_SANDWICH,
+            "altup_correct_scale.weight": "altup.correct_output_scale",
+            "altup_correct_coef": "altup.correction_coefs",
+            "altup_predict_coef": "altup.prediction_coefs",
+            "altup_router": "altup.modality_router",
+            "altup_router_norm": "altup.router_norm",
+            "laurel_l": "laurel.linear_left",
+            "laurel_r": "laurel.linear_right",
+            "laurel_post_norm": "laurel.post_laurel_norm",
+            "inp_gate": "per_layer_input_gate",
+            "proj": "per_layer_projection",
+            "post_norm": "post_per_layer_input_norm",
+        },
+        top={
+            "altup_proj": "model.altup_projections.{expert}",
+            "altup_unembd_proj": "model.altup_unembed_projections.{expert}",
+            "per_layer_token_embd": "model.embed_tokens_per_layer",
+            "per_layer_model_proj": "model.per_layer_model_projection",
+            "per_layer_proj_norm": "model.per_layer_projection_norm",
+        },
+    ),
+    "llama4": Family(
+        "Llama4ForCausalLM",
+        model_type="llama4_text",
+        keys={
+            "num_local_experts": "expert_count",
+            "num_experts_per_tok": "expert_used_count",
+            "interleave_moe_layer_step": "interleave_moe_layer_step",
+            "intermediate_size": "expert_feed_forward_length",
+        },
+        renamed={"intermediate_size": "intermediate_size_mlp"},
+        names={
+            **_SPLIT,
+            "ffn_gate_inp": "feed_forward.router",
+            **{f"ffn_{part}": f"feed_forward.{part}_proj" for part in ("gate", "up", "down")},
+            **{
+                f"ffn_{part}_shexp": f"feed_forward.shared_expert.{part}_proj"
+                for part in ("gate", "up", "down")
+            },
+        },
+        flags={"attention_bias": "attn_q.bias"},
+        split_experts=True,
+    ),
     "phi3": Family(
         "Phi3ForCausalLM",
         keys={"sliding_window": "attention.sliding_window"},

@@ -6,6 +6,7 @@ Each function changes a config.json that `gguf.config` began. Simpler difference
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import erf
 from typing import Any, Protocol
 
 from quire.models.loading.gguf.header import GgufHeader
@@ -189,6 +190,45 @@ def apertus(config: dict[str, Any], header: GgufHeader, read: Settings) -> None:
     config.setdefault("rope_scaling", {"rope_type": "default"})
 
 
+def gemma3n(config: dict[str, Any], header: GgufHeader, read: Settings) -> None:
+    """Sizes that the tensors have, and how many gates count, which a file has in deviations of a normal one."""
+    pattern, scales = (
+        read.each(name)
+        for name in ("attention.sliding_window_pattern", "activation_sparsity_scale")
+    )
+    tensors = [
+        header.tensors.get(name)
+        for name in ("per_layer_token_embd.weight", "blk.0.laurel_l.weight")
+    ]
+    count = config["num_hidden_layers"]
+    if None in tensors or not len(pattern) == len(scales) == count:
+        raise ModelLoadError(
+            f"{header.path} lacks tensors, or settings for each layer, of Gemma 3n"
+        )
+    rows, rank = (tensor.shape[0] for tensor in tensors if tensor is not None)
+    kinds = ("full_attention", "sliding_attention")
+    config |= {
+        "vocab_size_per_layer_input": rows,
+        "laurel_rank": rank,
+        "layer_types": [kinds[bool(one)] for one in pattern],
+        "activation_sparsity_pattern": [
+            round(0.5 + 0.5 * erf(one * 0.5**0.5), 6) for one in scales
+        ],
+    }
+
+
+_MAVERICK = 128
+"""Experts of the Llama 4 whose heads are not normed."""
+
+
+def llama4(config: dict[str, Any], header: GgufHeader, read: Settings) -> None:
+    """Stretches of 8,192 tokens and no positions in every fourth layer, unless the file says that there are none."""
+    config["use_qk_norm"] = config.get("num_local_experts") != _MAVERICK
+    if read.get("attention.sliding_window") == 0:
+        count = config["num_hidden_layers"]
+        config |= {"layer_types": ["full_attention"] * count, "no_rope_layers": [1] * count}
+
+
 def phimoe(config: dict[str, Any], header: GgufHeader, read: Settings) -> None:
     """The factor of cosines and sines, which files do not have, is that of Phi 3.5 MoE."""
     config["lm_head_bias"] = "output.bias" in header.tensors
@@ -209,6 +249,8 @@ ADJUST: dict[str, Adjust] = {
     "falcon-h1": falcon_h1,
     "qwen3next": qwen3next,
     "apertus": apertus,
+    "gemma3n": gemma3n,
+    "llama4": llama4,
     "phimoe": phimoe,
 }
 """By `general.architecture`."""
