@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.form_tools import TOOLS
 from benchmarks.peers.conversion import run_tool
 from benchmarks.peers.roster import SCRIPTS
 from benchmarks.peers.store import DEFAULT_ROOT, Store
@@ -55,7 +56,7 @@ class Form:
 
 def forms() -> Iterator[Form]:
     """All of them; those of tools whose environment `benchmarks.peers.setup` has not made are left out, and said."""
-    yield Form("bfloat16, 2:4", "", lambda folder: write_pruned(folder / "pruned"))
+    yield Form(PRUNED, "", lambda folder: write_pruned(folder / "pruned"))
     yield from _gguf_forms()
     for name, (writer, settings, write) in OURS.items():
         yield Form(name, writer, _under(name, functools.partial(write_form, settings, write)))
@@ -118,6 +119,15 @@ GGUF_BLOCKS = (
     *("NVFP4", "BF16", "F16", "F32"),
 )
 """Types of all matrices but the embedding, by ggml's function for rows, each input as important as any."""
+
+
+PRUNED = "bfloat16, 2:4"
+NAMES = [
+    *("bfloat16", PRUNED),
+    *(f"GGUF {kind}" for kind in ("F32", "F16", "BF16", *GGUF_KINDS, *GGUF_BLOCKS)),
+    *(*TOOLS, *OURS, *TURNED),
+]
+"""Of all forms, whether their tools are here or not."""
 
 
 def _gguf_forms() -> Iterator[Form]:
