@@ -10,6 +10,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -201,7 +202,8 @@ def test_mistrals_own_form_gives_the_same_bits(config: dict[str, Any], tmp_path:
     ("change", "message"),
     [
         ({"yarn": {"factor": 4}}, "params.json: yarn must be an object with alpha, apply_scale"),
-        ({"quantization": {"qformat_weight": "fp8_e4m3"}}, "'quantization' is not known"),
+        ({"quantization": {"qformat_weight": "int8"}}, "fp8_e4m3 is read"),
+        ({"quantization": {"qformat_weight": "fp8_e4m3", "qscheme_act": "ROW"}}, "qscheme_act is"),
         ({"kv_lora_rank": 512}, "latents of keys"),
         ({"moe": {"num_shared_experts": 1, "new": 3}}, "moe.new is not known"),
         ({"use_biases": True}, "'use_biases' is not known"),
@@ -218,6 +220,37 @@ def test_a_key_that_changes_the_maths_is_named(
     (mine / "params.json").write_text(json.dumps(params))
     with pytest.raises(ModelLoadError, match=message):
         local(mine)
+
+
+@pytest.mark.parametrize("config", [MISTRAL, LARGE], ids=lambda one: one["model_type"])
+def test_mistrals_own_form_in_8_bits_gives_the_same_bits(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Numbers of 8 bits with a scale for a matrix, and one for its inputs that is not needed."""
+
+    def quantized(folder: Path, weight: str, inputs: str, file: str) -> None:
+        made: dict[str, torch.Tensor] = {}
+        for name, tensor in apart(tensors_of(folder)).items():
+            stem, _, kind = name.rpartition(".")
+            made[name] = tensor
+            if kind == "weight" and re.search(r"proj|\.w[qkvo123]", name) and tensor.dim() == 2:
+                scale = tensor.abs().amax() / 448.0
+                made[name] = (tensor / scale).to(torch.float8_e4m3fn)
+                made |= {f"{stem}.{weight}": scale, f"{stem}.{inputs}": torch.tensor(0.5)}
+        save_file(made, folder / file)
+
+    theirs = harness.write_checkpoint(tmp_path / "hf", config)
+    mine = as_mistral(theirs, tmp_path / "own", config)
+    quantized(theirs, "weight_scale", "input_scale", "model.safetensors")
+    settings = {"quant_method": "fp8", "activation_scheme": "static"}
+    whole = json.loads((theirs / "config.json").read_text()) | {"quantization_config": settings}
+    (theirs / "config.json").write_text(json.dumps(whole))
+    quantized(mine, "qscale_weight", "qscale_act", "consolidated.safetensors")
+    params = json.loads((mine / "params.json").read_text())
+    params["quantization"] = {"qformat_weight": "fp8_e4m3", "qscheme_act": "TENSOR"}
+    (mine / "params.json").write_text(json.dumps(params))
+    assert describe(str(local(mine))).formats.by_name
+    assert torch.equal(logits(local(mine)), logits(theirs))
 
 
 def test_mistral_large_3_is_described(tmp_path: Path) -> None:

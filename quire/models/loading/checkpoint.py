@@ -104,10 +104,19 @@ def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         )
     try:
         found = headers.read_headers(folder, headers.STORED_BYTES)
-        infos = {name: TensorInfo(one.element, one.shape) for name, one in found.items()}
+        own = (
+            mistral.own_names(found)
+            if mistral.is_consolidated(found)
+            else {one: one for one in found}
+        )
+        infos = {
+            name: TensorInfo(found[one].element, found[one].shape) for name, one in own.items()
+        }
         settings = config["quantization_config"]
-        tensors = find_scheme(method)(settings, infos, lambda name: found[name].read())
-        scales = cache_scales(settings, infos, lambda name: found[name].read())
+        tensors = find_scheme(method)(settings, infos, lambda name: found[own[name]].read())
+        scales = cache_scales(settings, infos, lambda name: found[own[name]].read())
+        if mistral.is_consolidated(found):
+            tensors = mistral.with_own_names(tensors, own, config)
     except ValueError as error:
         raise ModelLoadError(f"{folder}: {error}") from error
     left = {

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ _NEEDED = ("dim", "n_layers", "hidden_dim", "n_heads", "norm_eps", "vocab_size")
 _WITHOUT_EFFECT = frozenset(
     {"max_seq_len", "max_batch_size", "model_type", "use_biases", "causal", "use_cache"}
 )
-_READ_BELOW = frozenset({"moe", "yarn", "llama_4_scaling", "vision_encoder", "multimodal"})
+_READ_BELOW = frozenset(
+    {"quantization", "moe", "yarn", "llama_4_scaling", "vision_encoder", "multimodal"}
+)
 _SPREAD = frozenset({"expert_parallel", "expert_model_parallel"})
 """Of experts: over how many devices they were spread."""
 _YARN = ("alpha", "apply_scale", "beta", "factor", "original_max_position_embeddings")
@@ -88,7 +91,8 @@ _LAYER = {
 }
 _EXPERT = re.compile(r"(feed_forward\.)?experts\.(\d+)\.(w[123])")
 _PROJECTIONS = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
-_NAME = re.compile(r"layers\.(\d+)\.(.+)\.weight")
+_NAME = re.compile(r"layers\.(\d+)\.(.+)")
+_KINDS = {"weight": "weight", "qscale_weight": "weight_scale", "qscale_act": "input_scale"}
 
 
 def config_of(folder: Path, ends: Mapping[str, int]) -> dict[str, Any]:
@@ -148,7 +152,7 @@ def config_of(folder: Path, ends: Mapping[str, int]) -> dict[str, Any]:
         "bos_token_id": ends.get("bos", 1),
         "eos_token_id": ends.get("eos", 2),
     }
-    return defaults | config | experts
+    return defaults | config | experts | _quantization(path, params)
 
 
 def _experts(path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,32 +207,65 @@ def stored_tensors(
     shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
 ) -> dict[str, StoredTensor]:
     """Every tensor by its name in the other form. Raises ModelLoadError for one that is not known."""
-    latent = "kv_lora_rank" in config
-    turned = {"attention.wq": "num_attention_heads", "attention.wk": "num_key_value_heads"}
-    heads = {name: config[key] for name, key in turned.items() if not latent}
+    tensors = {name: plain(name, shapes[own]) for name, own in own_names(shapes).items()}
+    return with_own_names(tensors, own_names(shapes), config)
+
+
+def own_names(names: Iterable[str]) -> dict[str, str]:
+    """The names here by those in the other form, of what sees left out.
+
+    Raises ModelLoadError for one that is not known.
+    """
     found = {}
-    for name, shape in shapes.items():
-        if name.startswith(_OTHER_PARTS):
+    for own in names:
+        if own.startswith(_OTHER_PARTS):
             continue
-        stem = name.removesuffix(".weight")
-        if stem in _TOP:
-            found[f"{_TOP[stem]}.weight"] = plain(name, shape)
-            continue
-        match = _NAME.fullmatch(name)
+        stem, _, kind = own.rpartition(".")
+        match = _NAME.fullmatch(stem)
         expert = _EXPERT.fullmatch(match[2]) if match else None
         target = _LAYER.get(match[2]) if match else None
         if expert is not None and expert[1]:
             target = f"block_sparse_moe.experts.{expert[2]}.{expert[3]}"
         elif expert is not None:
             target = f"mlp.experts.{expert[2]}.{_PROJECTIONS[expert[3]]}"
-        if match is None or target is None:
+        place = f"model.layers.{match[1]}.{target}" if match and target else _TOP.get(stem)
+        if place is None or kind not in _KINDS:
             raise ModelLoadError(
-                f"tensor {name!r} is not known in Mistral's form; take the Hugging Face form of the checkpoint"
+                f"tensor {own!r} is not known in Mistral's form; take the Hugging Face form of the checkpoint"
             )
-        pairs = heads.get(match[2])
-        found[f"model.layers.{match[1]}.{target}.weight"] = (
-            plain(name, shape)
-            if pairs is None
-            else StoredTensor(shape, {"weight": name}, decoder="pairs", options={"pairs": pairs})
-        )
+        found[f"{place}.{_KINDS[kind]}"] = own
     return found
+
+
+def with_own_names(
+    tensors: Mapping[str, StoredTensor], names: Mapping[str, str], config: Mapping[str, Any]
+) -> dict[str, StoredTensor]:
+    """The same tensors, made of those here; heads of q and k that turn in pairs come in halves."""
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+    found = {}
+    for name, tensor in tensors.items():
+        members = {role: names[member] for role, member in tensor.members.items()}
+        tensor = replace(tensor, members=members)
+        key = heads.get(name.split(".")[-2])
+        if key is not None and "kv_lora_rank" not in config:
+            options = {**tensor.options, "pairs": config[key]}
+            tensor = replace(tensor, decoder=tensor.decoder or "pairs", options=options)
+        found[name] = tensor
+    return found
+
+
+def _quantization(path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What `quantization` says, as the other form has it; empty where there is none."""
+    settings = params.get("quantization")
+    if not settings:
+        return {}
+    inputs = {None: "static", "TENSOR": "static", "NO_SCALES": "dynamic"}
+    known = isinstance(settings, dict) and set(settings) <= {"qformat_weight", "qscheme_act"}
+    if not known or settings.get("qformat_weight") != "fp8_e4m3":
+        raise ModelLoadError(f"{path}: quantization is {settings!r}; fp8_e4m3 is read")
+    if settings.get("qscheme_act") not in inputs:
+        raise ModelLoadError(
+            f"{path}: qscheme_act is {settings['qscheme_act']!r}; it must be TENSOR or NO_SCALES"
+        )
+    scheme = inputs[settings.get("qscheme_act")]
+    return {"quantization_config": {"quant_method": "fp8", "activation_scheme": scheme}}

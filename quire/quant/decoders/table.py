@@ -83,6 +83,11 @@ def _pairs(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decode
     return _in_halves(members["weight"], stored)
 
 
+def _float8(members: Members, stored: StoredTensor, dtype: torch.dtype) -> Decoded:
+    found = floats.float8(members, stored, dtype)
+    return _in_halves(found, stored) if "pairs" in stored.options else found
+
+
 def _in_halves(found: Decoded, stored: StoredTensor) -> Decoded:
     """Rows of each head from pairs that turn together to first halves, then second ones."""
 
@@ -107,7 +112,7 @@ DECODERS: dict[str, Callable[[Members, StoredTensor, torch.dtype], Decoded]] = {
     "spread": sparse.plain,
     "marlin_24": sparse.marlin_24,
     "rows_of_127": integers.rows_of_127,
-    "float8": floats.float8,
+    "float8": _float8,
     "float4": floats.float4,
     "microscaled": floats.microscaled,
     "mxfp4_experts": floats.mxfp4_experts,
