@@ -34,6 +34,14 @@ QWEN2 = (
     r"|\s+(?!\S)|\s+"
 )
 LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+DEEPSEEK_V3 = (
+    r"\p{N}{1,3}",
+    "[一-龥\u3040-\u309f\u30a0-\u30ff]+",
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+)
+DEEPSEEK_CODER = ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-\ud7ff]+", r"\p{N}")
+"""As the models' own files have them."""
 SIZES = COMMON | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 32}
 
 
@@ -50,12 +58,14 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
     return make
 
 
-def byte_level(pattern: str | None) -> tokenizers.Tokenizer:
+def byte_level(pattern: str | tuple[str, ...] | None) -> tokenizers.Tokenizer:
     raw = tokenizers.Tokenizer(models.BPE(ignore_merges=pattern == LLAMA3))
     raw.normalizer = normalizers.NFC() if pattern == QWEN2 else None
     parts: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)]
     if pattern is not None:
-        parts.insert(0, pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"))
+        several = (pattern,) if isinstance(pattern, str) else pattern
+        cuts = [pre_tokenizers.Split(tokenizers.Regex(one), "isolated") for one in several]
+        parts = [*cuts, *parts]
     raw.pre_tokenizer = pre_tokenizers.Sequence(parts)
     raw.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -84,9 +94,19 @@ def add_bytes(raw: tokenizers.Tokenizer, name: str) -> Callable[[Any], None]:
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern"), [("qwen2", QWEN2), ("llama-bpe", LLAMA3), ("gpt-2", None)]
+    ("name", "pattern"),
+    [
+        ("qwen2", QWEN2),
+        ("llama-bpe", LLAMA3),
+        ("gpt-2", None),
+        ("lfm2", LLAMA3),
+        ("deepseek-v3", DEEPSEEK_V3),
+        ("deepseek-coder", DEEPSEEK_CODER),
+    ],
 )
-def test_byte_level_vocabularies(name: str, pattern: str | None, made: Callable[..., Path]) -> None:
+def test_byte_level_vocabularies(
+    name: str, pattern: str | tuple[str, ...] | None, made: Callable[..., Path]
+) -> None:
     raw = byte_level(pattern)
     folder = made(raw.get_vocab_size(), add_bytes(raw, name))
     ours = Tokenizer.load(folder)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from quire.models.loading.gguf.cuts import COMPOSED, CUTS, WHOLE_WORDS, cut_parts
 from quire.models.loading.gguf.header import GgufHeader
 from quire.models.loading.gguf.pieces import unigrams, word_pieces
 from quire.protocol.errors import ModelLoadError
@@ -22,33 +23,6 @@ _ENDS = frozenset(
     {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<EOT>"}
 )
 """Tokens that end a turn whatever the file names as the end."""
-
-_SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_WORDS = rf"{_SHORT}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_START, _SLASH_TAIL = r"[^\r\n\p{L}\p{N}]?", r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = rf"{_WORDS}\p{{N}}{{1,3}}|{_TAIL}"
-_QWEN2 = rf"{_WORDS}\p{{N}}|{_TAIL}"
-_O200K = (
-    rf"{_START}{_UPPER}*{_LOWER}+{_SHORT}?|{_START}{_UPPER}+{_LOWER}*{_SHORT}?|"
-    rf"\p{{N}}{{1,3}}|{_SLASH_TAIL}"
-)
-_TEKKEN = rf"{_START}{_UPPER}*{_LOWER}+|{_START}{_UPPER}+{_LOWER}*|\p{{N}}|{_SLASH_TAIL}"
-
-_PATTERNS: dict[str, str | None] = {
-    **dict.fromkeys(("default", "gpt-2", "gpt2", "phi-2", "olmo", "granite-docling"), None),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3"), _LLAMA3),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"), _QWEN2),
-    **dict.fromkeys(("gpt-4o", "llama4", "o200k"), _O200K),
-    "tekken": _TEKKEN,
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), r"\p{N}"),
-}
-"""How text is cut, by `tokenizer.ggml.pre`; None is GPT-2's rule, and digits alone come before it."""
-_WHOLE_WORDS = frozenset({"llama-bpe", "llama3", "llama-v3", "tekken", "falcon3"})
-"""Those whose words that are tokens are not merged."""
-_COMPOSED = frozenset({"qwen2", "deepseek-r1-qwen", "megrez"})
-
 
 Reader = Callable[[GgufHeader, list[str], list[int]], dict[str, Any]]
 
@@ -143,23 +117,10 @@ def _whole(header: GgufHeader) -> str | None:
 
 def _byte_level(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict[str, Any]:
     name = header.values.get(f"{_PREFIX}pre", "default")
-    if name not in _PATTERNS:
+    if name not in CUTS:
         raise _refuse(header, f"its rule of cutting text, {name!r}, is not known")
-    pattern = _PATTERNS[name]
-    cuts: list[dict[str, Any]] = []
-    if pattern == r"\p{N}":
-        cuts.append({"type": "Digits", "individual_digits": True})
-    elif pattern is not None:
-        cuts.append(
-            {
-                "type": "Split",
-                "pattern": {"Regex": pattern},
-                "behavior": "Isolated",
-                "invert": False,
-            }
-        )
-    own = pattern is None or pattern == r"\p{N}"
-    cuts.append(_byte_part(use_regex=own))
+    cuts, is_gpt2 = cut_parts(name)
+    cuts.append(_byte_part(use_regex=is_gpt2))
     merges = []
     for text in _texts(header, "merges"):
         pair = text.split(" ")
@@ -167,12 +128,12 @@ def _byte_level(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict
             raise _refuse(header, f"{text!r} is no merge of two tokens")
         merges.append(pair)
     return {
-        "normalizer": {"type": "NFC"} if name in _COMPOSED else None,
+        "normalizer": {"type": "NFC"} if name in COMPOSED else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": cuts},
         "decoder": _byte_part(use_regex=True),
         "model": {
             "type": "BPE",
-            "ignore_merges": name in _WHOLE_WORDS,
+            "ignore_merges": name in WHOLE_WORDS,
             "vocab": {token: number for number, token in enumerate(tokens)},
             "merges": merges,
         },
