@@ -43,6 +43,7 @@ what it did becomes a list of operations that is then carried out without it. Re
 does not go through Transformers' attention interface or has masks other than causal ones and windows, recurrent
 states, experts, encoder-decoders, code that looks at numbers, and code that mixes tokens outside attention.
 Operations left to torch whose rows may follow their batch in the last bits stand in the start table, `model_impl`.
+[Encoders](pooling.md) run so too.
 
 `quire verify MODEL` runs a prompt here and in Transformers and prints for every layer, and for the logits, by how much
 they differ; then greedy tokens. It names the first layer beyond the tolerance and ends with 1; 0 is agreement, 2 that

@@ -162,7 +162,7 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
     pieces: dict[str, list[Piece]] = {name: [] for name in table}
     for rule in weight_map.rules:
         layers = spec.layers
-        if rule.target.startswith("encoder."):
+        if rule.target.startswith("encoder.") and spec.program is None:
             layers = () if spec.encoder is None else spec.encoder.layers
         for number, layer in enumerate(layers if "{layer}" in rule.target else layers[:1]):
             if rule.placement not in (None, layer.placement):

@@ -6,7 +6,7 @@ Without torch; the head's weights are read by `models.heads`, requests are poole
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,27 @@ def describe_pooling(
             made = replace(made, pooler=replace(made.pooler, instruction=instruction_marks(folder)))
     else:
         made = _classifier(folder, values, spec, role, pooling, names, shapes)
+    if spec.program is not None and role != "embed":
+        raise ModelLoadError(
+            f"{folder}: {spec.program.architecture} runs from Transformers' code, which embeds; what stands above "
+            "its states is not known here"
+        )
     used = {name for layer in made.head if not layer.folder for name in layer.tensors}
     unread = [name for name in shapes if _is_head(name) or name in used]
+    if spec.program is not None:
+        unread += above(spec.program.prefix, shapes)
     return replace(made, pooler=with_config(made.pooler, wish.config), ignored=tuple(unread))
+
+
+def above(prefix: str, names: Iterable[str]) -> list[str]:
+    """Tensors beside those of a model whose names begin with `prefix`, if some do, and its pooler's."""
+    has_prefix = any(name.startswith(prefix) for name in names)
+    start = f"{prefix}pooler" if has_prefix else "pooler"
+    return [
+        name
+        for name in names
+        if name.startswith(start) or (has_prefix and not name.startswith(prefix))
+    ]
 
 
 def _is_head(name: str) -> bool:

@@ -18,6 +18,7 @@ from quire.models.families import ARCHITECTURES as ARCHITECTURES
 from quire.models.families import known_as as known_as
 from quire.models.family import Architecture
 from quire.models.foreign.ask import foreign_spec, is_known, names_of
+from quire.models.foreign.ask import pools as foreign_pools
 from quire.models.hf_config import HfConfig, merge_overrides
 from quire.models.lengths import derived_max_len
 from quire.models.loading.checkpoint import NOTHING, kept_formats, method_of, read_checkpoint
@@ -130,13 +131,13 @@ class ModelDescription:
 
 def weight_map_of(description: ModelDescription) -> WeightMap:
     """Where the weights of what `describe` has found stand."""
-    if description.spec.program is not None:
-        return names_of(description.spec)
     architecture = known_architecture(description.architecture)
-    assert architecture is not None, f"{description.architecture} was described and is not known"
-    if description.pooling is not None:
-        return description.pooling.names(architecture.names)
-    return architecture.names
+    if description.spec.program is not None:
+        names = names_of(description.spec)
+    else:
+        assert architecture is not None, f"{description.architecture} was described; it is unknown"
+        names = architecture.names
+    return names if description.pooling is None else description.pooling.names(names)
 
 
 def describe(
@@ -283,14 +284,12 @@ def _architecture(
             f"{folder}/config.json names no architecture in `architectures`; {known}"
         )
     if model_impl == "transformers":
-        return str(names[0]), None, "generate"
+        return str(names[0]), None, _role(str(names[0]))
     for name in names:
         architecture = known_architecture(name)
         if architecture is not None:
             name = known_as(name)
-            bare = name.endswith("Model") and not name.endswith("LMHeadModel")
-            both_ways = base_names(name)[0] if bare else "generate"
-            return name, architecture, both_ways
+            return name, architecture, _role(name) if name.endswith("Model") else "generate"
     for name in names:
         role, bases = base_names(str(name))
         for base in bases:
@@ -299,7 +298,14 @@ def _architecture(
                 return base, architecture, role
     if model_impl == "auto" and (is_known(names[0]) or values.get("auto_map")):
         return str(names[0]), None, "generate"
+    if model_impl == "auto" and _role(str(names[0])) == "embed" and foreign_pools(values):
+        return str(names[0]), None, "embed"
     raise ModelLoadError(f"{folder}: the architecture {names[0]!r} is not supported; {known}")
+
+
+def _role(name: str) -> Role:
+    """What a name says that its model was made for."""
+    return "generate" if name.endswith("LMHeadModel") else base_names(name)[0]
 
 
 def _spec(

@@ -22,6 +22,7 @@ import msgspec
 from quire.models.foreign.program import Program
 from quire.models.foreign.protocol import Answer, Request
 from quire.models.names import Rule, WeightMap
+from quire.models.pooling_roles import NOT_THE_DECODERS
 from quire.models.spec import Attention, DecoderSpec, Dense, LayerSpec
 from quire.protocol.errors import ModelLoadError, SettingsError
 
@@ -40,6 +41,28 @@ def is_known(name: Any) -> bool:
     return isinstance(name, str) and name in _causal()
 
 
+def pools(values: Mapping[str, Any]) -> bool:
+    """Whether the installed Transformers has a model of this type, whatever stands above it."""
+    return values.get("model_type") in _bases()
+
+
+def _pooled_refusal(values: Mapping[str, Any]) -> str | None:
+    """Why a model's hidden states cannot be made by Transformers' code; None if no file shows a reason."""
+    if installed() is None:
+        return f"Transformers is not installed; {_INSTALL}"
+    if values.get("is_encoder_decoder") is True:
+        return "it is an encoder and a decoder"
+    if not pools(values):
+        return f"the installed Transformers has no model of the type {values.get('model_type')!r} either"
+    file = _bases()[str(values["model_type"])]
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if "pixel_values" in text or "input_features" in text:
+        return "it takes more than text"
+    if text and "position_ids" not in text:
+        return "it takes no position_ids, so packed tokens cannot say where they stand"
+    return _file_refusal(file, values)
+
+
 def refusal(values: Mapping[str, Any], name: str, *, trust_remote_code: bool) -> str | None:
     """Why a model cannot be run from Transformers' code, as far as its files show; None if nothing does."""
     if installed() is None:
@@ -52,7 +75,11 @@ def refusal(values: Mapping[str, Any], name: str, *, trust_remote_code: bool) ->
         return "its code comes with the checkpoint and is not run; --trust-remote-code allows that"
     if not is_known(name):
         return "the installed Transformers has no causal model of this name either"
-    file = _causal()[name]
+    return _file_refusal(_causal()[name], values)
+
+
+def _file_refusal(file: Path, values: Mapping[str, Any]) -> str | None:
+    """What in a model's file stands against running it, as far as a look at its text shows."""
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     if re.search(r"_is_stateful\s*=\s*True", text):
         return "it keeps a recurrent state, which only our own description could cache"
@@ -64,22 +91,35 @@ def refusal(values: Mapping[str, Any], name: str, *, trust_remote_code: bool) ->
     return None
 
 
+def _listed(table: str) -> list[tuple[str, str, Path]]:
+    """Type, class and file of the models in one of Transformers' tables."""
+    folder = installed()
+    if folder is None:
+        return []
+    text = (folder / "models" / "auto" / "modeling_auto.py").read_text(encoding="utf-8")
+    found = re.search(rf"^{table} = OrderedDict\((.*?)\n\)", text, re.S | re.M)
+    pairs = re.findall(r'\("([^"]+)",\s*"([^"]+)"\)', found[1] if found else "")
+    return [
+        (kind, name, folder / "models" / short / f"modeling_{short}.py")
+        for kind, name in pairs
+        for short in (kind.replace("-", "_"),)
+    ]
+
+
 @lru_cache(maxsize=1)
 def _causal() -> dict[str, Path]:
     """Files of the causal models that the installed Transformers has, by class."""
-    folder = installed()
-    if folder is None:
-        return {}
-    text = (folder / "models" / "auto" / "modeling_auto.py").read_text(encoding="utf-8")
-    found = re.search(r"MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = OrderedDict\((.*?)\n\)", text, re.S)
-    pairs = re.findall(r'\("([^"]+)",\s*"([^"]+)"\)', found[1] if found else "")
     table: dict[str, Path] = {}
-    for kind, name in pairs:
-        short = kind.replace("-", "_")
-        file = folder / "models" / short / f"modeling_{short}.py"
+    for _, name, file in _listed("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"):
         if name not in table or not table[name].is_file():
             table[name] = file
     return table
+
+
+@lru_cache(maxsize=1)
+def _bases() -> dict[str, Path]:
+    """Files of all its models, by the type that config.json names."""
+    return {kind: file for kind, _, file in _listed("MODEL_MAPPING_NAMES")}
 
 
 def foreign_spec(
@@ -92,8 +132,10 @@ def foreign_spec(
 ) -> DecoderSpec:
     """The description of a folder's model, with its program. Raises ModelLoadError with why there is none."""
     if pooled:
-        raise ModelLoadError(f"{folder}: {name} runs from Transformers' code, which only generates")
-    why = refusal(values, name, trust_remote_code=trust_remote_code)
+        why = _pooled_refusal(values)
+        values = {key: one for key, one in values.items() if key not in NOT_THE_DECODERS}
+    else:
+        why = refusal(values, name, trust_remote_code=trust_remote_code)
     if why is not None:
         raise ModelLoadError(f"{folder}: {name} cannot be run from Transformers' code: {why}")
     request = Request(
@@ -102,11 +144,18 @@ def foreign_spec(
         config=dict(values),
         overrides=dict(overrides),
         trust_remote_code=trust_remote_code,
+        pooled=pooled,
     )
     answer = _asked(msgspec.json.encode(request))
     if answer.program is None:
         raise ModelLoadError(
             f"{folder}: {name} cannot be run from Transformers' code: {answer.refusal}"
+        )
+    ways = {line.both_ways for line in answer.program.attention}
+    if len(ways) > 1 or (True in ways and not pooled):
+        raise ModelLoadError(
+            f"{folder}: {name} cannot be run from Transformers' code: "
+            + ("some layers look both ways and some back" if pooled else "it generates nothing")
         )
     return spec_of(answer.program)
 
@@ -150,6 +199,7 @@ def spec_of(program: Program) -> DecoderSpec:
                 window=line.window,
                 softcap=line.softcap,
                 sinks=line.sinks is not None,
+                bidirectional=line.both_ways,
             ),
             feed_forward=Dense(width=widest, gated=False),
         )
@@ -183,7 +233,7 @@ def names_of(spec: DecoderSpec) -> WeightMap:
             if weight.source is not None
         ),
         ignored=tuple(program.ignored),
-        ignored_if_tied=(program.head_source,),
+        ignored_if_tied=(program.head_source,) if program.head_source else (),
         optional_prefix=program.prefix,
         ones=tuple(name for name, weight in weights.items() if weight.source is None),
     )

@@ -5,6 +5,8 @@ What stands before and behind it is `models.foreign.operations`'.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from quire.layers.cache_scales import CacheScales, with_scales
@@ -19,7 +21,9 @@ class Attend:
     def __init__(self, index: int, attend: Bound, mixer: Attention, scales: CacheScales) -> None:
         self.attend, self._index = attend, index
         self.sinks: torch.Tensor | None = None
-        numbers = {"window": mixer.window, "softcap": mixer.softcap}
+        numbers: dict[str, Any] = {"window": mixer.window, "softcap": mixer.softcap}
+        if mixer.bidirectional:  # which a provider of causal attention does not know
+            numbers["bidirectional"] = True
         self._to_write, self._numbers = with_scales(mixer.query_scale, scales, **numbers)
 
     def __call__(

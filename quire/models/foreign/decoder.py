@@ -94,6 +94,7 @@ class ForeignDecoder:
             H=mixer.num_heads,
             K=mixer.num_kv_heads,
             D=mixer.head_size,
+            **({"bidirectional": True} if mixer.bidirectional else {}),
         )
         return Attend(index, bound, mixer, cache.scales.get(index))
 

@@ -7,6 +7,7 @@ additions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -27,11 +28,11 @@ def _with_stacks(program: Program) -> Program:
     """Products of one register, of weights that are stored alike, as one step of several results."""
     groups: dict[tuple[int, str, bool], list[int]] = {}
     shared = {step.args[1] for step in program.steps if step.op == "embedding"}
-    seen: set[str] = set()
+    uses = Counter(step.args[1] for step in program.steps if step.op == "linear")
     for place, step in enumerate(program.steps[: program.head]):
-        if step.op != "linear" or step.args[1] in shared or step.args[1] in seen:
+        # What several layers share stays alone: it is stored once, and each of them reads it so.
+        if step.op != "linear" or step.args[1] in shared or uses[step.args[1]] > 1:
             continue
-        seen.add(step.args[1])
         group = program.weights[step.args[1]].group
         if group in _STACKED:
             key = step.args[0]["r"], group, step.args[2] is None

@@ -68,7 +68,8 @@ def look_at(request: Request) -> Program:
         now.append(Recording(parameters[1], parameters[0]))
         logits.append(_pass(model, now[-1], length))
         recordings.append(now[-1])
-    return _program(model, recordings[0], recordings[1], logits[0], found)
+    make = _states_program if request.pooled else _program
+    return make(model, recordings[0], recordings[1], logits[0], found)
 
 
 def build(request: Request) -> nn.Module:
@@ -88,17 +89,29 @@ def build(request: Request) -> nn.Module:
         )
     else:
         config = transformers.CONFIG_MAPPING[values["model_type"]].from_dict(values)
-        kind = getattr(transformers, name)
+        kind = transformers.AutoModel if request.pooled else getattr(transformers, name)
     config._attn_implementation = "eager"
     torch.set_default_dtype(MODEL_DTYPE)
     try:
         with torch.no_grad(), _weights_on_meta():
-            model: nn.Module = kind(config)
+            model: nn.Module = _without_pooler(config) if request.pooled else kind(config)
     finally:
         torch.set_default_dtype(torch.float32)
     if getattr(config, "is_encoder_decoder", False):
         raise CannotRunError("it is an encoder and a decoder")
     return model.eval()
+
+
+def _without_pooler(config: Any) -> nn.Module:
+    """The model that makes hidden states, and nothing above them."""
+    import transformers
+
+    kind: Any = transformers.MODEL_MAPPING[type(config)]
+    takes = inspect.signature(kind).parameters
+    model: nn.Module = kind(
+        config, **({"add_pooling_layer": False} if "add_pooling_layer" in takes else {})
+    )
+    return model
 
 
 @contextmanager
@@ -145,7 +158,7 @@ def _stand_ins(model: nn.Module) -> tuple[dict[int, str], FakeTensorMode]:
 
 
 def _pass(model: nn.Module, recording: Recording, length: int) -> torch.Tensor:
-    """One forward pass. Returns the logits [1, T, V]."""
+    """One forward pass. Returns the logits [1, T, V], or without a head the states [1, T, C]."""
     import transformers
 
     takes = inspect.signature(model.forward).parameters
@@ -162,11 +175,78 @@ def _pass(model: nn.Module, recording: Recording, length: int) -> torch.Tensor:
         if config is not None and hasattr(config, "_attn_implementation"):
             config._attn_implementation = "quire"
     with our_functions(model, recording), recorded(recording):
-        out = model(input_ids=ids, position_ids=positions, use_cache=False)
+        first = first_position(model)
+        where = positions + first if first else positions
+        others: dict[str, Any] = {"use_cache": False} if "use_cache" in takes else {}
+        if "token_type_ids" in takes:
+            others["token_type_ids"] = torch.zeros_like(positions)
+        out = model(input_ids=ids, position_ids=where, **others)
     if not recording.attention:
         raise CannotRunError("no part of it goes through the attention interface of Transformers")
-    logits: torch.Tensor = out.logits
-    return logits
+    made: torch.Tensor = out.logits if hasattr(out, "logits") else out.last_hidden_state
+    return made
+
+
+def first_position(model: nn.Module) -> int:
+    """What the code counts positions from: RoBERTa's kin begin behind the padding token's id."""
+    made_of_ids = "create_position_ids_from_input_ids"  # where no positions are given
+    files = {sys.modules[type(one).__module__] for one in model.modules()}
+    if not any(hasattr(one, made_of_ids) for one in (*model.modules(), *files)):
+        return 0
+    padding: Any = model.config.pad_token_id  # type: ignore[union-attr]
+    return int(padding) + 1
+
+
+def _states_program(
+    model: nn.Module,
+    first: Recording,
+    second: Recording,
+    states: torch.Tensor,
+    found: dict[str, dict[str, Any]],
+) -> Program:
+    """The program that ends in hidden states. Names in the checkpoint have the model's prefix, or none has."""
+    embedding = first.name_of(model.get_input_embeddings().weight)  # type: ignore[operator]
+    if embedding is None:
+        raise CannotRunError("it has no plain embedding")
+    names = {embedding: "embedding.weight"}
+    join = Join(first, second, (LENGTHS[0], LENGTHS[1]), names)
+    wanted = first.new(states)
+    steps = join.needed(wanted)
+    used = {number for step in steps for number in (*inputs_of(step), *step.outs)}
+    prefix = f"{getattr(model, 'base_model_prefix', '')}.".removeprefix(".")
+    table = _weights(model, first, join, steps, names, found)
+    config: Any = model.config
+    return Program(
+        registers=join.registers,
+        steps=steps,
+        head=len(steps),
+        hidden=wanted,
+        logits=wanted,
+        constants=join.constants(used),
+        weights={
+            name: msgspec.structs.replace(one, source=one.source and f"{prefix}{one.source}")
+            for name, one in table.items()
+        },
+        attention=[AttentionLine(**line) for line in first.attention],
+        prefix=prefix,
+        ignored=[f"{prefix}{one}" for one in _buffers(model)],
+        left=join.left(steps),
+        architecture=type(model).__name__,
+        vocab_size=model.get_input_embeddings().weight.shape[0],  # type: ignore[operator]
+        hidden_size=states.shape[-1],
+        max_position_embeddings=int(config.max_position_embeddings) - first_position(model),
+        tied=True,
+        head_source="",
+    )
+
+
+def _buffers(model: nn.Module) -> list[str]:
+    """Patterns of names of what is computed when the model is made, which older checkpoints may hold."""
+    return [
+        re.sub(r"(?<=\.)\d+(?=\.)", "{layer}", f"{name}.{buffer}")
+        for name, module in model.named_modules()
+        for buffer in sorted(module._non_persistent_buffers_set)
+    ]
 
 
 def _program(
@@ -215,11 +295,7 @@ def _program(
             for line in first.attention
         ],
         prefix=f"{getattr(model, 'base_model_prefix', '')}.".removeprefix("."),
-        ignored=[
-            re.sub(r"(?<=\.)\d+(?=\.)", "{layer}", f"{name}.{buffer}")
-            for name, module in model.named_modules()
-            for buffer in sorted(module._non_persistent_buffers_set)
-        ],
+        ignored=_buffers(model),
         left=join.left(steps),
         architecture=type(model).__name__,
         vocab_size=head.weight.shape[0],

@@ -38,9 +38,13 @@ _HARMLESS = frozenset(
 
 @dataclass(frozen=True)
 class MaskTag:
-    """What stands for an attention mask: causal, within a window that counts the query itself if there is one."""
+    """What stands for an attention mask: causal, within a window that counts the query itself if there is one.
+
+    both_ways  it hides nothing.
+    """
 
     window: int | None = None
+    both_ways: bool = False
 
     def __getattr__(self, name: str) -> Any:
         raise CannotRunError("its code looks into its attention mask")
@@ -183,7 +187,10 @@ def attend(
         if given is not None and name not in _HARMLESS:
             raise CannotRunError(f"its attention takes {name}, which ours does not have")
     causal = others.get("is_causal", getattr(module, "is_causal", True))
-    if causal is False or isinstance(attention_mask, torch.Tensor):
+    both_ways = isinstance(attention_mask, MaskTag) and attention_mask.both_ways
+    if causal is not False and both_ways:
+        raise CannotRunError("its attention is causal under a mask that hides nothing")
+    if (causal is False) is not both_ways or isinstance(attention_mask, torch.Tensor):
         raise CannotRunError("its attention has a mask of its own, other than causal or a window")
     windows = {sliding_window or None}
     if isinstance(attention_mask, MaskTag):
@@ -215,6 +222,7 @@ def attend(
             "window": window,
             "softcap": float(softcap or 0.0),
             "sinks": sinks,
+            "both_ways": both_ways,
         }
     )
     out = recording.empty(1, num_tokens, num_heads, size, dtype=query.dtype)
@@ -233,6 +241,11 @@ def _window_mask(config: Any, *args: Any, **kwargs: Any) -> MaskTag:
     return MaskTag(window=config.sliding_window)
 
 
+def _no_mask_at_all(config: Any, *args: Any, **kwargs: Any) -> MaskTag:
+    _no_more(kwargs)
+    return MaskTag(both_ways=True)
+
+
 def _no_more(kwargs: dict[str, Any]) -> None:
     for name in ("or_mask_function", "and_mask_function", "block_sequence_ids"):
         if kwargs.get(name) is not None:
@@ -247,7 +260,7 @@ _MASKS: dict[str, Callable[..., Any]] = {
     "create_causal_mask": _causal_mask,
     "create_sliding_window_causal_mask": _window_mask,
     "create_chunked_causal_mask": _no_mask,
-    "create_bidirectional_mask": _no_mask,
+    "create_bidirectional_mask": _no_mask_at_all,
     "create_bidirectional_sliding_window_mask": _no_mask,
     "create_masks_for_generate": _no_mask,
 }

@@ -87,7 +87,10 @@ class Weight(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttentionLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of one attention, in the order in which they are met. window counts the query itself."""
+    """The numbers of one attention, in the order in which they are met. window counts the query itself.
+
+    both_ways  a token sees those behind it too.
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -96,6 +99,7 @@ class AttentionLine(msgspec.Struct, frozen=True, kw_only=True):
     window: int | None
     softcap: float
     sinks: str | None
+    both_ways: bool = False
 
 
 class Constant(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +113,9 @@ class Constant(msgspec.Struct, frozen=True, kw_only=True):
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """The whole model. Registers 0 and 1 are the token ids and the positions, [1, T] int64.
 
-    head     the step whose product makes logits: those before it make its input, register `hidden`.
-    logits   the register that holds them in the end.
+    head     the step whose product makes logits: those before it make its input, register `hidden`. Of a
+             program without logits the number of its steps.
+    logits   the register that holds them in the end; without any `hidden`.
     constants  by register.
     prefix   start of names that some checkpoints leave out. ignored: patterns of names of the
              checkpoint that need not be read. head_source: the name of a weight that makes logits there.
