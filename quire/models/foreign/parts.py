@@ -188,8 +188,6 @@ def attend(
             raise CannotRunError(f"its attention takes {name}, which ours does not have")
     causal = others.get("is_causal", getattr(module, "is_causal", True))
     both_ways = isinstance(attention_mask, MaskTag) and attention_mask.both_ways
-    if causal is not False and both_ways:
-        raise CannotRunError("its attention is causal under a mask that hides nothing")
     if (causal is False) is not both_ways or isinstance(attention_mask, torch.Tensor):
         raise CannotRunError("its attention has a mask of its own, other than causal or a window")
     windows = {sliding_window or None}
