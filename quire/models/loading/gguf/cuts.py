@@ -31,9 +31,14 @@ _SEED = rf"{_WORDS}\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 _DIGITS = r"\p{N}"
 _HAN = r"[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN, _DIGITS)
+_UNNAMED = (
+    r"[\u0560-\u0588\u10c7-\u10ff\u1c80-\u1c8f\u2d00-\u2d2d\ua790-\uab68"
+    "\U00010570-\U000105bc\U00016e40-\U00016e7f\U0001d400-\U0001d7cb\U0001df00-\U0001df1e]"
+)
+"""Letters with case that DeepSeek's list of them leaves out: Armenian's and Georgian's small ones, among others."""
 _DEEPSEEK_LLM = (
     r"[\r\n]",
-    r"\s?[\p{Lu}\p{Ll}\p{Lt}]+",
+    rf"\s?(?:(?!{_UNNAMED})[\p{{Lu}}\p{{Ll}}\p{{Lt}}])+",
     r"\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
     r"\s+$",
     _HAN,
