@@ -259,6 +259,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 IN_PAIRS = ("granitemoe", "smollm3", "arcee", "minicpm", "olmo", "internlm2", "deepseek")
 IN_PAIRS += ("granitehybrid", "granitehybrid_dense", "nemotron_h", "nemotron_h_moe")
+WHOLE = (
+    "norm",
+    "ssm_",
+    "shortconv",
+    "gate_inp",
+    "altup",
+    "laurel",
+    "per_layer_model",
+    "token_types",
+)
+"""Parts of names of matrices that are not rounded: here some more than there, whose rows are too short."""
 WRITTEN = json.loads((Path(__file__).parent.parent / "data" / "gguf_families.json").read_text())
 """Of each: `general.architecture`, and the settings with their types that llama.cpp's converter wrote for it.
 
@@ -272,8 +283,12 @@ def write_family(
     folder: Path,
     path: Path,
     more: Callable[[gguf.GGUFWriter], None] | None = None,
+    is_rounded: bool = False,
 ) -> Path:
-    """The folder with a config above as a file of floats, with the package's writer and its names of tensors."""
+    """The folder with a config above as a file of floats, with the package's writer and its names of tensors.
+
+    is_rounded  matrices are of Q8_0, but those that llama.cpp's quantizer leaves as they are.
+    """
     arch = WRITTEN[name]["arch"]
     writer = gguf.GGUFWriter(str(path), arch)
     writer.add_tokenizer_model("none")
@@ -295,7 +310,12 @@ def write_family(
             target = f"{target}.{end}"
         elif not source.endswith("_exps"):
             target = f"{target}.weight"
-        writer.add_tensor(target, np.ascontiguousarray(values, dtype=np.float32))
+        values = np.ascontiguousarray(values, dtype=np.float32)
+        if is_rounded and values.ndim > 1 and not any(part in target for part in WHOLE):
+            q8 = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(target, gguf.quants.quantize(values, q8), raw_dtype=q8)
+        else:
+            writer.add_tensor(target, values)
     for kind, factors in gguf_states.factors(name).items():
         writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, dtype=np.float32))
     if more is not None:

@@ -16,7 +16,7 @@ import torch
 from quire.models.loading.gguf.families import FAMILIES
 from quire.models.registry import describe
 from quire.protocol.errors import ModelLoadError
-from tests.models import harness, test_gguf, test_gguf_embedders
+from tests.models import gguf_states, harness, test_gguf, test_gguf_embedders
 from tests.models.gguf_families import CONFIGS, WRITTEN, write_family
 
 
@@ -40,6 +40,66 @@ def test_a_file_is_its_safetensors(name: str, tmp_path: Path) -> None:
         )
         return
     assert torch.equal(test_gguf.logits(describe(str(path))), expected)
+
+
+@pytest.mark.parametrize("name", ["deepseek2", "qwen3next", "granitehybrid", "lfm2moe", "llama4"])
+def test_rounded_files_are_close_to_their_floats(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of 32 where parts are cut, turned or put together: sizes are multiples of it."""
+    wide = {
+        "deepseek2": {
+            "intermediate_size": 96,
+            "kv_lora_rank": 64,
+            "q_lora_rank": 32,
+            "qk_nope_head_dim": 32,
+            "v_head_dim": 32,
+            "moe_intermediate_size": 64,
+        },
+        "qwen3next": {
+            "intermediate_size": 96,
+            "head_dim": 32,
+            "linear_value_head_dim": 32,
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 64,
+        },
+        "granitehybrid": {"intermediate_size": 96, "shared_intermediate_size": 64},
+        "lfm2moe": {"intermediate_size": 96, "moe_intermediate_size": 64},
+        "llama4": {"intermediate_size": 96, "intermediate_size_mlp": 64, "head_dim": 32},
+    }[name]
+    config = CONFIGS[name] | wide
+    monkeypatch.setitem(CONFIGS, name, config)
+    monkeypatch.setitem(gguf_states.CONFIGS, name, config)
+    arch = WRITTEN[name]["arch"]
+    sizes = {
+        "feed_forward_length": config.get("intermediate_size_mlp", config["intermediate_size"]),
+        "expert_feed_forward_length": config.get(
+            "moe_intermediate_size", config["intermediate_size"]
+        ),
+        "expert_shared_feed_forward_length": config.get(
+            "shared_expert_intermediate_size", config.get("shared_intermediate_size")
+        ),
+        "attention.key_length": 64 + 16 if name == "deepseek2" else config.get("head_dim"),
+        "attention.value_length": 64 if name == "deepseek2" else config.get("head_dim"),
+        "attention.key_length_mla": 32 + 16,
+        "attention.value_length_mla": 32,
+        "attention.kv_lora_rank": 64,
+        "attention.q_lora_rank": 32,
+        "ssm.inner_size": 4 * 32 if name == "qwen3next" else None,
+        "rope.dimension_count": {"qwen3next": 16, "llama4": 32}.get(name),
+    }
+    settings = {
+        key: [kind, sizes.get(key.removeprefix(f"{arch}.")) or value]
+        for key, (kind, value) in WRITTEN[name]["settings"].items()
+    }
+    monkeypatch.setitem(WRITTEN, name, {"arch": arch, "settings": settings})
+    folder = harness.write_checkpoint(tmp_path / "plain", config)
+    path = write_family(name, folder, tmp_path / "m.gguf", is_rounded=True)
+    ours = describe(str(path))
+    assert "int8_g32" in {format.name for format in ours.formats.by_name.values()}
+    expected = test_gguf.logits(describe(str(folder)))
+    error = (test_gguf.logits(ours) - expected).std() / expected.std()
+    assert error < 0.1
 
 
 def test_every_family_has_a_file() -> None:
