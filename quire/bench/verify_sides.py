@@ -26,6 +26,7 @@ from quire.models.decoder import Decoder
 from quire.models.loading.floats import floats_of
 from quire.models.loading.gguf.folder import gguf_file
 from quire.models.loading.hub import with_local_folders
+from quire.models.registry import known_as
 from quire.protocol.errors import ModelLoadError, SettingsError
 from quire.protocol.params import SamplingParams
 from quire.protocol.step import NewRow, StepPlan
@@ -150,6 +151,7 @@ class Theirs:
                 "quire verify compares with Transformers, which is not installed; "
                 "install it with: pip install 'quire[transformers]'"
             ) from error
+        self._register(config)
         self.version = str(self._library.__version__)
         self._trust = trust_remote_code
         load = self._quantized if is_quantized else self._plain
@@ -160,6 +162,13 @@ class Theirs:
             raise ModelLoadError(f"Transformers cannot load {model}: {text}") from error
         self._model.eval()
         self._layers = _longest_list(self._model)
+
+    def _register(self, config: dict[str, Any]) -> None:
+        """Some classes for text that it has are not among those that it finds by themselves: Mistral 4's."""
+        for name in map(known_as, config.get("architectures") or ()):
+            own = getattr(self._library, name, None)
+            if name.endswith("ForCausalLM") and own is not None:
+                self._library.AutoModelForCausalLM.register(own.config_class, own, exist_ok=True)
 
     def _plain(self, model: str, dtype: torch.dtype, config: dict[str, Any]) -> tuple[Any, str]:
         kind, file = self._library.AutoModelForCausalLM, gguf_file(model)

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from quire.cli.main import main
+from tests.models.families_more import MORE_CASES
 from tests.models.foreign import followed_here, write
+
+MISTRAL = MORE_CASES["mistral4_flat"].config
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,17 @@ def test_transformers_code_is_compared_by_its_logits(
     with followed_here():
         assert main(["verify", str(llama), "--model-impl", "transformers"]) == 0
     assert "Transformers' code" in capsys.readouterr().out
+
+
+def test_a_class_that_transformers_does_not_find_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {key: it for key, it in MISTRAL.items() if key not in ("architectures", "model_type")}
+    torch.manual_seed(3)
+    config = transformers.Mistral4Config(**values)
+    transformers.Mistral4ForCausalLM(config).float().save_pretrained(tmp_path)
+    assert main(["verify", str(tmp_path), "--prompt-ids", "[5, 6, 7]"]) == 0
+    assert "the same within 0.001" in capsys.readouterr().out
 
 
 def test_without_transformers_it_says_what_to_install(
