@@ -7,6 +7,7 @@ Files are written with the `gguf` package, its names of tensors, and the setting
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
+import torch
 from safetensors.torch import load_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
@@ -25,7 +27,7 @@ from quire.protocol.errors import ModelLoadError
 from tests.checkpoints import VOCAB_SIZE, prompt_ids
 from tests.models import gguf_writer, harness
 from tests.models.test_gguf import SMALL
-from tests.pooling_checkpoints import write_model, write_modules
+from tests.pooling_checkpoints import states, unit, write_model, write_modules
 
 WORDS = (Path(__file__).parents[2] / "docs" / "design.md").read_text()[:20_000]
 TEXTS = [
@@ -62,8 +64,14 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUIRE_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def write_file(folder: Path, arch: str, pooling: str | None, **more: Any) -> Path:
-    """The folder's model as a file. more: further settings, with all of their names."""
+def write_file(
+    folder: Path,
+    arch: str,
+    pooling: str | None,
+    beside: Callable[[gguf.GGUFWriter], None] | None = None,
+    **more: Any,
+) -> Path:
+    """The folder's model as a file. beside: adds tensors. more: further settings, with all of their names."""
     path = folder.parent / f"{folder.name}.gguf"
     writer = gguf.GGUFWriter(str(path), arch)
     settings = {f"{arch}.{key}": value for key, value in WRITTEN[arch].items()} | more
@@ -89,6 +97,8 @@ def write_file(folder: Path, arch: str, pooling: str | None, **more: Any) -> Pat
         name = names.get_name(stem) or names.get_name(f"model.{stem}")
         assert name is not None, source
         writer.add_tensor(f"{name}.{end}", np.ascontiguousarray(values))
+    if beside is not None:
+        beside(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -126,6 +136,41 @@ def test_embedders_have_the_vectors_of_their_safetensors(
     ) as llm:
         found = llm.embed(PROMPTS, use_tqdm=False)
     assert [one.outputs.embedding for one in found] == [vector for _, vector in expected]
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_products_behind_the_pooling(kind: str, tmp_path: Path) -> None:
+    """Those of EmbeddingGemma: two, the second of eight bits here in one case."""
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    model = write_model(folder, "Gemma3Text", layer_types=None, num_hidden_layers=7)
+    write_modules(folder, "mean")
+    rng = np.random.default_rng(2)
+    first = rng.normal(size=(96, 64)).astype(np.float32)
+    second = rng.normal(size=(64, 96)).astype(np.float32)
+    stored = second
+    if kind == "Q8_0":
+        q8 = gguf.GGMLQuantizationType.Q8_0
+        stored = gguf.quants.quantize(second, q8)
+        second = gguf.quants.dequantize(stored, q8)
+
+    def more(writer: Any) -> None:
+        writer.add_tensor("dense_2.weight", first)
+        writer.add_tensor("dense_3.weight", stored, raw_dtype=gguf.GGMLQuantizationType[kind])
+
+    sizes = {"dense_2_feat_in": 64, "dense_2_feat_out": 96}
+    sizes |= {"dense_3_feat_in": 96, "dense_3_feat_out": 64}
+    settings = {f"gemma-embedding.{key}": value for key, value in sizes.items()}
+    path = write_file(folder, "gemma-embedding", "mean", more, **settings)
+    with LLM(
+        str(path), tokenizer=str(folder), dtype="float32", threads=1, use_tqdm_on_load=False
+    ) as llm:
+        found = llm.embed(PROMPTS, use_tqdm=False)
+    for ids, one in zip(PROMPTS, found, strict=True):
+        wanted = unit(torch.from_numpy(second @ (first @ states(model, ids).mean(0).numpy())))
+        torch.testing.assert_close(
+            torch.tensor(one.outputs.embedding), wanted, atol=2e-5, rtol=2e-5
+        )
 
 
 def word_pieces(folder: Path) -> dict[str, Any]:

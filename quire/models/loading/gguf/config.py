@@ -33,7 +33,7 @@ _WITHOUT_EFFECT = (
     "expert_feed_forward_length",
     "expert_shared_feed_forward_length",
     "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "tensor_data_layout",
-    "pooling_type",
+    "pooling_type", "dense_2_feat_in", "dense_2_feat_out", "dense_3_feat_in", "dense_3_feat_out",
 )  # fmt: skip
 """Read here, or said by the tensors' shapes too."""
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")

@@ -61,9 +61,10 @@ def folder_of(path: Path, *, with_tokenizer: bool = True) -> Path:
 
     def make(place: Path) -> None:
         for name, values in _files(read_all(path), with_tokenizer).items():
-            text = json.dumps(values, ensure_ascii=False)
             (place / name).parent.mkdir(exist_ok=True)
-            (place / name).write_text(text, encoding="utf-8")
+            is_json = not isinstance(values, bytes)
+            data = json.dumps(values, ensure_ascii=False).encode() if is_json else values
+            (place / name).write_bytes(data)
         (place / LINK).symlink_to(path)
 
     return made_folder("gguf", identity, lambda folder: (folder / LINK).exists(), make)

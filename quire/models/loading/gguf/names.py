@@ -38,7 +38,8 @@ _LAYER = {
     "ffn_up_exps": "mlp.experts.{expert}.up_proj",
     "ffn_down_exps": "mlp.experts.{expert}.down_proj",
 }
-_LEFT_OUT = ("rope_freqs", "rope_factors_short", "rope_factors_long")
+_LEFT_OUT = ("rope_freqs", "rope_factors_short", "rope_factors_long", "dense_2", "dense_3")
+"""Read with the settings; the last two with how a file pools."""
 _NAME = re.compile(r"blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
 _KEYS, _VALUES = "attn_k_b", "attn_v_b"
 """What makes keys, and values, of a latent: elsewhere one tensor, in which each head has rows of both."""
