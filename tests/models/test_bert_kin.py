@@ -230,6 +230,9 @@ def test_nomic_s_experts_share_one_bias(changes: dict[str, Any], tmp_path: Path)
         ("ffn_div", 2),
         ("mlp_fc1_bias", False),
         ("use_rms_norm", True),
+        ("rotary_emb_interleaved", True),
+        ("rotary_emb_fraction", 0.5),
+        ("rotary_emb_scale_base", 512),
         ("activation_function", "swiglu"),
     ],
 )

@@ -38,12 +38,7 @@ _NOMIC_TRAINING = (
         "reorder_and_upcast_attn",
         "n_positions",
     ),
-    *(
-        "rotary_emb_fraction",
-        "rotary_emb_interleaved",
-        "rotary_emb_scale_base",
-        "summary_activation",
-    ),
+    *("summary_activation",),
     *("rotary_scaling_factor", "scale_attn_by_inverse_layer_idx", "scale_attn_weights"),
     *("summary_first_dropout", "summary_proj_to_labels", "summary_use_proj"),
     *("max_position_embeddings", "moe_impl", "moe_resid_pdrop", "router_aux_loss_coef"),
@@ -86,9 +81,14 @@ def nomic_bert(hf: HfConfig) -> DecoderSpec:
     """
     hf.skip(*SKIPPED, *_NOMIC_TRAINING)
     published = hf.has("n_embd")
-    for key in ("prenorm", "parallel_block", "use_rms_norm", "causal"):
+    form = "only the form of nomic-embed-text is supported"
+    for key in ("prenorm", "parallel_block", "use_rms_norm", "causal", "rotary_emb_interleaved"):
         if published and hf.has(key) and hf.bool_(key):
-            raise hf.refuse(key, "only the form of nomic-embed-text is supported")
+            raise hf.refuse(key, form)
+    if hf.positive("rotary_emb_fraction", 1.0) != 1.0:
+        raise hf.refuse("rotary_emb_fraction", form)
+    if hf.has("rotary_emb_scale_base"):
+        raise hf.refuse("rotary_emb_scale_base", form)
     width = hf.int_("n_embd" if published else "hidden_size")
     heads = hf.int_("n_head" if published else "num_attention_heads")
     if width % heads:
