@@ -15,6 +15,7 @@ import torch
 
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
+from quire.layers.norm import Norm
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ACT, ACT_MUL, SCALE
 from quire.ops.gating import LIMIT_GATED, XIELU
@@ -31,6 +32,24 @@ class FeedForward(Protocol):
 
     def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
         """Writes [T, C] into `out`, which may be x."""
+
+
+class NormedPart:
+    """norm(part(x))."""
+
+    def __init__(self, part: FeedForward, norm: Norm) -> None:
+        self._part, self._norm = part, norm
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the parameters of both."""
+        self._part.load(weights)
+        self._norm.load(weights)
+
+    def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes [T, C] into `out`, which may be x."""
+        self._part(x, arena, out=out)
+        self._norm(out, out=out)
+        return out
 
 
 class GatedMlp:

@@ -6,12 +6,12 @@ What a mixer or a feed-forward part computes is in `layers`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from quire.layers.context import ForwardContext
-from quire.layers.mlp import FeedForward
+from quire.layers.mlp import FeedForward, NormedPart
 from quire.layers.norm import Norms
 from quire.ops.registry import Bound
 
@@ -73,6 +73,14 @@ class PreNormLayer:
         self._feed_forward(x, ctx.arena, out=x)
         self._add(residual, x, out=residual)
         ctx.arena.release(mark)
+
+
+class ClosedLayer(PreNormLayer):
+    """x += mixer(norm(x)); x += norm(feed_forward(norm(x)))."""
+
+    def __init__(self, name: str, *, feed_forward: FeedForward, norms: Norms, **mixer: Any) -> None:
+        closed = NormedPart(feed_forward, norms.norm(f"{name}.norm_after_feed_forward"))
+        super().__init__(name, feed_forward=closed, norms=norms, **mixer)
 
 
 class PostNormLayer:
@@ -377,6 +385,7 @@ PLACEMENTS: dict[str, Callable[..., DecoderLayer]] = {
     "parallel_shared": ParallelSharedLayer,
     "after_sums": AfterSumsLayer,
     "pre_feed_forward": PreFeedForwardLayer,
+    "pre_closed": ClosedLayer,
     "mixer_only": MixerOnlyLayer,
     "feed_forward_only": FeedForwardOnlyLayer,
     "sandwich_open": OpenSandwichLayer,

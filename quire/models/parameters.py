@@ -48,6 +48,7 @@ NORM_PLACES = {
     "after_sums_twice": ("after_mixer", "again", "after_feed_forward"),
     "after_sums_cross": ("after_mixer", "after_cross", "after_feed_forward"),
     "pre_feed_forward": ("before_feed_forward",),
+    "pre_closed": ("before_mixer", "before_feed_forward", "after_feed_forward"),
     "mixer_only": ("before_mixer",),
     "feed_forward_only": ("before_feed_forward",),
     "sandwich_open": ("before_mixer", "after_mixer", "after_feed_forward"),

@@ -54,6 +54,7 @@ Placement = Literal[
     "after_sums_cross",
     "after_sums_twice",
     "pre_feed_forward",
+    "pre_closed",
     "mixer_only",
     "feed_forward_only",
     "sandwich_open",
@@ -192,6 +193,7 @@ class LayerSpec:
                     residual stream after each part was added; "pre_feed_forward": only that one;
                     "mixer_only", "feed_forward_only": a norm before the one part that there is;
                     "sandwich_open": as "sandwich" without the norm before the feed-forward part;
+                    "pre_closed": as "pre", with a norm after the feed-forward part;
                     "altup": as "sandwich", on one of the decoder's `streams`; "normed_stream": before each
                     part the stream itself is normed; "hyper": as "pre", each part between the decoder's
                     `streams`.

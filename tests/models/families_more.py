@@ -84,6 +84,29 @@ MORE_CASES: dict[str, Case] = {
             )
         )
     ),
+    "axk1": Case(
+        routed(
+            "AXK1ForCausalLM",
+            "axk1",
+            **LATENT | IN_GROUPS,
+            attention_bias=True,
+            norm_topk_prob=False,
+            rope_scaling=YARN | {"mscale": 0.9, "mscale_all_dim": 1.4},
+        ),
+        unseen=frozenset({"layer.placement"}),
+    ),
+    "axk1_closed": Case(
+        routed(
+            "AXK1ForCausalLM",
+            "axk1",
+            **LATENT,
+            n_group=1,
+            topk_group=1,
+            rope_interleave=False,
+            tie_word_embeddings=True,
+        )
+        | {"first_k_dense_replace": 0}
+    ),
     "mistral4": Case(
         mistral4(
             rope_parameters=GROWING | {"mscale": 0.9, "mscale_all_dim": 1.4},

@@ -129,6 +129,7 @@ FEWER = {
     "BailingMoeForCausalLM": 0,
     "BailingMoeV2ForCausalLM": 0,
     "PanguEmbeddedForCausalLM": 0,
+    "AXK1ForCausalLM": 0,
     "PanguUltraMoEForCausalLM": 0,
     "Plamo3ForCausalLM": 0,
     "TeleChat2ForCausalLM": 0,

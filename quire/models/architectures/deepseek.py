@@ -31,11 +31,12 @@ from quire.models.name_parts import (
     INDEXER_RULES,
     LATENT_RULES,
     LAYER,
+    OURS,
     for_placement,
     ours,
 )
-from quire.models.names import LLAMA_NAMES
-from quire.models.spec import DecoderSpec, LayerSpec
+from quire.models.names import LLAMA_NAMES, Rule
+from quire.models.spec import DecoderSpec, LayerSpec, Moe
 
 _GROUPED = {"greedy": False, "group_limited_greedy": True}
 
@@ -69,6 +70,22 @@ def glm4_moe_lite(hf: HfConfig) -> DecoderSpec:
     mixer = latent_attention(hf, interleaved=interleaved, default_q_rank=768)
     parts = named_parts(hf, sigmoid_experts(hf, top_k=4, scale=1.8), 1)
     return layered(hf, mixer, parts, max_len=202_752, eps=1e-5)
+
+
+def axk1(hf: HfConfig) -> DecoderSpec:
+    """`AXK1ForCausalLM` (A.X K1): V3 with a norm of what experts made. Defaults as in AXK1Config."""
+    hf.add_defaults({"n_routed_experts": 192})
+    interleaved = hf.bool_("rope_interleave", True)
+    mixer = latent_attention(hf, interleaved=interleaved, default_q_rank=1536)
+    if not mixer.q_rank:
+        raise hf.refuse("q_lora_rank", "queries come from a latent in this architecture")
+    part = sigmoid_experts(hf, top_k=8, scale=2.5, groups=8, top_groups=4)
+    spec = layered(hf, mixer, named_parts(hf, part, 1), max_len=32_768)
+    closed = [
+        replace(one, placement="pre_closed") if isinstance(one.feed_forward, Moe) else one
+        for one in spec.layers
+    ]
+    return replace(spec, layers=tuple(closed))
 
 
 def deepseek_v32(hf: HfConfig) -> DecoderSpec:
@@ -192,6 +209,11 @@ _PANGU = replace(
     ),
 )
 
+_AFTER = f"{LAYER}.post_mlp_layernorm.weight"
+_CLOSED = _EXPERTS.with_rules(Rule(_AFTER, f"{OURS}.norm_after_feed_forward.weight"))
+_CLOSED = replace(_CLOSED, ignored=(*_CLOSED.ignored, _AFTER))
+"""Dense layers leave that norm unread."""
+
 _INDEXED = _EXPERTS.with_rules(*INDEXER_RULES)
 _INDEXED = replace(_INDEXED, ignored=(*_INDEXED.ignored, *(rule.source for rule in INDEXER_RULES)))
 """Where no sequence is longer than what is picked, what would pick is left unread."""
@@ -207,6 +229,7 @@ ARCHITECTURES = {
     "Glm4MoeLiteForCausalLM": Architecture(glm4_moe_lite, _EXPERTS),
     "Mistral4ForCausalLM": Architecture(mistral4, _EXPERTS),
     "PanguUltraMoEForCausalLM": Architecture(pangu_ultra, _PANGU),
+    "AXK1ForCausalLM": Architecture(axk1, _CLOSED),
     "YoutuForCausalLM": Architecture(youtu, _LATENT),
     "MiniCPM3ForCausalLM": Architecture(minicpm3, _LATENT),
 }
