@@ -155,8 +155,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return get
 
 
-def logits(description: ModelDescription, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    decoder = build_decoder(
+def decoder_of(description: ModelDescription, dtype: torch.dtype = torch.float32) -> Any:
+    return build_decoder(
         description,
         Table(),
         dtype=dtype,
@@ -164,7 +164,10 @@ def logits(description: ModelDescription, dtype: torch.dtype = torch.float32) ->
         max_model_len=128,
         scheme=scheme_for(None, description.quantization, description.formats, "cpu"),
     )
-    return harness.our_logits(decoder, IDS, max_len=128)
+
+
+def logits(description: ModelDescription, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return harness.our_logits(decoder_of(description, dtype), IDS, max_len=128)
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))

@@ -298,6 +298,19 @@ def test_unigrams_and_positions_of_xlm_r(tmp_path: Path) -> None:
     assert [vector for _, vector in found] == [vector for _, vector in expected]
 
 
+def test_t5_s_texts_end_and_do_not_begin(tmp_path: Path) -> None:
+    made, settings = unigrams()
+    left = {f"tokenizer.ggml.add_{name}_token" for name in ("bos", "eos")}
+    kept = {key: value for key, value in settings.items() if key not in left}
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    write_model(folder, "XLMRoberta")
+    path = write_file(folder, "bert", "cls", **{"bert.context_length": 128}, **kept)
+    ours = tokenizers.Tokenizer.from_file(str(folder_of(path) / "tokenizer.json"))
+    theirs = [number + 1 if number > 2 else 3 for number in made.encode(TEXTS[0])]
+    assert ours.encode(TEXTS[0]).ids == [*theirs, 2]
+
+
 def test_how_a_file_pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that says how pools; one that ranks is refused."""
     folder = harness.write_checkpoint(

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from quire.models.loading.gguf.families import FAMILIES
 from quire.models.registry import describe
 from quire.protocol.errors import ModelLoadError
-from tests.models import gguf_states, harness, test_gguf, test_gguf_embedders
+from tests.models import gguf_states, harness, seq2seq, test_gguf, test_gguf_embedders
 from tests.models.gguf_families import CONFIGS, WRITTEN, write_family
 
 
@@ -106,7 +108,7 @@ def test_every_family_has_a_file() -> None:
     written = {one["arch"] for one in WRITTEN.values()}
     here = {gguf.MODEL_ARCH_NAMES[one] for one in test_gguf.WRITTEN_THERE}
     alike = {"xverse"}  # Llama under another name
-    assert set(FAMILIES) == written | here | alike | set(test_gguf_embedders.WRITTEN)
+    assert set(FAMILIES) == written | here | alike | set(test_gguf_embedders.WRITTEN) | {"t5"}
     assert set(WRITTEN) == set(CONFIGS)
 
 
@@ -134,3 +136,55 @@ def test_layers_that_draft_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     path = write_family("glm4moe", folder, tmp_path / "m.gguf", more)
     assert torch.equal(test_gguf.logits(describe(str(path))), expected)
+
+
+T5 = {"num_decoder_layers": 2, "relative_attention_max_distance": 128}
+READ = [(7 * i * i + 3) % 90 + 5 for i in range(60)]
+
+
+def write_t5(folder: Path, path: Path, settings: dict[str, Any]) -> Path:
+    """The folder as a file, with the settings that llama.cpp's converter wrote."""
+    writer = gguf.GGUFWriter(str(path), "t5")
+    writer.add_tokenizer_model("none")
+    for key, value in settings.items():
+        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add(f"t5.{key}", value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.T5, 2)
+    for source, tensor in load_file(folder / "model.safetensors").items():
+        stem, _, end = source.rpartition(".")
+        name = names.get_name(stem)
+        assert name is not None, source
+        writer.add_tensor(f"{name}.{end}", tensor.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("name", ["t5", "flan_t5"])
+def test_an_encoder_and_its_decoder(name: str, tmp_path: Path) -> None:
+    folder = seq2seq.write(tmp_path / "plain", seq2seq.CASES[name] | T5)
+    settings = {
+        "context_length": 256,
+        "embedding_length": 64,
+        "feed_forward_length": 80,
+        "block_count": 2,
+        "decoder_block_count": 2,
+        "attention.head_count": 4,
+        "attention.key_length": 24,
+        "attention.value_length": 24,
+        "attention.layer_norm_epsilon": 0.03,
+        "attention.relative_buckets_count": 8,
+        "attention.layer_norm_rms_epsilon": 0.03,
+        "decoder_start_token_id": 0,
+    }
+    path = write_t5(folder, tmp_path / "m.gguf", settings)
+    ids = [0, *READ[:40]]
+    found = []
+    for model in (folder, path):
+        description = describe(str(model))
+        decoder = test_gguf.decoder_of(description)
+        found.append(seq2seq.our_pass(decoder, READ, ids))
+    for ours, wanted in zip(*found, strict=True):
+        assert torch.equal(ours, wanted)

@@ -57,6 +57,42 @@ CLASSIC: dict[str, Family] = {
         top=_ENCODER_TOP,
         layers="encoder.layer",
     ),
+    "t5": Family(
+        "T5ForConditionalGeneration",
+        names={
+            **{
+                f"{side}{theirs}": ours
+                for side in ("enc.", "dec.")
+                for theirs, ours in {
+                    **{f"attn_{part}": f"layer.0.SelfAttention.{part}" for part in "qkvo"},
+                    "attn_norm": "layer.0.layer_norm",
+                    "attn_rel_b": "layer.0.SelfAttention.relative_attention_bias",
+                }.items()
+            },
+            **{f"dec.cross_attn_{part}": f"layer.1.EncDecAttention.{part}" for part in "qkvo"},
+            "dec.cross_attn_norm": "layer.1.layer_norm",
+            **{
+                f"{side}ffn_{theirs}": f"layer.{place}.{ours}"
+                for side, place in (("enc.", 1), ("dec.", 2))
+                for theirs, ours in (
+                    ("norm", "layer_norm"),
+                    ("up", "DenseReluDense.wi"),
+                    ("down", "DenseReluDense.wo"),
+                )
+            },
+        },
+        top={
+            "token_embd": "shared",
+            "enc.output_norm": "encoder.final_layer_norm",
+            "dec.output_norm": "decoder.final_layer_norm",
+        },
+        sides={"enc.": "encoder.block", "dec.": "decoder.block"},
+        with_gates={
+            f"{side}ffn_{theirs}": f"layer.{place}.DenseReluDense.{ours}"
+            for side, place in (("enc.", 1), ("dec.", 2))
+            for theirs, ours in (("gate", "wi_0"), ("up", "wi_1"))
+        },
+    ),
     "nomic-bert": Family(
         "NomicBertModel",
         model_type="nomic_bert",

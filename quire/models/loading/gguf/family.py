@@ -33,6 +33,9 @@ class Family:
     flat          layers' tensors, without their kind, that are lists of numbers elsewhere whatever their axes here.
     in_middle     those that have an axis of one in the middle elsewhere.
     instead       of rules of the weight map: rules for tensors that are kept in other parts here.
+    with_gates    names over the others' in files whose encoder has gates.
+    sides         the starts of names of layers of an encoder ("enc.") and a decoder ("dec."), whose names in `names`
+                  begin so too.
     settings      of the file, one number for each layer, by names of layers' tensors that they are elsewhere, with
                   the shapes of those.
     split_experts gate and up of experts are apart, and each expert's own, where elsewhere they are one tensor.
@@ -58,5 +61,7 @@ class Family:
     flat: tuple[str, ...] = ()
     in_middle: tuple[str, ...] = ()
     instead: tuple[Rule, ...] = ()
+    sides: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     with_two_norms: Mapping[str, str] = field(default_factory=dict)
+    with_gates: Mapping[str, str] = field(default_factory=dict)

@@ -40,7 +40,7 @@ _LAYER = {
 }
 _LEFT_OUT = ("rope_freqs", "rope_factors_short", "rope_factors_long", "dense_2", "dense_3")
 """Read with the settings; the last two with how a file pools."""
-_NAME = re.compile(r"blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
+_NAME = re.compile(r"(?:(enc|dec)\.)?blk\.(\d+)\.([\w.]+?)(?:\.(weight|bias))?")
 _KEYS, _VALUES = "attn_k_b", "attn_v_b"
 """What makes keys, and values, of a latent: elsewhere one tensor, in which each head has rows of both."""
 _SCALES = (".scale", ".input_scale")
@@ -58,6 +58,8 @@ def stored_tensors(
     names, top = {**_LAYER, **family.names}, {**_TOP, **family.top}
     if "blk.0.attn_norm_2.weight" in header.tensors:
         names |= family.with_two_norms
+    if "enc.blk.0.ffn_gate.weight" in header.tensors:
+        names |= family.with_gates
     found = _from_settings(header, family)
     drafts = _drafts(header)
     for source, tensor in header.tensors.items():
@@ -70,11 +72,13 @@ def stored_tensors(
         if match is None and stem in top:
             found |= _spread(f"{top[stem]}.{kind}", source, tensor, {})
             continue
-        if match is not None and match[2] in (_KEYS, _VALUES):
-            if match[2] == _KEYS:
-                found[f"{family.layers}.{match[1]}.{names[_KEYS]}.weight"] = _latent(header, source)
+        if match is not None and match[3] in (_KEYS, _VALUES):
+            if match[3] == _KEYS:
+                found[f"{family.layers}.{match[2]}.{names[_KEYS]}.weight"] = _latent(header, source)
             continue
-        target = _target(match[2], match[3] or "", names) if match is not None else None
+        side = f"{match[1]}." if match is not None and match[1] else ""
+        layers = family.sides.get(side, family.layers)
+        target = _target(f"{side}{match[3]}", match[4] or "", names) if match is not None else None
         if match is None or target is None:
             raise ModelLoadError(
                 f"{header.path}: tensor {source!r} is not known in the architecture {architecture}"
@@ -82,13 +86,13 @@ def stored_tensors(
         options: dict[str, object] = {}
         if kind == "weight" and f"{stem}.scale" in header.tensors:
             options["factor"] = f"{stem}.scale"
-        if family.in_pairs and match[2] in ("attn_q", "attn_k"):
-            options["pairs"] = heads[match[2] == "attn_k"]
-        if match[2] in family.flat:
+        if family.in_pairs and match[3] in ("attn_q", "attn_k"):
+            options["pairs"] = heads[match[3] == "attn_k"]
+        if match[3] in family.flat:
             options["shape"] = (prod(tensor.shape),)
-        elif match[2] in family.in_middle and kind == "weight":
+        elif match[3] in family.in_middle and kind == "weight":
             options["shape"] = (tensor.shape[0], 1, *tensor.shape[1:])
-        found |= _spread(f"{family.layers}.{match[1]}.{target}", source, tensor, options)
+        found |= _spread(f"{layers}.{match[2]}.{target}", source, tensor, options)
     return found
 
 

@@ -86,10 +86,33 @@ def nomic_bert(header: GgufHeader, read: Settings) -> dict[str, Any]:
     }
 
 
+def t5(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """T5 and Flan-T5; how far distances are told apart is 128 in all of them."""
+    layers = read.needed("block_count")
+    is_gated = "enc.blk.0.ffn_gate.weight" in header.tensors
+    eps = read.get("attention.layer_norm_epsilon")
+    return {
+        "is_encoder_decoder": True,
+        "d_model": read.needed("embedding_length"),
+        "d_kv": read.needed("attention.key_length"),
+        "d_ff": read.needed("feed_forward_length"),
+        "num_heads": read.needed("attention.head_count"),
+        "num_layers": layers,
+        "num_decoder_layers": read.get("decoder_block_count") or layers,
+        "n_positions": read.needed("context_length"),
+        "layer_norm_epsilon": eps or read.needed("attention.layer_norm_rms_epsilon"),
+        "relative_attention_num_buckets": read.needed("attention.relative_buckets_count"),
+        "feed_forward_proj": "gated-gelu" if is_gated else "relu",
+        "decoder_start_token_id": read.get("decoder_start_token_id") or 0,
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+    }
+
+
 OWN: dict[str, Callable[[GgufHeader, Settings], dict[str, Any]]] = {
     "mamba": mamba,
     "mamba2": mamba2,
     "bert": bert,
     "nomic-bert": nomic_bert,
+    "t5": t5,
 }
 """By `general.architecture`."""

@@ -71,7 +71,9 @@ def tokenizer_of(header: GgufHeader) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": _added(tokens, kinds),
-        "post_processor": _around(header, tokens, default_bos=kind == "llama"),
+        "post_processor": _around(
+            header, tokens, default_bos=kind == "llama", default_eos=kind == "t5"
+        ),
         **parts,
     }
 
@@ -219,9 +221,11 @@ def _added(tokens: list[str], kinds: list[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _around(header: GgufHeader, tokens: list[str], *, default_bos: bool) -> dict[str, Any] | None:
+def _around(
+    header: GgufHeader, tokens: list[str], *, default_bos: bool, default_eos: bool
+) -> dict[str, Any] | None:
     """The first token of a text, and its last, if the file asks for them."""
-    asked = (("bos", default_bos), ("eos", False))
+    asked = (("bos", default_bos), ("eos", default_eos))
     single: list[dict[str, Any]] = [{"Sequence": {"id": "A", "type_id": 0}}]
     special: dict[str, Any] = {}
     for name, default in asked:
