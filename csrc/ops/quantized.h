@@ -22,7 +22,8 @@ enum Format {
 QUIRE_INLINE bool has_byte_rows(int32_t format) { return format >= kInt8Row && format <= kInt8Fixed; }
 QUIRE_INLINE bool has_zeros(int32_t format) { return format == kInt4Zero || format == kInt8Zero; }
 const int64_t kPart = 128;      // numbers of a row that have one step
-const float kLargest = 32512;   // 127 * 256: what the largest of a part becomes
+const int64_t kHalf = kPart / 2;  // pairs of a row in a part
+const float kLargest = 28416;   // what the largest of a part becomes: with 4,096 more it fits in 16 bits
 const int64_t kAloneRows = 8;   // up to here it does not pay to multiply crosswise
 const int64_t kFar = 4096;      // bytes from a weight in use to the one that is fetched meanwhile
 const int64_t kWide = kPart * 16;  // pairs of 16 bits of a part of a block
@@ -48,22 +49,24 @@ struct Layout {
 
 // --- rows as integers
 
-// Rows of one group: for each two k the pair of each row; for each part its step; for each group of
-// weights the sum of the row's integers, or of products of its pairs, each with the next one.
+// Rows of one group: for each part the pairs of each row, of two k each, row after row; its step; for each unit of
+// k the sum of the row's integers and `own`, the sum of products of its pairs, each with the next one. Null: not
+// wanted.
 struct IntRows {
   int32_t* pairs;
   float* steps;
-  int32_t* sums;
+  int32_t *sums, *own;
 };
 
 struct RowSizes {
   int64_t pairs, steps, sums;  // of one row
   RowSizes(const Layout& l, int64_t unit)
-      : pairs(l.depth / 2), steps((l.depth + kPart - 1) / kPart), sums((l.depth + unit - 1) / unit) {}
+      : pairs((l.depth + kPart - 1) / kPart * kHalf), steps((l.depth + kPart - 1) / kPart),
+        sums((l.depth + unit - 1) / unit) {}
   int64_t all() const { return pairs + steps + sums; }
   IntRows at(int32_t* memory, int64_t all_rows, int64_t first) const {
     return {memory + first * pairs, (float*)memory + all_rows * pairs + first * steps,
-            memory + all_rows * (pairs + steps) + first * sums};
+            memory + all_rows * (pairs + steps) + first * sums, nullptr};
   }
 };
 
@@ -75,10 +78,26 @@ QUIRE_INLINE const T* part_of(const T* x, const int32_t* order, int64_t k, int64
   return room;
 }
 
+// Sums of each `unit` of `count` numbers, each `rows` after the last: of the numbers, or of x0 x2 + x1 x3 of each
+// four without what overflows. Two numbers are there beyond the last.
+template <bool CROSSED>
+QUIRE_INLINE void add_up(const int16_t* numbers, int64_t count, int64_t unit, int rows, int32_t* out) {
+  alignas(64) int32_t sums[kPart / 2];  // of two neighbours; or of products of two pairs, in even places
+  for (int j = 0; j < kPart / 2; j += 16) {
+    const int32_t* pairs = (const int32_t*)numbers + j;
+    store(sums + j, dot_pairs(load(pairs), CROSSED ? load(pairs + 1) : vi_set(0x10001), vi_set(0)));
+  }
+  for (int64_t from = 0; from < count; from += unit, out += rows) {
+    const int64_t end = count - from < unit ? count : from + unit;
+    uint32_t sum = 0;
+    for (int64_t j = from / 2; j < end / 2; j += CROSSED ? 2 : 1) sum += sums[j];
+    *out = (int32_t)sum;
+  }
+}
+
 // One row of x as row `i` of `rows`. A part with a number that is not finite gets the step NaN.
 template <class T>
-void pack_int_row(const T* x, const int32_t* order, const Layout& l, int64_t unit, bool is_crossed, int rows,
-                  int i, IntRows out) {
+void pack_int_row(const T* x, const int32_t* order, const Layout& l, int64_t unit, int rows, int i, IntRows out) {
   alignas(64) T ordered[kPart];
   for (int64_t k = 0; k < l.depth; k += kPart) {
     const T* source = part_of(x, order, k, l.K, ordered);
@@ -107,20 +126,10 @@ void pack_int_row(const T* x, const int32_t* order, const Layout& l, int64_t uni
     }
     int64_t room = l.depth - k < kPart ? l.depth - k : kPart;
     out.steps[k / kPart * rows + i] = step;
-    alignas(64) int32_t sums[kPart / 2];  // of two neighbours; or of products of two pairs, in even places
     numbers[kPart] = numbers[kPart + 1] = 0;
-    for (int j = 0; j < kPart / 2; j += 16) {
-      const int32_t* pairs = (const int32_t*)numbers + j;
-      store(sums + j, dot_pairs(load(pairs), is_crossed ? load(pairs + 1) : vi_set(0x10001), vi_set(0)));
-    }
-    for (int64_t from = 0; from < room; from += unit) {
-      const int64_t end = room - from < unit ? room : from + unit;
-      uint32_t sum = 0;  // without what overflows
-      for (int64_t j = from / 2; j < end / 2; j += is_crossed ? 2 : 1) sum += sums[j];
-      out.sums[(k + from) / unit * rows + i] = sum;
-    }
-    for (int64_t j = 0; j < room / 2; j++)
-      __builtin_memcpy(out.pairs + (k / 2 + j) * rows + i, numbers + 2 * j, 4);
+    if (out.sums) add_up<false>(numbers, room, unit, rows, out.sums + k / unit * rows + i);
+    if (out.own) add_up<true>(numbers, room, unit, rows, out.own + k / unit * rows + i);
+    __builtin_memcpy(out.pairs + k / 2 * rows + i * kHalf, numbers, kPart * 2);
   }
 }
 
@@ -135,7 +144,7 @@ struct Ahead {  // weights that come nearer while others are used: 64 bytes for 
   }
 };
 
-// c [R][2] += pairs a [k / 2][R] times numbers b of `k` (a multiple of 32) of 32 columns. Integer
+// c [R][2] += pairs a of rows [R][kHalf] times numbers b of `k` (a multiple of 32) of 32 columns. Integer
 // sums have no order; few rows have two sums each so that one need not wait for the other.
 template <int R, bool NIBBLES>
 QUIRE_INLINE void dot_tile(const int32_t* a, const uint8_t* b, int64_t k, vi c[R][2], Ahead& ahead) {
@@ -161,7 +170,7 @@ QUIRE_INLINE void dot_tile(const int32_t* a, const uint8_t* b, int64_t k, vi c[R
         }
       }
       for (int i = 0; i < R; i++) {
-        vi number = vi_set(a[(s + half) * R + i]);
+        vi number = vi_set(a[i * kHalf + s + half]);
         for (int j = 0; j < 2; j++)
           d[half % kSums][i][j] = dot_pairs(number, w[j], d[half % kSums][i][j]);
       }
@@ -223,10 +232,11 @@ template <int R, bool NIBBLES>
 void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t number, int64_t far,
               float* sums) {
   const int64_t unit = record.unit;
-  const int32_t *row_sums = a.sums + number * R, *pairs = a.pairs + from / 2 * R;
+  const int32_t* row_sums = a.sums + number * R;
   const float* steps = a.steps + from / kPart * R;
   for (int64_t part = from; part < to; part += kPart, steps += R) {
     const int64_t end = to - part < kPart ? to : part + kPart;
+    const int32_t* pairs = a.pairs + part / 2 * R;
     vf total[R][2];
     for (int64_t k = part; k < end; k += unit, IntRecords::next(record), row_sums += R) {
       const int64_t n = end - k < unit ? end - k : unit;
@@ -241,7 +251,7 @@ void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t nu
       Ahead ahead = {(const char*)numbers + far, far ? 64 : 0};
       dot_tile<R, NIBBLES>(pairs, numbers, n, c, ahead);
       add_scaled_unit<R>(c, record.head ? record.at : nullptr, k == part, total);
-      pairs += n / 2 * R;
+      pairs += n / 2;
     }
     add_steps<R>(steps, total, sums);
   }
@@ -253,7 +263,12 @@ void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t nu
 // 16 bits cost less than products (`sums_are_cheap`), numbers are multiplied crosswise: x0 w0 + x2 w2 is
 // (x0 + w2) (x2 + w0) - x0 x2 - w0 w2, one product in place of two, beside what a row and a column have once
 // for all (Winograd, 1968). What overflows 32 bits on the way comes back, so the sum is the same. |x| + |w|
-// must be below 2^15: a row's numbers are at most 32,512, and those of a block, less zero points, 255.
+// must be below 2^15: a row's numbers are at most 28,416, and those of a block, less zero points, 255, or 4,096 in
+// super-blocks.
+// A core that does a product and a sum a cycle, or two sums, is kept busy by two rows of three multiplied so
+// and one as it comes.
+
+constexpr int crossed_rows(int rows) { return (2 * rows + 2) / 3; }
 
 // What the tiles of a part share: 64 pairs of 32 columns, and of each unit and column the sum that is taken
 // away where numbers are multiplied in pairs.
@@ -261,37 +276,34 @@ struct WidePart {
   int32_t* pairs;
   int32_t* less;
 };
-const size_t kWideBytes = (kWide + kPart / 32 * kColumns) * 4;
+const size_t kWideBytes = (kWide + kPart / 16 * kColumns) * 4;
 
-// c [R][2] += numbers of rows [2][R] times pairs of 32 columns, two k after two k.
-template <int R, bool CROSS>
+// c [R][2] += two pairs of rows [R][kHalf] times pairs of 32 columns, CROSSED rows crosswise.
+template <int R, int CROSSED>
 QUIRE_INLINE void dot_fours(const int32_t* pairs, const vi (*w)[2], vi (*c)[2]) {
-  if (CROSS) {
-    for (int i = 0; i < R; i++) {
-      const vi one = vi_set(pairs[i]), two = vi_set(pairs[R + i]);
-      for (int j = 0; j < 2; j++)
-        c[i][j] = dot_pairs(add_pairs(one, w[1][j]), add_pairs(two, w[0][j]), c[i][j]);
-    }
-    return;
+  for (int i = 0; i < CROSSED; i++) {
+    const vi one = vi_set(pairs[i * kHalf]), two = vi_set(pairs[i * kHalf + 1]);
+    for (int j = 0; j < 2; j++)
+      c[i][j] = dot_pairs(add_pairs(one, w[1][j]), add_pairs(two, w[0][j]), c[i][j]);
   }
   for (int half = 0; half < 2; half++)
-    for (int i = 0; i < R; i++) {
-      const vi number = vi_set(pairs[half * R + i]);
+    for (int i = CROSSED; i < R; i++) {
+      const vi number = vi_set(pairs[i * kHalf + half]);
       for (int j = 0; j < 2; j++) c[i][j] = dot_pairs(number, w[half][j], c[i][j]);
     }
 }
 
 // c [R][2] = sums of a unit of UNIT k of rows, whose products with themselves are `own` [R], and what was widened.
-template <int R, int UNIT, bool CROSS>
+template <int R, int UNIT, int CROSSED>
 QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* own, const int32_t* wide, const int32_t* less,
                            vi (*c)[2]) {
   for (int i = 0; i < R; i++)
     for (int j = 0; j < 2; j++)
-      c[i][j] = CROSS ? load(less + 16 * j) - vi_set(own[i]) : vi_set(0);
+      c[i][j] = i < CROSSED ? load(less + 16 * j) - vi_set(own[i]) : vi_set(0);
 #pragma GCC unroll 1
-  for (int s = 0; s < UNIT / 4; s++, pairs += 2 * R, wide += 4 * 16) {
+  for (int s = 0; s < UNIT / 4; s++, pairs += 2, wide += 4 * 16) {
     const vi w[2][2] = {{load(wide), load(wide + 16)}, {load(wide + 32), load(wide + 48)}};
-    dot_fours<R, CROSS>(pairs, w, c);
+    dot_fours<R, CROSSED>(pairs, w, c);
   }
 }
 
@@ -300,19 +312,20 @@ QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* own, const int32
 template <int R, int UNIT, bool NIBBLES, bool CROSS>
 void first_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t number, WidePart wide,
                     float* sums) {
+  const int kCrossed = CROSS ? crossed_rows(R) : 0;
   const int32_t *pairs = a.pairs + k / 2 * R, *own = a.sums + number * R;
   vf total[R][2];
   for (int64_t u = 0; u < n; u += UNIT, IntRecords::next(record), own += R, wide.less += kColumns) {
     const uint8_t* b = record.at + record.head;
     IntRecords::fetch_head(record);
     vi c[R][2], zero[2], crossed[2] = {vi_set(0), vi_set(0)};
-    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(CROSS ? -own[i] : 0);
+    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(i < kCrossed ? -own[i] : 0);
     for (int j = 0; j < 2; j++) {
       const vi one = record.zeros ? load8((const int8_t*)record.zeros + 16 * j) : vi_set(NIBBLES ? 8 : 0);
       zero[j] = (one & vi_set(0xffff)) | shift_left<16>(one);
     }
 #pragma GCC unroll 1
-    for (int s = 0; s < UNIT / 4; s++, b += NIBBLES ? 64 : 128, pairs += 2 * R, wide.pairs += 4 * 16) {
+    for (int s = 0; s < UNIT / 4; s++, b += NIBBLES ? 64 : 128, pairs += 2, wide.pairs += 4 * 16) {
       vi w[2][2];
       for (int j = 0; j < 2; j++) {
         if (NIBBLES) {
@@ -329,15 +342,15 @@ void first_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t 
         }
         if (CROSS) crossed[j] = dot_pairs(w[0][j], w[1][j], crossed[j]);
       }
-      dot_fours<R, CROSS>(pairs, w, c);
+      dot_fours<R, kCrossed>(pairs, w, c);
       __builtin_prefetch(b + kFar, 0, 2);
       if (!NIBBLES) __builtin_prefetch(b + kFar + 64, 0, 2);
     }
     for (int j = 0; j < 2 && CROSS; j++) {
       store(wide.less + 16 * j, vi_set(0) - crossed[j]);
-      for (int i = 0; i < R; i++) c[i][j] = c[i][j] - crossed[j];
+      for (int i = 0; i < kCrossed; i++) c[i][j] = c[i][j] - crossed[j];
     }
-    add_scaled_unit<R>(c, record.at, u == 0, total);
+    add_scaled_unit<R>(c, UNIT < kPart || record.head ? record.at : nullptr, u == 0, total);
   }
   add_steps<R>(a.steps + k / kPart * R, total, sums);
 }
@@ -350,9 +363,9 @@ void wide_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t n
   vf total[R][2];
   for (int64_t u = 0; u < n; u += UNIT, IntRecords::next(record), own += R, wide.less += kColumns) {
     vi c[R][2];
-    dot_wide<R, UNIT, CROSS>(pairs, own, wide.pairs, wide.less, c);
-    add_scaled_unit<R>(c, record.at, u == 0, total);
-    pairs += UNIT / 2 * R;
+    dot_wide<R, UNIT, CROSS ? crossed_rows(R) : 0>(pairs, own, wide.pairs, wide.less, c);
+    add_scaled_unit<R>(c, UNIT < kPart || record.head ? record.at : nullptr, u == 0, total);
+    pairs += UNIT / 2;
     wide.pairs += UNIT * 16;
   }
   add_steps<R>(a.steps + k / kPart * R, total, sums);
@@ -381,14 +394,15 @@ template <class T> struct IntProduct {
   bool one_scale;
   int64_t unit, blocks;
   RowSizes sizes;
-  int rows;  // with scales for fewer k, numbers are widened once for all rows
   bool is_crossed;
+  int rows;  // with scales for fewer k, or crosswise, numbers are widened once for all rows
 
   IntProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format,
              const void* places = nullptr)
       : weight((const uint8_t*)data), order((const int32_t*)places), l(n, k, group, format), one_scale(group == 0),
         unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit),
-        rows(unit == kPart ? kRows : kWideRows), is_crossed(sums_are_cheap()) {}
+        is_crossed(sums_are_cheap() && (unit < kPart || l.depth % kPart == 0)),
+        rows(unit == kPart && !is_crossed ? kRows : kWideRows) {}
 
   static void begin() {}
   static void end() {}
@@ -401,19 +415,23 @@ template <class T> struct IntProduct {
   const float* scale(int64_t block) const {
     return one_scale ? (const float*)block_of(block) : nullptr;
   }
-  bool is_wide(const Groups& groups) const { return groups.rows > kFewRows && unit < kPart; }
-  bool crosses(const Groups& groups) const {
-    return is_crossed && is_wide(groups) && groups.rows > kAloneRows;
+  bool crosses(const Groups& groups) const { return is_crossed && groups.rows > kAloneRows; }
+  bool is_wide(const Groups& groups) const {
+    return unit < kPart ? groups.rows > kFewRows : crosses(groups);
   }
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
-    pack_int_row(x, order, l, unit, crosses(groups), groups.size(g), i,
-                 sizes.at((int32_t*)packed, groups.rows, groups.begin(g)));
+    IntRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
+    if (crosses(groups)) {
+      out.own = out.sums;  // in place of what no tile reads then
+      out.sums = nullptr;
+    }
+    pack_int_row(x, order, l, unit, groups.size(g), i, out);
   }
 
   template <int UNIT, bool NIBBLES, bool CROSS>
   void wide_sums(const Groups& groups, const void* packed, const uint8_t* data, float* out, WidePart wide) const {
-    IntRecords record(data, l, false);
+    IntRecords record(data, l, one_scale);
     for (int64_t k = 0, number = 0; k < l.depth; k += kPart, number += kPart / UNIT) {
       const int64_t n = l.depth - k < kPart ? l.depth - k : kPart;
       for (int64_t g = 0; g < groups.count; g++) {
@@ -438,6 +456,7 @@ template <class T> struct IntProduct {
     if (is_wide(groups)) {
       const WidePart wide = {memory, memory + kWide};
       const bool is_crossed = crosses(groups);
+      if (unit == kPart) return wide_sums<kPart, NIBBLES, kCrosses>(groups, packed, data, out, wide);
       if (unit == 32 && is_crossed) return wide_sums<32, NIBBLES, kCrosses>(groups, packed, data, out, wide);
       if (unit == 32) return wide_sums<32, NIBBLES, false>(groups, packed, data, out, wide);
       if (is_crossed) return wide_sums<64, NIBBLES, kCrosses>(groups, packed, data, out, wide);

@@ -25,6 +25,8 @@ struct SuperKind {
   typedef F_ F;
   static const int LOW = LOW_, HIGH = HIGH_, BIAS = BIAS_, SPAN = SPAN_, UNIT = UNIT_;
   static const bool MINIMA = MINIMA_;
+  // Codes times scales, which are bytes, are at most 32 * 128: they may be multiplied crosswise (quantized.h).
+  static const bool CROSS = kCrosses && LOW + HIGH <= 6 && (MINIMA || BIAS == 1 << (LOW + HIGH - 1));
   static const int64_t scales = sizeof(F) * kColumns * (MINIMA ? 2 : 1);  // where they begin, in bytes
   static const int64_t spans = kSuperDepth / SPAN * kColumns;
   static const int64_t minima = scales + spans;
@@ -100,21 +102,29 @@ template <class S> void read_minima(const uint8_t* block, int part, float* out) 
   }
 }
 
-// Rows as integers, and for each 16 k and each 32 k the sum of what they stand for.
+// Rows as integers; for each 16 k and each 32 k the sum of what they stand for; and what a row has with itself
+// for each 16 k, 32 k, 64 k and 128 k.
 struct SuperRows {
   IntRows ints;
-  float* sums16;
-  float* sums32;
+  float *sums16, *sums32;
+  int32_t* own[4];
 };
 
 struct SuperSizes {
   RowSizes ints;
   explicit SuperSizes(const Layout& l) : ints(l, 16) {}
-  int64_t all() const { return ints.all() + ints.sums + ints.sums / 2; }
+  int64_t all() const { return ints.all() + 4 * ints.sums; }
   SuperRows at(int32_t* memory, int64_t all_rows, int64_t first) const {
-    float* after = (float*)memory + all_rows * ints.all();
-    return {ints.at(memory, all_rows, first), after + first * ints.sums,
-            after + all_rows * ints.sums + first * (ints.sums / 2)};
+    SuperRows rows = {ints.at(memory, all_rows, first), nullptr, nullptr, {}};
+    int32_t* place = memory + all_rows * ints.all();
+    for (int64_t level = 0, size = ints.sums; level < 4; level++, size /= 2) {
+      rows.own[level] = place + first * size;
+      place += all_rows * size;
+    }
+    rows.sums16 = (float*)place + first * ints.sums;
+    rows.sums32 = (float*)place + all_rows * ints.sums + first * (ints.sums / 2);
+    rows.ints.own = rows.own[0];
+    return rows;
   }
 };
 
@@ -172,35 +182,47 @@ template <class S> struct Scaled {
   }
 };
 
+// What rows of a group have with themselves, unit by unit from k on.
+template <int R, class S> QUIRE_INLINE const int32_t* own_of(const SuperRows& a, int64_t k) {
+  const int kLevel = S::UNIT == 16 ? 0 : S::UNIT == 32 ? 1 : S::UNIT == 64 ? 2 : 3;
+  return a.own[kLevel] + k / S::UNIT * R;
+}
+
 // A part of R rows times the same part of a block, whose numbers are put into `wide` for other rows: as
 // pairs [64][32 columns] of 16 bits.
-template <int R, class S>
-void first_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k, int32_t* wide,
-                float* sums) {
+template <int R, class S, bool CROSS>
+void first_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k, WidePart wide, float* sums) {
+  const int kCrossed = CROSS ? crossed_rows(R) : 0;
   const int kBytes = (S::LOW + S::HIGH) * 32;  // of 16 k of 16 columns
   const int64_t part = k % kSuperDepth / kPart;
   const uint8_t* in = block + S::codes + part * kPart / 16 * 2 * kBytes;
   const uint8_t* scales = block + S::scales + part * kPart / S::SPAN * kColumns;
-  const int32_t* pairs = a.ints.pairs + k / 2 * R;
+  const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
   take_minima<R, S>(a, minima, k, sums);
-  for (int u = 0; u < kPart; u += S::UNIT) {
-    vi c[R][2];
-    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(0);
-    for (int n = u; n < u + S::UNIT; n += 16, pairs += 8 * R, wide += 16 * 16, in += 2 * kBytes) {
+  for (int u = 0; u < kPart; u += S::UNIT, own += R, wide.less += kColumns) {
+    vi c[R][2], crossed[2] = {vi_set(0), vi_set(0)};
+    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(i < kCrossed ? -own[i] : 0);
+    for (int n = u; n < u + S::UNIT; n += 16, in += 2 * kBytes) {
       const uint8_t* scale = scales + n / S::SPAN * kColumns;
       Scaled<S> from[2] = {Scaled<S>::of(in, scale), Scaled<S>::of(in + kBytes, scale + 16)};
       fetch_ahead<S>(in);
       fetch_ahead<S>(in + kBytes);
-#pragma GCC unroll 8
-      for (int p = 0; p < 8; p++) {
-        const vi w[2] = {Scaled<S>::take(from[0], p), Scaled<S>::take(from[1], p)};
-        for (int j = 0; j < 2; j++) store(wide + (2 * p + j) * 16, w[j]);
-        for (int i = 0; i < R; i++) {
-          const vi number = vi_set(pairs[p * R + i]);
-          for (int j = 0; j < 2; j++) c[i][j] = dot_pairs(number, w[j], c[i][j]);
-        }
+#pragma GCC unroll 4
+      for (int p = 0; p < 8; p += 2, pairs += 2, wide.pairs += 4 * 16) {
+        vi w[2][2];
+        for (int half = 0; half < 2; half++)
+          for (int j = 0; j < 2; j++) {
+            w[half][j] = Scaled<S>::take(from[j], p + half);
+            store(wide.pairs + 32 * half + 16 * j, w[half][j]);
+          }
+        for (int j = 0; j < 2 && CROSS; j++) crossed[j] = dot_pairs(w[0][j], w[1][j], crossed[j]);
+        dot_fours<R, kCrossed>(pairs, w, c);
       }
+    }
+    for (int j = 0; j < 2 && CROSS; j++) {
+      store(wide.less + 16 * j, vi_set(0) - crossed[j]);
+      for (int i = 0; i < kCrossed; i++) c[i][j] = c[i][j] - crossed[j];
     }
     add_unit<R>(c, u == 0, total);
   }
@@ -208,15 +230,17 @@ void first_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t 
 }
 
 // A part of R rows times the same part of a block, which was widened.
-template <int R, class S>
-void wide_tile(SuperRows a, const int32_t* wide, const uint8_t* block, const float* minima, int64_t k,
-               float* sums) {
+template <int R, class S, bool CROSS>
+void wide_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k, WidePart wide, float* sums) {
+  const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
   take_minima<R, S>(a, minima, k, sums);
-  for (int u = 0; u < kPart; u += S::UNIT) {
+  for (int u = 0; u < kPart; u += S::UNIT, own += R, wide.less += kColumns) {
     vi c[R][2];
-    dot_wide<R, S::UNIT, false>(a.ints.pairs + (k + u) / 2 * R, nullptr, wide + u * 16, nullptr, c);
+    dot_wide<R, S::UNIT, CROSS ? crossed_rows(R) : 0>(pairs, own, wide.pairs, wide.less, c);
     add_unit<R>(c, u == 0, total);
+    pairs += S::UNIT / 2;
+    wide.pairs += S::UNIT * 16;
   }
   add_part<R, S>(a, total, block, k, sums);
 }
@@ -238,7 +262,7 @@ void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t
     for (int s = 0; s < S::UNIT; s += S::SPAN, scales += kColumns) {
       vi c[R][2];
       for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(0);
-      for (int n = 0; n < S::SPAN; n += 16, pairs += 8 * R, numbers += R)
+      for (int n = 0; n < S::SPAN; n += 16, pairs += 8, numbers += R)
 #pragma GCC unroll 2
         for (int j = 0; j < 2; j++, in += kBytes) {
           Codes<S> codes = {in, vi_set(0), vi_set(0)};
@@ -248,7 +272,7 @@ void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t
           for (int p = 0; p < 8; p++) {
             const vi code = Codes<S>::take(codes, p);
             for (int i = 0; i < R; i++)
-              c[i][j] = dot_pairs(vi_set(pairs[p * R + i]), code, c[i][j]);
+              c[i][j] = dot_pairs(vi_set(pairs[i * kHalf + p]), code, c[i][j]);
           }
         }
       for (int j = 0; j < 2; j++) {
@@ -269,23 +293,29 @@ template <class T> struct SuperProduct {
   Layout l;
   int64_t blocks;
   SuperSizes sizes;
+  bool is_crossed;
 
   SuperProduct(const void* data, int64_t n, int64_t k)
-      : weight((const uint8_t*)data), l(n, k, 0, kInt8), blocks(l.blocks), sizes(l) {}
+      : weight((const uint8_t*)data), l(n, k, 0, kInt8), blocks(l.blocks), sizes(l), is_crossed(sums_are_cheap()) {}
 
   static void begin() {}
   static void end() {}
-  static size_t temporary_bytes() { return (kWide + kMinima) * 4; }
+  static size_t temporary_bytes() { return kMinima * 4 + kWideBytes; }
 
   int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
   int64_t sum_rows(const Groups& groups) const { return groups.rows; }
   size_t packed_bytes(const Groups& groups) const { return groups.rows * sizes.all() * 4; }
   const float* scale(int64_t) const { return nullptr; }
+  bool crosses(const Groups& groups) const { return is_crossed && groups.rows > kAloneRows; }
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
     const int count = groups.size(g);
     SuperRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
-    pack_int_row(x, nullptr, l, 16, false, count, i, out.ints);
+    if (!crosses(groups)) out.ints.own = nullptr;
+    pack_int_row(x, nullptr, l, 16, count, i, out.ints);
+    for (int level = 1; level < 4 && out.ints.own; level++)
+      for (int64_t s = i; s < (sizes.ints.sums >> level) * count; s += count)
+        out.own[level][s] = out.own[level - 1][2 * s - i] + out.own[level - 1][2 * s - i + count];
     for (int64_t s = 0; s < sizes.ints.sums; s += 2) {
       const float step = out.ints.steps[s * 16 / kPart * count + i];
       const int32_t one = out.ints.sums[s * count + i], two = out.ints.sums[(s + 1) * count + i];
@@ -295,27 +325,37 @@ template <class T> struct SuperProduct {
     }
   }
 
+  // Of a part, for all rows.
+  template <class S, bool CROSS>
+  void wide_sums(const Groups& groups, const void* packed, const uint8_t* block, const float* minima, int64_t k,
+                 WidePart wide, float* out) const {
+    for (int64_t g = 0; g < groups.count; g++) {
+      const int64_t row = groups.begin(g);
+      const SuperRows a = sizes.at((int32_t*)packed, groups.rows, row);
+      float* here = out + row * kColumns;
+      if (g == 0) {
+        QUIRE_FOR_TILES(groups.size(g), (first_tile<R, S, CROSS>(a, block, minima, k, wide, here)))
+      } else {
+        QUIRE_FOR_TILES(groups.size(g), (wide_tile<R, S, CROSS>(a, block, minima, k, wide, here)))
+      }
+    }
+  }
+
   template <int FEW, class S>
   void sums_of(const Groups& groups, const void* packed, const uint8_t* block, float* out,
                float* memory) const {
-    int32_t* wide = (int32_t*)(memory + kMinima);
+    int32_t* room = (int32_t*)(memory + kMinima);
+    const WidePart wide = {room, room + kWide};
     for (int64_t k = 0; k < l.depth; k += kPart) {
       const uint8_t* here = block + k / kSuperDepth * S::bytes;
       const int part = (int)(k % kSuperDepth / kPart);
       read_minima<S>(here, part, memory);
       if constexpr (FEW > 0) {
         narrow_tile<FEW, S>(sizes.at((int32_t*)packed, FEW, 0), here, memory, k, out);
+      } else if (S::CROSS && crosses(groups) && (S::UNIT > 16 || groups.rows > 12)) {
+        wide_sums<S, S::CROSS>(groups, packed, here, memory, k, wide, out);
       } else {
-        for (int64_t g = 0; g < groups.count; g++) {
-          const int64_t row = groups.begin(g);
-          const SuperRows a = sizes.at((int32_t*)packed, groups.rows, row);
-          float* here_out = out + row * kColumns;
-          if (g == 0) {
-            QUIRE_FOR_TILES(groups.size(g), (first_tile<R, S>(a, here, memory, k, wide, here_out)))
-          } else {
-            QUIRE_FOR_TILES(groups.size(g), (wide_tile<R, S>(a, wide, here, memory, k, here_out)))
-          }
-        }
+        wide_sums<S, false>(groups, packed, here, memory, k, wide, out);
       }
     }
   }

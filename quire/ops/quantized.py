@@ -16,8 +16,8 @@ from quire.ops.formats import SUPER_KINDS, Format, SuperKind, super_runs
 
 PART = 128
 """Inputs of a row that share one step."""
-LARGEST = 32512.0
-"""What the largest of a part becomes: 127 * 256, so that the upper byte of any is at most 127."""
+LARGEST = 28416.0
+"""What the largest of a part becomes: with 4,096 more, codes times scales of a super-block, it fits in 16 bits."""
 SMALLEST = 2.0**-100
 """A part whose numbers are all below is zero."""
 
