@@ -194,7 +194,7 @@ def test_features_are_read_as_linux_lists_them(tmp_path: Path) -> None:
 
 def test_every_peer_has_a_script_and_an_environment() -> None:
     assert {path.stem for path in SCRIPTS.glob("run_*.py")} == {f"run_{name}" for name in PEERS}
-    others = {"formats", "sentence-transformers"}  # of other benchmarks
+    others = {"formats", "gptqmodel", "modelopt", "sentence-transformers"}  # of other benchmarks
     assert setup.RECIPES.keys() - others == PEERS.keys() - {"quire"}
 
 
