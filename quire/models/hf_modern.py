@@ -10,7 +10,7 @@ from dataclasses import replace
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import activation, dense
 from quire.models.hf_encoder import SKIPPED, heads_of_all
-from quire.models.hf_parts import default_head_size, rope
+from quire.models.hf_parts import default_head_size, rope, sliding_layers
 from quire.models.name_parts import LAYER, ours, pair
 from quire.models.names import Rule
 from quire.models.spec import DecoderSpec, LayerSpec, NormKind, Rope
@@ -26,14 +26,8 @@ def modern_layers(hf: HfConfig, *, window: int, both_ways: bool) -> DecoderSpec:
     act = activation(hf, "gelu", key="hidden_activation")
     part = dense(hf, activation=act, bias=hf.bool_("mlp_bias", False))
     every = hf.int_("global_attn_every_n_layers", 3)
-    num_layers = hf.int_("num_hidden_layers")
-    named = hf.strings("layer_types")
-    local = [
-        named[index] == "sliding_attention" if named else index % every > 0
-        for index in range(num_layers)
-    ]
     layers = []
-    for index, is_local in enumerate(local):
+    for index, is_local in enumerate(sliding_layers(hf, lambda index: index % every > 0)):
         mixer = heads_of_all(hf, bias=bias, rope=_modern_rope(hf, size, is_local))
         layers.append(
             LayerSpec(
