@@ -264,7 +264,7 @@ def main(words: list[str]) -> int:
     """Writes one form, or lists all."""
     if not words:
         for name, (tool, _) in TOOLS.items():
-            with contextlib.suppress(PackageNotFoundError):
+            with contextlib.suppress(PackageNotFoundError):  # of another environment
                 print(f"{name}\t{tool} {version(tool)}")
         return 0
     name, source, target = words[0], Path(words[1]), Path(words[2])

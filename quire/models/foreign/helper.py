@@ -193,8 +193,15 @@ def first_position(model: nn.Module) -> int:
     files = {sys.modules[type(one).__module__] for one in model.modules()}
     if not any(hasattr(one, made_of_ids) for one in (*model.modules(), *files)):
         return 0
-    padding: Any = model.config.pad_token_id  # type: ignore[union-attr]
-    return int(padding) + 1
+    whole: Any = model
+    return int(whole.config.pad_token_id) + 1
+
+
+def _embedding(model: nn.Module) -> torch.Tensor:
+    """The table of tokens [V, C]."""
+    whole: Any = model  # a class of Transformers, whose methods torch's class does not name
+    table: torch.Tensor = whole.get_input_embeddings().weight
+    return table
 
 
 def _states_program(
@@ -205,7 +212,7 @@ def _states_program(
     found: dict[str, dict[str, Any]],
 ) -> Program:
     """The program that ends in hidden states. Names in the checkpoint have the model's prefix, or none has."""
-    embedding = first.name_of(model.get_input_embeddings().weight)  # type: ignore[operator]
+    embedding = first.name_of(_embedding(model))
     if embedding is None:
         raise CannotRunError("it has no plain embedding")
     names = {embedding: "embedding.weight"}
@@ -232,7 +239,7 @@ def _states_program(
         ignored=[f"{prefix}{one}" for one in _buffers(model)],
         left=join.left(steps),
         architecture=type(model).__name__,
-        vocab_size=model.get_input_embeddings().weight.shape[0],  # type: ignore[operator]
+        vocab_size=_embedding(model).shape[0],
         hidden_size=states.shape[-1],
         max_position_embeddings=int(config.max_position_embeddings) - first_position(model),
         tied=True,
@@ -256,7 +263,7 @@ def _program(
     logits: torch.Tensor,
     found: dict[str, dict[str, Any]],
 ) -> Program:
-    embedding = first.name_of(model.get_input_embeddings().weight)  # type: ignore[operator]
+    embedding = first.name_of(_embedding(model))
     head = model.get_output_embeddings()  # type: ignore[operator]
     if head is None or embedding is None or not isinstance(head, nn.Linear):
         raise CannotRunError("it has no plain embedding, or no plain product that makes logits")
