@@ -27,7 +27,14 @@ import torch
 
 from benchmarks.gguf_tokens import PEER
 from quire.models.registry import describe
-from tests.models import gguf_families, gguf_states, harness, test_gguf, test_gguf_embedders
+from tests.models import (
+    gguf_families,
+    gguf_recent,
+    gguf_states,
+    harness,
+    test_gguf,
+    test_gguf_embedders,
+)
 from tests.pooling_checkpoints import write_model, write_modules
 
 NUM_TOKENS, NUM_PROMPT = 32, 40
@@ -95,6 +102,38 @@ GEMMA3N_SETTINGS: dict[str, Any] = {
 }
 """What is constant in llama.cpp; of the widths it takes deviations of one number less, which shows in narrow ones."""
 
+USUAL_EPS = {"rms_norm_eps": 1e-6}
+SMALL_VALUES = {"linear_value_head_dim": 12, **USUAL_EPS}
+"""As large as keys, of which llama.cpp has no others; and what lengths are made one with."""
+
+
+def _usual_eps(arch: str) -> dict[str, Any]:
+    return {f"{arch}.attention.layer_norm_rms_epsilon": ["FLOAT32", 1e-6]}
+
+
+def _small_values(arch: str) -> dict[str, Any]:
+    return {f"{arch}.ssm.inner_size": ["UINT32", 48], **_usual_eps(arch)}
+
+
+PICKED: dict[str, Any] = {"index_head_dim": 64, "attention_bias": False, "rope_scaling": None}
+PICKED |= {"n_group": 1, "topk_group": 1, **USUAL_EPS}
+PICKED_SETTINGS: dict[str, Any] = {
+    "deepseek32.attention.indexer.key_length": ["UINT32", 64],
+    "deepseek32.expert_gating_func": ["UINT32", 2],
+    **{f"deepseek32.expert_group_{key}": ["UINT32", 1] for key in ("count", "used_count")},
+    **dict.fromkeys(
+        f"deepseek32.rope.scaling.{key}"
+        for key in ("type", "factor", "original_context_length", "yarn_log_multiplier")
+    ),
+    **dict.fromkeys(f"deepseek32.rope.scaling.yarn_beta_{key}" for key in ("fast", "slow")),
+    **_usual_eps("deepseek32"),
+}
+"""Keys of an indexer are turned by Hadamard's matrix there, of a power of two."""
+DELTA_HEADS = {"head_dim": 12, "num_heads": 4, "short_conv_kernel_size": 3}
+DELTA_HEADS |= {"kda_layers": [1], "full_attn_layers": [2]}
+"""As many heads as the other layers have, of which llama.cpp knows."""
+
+
 CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "deepseek2": (LATENT, ONE_GROUP),
     "deepseek2_sigmoid": (
@@ -130,6 +169,41 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "apertus": ({}, {}),
     "gemma3n": (GEMMA3N, GEMMA3N_SETTINGS),
     "llama4": (UNBIASED, {}),
+    "deepseek32": (PICKED, PICKED_SETTINGS),
+    "kimi-linear": (
+        {"linear_attn_config": DELTA_HEADS, **USUAL_EPS},
+        {"kimi-linear.expert_gating_func": ["UINT32", 2], **_usual_eps("kimi-linear")},
+    ),
+    "jamba": (
+        {"mamba_expand": 2, "mamba_proj_bias": False},
+        {"jamba.ssm.inner_size": ["UINT32", 128]},
+    ),
+    "glm-dsa": (
+        {"index_head_dim": 64, "norm_topk_prob": True, **USUAL_EPS},
+        {
+            "glm-dsa.attention.indexer.key_length": ["UINT32", 64],
+            **_usual_eps("glm-dsa"),
+            "glm-dsa.expert_weights_norm": ["BOOL", True],
+        },
+    ),
+    "exaone-moe": ({}, {"exaone-moe.expert_gating_func": ["UINT32", 2]}),
+    "qwen35": (SMALL_VALUES, _small_values("qwen35")),
+    "qwen35moe": (
+        SMALL_VALUES,
+        {
+            "qwen35moe.rope.dimension_sections": ["ARRAY:INT32", [2, 2, 2, 0]],
+            **_small_values("qwen35moe"),
+        },
+    ),
+    "gemma4": (
+        {"num_kv_shared_layers": 2},
+        {
+            "gemma4.attention.shared_kv_layers": ["UINT32", 2],
+            "gemma4.feed_forward_length": ["ARRAY:INT32", [80] * 4 + [160] * 2],
+        },
+    ),
+    "gemma4_keys": ({}, {}),
+    "gemma4_experts": ({}, {}),
 }
 """By the test's name: other values of its config, and further settings in the file. Without Phi 3.5 MoE, whose experts
 llama.cpp weighs in another way than their authors."""
@@ -147,7 +221,9 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
     """Greedy tokens of one family."""
     values, settings = CHANGES[name]
     config = gguf_families.CONFIGS[name]
-    gguf_families.CONFIGS[name] = gguf_states.CONFIGS[name] = config | values
+    for known in (gguf_families.CONFIGS, gguf_states.CONFIGS, gguf_recent.CONFIGS):
+        if name in known:
+            known[name] = config | values
     written = gguf_families.WRITTEN[name]
     arch = written["arch"]
     more = {f"{arch}.vocab_size": ["UINT32", config["vocab_size"]], **settings}

@@ -13,7 +13,7 @@ import time
 from collections import deque
 
 from quire.engine.kvcache.manager import CacheManager
-from quire.engine.process import COLLECT_AFTER
+from quire.engine.loop import COLLECT_AFTER
 from quire.engine.request import Request
 from quire.engine.scheduler.scheduler import Scheduler
 from quire.protocol.cache import CacheGroup, CacheLayout

@@ -32,7 +32,7 @@ from quire.protocol.pooled_results import (
     ScoringRequestOutput,
 )
 from quire.protocol.pooler import Pooler
-from quire.protocol.similarity import cosine, late_interaction
+from quire.protocol.similarity import cosine, late_interaction, product
 
 Pooled = PoolingRequestOutput[PoolingOutput]
 PoolingChoice = PoolingParams | Sequence[PoolingParams] | None
@@ -216,7 +216,8 @@ class PoolingCalls(LLMControl):
         made = self.encode(asked, pooling_params, pooling_task=task, **options)
         of = dict(zip(asked, made, strict=True))
         return [
-            _compared(of[one], of[other], kind) for one, other in zip(firsts, seconds, strict=True)
+            _compared(of[one], of[other], kind, pooler.is_sparse)
+            for one, other in zip(firsts, seconds, strict=True)
         ]
 
     def _pooler(self) -> Pooler:
@@ -363,10 +364,10 @@ def pairs_of(firsts: list[str], seconds: list[str]) -> tuple[list[str], list[str
     return firsts, seconds
 
 
-def _compared(first: Pooled, second: Pooled, kind: str) -> ScoringRequestOutput:
+def _compared(first: Pooled, second: Pooled, kind: str, is_sparse: bool) -> ScoringRequestOutput:
     sides: tuple[Numbers, Numbers] = first.outputs.numbers, second.outputs.numbers
     value = (
-        cosine(sides[0].flat(), sides[1].flat())
+        (product if is_sparse else cosine)(sides[0].flat(), sides[1].flat())
         if kind == "bi-encoder"
         else late_interaction(*sides)
     )

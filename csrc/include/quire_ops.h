@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 789593559
+#define QUIRE_VERSION 1825836806
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -63,6 +63,9 @@
   X(causal_conv) \
   X(ssd_scan) \
   X(selective_scan) \
+  X(token_shift) \
+  X(wkv) \
+  X(gated_lru) \
   X(group_norm_gated) \
   X(attention) \
   X(attention_write)
@@ -346,7 +349,7 @@ typedef struct {
   int64_t slab_bytes, block_bytes, blocks_per_slab, qkv_stride, decay_stride, strength_stride,
       out_stride, Hk, H, Dk, Dv;
   float scale, strength_scale;
-  int32_t channels, unit, corrects, dtype;
+  int32_t channels, unit, corrects, in_turns, dtype, reserved;
 } QuireArgs_delta_rule;
 
 typedef struct {
@@ -379,6 +382,28 @@ typedef struct {
       out_stride, D, N;
   int32_t dtype, reserved;
 } QuireArgs_selective_scan;
+
+typedef struct {
+  const void *x, *shares, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, x_stride, out_stride, C, M;
+  int32_t dtype, reserved;
+} QuireArgs_token_shift;
+
+typedef struct {
+  const void *key, *value, *gate, *decay, *first, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, key_stride, value_stride, gate_stride,
+      out_stride, D;
+  int32_t dtype, reserved;
+} QuireArgs_wkv;
+
+typedef struct {
+  const void *x, *gates, *bias, *rate, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, x_stride, gates_stride, out_stride, H, W;
+  int32_t dtype, reserved;
+} QuireArgs_gated_lru;
 
 typedef struct {
   const void *x, *gate, *weight;

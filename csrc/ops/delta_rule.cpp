@@ -47,7 +47,8 @@ template <class T> float decay_of(const QuireArgs_delta_rule& args, const T* a, 
 
 template <class T>
 void prepare(const QuireArgs_delta_rule& args, int64_t head, int64_t first, int64_t count, Tile& tile) {
-  const int64_t Dk = args.Dk, Dv = args.Dv, keys = args.Hk * Dk, key = head / (args.H / args.Hk) * Dk;
+  const int64_t Dk = args.Dk, Dv = args.Dv, keys = args.Hk * Dk;
+  const int64_t key = (args.in_turns ? head % args.Hk : head / (args.H / args.Hk)) * Dk;
   tile.count = count;
   for (int64_t t = 0; t < count; t++) {
     const T* row = (const T*)args.qkv + (first + t) * args.qkv_stride;

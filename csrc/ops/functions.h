@@ -126,4 +126,6 @@ QUIRE_INLINE vf relu2(vf x) { return relu(x) * relu(x); }
     case QUIRE_RELU2: { auto f = [](vf x) { return relu2(x); }; body; break; } \
   }
 
+QUIRE_INLINE vf sigmoid(vf x) { return vf_set(1.0f) / (exp(vf_zero() - x) + vf_set(1.0f)); }
+
 }  // namespace quire

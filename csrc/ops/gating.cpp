@@ -7,8 +7,6 @@ namespace {
 
 const int64_t kSigmoid = 4;  // cost of an element, against moving it
 
-QUIRE_INLINE vf sigmoid(vf x) { return vf_set(1.0f) / (exp(vf_zero() - x) + vf_set(1.0f)); }
-
 template <class T> void gated_norms(const QuireArgs_rms_norm_gated& args, Team& team) {
   const float* weight = (const float*)args.weight;
   const bool by_gate = args.silu;

@@ -166,8 +166,7 @@ void multiply(const Args& args, const P& product, Team& team) {
   const int64_t shares = (product.blocks + share - 1) / share;
   const bool is_private = args.rows <= kPrivateRows;
   P::begin();
-  int64_t taken = 0;  // shares of earlier chunks, each thread's last and failing try included
-  for (int64_t start = 0; start < args.rows; start += kChunk, taken += shares + team.size) {
+  for (int64_t start = 0; start < args.rows; start += kChunk) {
     Groups groups(args.rows - start < kChunk ? args.rows - start : kChunk, product.rows);
     size_t a_bytes = whole_lines(product.packed_bytes(groups));
     size_t c_bytes = (size_t)product.sum_rows(groups) * kColumns * 4;
@@ -183,7 +182,8 @@ void multiply(const Args& args, const P& product, Team& team) {
         product.pack((const T*)args.x + (start + groups.begin(g) + i) * args.x_stride, groups, g, i,
                      packed);
     if (!is_private) team.barrier();
-    for (int64_t next; (next = team.next(0) - taken) < shares;)
+    Shares left(team, shares, start / kChunk);
+    for (int64_t next; (next = left.next()) >= 0;)
       for (int64_t b = next * share; b < product.blocks && b < (next + 1) * share; b++) {
         product.sums(groups, packed, b, sums, temporary);
         for (int64_t g = 0; g < groups.count; g++)

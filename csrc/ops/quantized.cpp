@@ -53,8 +53,10 @@ void pack_quantized(const QuireArgs_pack_quantized& args, Team& team) {
         int64_t column = block * kColumns + j;
         bool is_there = column < args.N;
         int64_t at = column * l.records() + r;
-        ((float*)out)[j] = is_there ? ((const float*)args.scales)[at] : 0;
-        if (has_zeros(args.format)) out[128 + j] = is_there ? ((const uint8_t*)args.zeros)[at] : 0;
+        const float scale = is_there ? ((const float*)args.scales)[at] : 0;
+        if (l.scales == 64) store((f16*)out + j, vf_set(scale), 1);
+        else ((float*)out)[j] = scale;
+        if (has_zeros(args.format)) out[l.scales + j] = is_there ? ((const uint8_t*)args.zeros)[at] : 0;
         const uint8_t* codes = (const uint8_t*)args.codes + column * args.stride;
         for (int64_t i = 0; i < l.group; i++) {
           int64_t k = r * l.group + i;

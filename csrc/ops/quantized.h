@@ -6,8 +6,8 @@
 // float8 become bfloat16 or float32 and are multiplied as those are.
 //
 // A block of 32 columns is a row of records, one for each group of k, or one for all of K. A record is
-// 32 scales, then 32 zero points and 32 bytes unused where there are zero points, then the numbers:
-// two k of a column side by side and, of 4 bits, the two k after them in the upper halves.
+// 32 scales, as float32 or as float16, then 32 zero points and 32 bytes unused where there are zero points, then
+// the numbers: two k of a column side by side and, of 4 bits, the two k after them in the upper halves.
 #pragma once
 #include "dot_int.h"
 #include "product.h"
@@ -18,19 +18,22 @@ enum Format {
   kInt8 = 1, kInt4 = 2, kInt4Zero = 3, kFp8 = 4,
   kInt8Row = 5, kInt8RowZero = 6, kInt8Fixed = 7,  // with rows of 8 bits, see byte_rows.h
   kInt8Zero = 9,
+  kHalfScales = 16,  // added to a number of integers in groups: scales are float16
 };
+QUIRE_INLINE int32_t kind_of(int32_t format) { return format & (kHalfScales - 1); }
 QUIRE_INLINE bool has_byte_rows(int32_t format) { return format >= kInt8Row && format <= kInt8Fixed; }
-QUIRE_INLINE bool has_zeros(int32_t format) { return format == kInt4Zero || format == kInt8Zero; }
+QUIRE_INLINE bool has_zeros(int32_t format) { return kind_of(format) == kInt4Zero || kind_of(format) == kInt8Zero; }
 const int64_t kPart = 128;      // numbers of a row that have one step
 const int64_t kHalf = kPart / 2;  // pairs of a row in a part
 const float kLargest = 28416;   // what the largest of a part becomes: with 4,096 more it fits in 16 bits
 const int64_t kAloneRows = 8;   // up to here it does not pay to multiply crosswise
-const int64_t kFar = 4096;      // bytes from a weight in use to the one that is fetched meanwhile
+const int64_t kFar = 8192;      // bytes from a weight in use to the one that is fetched meanwhile
 const int64_t kWide = kPart * 16;  // pairs of 16 bits of a part of a block
 const int64_t kNearBytes = 8192;  // of a stretch of weights that stays in the first cache
 
 struct Layout {
   int64_t N, K, depth, group, blocks;
+  int scales;  // bytes of a record's scales
   int head;    // bytes of a record before its numbers
   int halves;  // of a byte in one number
   Layout(int64_t n, int64_t k, int64_t per_scale, int32_t format)
@@ -38,8 +41,9 @@ struct Layout {
     int64_t unit = group ? group : 32;
     depth = (K + unit - 1) / unit * unit;
     if (!group) group = depth;
-    head = has_byte_rows(format) ? 320 : has_zeros(format) ? 192 : 128;
-    halves = format == kInt4 || format == kInt4Zero ? 1 : 2;
+    scales = format & kHalfScales ? 64 : 128;
+    head = scales + (has_byte_rows(format) ? 192 : has_zeros(format) ? 64 : 0);
+    halves = kind_of(format) == kInt4 || kind_of(format) == kInt4Zero ? 1 : 2;
   }
   int64_t records() const { return depth / group; }
   int64_t bytes(int64_t k) const { return k * kColumns * halves / 2; }
@@ -50,12 +54,11 @@ struct Layout {
 // --- rows as integers
 
 // Rows of one group: for each part the pairs of each row, of two k each, row after row; its step; for each unit of
-// k the sum of the row's integers and `own`, the sum of products of its pairs, each with the next one. Null: not
-// wanted.
+// k the sum of the row's integers, or what it has with itself: the sum of products of its pairs, each with the next.
 struct IntRows {
   int32_t* pairs;
   float* steps;
-  int32_t *sums, *own;
+  int32_t* sums;
 };
 
 struct RowSizes {
@@ -66,7 +69,7 @@ struct RowSizes {
   int64_t all() const { return pairs + steps + sums; }
   IntRows at(int32_t* memory, int64_t all_rows, int64_t first) const {
     return {memory + first * pairs, (float*)memory + all_rows * pairs + first * steps,
-            memory + all_rows * (pairs + steps) + first * sums, nullptr};
+            memory + all_rows * (pairs + steps) + first * sums};
   }
 };
 
@@ -78,58 +81,55 @@ QUIRE_INLINE const T* part_of(const T* x, const int32_t* order, int64_t k, int64
   return room;
 }
 
-// Sums of each `unit` of `count` numbers, each `rows` after the last: of the numbers, or of x0 x2 + x1 x3 of each
-// four without what overflows. Two numbers are there beyond the last.
-template <bool CROSSED>
-QUIRE_INLINE void add_up(const int16_t* numbers, int64_t count, int64_t unit, int rows, int32_t* out) {
-  alignas(64) int32_t sums[kPart / 2];  // of two neighbours; or of products of two pairs, in even places
-  for (int j = 0; j < kPart / 2; j += 16) {
-    const int32_t* pairs = (const int32_t*)numbers + j;
-    store(sums + j, dot_pairs(load(pairs), CROSSED ? load(pairs + 1) : vi_set(0x10001), vi_set(0)));
-  }
-  for (int64_t from = 0; from < count; from += unit, out += rows) {
-    const int64_t end = count - from < unit ? count : from + unit;
+// Sums of each 16 numbers of a part: of the numbers, or of x0 x2 + x1 x3 of each four without what overflows.
+template <bool CROSSED> QUIRE_INLINE void add_up(const vi (&pairs)[4], int32_t* out) {
+  vi sums[4];
+  for (int j = 0; j < 4; j++)
+    sums[j] = dot_pairs(pairs[j], CROSSED ? odd_lanes(pairs[j]) : vi_set(0x10001), vi_set(0));
+  add_halves(sums, out);
+}
+
+// Eight such sums as those of each `unit` of the part's `count` numbers, each `rows` after the last.
+QUIRE_INLINE void put_sums(const int32_t* sixteens, int64_t count, int64_t unit, int rows, int32_t* out) {
+  for (int64_t from = 0; from < count && from < kPart; from += unit, out += rows) {
     uint32_t sum = 0;
-    for (int64_t j = from / 2; j < end / 2; j += CROSSED ? 2 : 1) sum += sums[j];
+    for (int64_t k = from; k < from + unit && k < kPart; k += 16) sum += sixteens[k / 16];
     *out = (int32_t)sum;
   }
 }
 
-// One row of x as row `i` of `rows`. A part with a number that is not finite gets the step NaN.
-template <class T>
-void pack_int_row(const T* x, const int32_t* order, const Layout& l, int64_t unit, int rows, int i, IntRows out) {
+// One row of x as row `i` of `rows`; `more(k, pairs, step)` has what became of each part. A part with a number that is
+// not finite gets the step NaN. Numbers beyond the last are zeros.
+template <class T, class More>
+QUIRE_INLINE void pack_int_row(const T* x, const int32_t* order, const Layout& l, int rows, int i, IntRows out,
+                               More more) {
   alignas(64) T ordered[kPart];
   for (int64_t k = 0; k < l.depth; k += kPart) {
     const T* source = part_of(x, order, k, l.K, ordered);
-    alignas(64) int16_t numbers[kPart + 2];
-    alignas(64) int32_t lanes[16];
     vf part[kPart / 16];
-    vi most = vi_set(0);
+    vi size[kPart / 16];
     for (int j = 0; j < kPart / 16; j++) {
       int64_t left = l.K - k - 16 * j;
       const T* here = source + 16 * j;
       part[j] = left >= 16 ? load(here) : left > 0 ? load(here, (int)left) : vf_zero();
-      vi size = as_int(part[j]) & vi_set(0x7fffffff);
-      most = select(less(most, size), size, most);
+      size[j] = as_int(part[j]) & vi_set(0x7fffffff);
     }
-    store(lanes, most);
-    int32_t largest = 0;
-    for (int j = 0; j < 16; j++) largest = lanes[j] > largest ? lanes[j] : largest;
-    union { int32_t bits; float value; } limit = {largest};
+    for (int width = kPart / 32; width; width /= 2)
+      for (int j = 0; j < width; j++) size[j] = max(size[j], size[j + width]);
+    union { int32_t bits; float value; } limit = {largest(size[0])};
     float step = limit.value / kLargest, inverse = kLargest / limit.value;
     if (limit.value < 0x1p-100f) step = inverse = 0;  // a row of zeros, or as good as that
-    bool whole = largest < 0x7f800000;
+    bool whole = limit.bits < 0x7f800000;
     if (!whole) step = __builtin_nanf(""), inverse = 0;
-    for (int j = 0; j < kPart / 16; j++) {
-      vi number = whole ? to_int(part[j] * vf_set(inverse)) : vi_set(0);
-      store16((uint16_t*)numbers + 16 * j, number);
+    vi pairs[4];
+    for (int j = 0; j < 4; j++) {
+      pairs[j] = vi_set(0);
+      if (whole)
+        pairs[j] = pairs_of(to_int(part[2 * j] * vf_set(inverse)), to_int(part[2 * j + 1] * vf_set(inverse)));
+      store(out.pairs + k / 2 * rows + i * kHalf + 16 * j, pairs[j]);
     }
-    int64_t room = l.depth - k < kPart ? l.depth - k : kPart;
     out.steps[k / kPart * rows + i] = step;
-    numbers[kPart] = numbers[kPart + 1] = 0;
-    if (out.sums) add_up<false>(numbers, room, unit, rows, out.sums + k / unit * rows + i);
-    if (out.own) add_up<true>(numbers, room, unit, rows, out.own + k / unit * rows + i);
-    __builtin_memcpy(out.pairs + k / 2 * rows + i * kHalf, numbers, kPart * 2);
+    more(k, pairs, step);
   }
 }
 
@@ -190,28 +190,33 @@ struct IntRecords {
   const uint8_t* zeros;  // 32 bytes; null: 8 for four bits, else 0
   int64_t unit, bytes;   // k with one exact sum, and bytes from one to the next
   int head;              // bytes before the numbers; 0 where there is one scale
+  bool is_half;          // scales are float16
 
   IntRecords(const uint8_t* block, const Layout& l, bool one_scale)
-      : at(one_scale ? block + l.head : block), zeros(l.head > 128 ? block + 128 : nullptr),
+      : at(one_scale ? block + l.head : block), zeros(l.head > l.scales ? block + l.scales : nullptr),
         unit(one_scale ? kPart : l.group), bytes(one_scale ? l.bytes(kPart) : l.record_bytes()),
-        head(one_scale ? 0 : l.head) {}
+        head(one_scale ? 0 : l.head), is_half(l.scales == 64) {}
 
   QUIRE_INLINE void next(IntRecords& r) {
     r.at += r.bytes;
     if (r.zeros && r.head) r.zeros += r.bytes;
   }
   QUIRE_INLINE void fetch_head(const IntRecords& r) {
-    for (int i = 0; i < r.head; i += 64) __builtin_prefetch(r.at + kFar + i, 0, 2);
+    if (r.head > 0) __builtin_prefetch(r.at + kFar, 0, 2);
+    if (r.head > 64) __builtin_prefetch(r.at + kFar + 64, 0, 2);
+    if (r.head > 128) __builtin_prefetch(r.at + kFar + 128, 0, 2);
   }
 };
 
 // total [R][2] += sums of a unit times its scales, if it has any; the first of a part is `fresh`.
 template <int R>
-QUIRE_INLINE void add_scaled_unit(const vi (*c)[2], const uint8_t* scales, bool fresh, vf (*total)[2]) {
+QUIRE_INLINE void add_scaled_unit(const vi (*c)[2], const IntRecords& record, bool is_scaled, bool fresh,
+                                  vf (*total)[2]) {
   for (int j = 0; j < 2; j++) {
-    const vf scale = scales ? load((const float*)scales + 16 * j) : vf_set(1);
+    vf scale = vf_set(1);
+    if (is_scaled) scale = record.is_half ? load((const f16*)record.at + 16 * j) : load((const float*)record.at + 16 * j);
     for (int i = 0; i < R; i++) {
-      const vf term = scales ? to_float(c[i][j]) * scale : to_float(c[i][j]);
+      const vf term = is_scaled ? to_float(c[i][j]) * scale : to_float(c[i][j]);
       total[i][j] = fresh ? term : total[i][j] + term;
     }
   }
@@ -249,8 +254,9 @@ void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t nu
         }
       const uint8_t* numbers = record.at + record.head;
       Ahead ahead = {(const char*)numbers + far, far ? 64 : 0};
+      if (far) IntRecords::fetch_head(record);
       dot_tile<R, NIBBLES>(pairs, numbers, n, c, ahead);
-      add_scaled_unit<R>(c, record.head ? record.at : nullptr, k == part, total);
+      add_scaled_unit<R>(c, record, record.head, k == part, total);
       pairs += n / 2;
     }
     add_steps<R>(steps, total, sums);
@@ -268,7 +274,7 @@ void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t nu
 // A core that does a product and a sum a cycle, or two sums, is kept busy by two rows of three multiplied so
 // and one as it comes.
 
-constexpr int crossed_rows(int rows) { return (2 * rows + 2) / 3; }
+constexpr int crossed_rows(int rows) { return (2 * rows + 1) / 3; }
 
 // What the tiles of a part share: 64 pairs of 32 columns, and of each unit and column the sum that is taken
 // away where numbers are multiplied in pairs.
@@ -300,7 +306,7 @@ QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* own, const int32
   for (int i = 0; i < R; i++)
     for (int j = 0; j < 2; j++)
       c[i][j] = i < CROSSED ? load(less + 16 * j) - vi_set(own[i]) : vi_set(0);
-#pragma GCC unroll 1
+#pragma GCC unroll 8
   for (int s = 0; s < UNIT / 4; s++, pairs += 2, wide += 4 * 16) {
     const vi w[2][2] = {{load(wide), load(wide + 16)}, {load(wide + 32), load(wide + 48)}};
     dot_fours<R, CROSSED>(pairs, w, c);
@@ -350,7 +356,7 @@ void first_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t 
       store(wide.less + 16 * j, vi_set(0) - crossed[j]);
       for (int i = 0; i < kCrossed; i++) c[i][j] = c[i][j] - crossed[j];
     }
-    add_scaled_unit<R>(c, UNIT < kPart || record.head ? record.at : nullptr, u == 0, total);
+    add_scaled_unit<R>(c, record, UNIT < kPart || record.head, u == 0, total);
   }
   add_steps<R>(a.steps + k / kPart * R, total, sums);
 }
@@ -364,7 +370,7 @@ void wide_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t n
   for (int64_t u = 0; u < n; u += UNIT, IntRecords::next(record), own += R, wide.less += kColumns) {
     vi c[R][2];
     dot_wide<R, UNIT, CROSS ? crossed_rows(R) : 0>(pairs, own, wide.pairs, wide.less, c);
-    add_scaled_unit<R>(c, UNIT < kPart || record.head ? record.at : nullptr, u == 0, total);
+    add_scaled_unit<R>(c, record, UNIT < kPart || record.head, u == 0, total);
     pairs += UNIT / 2;
     wide.pairs += UNIT * 16;
   }
@@ -421,12 +427,15 @@ template <class T> struct IntProduct {
   }
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
-    IntRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
-    if (crosses(groups)) {
-      out.own = out.sums;  // in place of what no tile reads then
-      out.sums = nullptr;
-    }
-    pack_int_row(x, order, l, unit, groups.size(g), i, out);
+    const IntRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
+    const bool is_crossed = crosses(groups);  // then tiles read what rows have with themselves in place of their sums
+    const int rows = groups.size(g);
+    pack_int_row(x, order, l, rows, i, out, [&](int64_t k, const vi (&pairs)[4], float) {
+      int32_t sixteens[8];
+      if (is_crossed) add_up<true>(pairs, sixteens);
+      else add_up<false>(pairs, sixteens);
+      put_sums(sixteens, l.depth - k, unit, rows, out.sums + k / unit * rows + i);
+    });
   }
 
   template <int UNIT, bool NIBBLES, bool CROSS>
@@ -485,17 +494,22 @@ template <class T> struct IntProduct {
 
 // --- products of float8
 
-// Numbers of `k` (even) of 32 columns as the kernels of a type want them.
+// Numbers of `k` (even) of 32 columns as the kernels of a type want them; as many further on come nearer.
 QUIRE_INLINE void widen(const uint8_t* in, int64_t k, bf16* out) {
-  for (int64_t i = 0; i < k * kColumns; i += 32) store((int32_t*)(out + i), pairs_from_fp8(in + i));
+  for (int64_t i = 0; i < k * kColumns; i += 64) {
+    __builtin_prefetch(in + kFar + i, 0, 2);
+    for (int64_t j = i; j < i + 64; j += 32) store((int32_t*)(out + j), pairs_from_fp8(in + j));
+  }
 }
 QUIRE_INLINE void widen(const uint8_t* in, int64_t k, f32* out) {
-  for (int64_t s = 0; s < k; s += 2)
+  for (int64_t s = 0; s < k; s += 2) {
+    __builtin_prefetch(in + kFar + s * kColumns, 0, 2);
     for (int j = 0; j < 2; j++) {
       vi pairs = pairs_from_fp8(in + s * kColumns + 32 * j);
       store(out + s * kColumns + 16 * j, as_float(shift_left<16>(pairs)));
       store(out + (s + 1) * kColumns + 16 * j, as_float(pairs & vi_set((int32_t)0xffff0000)));
     }
+  }
 }
 
 // sums [rows][32] += scale [32] * c [rows][32].

@@ -170,6 +170,36 @@ template <class T> void selective(const QuireArgs_selective_scan& args, Team& te
   });
 }
 
+// States stand as [D], D = H W; chunks of lanes end with a head.
+template <class T> void linear_units(const QuireArgs_gated_lru& args, Team& team) {
+  const StatePlaces places(args);
+  const int64_t W = args.W, per_head = (W + 15) / 16, chunks = args.H * per_head;
+  over_chunks(team, places, chunks, [&](int64_t row, int64_t chunk) {
+    const int64_t head = chunk / per_head, inside = chunk % per_head * 16, at = head * W + inside;
+    const int n = W - inside < 16 ? (int)(W - inside) : 16;
+    const int64_t gate = 2 * head * W + inside;
+    const vf to_bias = get((const float*)args.bias + gate, n);
+    const vf keep_bias = get((const float*)args.bias + gate + W, n);
+    const vf rate = get((const float*)args.rate + at, n);
+    each_piece(places, row, [&](int64_t begin, int64_t end, const float* source, float* target) {
+      vf state = source ? get(source + at, n) : vf_zero();
+      for (int64_t t = begin; t < end; t++) {
+        const T* gates = (const T*)args.gates + t * args.gates_stride + gate;
+        const vf x = get((const T*)args.x + t * args.x_stride + at, n);
+        const vf value = x * sigmoid(get(gates, n) + to_bias);
+        const vf fall = rate * sigmoid(get(gates + W, n) + keep_bias);
+        if (t == begin && !source) {
+          state = value;
+        } else {
+          state = fma(exp(fall), state, value * sqrt(vf_set(1.0f) - exp(fall + fall)));
+        }
+        put((T*)args.out + t * args.out_stride + at, state, n);
+      }
+      put(target + at, state, n);
+    });
+  });
+}
+
 // out = norm(x * silu(gate)), norm(x) * silu(gate) or x * silu(gate) by kind 0, 1, 2.
 template <class T> void gated_norms(const QuireArgs_group_norm_gated& args, Team& team) {
   int64_t from, to;
@@ -214,6 +244,10 @@ void ssd_scan(const QuireArgs_ssd_scan& args, Team& team) {
 
 void selective_scan(const QuireArgs_selective_scan& args, Team& team) {
   QUIRE_FOR_DTYPE(args.dtype, T, selective<T>(args, team))
+}
+
+void gated_lru(const QuireArgs_gated_lru& args, Team& team) {
+  QUIRE_FOR_DTYPE(args.dtype, T, linear_units<T>(args, team))
 }
 
 void group_norm_gated(const QuireArgs_group_norm_gated& args, Team& team) {

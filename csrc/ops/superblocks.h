@@ -90,6 +90,12 @@ template <class S> QUIRE_INLINE void fetch_ahead(const uint8_t* in) {
   for (int i = 0; i < (S::LOW + S::HIGH) * 32; i += 64) __builtin_prefetch(in + kFar + i, 0, 2);
 }
 
+// As much of what stands before the codes, of which each of two parts has half.
+template <class S> QUIRE_INLINE void fetch_head(const uint8_t* block, int64_t part) {
+  const int kBytes = S::codes / 2;
+  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(block + kFar + part * kBytes + i, 0, 2);
+}
+
 // floor * minimum of each span of a part, [spans][32].
 template <class S> void read_minima(const uint8_t* block, int part, float* out) {
   if (!S::MINIMA) return;
@@ -123,7 +129,6 @@ struct SuperSizes {
     }
     rows.sums16 = (float*)place + first * ints.sums;
     rows.sums32 = (float*)place + all_rows * ints.sums + first * (ints.sums / 2);
-    rows.ints.own = rows.own[0];
     return rows;
   }
 };
@@ -199,6 +204,7 @@ void first_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t 
   const uint8_t* scales = block + S::scales + part * kPart / S::SPAN * kColumns;
   const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
+  fetch_head<S>(block, part);
   take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT, own += R, wide.less += kColumns) {
     vi c[R][2], crossed[2] = {vi_set(0), vi_set(0)};
@@ -255,6 +261,7 @@ void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t
   const int32_t* pairs = a.ints.pairs + k / 2 * R;
   const int32_t* numbers = a.ints.sums + k / 16 * R;
   vf total[R][2];
+  fetch_head<S>(block, part);
   take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT) {
     vi unit[R][2];
@@ -310,19 +317,25 @@ template <class T> struct SuperProduct {
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
     const int count = groups.size(g);
-    SuperRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
-    if (!crosses(groups)) out.ints.own = nullptr;
-    pack_int_row(x, nullptr, l, 16, count, i, out.ints);
-    for (int level = 1; level < 4 && out.ints.own; level++)
-      for (int64_t s = i; s < (sizes.ints.sums >> level) * count; s += count)
-        out.own[level][s] = out.own[level - 1][2 * s - i] + out.own[level - 1][2 * s - i + count];
-    for (int64_t s = 0; s < sizes.ints.sums; s += 2) {
-      const float step = out.ints.steps[s * 16 / kPart * count + i];
-      const int32_t one = out.ints.sums[s * count + i], two = out.ints.sums[(s + 1) * count + i];
-      out.sums16[s * count + i] = (float)one * step;
-      out.sums16[(s + 1) * count + i] = (float)two * step;
-      out.sums32[s / 2 * count + i] = (float)(one + two) * step;
-    }
+    const SuperRows out = sizes.at((int32_t*)packed, groups.rows, groups.begin(g));
+    const bool is_crossed = crosses(groups);
+    pack_int_row(x, nullptr, l, count, i, out.ints, [&](int64_t k, const vi (&pairs)[4], float step) {
+      int32_t sums[8], own[8];
+      add_up<false>(pairs, sums);
+      for (int64_t s = 0, place = k / 16 * count + i; s < 8; s++, place += count) {
+        out.ints.sums[place] = sums[s];
+        out.sums16[place] = (float)sums[s] * step;
+      }
+      for (int64_t s = 0, place = k / 32 * count + i; s < 4; s++, place += count)
+        out.sums32[place] = (float)(sums[2 * s] + sums[2 * s + 1]) * step;
+      if (!is_crossed) return;
+      add_up<true>(pairs, own);
+      for (int level = 0, left = 8; left; level++, left /= 2)
+        for (int64_t s = 0, place = (k >> (4 + level)) * count + i; s < left; s++, place += count) {
+          out.own[level][place] = own[s];
+          own[s / 2] = s % 2 ? (int32_t)((uint32_t)own[s / 2] + own[s]) : own[s];
+        }
+    });
   }
 
   // Of a part, for all rows.

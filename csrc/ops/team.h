@@ -7,11 +7,13 @@
 
 namespace quire {
 
+const int kCounters = 8;
+
 // What the threads of a parallel region share. One lives for as long as the library.
 struct Shared {
   alignas(64) int32_t arrived;
   alignas(64) int32_t phase;
-  alignas(64) int64_t counters[2][8];  // two sets, used by calls in turn
+  alignas(64) int64_t counters[2][kCounters];  // two sets, used by calls in turn
   alignas(64) void* scratch;
   size_t scratch_bytes;
   uint64_t* pulse;  // rises while the team works; a watcher in another process may read it
@@ -46,6 +48,28 @@ struct Team {
 
   // At least `bytes` of this thread's own memory, aligned to 64, kept between calls.
   void* own(size_t bytes);
+};
+
+// Shares of some work in order: a thread has those of its own part first, which lie side by side, and then what
+// others have left. One round follows another with the same counters; each takes all of them.
+struct Shares {
+  Team& team;
+  int64_t count, round;
+  int tried;  // parts that are used up
+
+  Shares(Team& t, int64_t shares, int64_t number) : team(t), count(shares), round(number), tried(0) {}
+
+  // The next share for this thread, -1 after the last.
+  inline int64_t next() {
+    const int parts = team.size < kCounters ? team.size : kCounters;
+    for (; tried < parts; tried++) {
+      const int part = (team.id + tried) % parts;
+      const int64_t begin = count * part / parts, size = count * (part + 1) / parts - begin;
+      const int64_t at = team.next(part) - round * (size + team.size);  // each thread fails once a round
+      if (at < size) return begin + at;
+    }
+    return -1;
+  }
 };
 
 }  // namespace quire

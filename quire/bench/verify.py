@@ -72,9 +72,12 @@ def compare(
 def _layer_lines(one: States, other: States) -> list[Line]:
     if not one.layers:  # only the logits of one side are seen
         return []
+    each = max(1, len(one.layers) // max(1, len(other.layers)))  # of ours that are one of theirs
     return [
         _line(name, mine, wanted)
-        for mine, (name, wanted) in zip(one.layers, other.named_layers, strict=True)
+        for mine, (name, wanted) in zip(
+            one.layers[each - 1 :: each], other.named_layers, strict=True
+        )
     ]
 
 

@@ -24,7 +24,7 @@ from quire.engine.resolve import describe_model, resolve
 from quire.hardware.cpu import read_machine
 from quire.models.decoder import Decoder
 from quire.models.loading.floats import floats_of
-from quire.models.loading.gguf.folder import gguf_file
+from quire.models.loading.gguf.found import gguf_file
 from quire.models.loading.hub import with_local_folders
 from quire.models.registry import known_as
 from quire.protocol.errors import ModelLoadError, SettingsError
@@ -218,6 +218,9 @@ class Theirs:
         finally:
             for hook in hooks:
                 hook.remove()
+        halved = getattr(self._model.config, "rescale_every", 0)
+        if halved > 0:  # RWKV's stream is halved behind so many layers there, and not here
+            kept = [one * 2.0 ** (place // halved) for place, one in enumerate(kept)]
         return States(logits, kept, [name for name, _ in self._layers])
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quire.config import env
 from quire.config.schema import (
@@ -26,8 +26,10 @@ from quire.config.schema import (
     Settings,
 )
 from quire.protocol.errors import SettingsError
-from quire.protocol.io_processors import IOProcessor
 from quire.protocol.logits_processors import LogitsProcessor
+
+if TYPE_CHECKING:
+    from quire.protocol.io_processors import IOProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +125,12 @@ def _installed() -> importlib.metadata.EntryPoints:
     found: Any = importlib.metadata.entry_points()
     points: importlib.metadata.EntryPoints = found
     return points
+
+
+def has_own_code(settings: Settings) -> bool:
+    """Whether code of the operator's own runs beside a model: plug-ins, processors, or back ends of torch."""
+    named = settings.model.logits_processors or _installed().select(group="torch.backends")
+    return bool(named or entry_points(GENERAL) or entry_points(LOGITS_PROCESSORS))
 
 
 def load_entry_points(kind: str, *, only_named: bool = False) -> list[tuple[str, Any]]:
@@ -222,6 +230,8 @@ def io_processor_class(name: str) -> type[IOProcessor]:
 
     Raises SettingsError, with the names there are.
     """
+    from quire.protocol.io_processors import IOProcessor  # 15 ms of each start are asyncio's
+
     points = dict(entry_points(IO_PROCESSORS))
     if name not in points:
         known = ", ".join(points) or "none"

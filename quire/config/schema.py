@@ -66,7 +66,7 @@ class ModelConfig:
             *("gguf", "compressed-tensors", "gptq", "gptq_marlin", "gptq_marlin_24", "auto_gptq"),
             *("awq", "awq_marlin", "cpu_awq", "bitsandbytes", "mxfp4"),
             *("fbgemm_fp8", "ptpc_fp8", "modelopt", "modelopt_fp4"),
-            *("auto-round", "intel/auto-round", "inc", "hqq", "quark", "torchao"),
+            *("auto-round", "intel/auto-round", "inc", "hqq", "quark", "torchao", "bitnet"),
         ),
         grows=True,
         short="-q",

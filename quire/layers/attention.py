@@ -17,8 +17,9 @@ from quire.layers.context import ForwardContext
 from quire.layers.distances import Buckets, alibi_slopes
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
-from quire.layers.norm import LayerNorm, Norm, PlainNorm, RmsNorm
+from quire.layers.norm import LayerNorm, Norm, OwnRmsNorm, PlainNorm, RmsNorm
 from quire.layers.output_gate import output_gates
+from quire.layers.rope import root_slopes
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import CLAMP, SCALE
 from quire.ops.registry import Bound, Table
@@ -31,6 +32,7 @@ class AttentionSizes:
     """The numbers of one attention layer; window counts the query itself, softcap 0 is off.
 
     sinks  a learned score of each head that takes weight; alibi  factor of the heads' slopes, 0 is none;
+    root_alibi  the longest distance whose root lowers scores by slopes, 0 is none;
     distances  those that add a learned score; clip  the bound of q, k and v, 0 is none.
     bidirectional  tokens see those behind them too.
     values, value_scale  as in `models.spec.Attention`.
@@ -46,6 +48,7 @@ class AttentionSizes:
     softcap: float
     sinks: bool = False
     alibi: float = 0.0
+    root_alibi: int = 0
     distances: Buckets | None = None
     clip: float = 0.0
     bidirectional: bool = False
@@ -53,6 +56,11 @@ class AttentionSizes:
     values: str = "own"
     value_size: int
     value_scale: float = 1.0
+
+    @property
+    def biased(self) -> bool:
+        """Whether distances add numbers of a table to scores."""
+        return self.distances is not None or self.root_alibi > 0
 
     @property
     def bounds(self) -> tuple[int, int, int]:
@@ -67,11 +75,12 @@ class AttentionLayer:
     """x [T, C] to [T, C] for decoder layer `index`.
 
     Its parameters: `<name>.qkv`, `<name>.out`, with norms `<name>.q_norm`, `<name>.k_norm`, with sinks
-    `<name>.sinks` [H], with `gate` `<name>.gate`.
+    `<name>.sinks` [H], with `gate` `<name>.gate`, with `mixed_eps` `<name>.mixed_norm` [H * D].
 
     rope     table [max_len, rot] of `layers.rope`, or None for a layer without positions.
     growth   table [max_len, D] of `layers.rope.growth_table` for queries, or None.
     gate     a key of `layers.output_gate.GATES`, or None for none.
+    mixed_eps  of a norm of what all heads mixed, or None for none.
     qk_norm  norms of q and k, as in `models.spec.Attention`, with eps `qk_eps`.
     format   of both weights. cache_format: of keys and values, a key of `ops.formats.CACHE_FORMATS`.
     cache_scales  what a code of a key and of a value stands for, in a format of codes without scales.
@@ -93,6 +102,7 @@ class AttentionLayer:
         qkv_bias: bool,
         out_bias: bool,
         gate: str | None = None,
+        mixed_eps: float | None = None,
         dtype: torch.dtype,
         format: Formats = PLAIN,
         cache_format: str = "plain",
@@ -131,10 +141,10 @@ class AttentionLayer:
             norm_after_rope=norm_after_rope,
         )
         heads = {"H": sizes.num_heads, "K": sizes.num_kv_heads, "D": sizes.head_size}
-        heads |= self._unusual | ({} if sizes.distances is None else {"biased": True})
+        heads |= self._unusual | ({"biased": True} if sizes.biased else {})
         self._attend = table.bind(PAGED_ATTENTION, dtype_name(dtype), format=cache_format, **heads)
         shape = (sizes.size, sizes.num_heads, sizes.value_size)
-        self._gates = output_gates(gate, table, f"{name}.gate", linear, shape, dtype)
+        self._gates = output_gates((gate, mixed_eps), table, name, linear, shape, dtype)
         self._out = linear(f"{name}.out", in_size=self._mixed, out_size=sizes.size, bias=out_bias)
 
     @property
@@ -151,17 +161,22 @@ class AttentionLayer:
             self._sinks = weights(self._sinks_name)
         if self._sizes.alibi:
             self._slopes = self._sizes.alibi * alibi_slopes(self._sizes.num_heads)
+        if self._sizes.root_alibi:
+            self._unusual["biases"] = root_slopes(self._sizes.num_heads, self._sizes.root_alibi)
         if self._sizes.distances is not None:
             self._unusual["biases"] = self._sizes.distances.spread(weights(self._distances_name))
         for gate in self._gates:
             gate.load(weights)
         self._out.load(weights)
 
+    def _project(self, x: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        return self._qkv(x, out=ctx.arena.take((x.shape[0], self._bounds[2]), x.dtype))
+
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Caches keys and values, then attends; writes [T, C] into `out`, which may be x."""
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
-        _, k_end, v_end = self._bounds
-        qkv = self._qkv(x, out=ctx.arena.take((num_tokens, v_end), x.dtype))
+        k_end = self._bounds[1]
+        qkv = self._project(x, ctx)
         for clip in self._clips:
             clip(qkv, out=qkv)
         q_and_k = qkv[:, :k_end].view(  # [T, H + K, D]
@@ -191,9 +206,15 @@ class AttentionLayer:
             **self._to_run,
             out=mixed,
         )
+        return self._finish(x, mixed, ctx, out)
+
+    def _finish(
+        self, x: torch.Tensor, mixed: torch.Tensor, ctx: ForwardContext, out: torch.Tensor
+    ) -> torch.Tensor:
+        all_heads = mixed.view(x.shape[0], self._mixed)
         for gate in self._gates:
-            gate(x, mixed.view(num_tokens, self._mixed), ctx.arena)
-        return self._out(mixed.view(num_tokens, self._mixed), out=out)
+            gate(x, all_heads, ctx.arena)
+        return self._out(all_heads, out=out)
 
 
 class HeadStep(Protocol):
@@ -365,5 +386,6 @@ QK_NORMS: dict[str, tuple[Callable[..., Norm], Callable[..., None]]] = {
     "layer": (partial(LayerNorm, bias=True), _norm_heads),
     "layer_full": (partial(LayerNorm, bias=True), _norm_all_heads),
     "layer_per_head": (partial(LayerNorm, bias=False), _norm_heads),
+    "own_per_head": (OwnRmsNorm, _norm_heads),
 }
 """The class for each norm of q and k that a description can name, and what it sees."""

@@ -29,6 +29,7 @@ class DeltaNetSizes:
     kernel    tokens that the convolution sees.
     rank      numbers between the two products of decays by channel, and of gates; 0: a decay a head.
     strength  the most that a token's strength can be; gate, eps: of the norm behind.
+    in_turns  a head of keys serves every Hk-th head, where else it serves neighbours.
     """
 
     size: int
@@ -41,6 +42,7 @@ class DeltaNetSizes:
     strength: float
     gate: str
     eps: float
+    in_turns: bool = False
 
     @property
     def rule(self) -> DeltaRule:
@@ -51,6 +53,7 @@ class DeltaNetSizes:
             self.value_size,
             scale=self.key_size**-0.5,
             strength=self.strength,
+            in_turns=self.in_turns,
         )
 
     @property

@@ -6,12 +6,14 @@ Which of the two share a weight is decided in `models.build`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear, read_to_pack
+from quire.layers.rope import waves
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ADD, SCALE, SOFT_CAP, TO_FLOAT32
 from quire.ops.embedding import EMBEDDING, PUT_ROWS
@@ -91,6 +93,7 @@ class AddedRows:
     ) -> None:
         self.name = name
         self._by_type = by_type
+        self._num_rows, self._dtype, self._device = rows, dtype, table.device
         self._rows = table.bind(EMBEDDING, dtype_name(dtype), V=rows, C=size)
         self._add = table.bind(ADD, dtype_name(dtype), C=size)
         self._packed: object = None
@@ -108,6 +111,19 @@ class AddedRows:
         self._rows(which, self._packed, out=rows)
         self._add(hidden, rows, out=hidden)
         ctx.arena.release(mark)
+
+
+class WaveRows(AddedRows):
+    """AddedRows of `layers.rope.waves`, which are no parameter; the first position has the row `first`."""
+
+    def __init__(self, *args: Any, size: int, first: int, **kwargs: Any) -> None:
+        super().__init__(*args, size=size, **kwargs)
+        self._size, self._first = size, first
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Makes and packs the table."""
+        table = waves(self._num_rows, self._size, self._first)
+        self._packed = self._rows.provider.pack(table.to(self._dtype).to(self._device))  # type: ignore[attr-defined]
 
 
 class Head:

@@ -58,15 +58,24 @@ class Mamba2Sizes:
 
 
 class CausalConv:
-    """A convolution of each channel of x [T, C] over the last tokens, and silu.
+    """A convolution of each channel of x [T, C] over the last tokens, and silu or no activation.
 
     Its parameters: `<name>.weight` [C, 1, W], and with `bias` `<name>.bias` [C]; float32.
     """
 
     def __init__(
-        self, table: Table, name: str, *, size: int, kernel: int, bias: bool, dtype: torch.dtype
+        self,
+        table: Table,
+        name: str,
+        *,
+        size: int,
+        kernel: int,
+        bias: bool,
+        dtype: torch.dtype,
+        act: str = "silu",
     ) -> None:
         self.name = name
+        self._act = act
         self._has_bias = bias
         self._conv = table.bind(CAUSAL_CONV, dtype_name(dtype), C=size, W=kernel)
         self._weights: tuple[torch.Tensor, torch.Tensor | None] | None = None
@@ -82,7 +91,7 @@ class CausalConv:
         """[T, C] from the arena; `inputs` is the view of the window."""
         weight, bias = self._weights  # type: ignore[misc]
         out = ctx.arena.take(tuple(x.shape), x.dtype)
-        self._conv(x, weight, bias, inputs, plan, out=out)
+        self._conv(x, weight, bias, inputs, plan, act=self._act, out=out)
         return out
 
 

@@ -15,7 +15,7 @@ import torch
 
 from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
-from quire.layers.norm import Norm
+from quire.layers.norm import Norm, RmsNorm
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ACT, ACT_MUL, SCALE
 from quire.ops.gating import LIMIT_GATED, XIELU
@@ -62,6 +62,7 @@ class GatedMlp:
     sparsity  the part of normally distributed gates that becomes zero; what they exceed the others by is left.
     limit   gate(x) is at most so much, and up(x) within it on both sides; 0 is no limit.
     gate_limit  of gate(x), if not 0, instead of `limit`.
+    inner_eps  of an RMS norm of what down multiplies, `<name>.inner_norm`; 0 is none.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class GatedMlp:
         sparsity: float = 0.0,
         limit: float = 0.0,
         gate_limit: float = 0.0,
+        inner_eps: float = 0.0,
     ) -> None:
         self._width = width
         self._act = act
@@ -108,6 +110,8 @@ class GatedMlp:
                 (slice(0, 2 * width), partial(cap, limit=limit, gate_limit=gate_limit or limit))
             )
         self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
+        inner = partial(RmsNorm, table, size=width, eps=inner_eps, dtype=dtype)
+        self._inner = [inner(f"{name}.inner_norm")] if inner_eps else []
         self._down = Linear(
             table,
             f"{name}.down",
@@ -121,6 +125,8 @@ class GatedMlp:
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
         self._gate_up.load(weights)
+        for norm in self._inner:
+            norm.load(weights)
         self._down.load(weights)
 
     def __call__(self, x: torch.Tensor, arena: Arena, *, out: torch.Tensor) -> torch.Tensor:
@@ -133,6 +139,8 @@ class GatedMlp:
             scale(gate_up[:, half], out=gate_up[:, half])
         gated = arena.take((num_tokens, self._width), x.dtype)  # [T, F]
         self._act_mul(gate_up, act=self._act, out=gated)
+        for norm in self._inner:
+            norm(gated, out=gated)
         return self._down(gated, out=out)
 
 

@@ -77,6 +77,16 @@ class PlainNorm:
         return out
 
 
+class OwnRmsNorm(RmsNorm):
+    """RmsNorm of heads [T, H, C], each with weights of its own: `<name>.weight` [H, C] float32."""
+
+    def __call__(self, x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        """Writes the norm of each head of x [T, H, C] into `out` of the same shape, which may be x."""
+        for head, weight in enumerate(self._weight):  # type: ignore[arg-type]
+            self._norm(x[:, head], weight, eps=self._eps, out=out[:, head])
+        return out
+
+
 class LayerNorm:
     """(x - mean) / deviation * weight + bias over the last axis, of size C.
 

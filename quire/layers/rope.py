@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
+
+from quire.layers.distances import alibi_slopes
 
 
 def frequencies(dim: int, theta: float) -> torch.Tensor:
@@ -126,3 +129,22 @@ def back(table: torch.Tensor) -> torch.Tensor:
     """The table [max_len, dim] that turns back what this one turned."""
     cosines, sines = table.chunk(2, dim=1)
     return torch.cat((cosines, -sines), dim=1)
+
+
+def waves(rows: int, size: int, first: int) -> torch.Tensor:
+    """[rows, size] float32: sines, then cosines, of positions from `first` on times falling rates.
+
+    Rate i of size / 2 is 10,000^(-i / (size / 2 - 1)), all in float32 as models were trained with it.
+    Source: the code of tensor2tensor, whose rates differ from those of arXiv 1706.03762.
+    """
+    half = size // 2
+    rates = torch.exp(torch.arange(half).float() * -(math.log(10_000.0) / (half - 1)))
+    angles = torch.arange(first, first + rows).float()[:, None] * rates
+    return torch.cat((angles.sin(), angles.cos()), dim=1)
+
+
+@cache
+def root_slopes(num_heads: int, farthest: int) -> torch.Tensor:
+    """[H, 2 M + 1] float32 for the distances -M to M = farthest: minus the slope times the root of the distance."""
+    distances = torch.arange(-farthest, farthest + 1, dtype=torch.float32).abs()
+    return -alibi_slopes(num_heads)[:, None] * distances.sqrt()

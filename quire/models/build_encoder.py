@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quire.layers.before_head import BeforeHead
-from quire.layers.embedding import AddedRows, Embedding
+from quire.layers.embedding import AddedRows, Embedding, WaveRows
 from quire.layers.norm import NORMS, Norm
 from quire.models.build_mixers import MixerParts
 from quire.models.decoder_layers import DecoderLayer
 from quire.models.encoder import EncoderStack
 from quire.models.spec import DecoderSpec, EncoderSpec
+
+WAVES_BEGIN = 2
+"""The row of the first position in tables of sines and cosines, as fairseq counts them."""
 
 
 def make_encoder(
@@ -44,7 +47,9 @@ def beginning(
     norms: list[Norm] = []
     if spec.embedding_norm is not None:
         make, name = NORMS[spec.embedding_norm], f"{prefix}embedding_norm"
-        norms.append(make(table, name, size=size, eps=spec.norm_eps, dtype=dtype))
+        own = spec.embedding_eps if isinstance(spec, DecoderSpec) else None
+        eps = spec.norm_eps if own is None else own
+        norms.append(make(table, name, size=size, eps=eps, dtype=dtype))
     counts = {"token_types": token_types, "positions": spec.learned_positions}
     added = [
         AddedRows(
@@ -58,6 +63,9 @@ def beginning(
         for name, rows in counts.items()
         if rows
     ]
+    if isinstance(spec, DecoderSpec) and spec.wave_positions:
+        rows, first = spec.wave_positions, WAVES_BEGIN
+        added.append(WaveRows(table, "waves", rows=rows, first=first, size=size, dtype=dtype))
     return norms, added
 
 

@@ -1,67 +1,43 @@
-"""Makes the mixer of a layer from its description: attention, latent attention, recurrent ones.
+"""Makes the mixer of a layer from its description: attention, latent attention, several of them.
 
-The rest of a layer is put together in `models.build`; what mixers compute is in `layers`.
+Those that keep states are made in `models.build_recurrent`, the rest of a layer in `models.build`; what mixers
+compute is in `layers`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple
+from functools import partial
 from typing import Any
-
-import torch
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
 from quire.layers.compressed_attention import CompressedAttention, CompressedSizes
 from quire.layers.cross_attention import CrossAttention
-from quire.layers.delta_net import DeltaNetLayer, DeltaNetSizes
 from quire.layers.distances import Buckets
 from quire.layers.indexer import EarlierPicks, Indexer, IndexerSizes, Picker
-from quire.layers.linear_attention import LinearAttentionLayer
-from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
+from quire.layers.low_rank_attention import LowRankAttention
 from quire.layers.mla import MlaLayer, MlaSizes
+from quire.layers.output_gate import KINDS
+from quire.layers.paired_attention import PairedAttention
 from quire.layers.shared_attention import SharedAttention
 from quire.layers.shared_block import BlockParts, MixerAfterBlock, SharedBlock
-from quire.layers.short_conv import ShortConvLayer
 from quire.layers.side_by_side import MixersSideBySide
+from quire.models.build_recurrent import RECURRENT_MAKERS
 from quire.models.cross_layers import MixerAndCross
 from quire.models.decoder_layers import MixerLayer
+from quire.models.mixer_parts import BACK as BACK
+from quire.models.mixer_parts import MixerParts as MixerParts
+from quire.models.mixer_parts import Tables as Tables
 from quire.models.parameters import named_mixers
-from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
 from quire.models.spec import (
     AfterBlock,
     Attention,
     Compressed,
     LayerSpec,
     Mla,
-    Rope,
     SideBySide,
-    Temperature,
 )
-from quire.ops.registry import Table
-from quire.quant.formats import CacheStorage, Formats
-
-BACK = -1
-Tables = dict[Rope | tuple[Temperature | Rope, int], torch.Tensor]
-"""Of positions, by what asks for them: a turn, a growth of queries and the size of heads, a turn and BACK."""
-
-
-@dataclass(frozen=True)
-class MixerParts:
-    """What all mixers of a decoder are made with.
-
-    size    of the residual stream. tables: [max_len, dim].
-    format  of the weights; cache: how keys and values are kept.
-    blocks  by the layer that they are known by: what several layers share.
-    """
-
-    table: Table
-    size: int
-    tables: Tables
-    dtype: torch.dtype
-    format: Formats
-    cache: CacheStorage
-    blocks: dict[int, SharedBlock] = field(default_factory=dict)
 
 
 def make_mixer(parts: MixerParts, name: str, number: int, spec: LayerSpec) -> MixerLayer | None:
@@ -126,6 +102,7 @@ def _attention_sizes(parts: MixerParts, spec: Attention) -> AttentionSizes:
         softcap=spec.softcap,
         sinks=spec.sinks,
         alibi=spec.alibi,
+        root_alibi=spec.root_alibi,
         distances=None if distances is None else Buckets(*astuple(distances)),
         clip=spec.clip,
         bidirectional=spec.bidirectional,
@@ -168,7 +145,12 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
             cache_format=parts.cache.format,
             cache_scales=parts.cache.scales.get(spec.shares),
         )
-    return AttentionLayer(
+    make: Callable[..., AttentionLayer] = AttentionLayer
+    if spec.rank:
+        make = partial(LowRankAttention, rank=spec.rank)
+    elif spec.pairs:
+        make = partial(PairedAttention, first=spec.pairs)
+    return make(
         parts.table,
         name,
         index,
@@ -181,7 +163,8 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         norm_after_rope=spec.norm_after_rope,
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
-        gate=("heads" if spec.gate_heads else "numbers") if spec.gate else None,
+        gate=KINDS[spec.gate_heads, spec.gate_curve] if spec.gate else None,
+        mixed_eps=spec.norm_eps if spec.mixed_norm else None,
         dtype=parts.dtype,
         format=parts.format,
         cache_format=parts.cache.format,
@@ -276,96 +259,10 @@ def _compressed(parts: MixerParts, name: str, index: int, spec: Compressed) -> M
     )
 
 
-def _short_conv(parts: MixerParts, name: str, index: int, spec: ShortConv) -> MixerLayer:
-    return ShortConvLayer(
-        parts.table,
-        name,
-        index,
-        size=parts.size,
-        width=spec.width,
-        kernel=spec.kernel,
-        bias=spec.bias,
-        dtype=parts.dtype,
-        format=parts.format,
-    )
-
-
-def _delta_net(parts: MixerParts, name: str, index: int, spec: GatedDeltaNet) -> MixerLayer:
-    sizes = DeltaNetSizes(
-        size=parts.size,
-        key_heads=spec.key_heads,
-        heads=spec.num_heads,
-        key_size=spec.key_size,
-        value_size=spec.value_size,
-        kernel=spec.kernel,
-        rank=spec.rank,
-        strength=spec.strength,
-        gate=spec.gate,
-        eps=spec.norm_eps,
-    )
-    return DeltaNetLayer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
-
-
-def _linear_attention(
-    parts: MixerParts, name: str, index: int, spec: LinearAttention
-) -> MixerLayer:
-    return LinearAttentionLayer(
-        parts.table,
-        name,
-        index,
-        size=parts.size,
-        num_heads=spec.num_heads,
-        head_size=spec.head_size,
-        decays=spec.decays,
-        act=spec.activation,
-        eps=spec.norm_eps,
-        dtype=parts.dtype,
-        format=parts.format,
-    )
-
-
-def _mamba1(parts: MixerParts, name: str, index: int, spec: Mamba1) -> MixerLayer:
-    sizes = Mamba1Sizes(
-        size=parts.size,
-        inner=spec.inner,
-        state_size=spec.state_size,
-        step_rank=spec.step_rank,
-        kernel=spec.kernel,
-        conv_bias=spec.conv_bias,
-        bias=spec.bias,
-        norms=spec.norms,
-        norm_eps=spec.norm_eps,
-    )
-    return Mamba1Layer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
-
-
-def _mamba2(parts: MixerParts, name: str, index: int, spec: Mamba2) -> MixerLayer:
-    sizes = Mamba2Sizes(
-        size=parts.size,
-        num_heads=spec.num_heads,
-        head_size=spec.head_size,
-        state_size=spec.state_size,
-        groups=spec.num_groups,
-        kernel=spec.kernel,
-        conv_bias=spec.conv_bias,
-        bias=spec.bias,
-        gate_norm=spec.gate_norm,
-        norm_groups=spec.norm_groups,
-        norm_eps=spec.norm_eps,
-        limits=spec.step_limit,
-        scales=spec.scales,
-    )
-    return Mamba2Layer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
-
-
 _MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
     Attention: _attention,
     Mla: _mla,
     Compressed: _compressed,
-    ShortConv: _short_conv,
-    GatedDeltaNet: _delta_net,
-    LinearAttention: _linear_attention,
-    Mamba1: _mamba1,
-    Mamba2: _mamba2,
+    **RECURRENT_MAKERS,
 }
 """What makes each kind of mixer: (parts, name, its number, its description); an indexer is its attention's."""

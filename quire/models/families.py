@@ -9,16 +9,19 @@ from typing import Any
 
 from quire.models.architectures import (
     afmoe,
+    arctic,
     bailing,
     bart,
     bert,
     bert_kin,
     bert_rope,
+    bitnet,
     bloom,
     cohere,
     dbrx,
     deepseek,
     deepseek_v4,
+    diffllama,
     ernie,
     exaone,
     gemma,
@@ -35,6 +38,7 @@ from quire.models.architectures import (
     hybrid,
     internlm,
     kimi,
+    laguna,
     lfm,
     llama,
     llama4,
@@ -56,6 +60,8 @@ from quire.models.architectures import (
     plamo,
     qwen,
     qwen_next,
+    recurrent_gemma,
+    rwkv,
     stablelm,
     step,
     t5,
@@ -83,7 +89,7 @@ _FAMILIES += [olmo_hybrid, afmoe, minimax]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
-_FAMILIES += [modern_decoder]
+_FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

@@ -24,6 +24,7 @@ class Dense:
     `width` is F. gate_scale, up_scale: factors of gate(x) and of up(x), if `gated`.
     sparsity: the part of the gates, if they are distributed normally, that becomes zero.
     down_bias: of a gated part without other biases.
+    inner_eps: of an RMS norm of what is multiplied with down, if `gated`; 0 is none.
     """
 
     width: int
@@ -34,6 +35,7 @@ class Dense:
     gate_scale: float = 1.0
     up_scale: float = 1.0
     sparsity: float = 0.0
+    inner_eps: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

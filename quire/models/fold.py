@@ -23,6 +23,7 @@ Fold = Literal[
     "swap_halves",
     "turn_back",
     "unit_rows",
+    "paired_rows",
     "first_halves",
     "second_halves",
 ]

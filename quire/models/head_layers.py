@@ -16,6 +16,9 @@ from quire.models.names import WeightMap
 from quire.models.spec import DecoderSpec
 from quire.protocol.errors import ModelLoadError
 
+HEAD_FOLDER = "head"
+"""Where the tensors of a head of classes are if they have a folder of their own."""
+
 HeadActivation = Literal["none", "tanh", "relu", "gelu", "silu", "sigmoid"]
 
 

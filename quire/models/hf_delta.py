@@ -26,7 +26,10 @@ def delta_net(
     sizes: tuple[int, int] = (128, 128),
     **fields: Any,
 ) -> GatedDeltaNet:
-    """A mixer of `linear_*` keys; defaults of the heads of keys and values, and of their sizes."""
+    """A mixer of `linear_*` keys; defaults of the heads of keys and values, and of their sizes.
+
+    `linear_keys_in_turns` is said by GGUF files alone.
+    """
     key_heads = hf.optional_int("linear_num_key_heads", heads[0]) or heads[0]
     num_heads = hf.optional_int("linear_num_value_heads", heads[1]) or heads[1]
     if num_heads % key_heads:
@@ -38,6 +41,7 @@ def delta_net(
         key_size=hf.optional_int("linear_key_head_dim", sizes[0]) or sizes[0],
         value_size=hf.optional_int("linear_value_head_dim", sizes[1]) or sizes[1],
         kernel=hf.int_("linear_conv_kernel_dim", 4, minimum=2),
+        in_turns=hf.bool_("linear_keys_in_turns", False),
         **fields,
     )
 

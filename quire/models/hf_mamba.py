@@ -13,7 +13,7 @@ from typing import Any
 from quire.models.hf_config import HfConfig
 from quire.models.name_parts import LAYER, OURS, pair
 from quire.models.names import LLAMA_NAMES, Rule
-from quire.models.recurrent import Mamba1, Mamba2
+from quire.models.recurrent import HeadMamba, Mamba1, Mamba2
 from quire.models.spec import DecoderSpec
 
 STATE_LEN = 32_768
@@ -103,7 +103,7 @@ def mamba2(hf: HfConfig, inner: int | None = None, *, eps: float, **fields: Any)
 
 
 def with_mixers(
-    spec: DecoderSpec, mixer: Mamba1 | Mamba2, attends: Callable[[int], bool]
+    spec: DecoderSpec, mixer: Mamba1 | Mamba2 | HeadMamba, attends: Callable[[int], bool]
 ) -> DecoderSpec:
     """The same decoder with `mixer` in the layers that do not attend."""
     layers = [

@@ -201,6 +201,7 @@ def _scaling(hf: HfConfig, section: HfConfig, dim: int) -> RopeScaling | None:
         "dynamic": _dynamic,
         "llama3": _llama3,
         "yarn": _yarn,
+        "deepseek_yarn": _yarn,
         "mrope": _default,
         "longrope": partial(_longrope, dim),
         "su": partial(_longrope, dim),

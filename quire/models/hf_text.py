@@ -20,6 +20,7 @@ _OTHER_PARTS = (
     "_token_id",
     "_token_index",
     "_tokens_per_image",
+    "_token_len",
     "_feature_layer",
     "_feature_select_strategy",
     "image_seq_length",

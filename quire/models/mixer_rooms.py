@@ -26,6 +26,10 @@ def mixer_room(mixer: Mixer, size: int) -> int:
     heads = (2 * mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_size
     if isinstance(mixer, Attention) and mixer.values != "own":
         heads += mixer.num_kv_heads * mixer.head_size
+    if isinstance(mixer, Attention) and mixer.pairs:
+        heads += (2 * mixer.num_heads + mixer.num_kv_heads) * mixer.head_size
+    if isinstance(mixer, Attention) and mixer.rank:
+        heads += mixer.rank + mixer.num_kv_heads * (mixer.head_size + mixer.value_size)
     if isinstance(mixer, Attention) and mixer.gate:
         heads += mixer.num_heads * (1 if mixer.gate_heads else mixer.value_size)
     if isinstance(mixer, Mla):
@@ -50,7 +54,7 @@ def mixer_inputs(mixer: Mixer) -> tuple[int, ...]:
     if isinstance(mixer, Compressed):
         group = mixer.num_heads * mixer.head_size // mixer.out_groups
         return group, mixer.q_rank, mixer.out_groups * mixer.out_rank
-    return (mixer.num_heads * mixer.value_size,)
+    return mixer.num_heads * mixer.value_size, mixer.rank
 
 
 def seen_bytes(mixer: Compressed, tokens: int, max_model_len: int) -> int:

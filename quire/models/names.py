@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 
 from quire.models.fold import Fold as Fold
 from quire.models.parameters import Parameter, parameters
-from quire.models.recurrent import GatedDeltaNet, LinearAttention
+from quire.models.recurrent import GatedDeltaNet, HeadMamba, LinearAttention
 from quire.models.spec import Attention, DecoderSpec, LayerSpec, Mla, Moe, Placement
 from quire.protocol.errors import ModelLoadError
 
 _HALVES = ("first_halves", "second_halves")
-_OF_HEADS = ("gather_heads", "turn_back", *_HALVES)
+_OF_HEADS = ("gather_heads", "paired_rows", "turn_back", *_HALVES)
+_ROWS = {**dict.fromkeys(_HALVES, 4), "paired_rows": 1}  # halves of what is wanted that a file has
 _SHOWN = 3  # tensor names told in an error; the rest is counted
 
 
@@ -39,6 +40,8 @@ class Rule:
                     "split_turns": the rows of two parts take turns; "swap_halves": the second part comes first.
                     "turn_back": so does the second half of each head, whose positions turn it the other way.
                     "first_halves", "second_halves": of the rows of each head, twice as many as are wanted.
+                    "paired_rows": behind the rows of each head of k in the first half come those of the other half's
+                    head there; and all of it a second time.
                     "unit_rows": each row is divided by its length.
     skip            rows at the start of the checkpoint's tensor that are left out.
     squeeze         axes of one in the checkpoint's tensor do not count.
@@ -234,10 +237,10 @@ def _groups(layer: LayerSpec, fold: Fold) -> int:
         if fold == "turn_back" and isinstance(mixer, Attention):
             return mixer.head_size // 2
         if isinstance(mixer, Attention | Mla):
-            return mixer.num_kv_heads if fold == "gather_heads" else mixer.num_heads
+            return mixer.num_heads if fold in _HALVES else mixer.num_kv_heads
         if isinstance(mixer, GatedDeltaNet):
             return mixer.key_heads
-        if isinstance(mixer, LinearAttention):
+        if isinstance(mixer, LinearAttention | HeadMamba):
             return mixer.num_heads
     return 1
 
@@ -256,9 +259,9 @@ def _piece(rule: Rule, parameter: Parameter, groups: int) -> Piece:
         raise ValueError(
             f"the weight map names parts {rule.parts} of {rule.target}, which it does not have"
         )
-    halves = 2 if rule.fold in _HALVES else 1
     sizes = tuple(part[0] for part in chosen if part)
-    shape = (rule.skip + halves * sum(sizes), *chosen[0][1:]) if chosen[0] else ()
+    rows = sum(sizes) * _ROWS.get(rule.fold, 2) // 2
+    shape = (rule.skip + rows, *chosen[0][1:]) if chosen[0] else ()
     if rule.squeeze:
         shape = tuple(n for n in shape if n != 1)
     return Piece(

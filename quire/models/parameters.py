@@ -11,14 +11,7 @@ from typing import Any
 from quire.models.compressed_parameters import compressed_parameters, connection
 from quire.models.parameter import Parameter as Parameter
 from quire.models.parameter import ParameterGroup as ParameterGroup
-from quire.models.recurrent import GatedDeltaNet, LinearAttention, Mamba1, Mamba2, ShortConv
-from quire.models.recurrent_parameters import (
-    delta_net,
-    linear_attention,
-    mamba1,
-    mamba2,
-    short_conv,
-)
+from quire.models.recurrent_parameters import RECURRENT_PARAMETERS
 from quire.models.shared_block import block_parameters
 from quire.models.spec import (
     AfterBlock,
@@ -55,6 +48,7 @@ NORM_PLACES = {
     "altup": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
     "normed_stream": ("before_mixer", "before_feed_forward"),
     "shortcut_open": ("before_mixer", "before_feed_forward"),
+    "shortcut_apart": ("before_feed_forward",),
     "shortcut_close": ("before_mixer", "before_feed_forward"),
     "hyper": ("before_mixer", "before_feed_forward"),
 }
@@ -211,8 +205,8 @@ def _norm(table: dict[str, Parameter], name: str, kind: NormKind, width: int) ->
 def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width: int) -> None:
     q_size = spec.num_heads * spec.head_size
     kv_size = spec.num_kv_heads * spec.head_size
-    mixed = spec.num_heads * spec.value_size
-    rows: tuple[int, ...] = (q_size, kv_size, spec.num_kv_heads * spec.value_size)
+    mixed = spec.num_heads * (spec.head_size if spec.pairs else spec.value_size)
+    rows: tuple[int, ...] = (spec.rank or q_size, kv_size, spec.num_kv_heads * spec.value_size)
     rows = rows[:2] if spec.values == "normed_keys" else rows
     rows = rows[:1] if spec.shares is not None else rows
     products = {"q": rows[:1], "kv": rows[1:]} if spec.cross else {"qkv": rows}
@@ -220,6 +214,9 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
         table[f"{prefix}.{name}.weight"] = Parameter(tuple((n, width) for n in parts), "attention")
         if spec.qkv_bias:
             table[f"{prefix}.{name}.bias"] = Parameter(tuple((n,) for n in parts), "attention")
+    if spec.rank:
+        table[f"{prefix}.latent_norm.weight"] = Parameter(((spec.rank,),), "norm")
+        table[f"{prefix}.up.weight"] = Parameter(((q_size, spec.rank),), "attention")
     if spec.qk_norm != "none":
         norms = (("q_norm", spec.num_heads), ("k_norm", spec.num_kv_heads))
         for which, heads in norms[: len(rows)]:
@@ -229,6 +226,7 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
                 "layer": (spec.head_size,),
                 "layer_full": (heads * spec.head_size,),
                 "layer_per_head": (heads, spec.head_size),
+                "own_per_head": (heads, spec.head_size),
             }
             table[f"{prefix}.{which}.weight"] = Parameter((shapes[spec.qk_norm],), "norm")
             if spec.qk_norm in ("layer", "layer_full"):
@@ -241,6 +239,10 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     if spec.gate:
         gates = spec.num_heads if spec.gate_heads else mixed
         table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), "attention")
+    if spec.pairs:
+        table[f"{prefix}.halves"] = Parameter(((spec.head_size,),) * 4, "state")
+    if spec.mixed_norm:
+        table[f"{prefix}.mixed_norm.weight"] = Parameter(((mixed,),), "norm")
     table[f"{prefix}.out.weight"] = Parameter(((width, mixed),), "attention")
     if spec.out_bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), "attention")
@@ -284,11 +286,7 @@ _MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     Mla: _mla,
     Indexer: _indexer,
     Compressed: compressed_parameters,
-    ShortConv: short_conv,
-    GatedDeltaNet: delta_net,
-    LinearAttention: linear_attention,
-    Mamba1: mamba1,
-    Mamba2: mamba2,
+    **RECURRENT_PARAMETERS,
 }
 """What writes down the parameters of each kind of mixer."""
 
@@ -297,6 +295,8 @@ def _dense(table: dict[str, Parameter], prefix: str, spec: Dense, width: int) ->
     group: ParameterGroup = "feed_forward"
     first, parts = ("gate_up", 2) if spec.gated else ("up", 1)
     table[f"{prefix}.{first}.weight"] = Parameter(((spec.width, width),) * parts, group)
+    if spec.inner_eps:
+        table[f"{prefix}.inner_norm.weight"] = Parameter(((spec.width,),), "norm")
     table[f"{prefix}.down.weight"] = Parameter(((width, spec.width),), group)
     if spec.activation == "xielu":
         for name, shape in (("rise", (1,)), ("fall", (1,)), ("slope", ()), ("least", ())):

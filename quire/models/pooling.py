@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from quire.models import word_weights
-from quire.models.head_layers import HeadLayer, head_of, label_rows
+from quire.models.head_layers import HEAD_FOLDER, HeadLayer, head_of, label_rows
 from quire.models.instructions import grits, instruction_marks
 from quire.models.names import WeightMap
 from quire.models.pooling_roles import Role
 from quire.models.sentence_modules import SentenceModules, read_modules
+from quire.models.sparse_head import sparse_head
 from quire.models.spec import Attention, DecoderSpec
 from quire.protocol.errors import ModelLoadError, SettingsError
 from quire.protocol.pooler import ClassActivation, Pooler, SequencePooling
@@ -127,9 +128,17 @@ def describe_pooling(
     if grits(values) or values.get("emb_pooler") == "mean":
         own = "mean"
     pooling = modules.pooling or own
+    if role == "sparse" or (role == "embed" and pooling == "splade"):
+        role, pooling = "sparse", "splade"
     if role == "weigh":
         pooler, heads = word_weights.pooler_of(values, spec, modules, pooling)
         made = PoolingDescription(pooler=pooler, heads=heads)
+    elif role == "sparse":
+        pooler = Pooler(
+            tasks=("embed",), pooling=pooling, width=spec.vocab_size, use_activation=False
+        )
+        head = sparse_head(values, spec, names, shapes)
+        made = PoolingDescription(pooler=pooler, head=head)
     elif role in ("embed", "late_interaction"):
         made = _embedder(values, spec, role, pooling, modules, shapes)
         if grits(values) and pooling == "mean":
@@ -229,6 +238,13 @@ def _classifier(
         head = label_rows(folder, tokens, method == _METHODS[0], spec, names, shapes)
     else:
         head = head_of(values, spec, shapes, wants_labels=_num_labels(values))
+        if (folder / HEAD_FOLDER).is_dir():
+            head = tuple(replace(layer, folder=HEAD_FOLDER) for layer in head)
+        if isinstance(
+            values.get("label_rows"), list
+        ):  # of two classes, what one is above the other
+            rows = tuple(values["label_rows"])
+            head = (replace(head[0], rows=rows, subtract=True, out_size=1),)
     labels = _labels(values, head[-1].out_size)
     by_role: dict[str, tuple[str, ...]] = {
         "classify": ("classify", "token_classify") if len(head) == 1 else ("classify",),

@@ -10,7 +10,14 @@ from typing import Literal
 from quire.models.instructions import GRIT
 
 Role = Literal[
-    "generate", "embed", "classify", "token_classify", "reward", "late_interaction", "weigh"
+    "generate",
+    "embed",
+    "classify",
+    "token_classify",
+    "reward",
+    "late_interaction",
+    "weigh",
+    "sparse",
 ]
 """What an architecture's name says that it was made for."""
 
@@ -25,6 +32,7 @@ _ENDINGS: tuple[tuple[str, Role], ...] = (
 )
 _LATE = {"ColBERT": "BertModel", "HF_ColBERT": "BertModel", "ColBERTModel": "BertModel"}
 _LATE["ColBERTModernBertModel"] = "ModernBertModel"
+_LATE["ColBERTJinaRobertaModel"] = "JinaEmbeddingsV3Model"
 
 NOT_THE_DECODERS = frozenset(
     (
@@ -34,6 +42,7 @@ NOT_THE_DECODERS = frozenset(
         *("classifier_activation", "classifier_bias", "summary_type", "score_bias"),
         *(
             "step_tag_id",
+            "label_rows",
             "finetuning_task",
             "emb_pooler",
             "colbert_dim",
@@ -51,6 +60,8 @@ def base_names(name: str) -> tuple[Role, tuple[str, ...]]:
         return "late_interaction", (_LATE[name],)
     if name == "BgeM3EmbeddingModel":
         return "weigh", ("XLMRobertaModel",)
+    if name == "BertSpladeSparseEmbeddingModel":
+        return "sparse", ("BertModel",)
     if name == GRIT:
         return "generate", ("MistralForCausalLM",)
     for ending, role in _ENDINGS:

@@ -102,3 +102,14 @@ class Temperature:
     scale: float
     interval: int
     shift: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distances:
+    """A learned score of each head for each bucket of distances from query to key, up to `farthest`.
+
+    Half of them are of one distance; if `both_ways`, keys behind have half of all. Source: arXiv 1910.10683."""
+
+    buckets: int
+    farthest: int
+    both_ways: bool

@@ -69,6 +69,7 @@ class GatedDeltaNet(Recurrent):
     """A matrix [key_size, value_size] for each head, by the rule of `ops.delta_rule`, normed and gated.
 
     key_heads   heads of queries and keys, each of which serves as many neighbouring heads.
+    in_turns    it serves every `key_heads`-th head instead.
     kernel      tokens that the convolution before it sees, the newest included.
     rank        0: one decay a head; else one for each channel of a key, made, like the gates, by two products
                 of which the first gives so many numbers. Sources: arXiv 2412.06464, 2510.26692.
@@ -85,6 +86,7 @@ class GatedDeltaNet(Recurrent):
     strength: float = 1.0
     gate: Literal["silu", "sigmoid"] = "silu"
     norm_eps: float = 1e-6
+    in_turns: bool = False
 
     @property
     def keys(self) -> int:
@@ -235,3 +237,109 @@ class Mamba1(Recurrent):
 
     def room(self) -> int:
         return 4 * self.inner + self.step_rank + 2 * self.state_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadMamba(Recurrent):
+    """A state-space mixer with one decay a head, whose steps and vectors are made behind the convolution.
+
+    num_heads, head_size, state_size, kernel  as in Mamba2, in one group; step_rank as in Mamba1.
+    norm_eps  of norms of the vectors that write and read the state and of what makes the steps.
+    """
+
+    num_heads: int
+    head_size: int
+    state_size: int
+    step_rank: int
+    kernel: int
+    norm_eps: float = 1e-6
+
+    @property
+    def inner(self) -> int:
+        """Numbers of a token that pass the state."""
+        return self.num_heads * self.head_size
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The window of the convolution [kernel - 1, inner], and the heads' [H, N, P]."""
+        state = (self.num_heads, self.state_size, self.head_size)
+        return (self.kernel - 1, self.inner), state
+
+    def inputs(self) -> tuple[int, ...]:
+        return self.inner, self.step_rank
+
+    def room(self) -> int:
+        return 4 * self.inner + self.step_rank + 2 * self.state_size + self.num_heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeMix(Recurrent):
+    """Values of `inner` channels, each weighed by e to its key and forgotten by and by; see `ops.time_mix.WKV`.
+
+    Products are of a token's input blended with the one before it. Source: arXiv 2305.13048, section 3.1.
+    """
+
+    hidden_size: int
+    inner: int
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Which of the two norms of a layer of the checkpoint is before it, for `names.Rule`."""
+        return {"turn": 1}
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The input of the token before [1, C]; sums, weights and their largest exponent [3, inner]."""
+        return (1, self.hidden_size), (3, self.inner)
+
+    def inputs(self) -> tuple[int, ...]:
+        return (self.inner,)
+
+    def room(self) -> int:
+        return 3 * self.hidden_size + 3 * self.inner
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelMix(Recurrent):
+    """A feed-forward part `inner` wide with squared relu and a gate, of inputs blended as in TimeMix."""
+
+    hidden_size: int
+    inner: int
+
+    @property
+    def places(self) -> dict[str, int]:
+        """As in TimeMix."""
+        return {"turn": 2}
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The input of the token before [1, C]."""
+        return ((1, self.hidden_size),)
+
+    def inputs(self) -> tuple[int, ...]:
+        return (self.inner,)
+
+    def room(self) -> int:
+        return 3 * self.hidden_size + self.inner
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedLru(Recurrent):
+    """A convolution and a recurrence of each of `inner` numbers, beside an activated gate. Source: arXiv 2402.19427.
+
+    num_heads   equal parts of the numbers, of which each makes the gates that feed and keep its states.
+    kernel      tokens that the convolution sees, the newest included.
+    activation  of what the result is multiplied with.
+    """
+
+    inner: int
+    num_heads: int
+    kernel: int = 4
+    activation: Activation = "gelu_tanh"
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The window of the convolution [kernel - 1, inner], and the numbers' states [1, inner]."""
+        return (self.kernel - 1, self.inner), (1, self.inner)
+
+    def inputs(self) -> tuple[int, ...]:
+        return self.inner, self.inner // self.num_heads
+
+    def room(self) -> int:
+        return 6 * self.inner

@@ -22,7 +22,8 @@ from quire.models.foreign.ask import pools as foreign_pools
 from quire.models.hf_config import HfConfig, merge_overrides
 from quire.models.lengths import derived_max_len
 from quire.models.loading.checkpoint import NOTHING, kept_formats, method_of, read_checkpoint
-from quire.models.loading.gguf.folder import folder_of, gguf_file
+from quire.models.loading.gguf.folder import folder_of
+from quire.models.loading.gguf.found import gguf_file
 from quire.models.names import WeightMap, match
 from quire.models.pooling import (
     PoolingDescription,

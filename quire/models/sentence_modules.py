@@ -74,10 +74,12 @@ def read_modules(folder: Path) -> SentenceModules:
             dense.append(_dense(folder, inside, late=late))
         elif kind == "Normalize":
             normalizes = True
-        elif kind not in ("Transformer", "Dropout"):
+        elif kind == "SpladePooling":
+            pooling = _splade(folder / inside / "config.json")
+        elif kind not in ("Transformer", "MLMTransformer", "Dropout"):
             raise ModelLoadError(
-                f"{path}: the module {one.get('type')!r} is not supported; known are Transformer, Pooling, "
-                "Dense, Dropout and Normalize"
+                f"{path}: the module {one.get('type')!r} is not supported; known are Transformer, "
+                "MLMTransformer, Pooling, SpladePooling, Dense, Dropout and Normalize"
             )
     return SentenceModules(
         pooling=pooling,
@@ -118,6 +120,14 @@ def _pooling(path: Path) -> SequencePooling:
             f"{path} asks for {', '.join(on) or 'no pooling'}; known is one of {', '.join(_MODES)}"
         )
     return found
+
+
+def _splade(path: Path) -> SequencePooling:
+    settings = _settings(path)
+    for key, only in (("pooling_strategy", "max"), ("activation_function", "relu")):
+        if settings.get(key, only) != only:
+            raise ModelLoadError(f"{path}: {key} is {settings[key]!r}; known is {only!r}")
+    return "splade"
 
 
 def _dense(folder: Path, inside: str, *, late: bool) -> HeadLayer:

@@ -1,4 +1,4 @@
-"""Two layers of which the second adds what the experts of the first made, as LongCat's have it.
+"""Two layers of which the second adds what the experts of the first made, as LongCat's and Arctic's have it.
 
 Other skeletons are `models.decoder_layers` and `models.stream_layers`.
 """
@@ -66,5 +66,32 @@ class ClosingLayer:
         self._add(residual, ctx.shortcut, out=residual)
 
 
-SHORTCUTS = {"shortcut_open": OpeningLayer, "shortcut_close": ClosingLayer}
+class ExpertsApartLayer:
+    """`ctx.shortcut` becomes feed_forward(norm(x)); the stream stays as it is."""
+
+    def __init__(self, name: str, *, mixer: None, feed_forward: FeedForward, norms: Norms) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._before_feed_forward = norms.norm(f"{name}.norm_before_feed_forward")
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for part in (self._before_feed_forward, self._feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Leaves the layer's part of the residual stream [T, C] for the next layer to add."""
+        assert ctx.shortcut is not None
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        self._before_feed_forward(residual, out=x)
+        self._feed_forward(x, ctx.arena, out=ctx.shortcut)
+        ctx.arena.release(mark)
+
+
+SHORTCUTS = {
+    "shortcut_open": OpeningLayer,
+    "shortcut_apart": ExpertsApartLayer,
+    "shortcut_close": ClosingLayer,
+}
 """The class for each of their placements."""

@@ -21,6 +21,7 @@ from quire.models.foreign.program import Program
 from quire.models.latent import Indexer as Indexer
 from quire.models.latent import Mla as Mla
 from quire.models.latent import Picks as Picks
+from quire.models.positions import Distances as Distances
 from quire.models.positions import DynamicScaling as DynamicScaling
 from quire.models.positions import LinearScaling as LinearScaling
 from quire.models.positions import Llama3Scaling as Llama3Scaling
@@ -30,13 +31,7 @@ from quire.models.positions import Rope as Rope
 from quire.models.positions import RopeScaling as RopeScaling
 from quire.models.positions import Temperature as Temperature
 from quire.models.positions import YarnScaling as YarnScaling
-from quire.models.recurrent import (
-    GatedDeltaNet,
-    LinearAttention,
-    Mamba1,
-    Mamba2,
-    ShortConv,
-)
+from quire.models.recurrent import Recurrent
 from quire.models.shared_block import AfterBlock as AfterBlock
 from quire.models.streams import HyperStreams as HyperStreams
 from quire.models.streams import LayerInputs as LayerInputs
@@ -61,23 +56,15 @@ Placement = Literal[
     "altup",
     "normed_stream",
     "shortcut_open",
+    "shortcut_apart",
     "shortcut_close",
     "hyper",
 ]
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
-QkNorm = Literal["none", "per_head", "full", "layer", "layer_full", "layer_per_head"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Distances:
-    """A learned score of each head for each bucket of distances from query to key, up to `farthest`.
-
-    Half of them are of one distance; if `both_ways`, keys behind have half of all. Source: arXiv 1910.10683."""
-
-    buckets: int
-    farthest: int
-    both_ways: bool
+QkNorm = Literal[
+    "none", "per_head", "full", "layer", "layer_full", "layer_per_head", "own_per_head"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +76,7 @@ class Attention:
     qk_norm  of q and k before RoPE, with eps `norm_eps`. "per_head": an RMS norm over each head;
              "full": one over all heads together; "layer": a LayerNorm with bias over each head,
              "layer_full": over all together;
-             "layer_per_head": one without bias, each head with weights of its own.
+             "layer_per_head", "own_per_head": one without bias, or an RMS norm, each head with weights of its own.
     norm_after_rope  that norm comes after RoPE instead.
     values   "normed": RMS normed over each head without weights; "normed_keys": and made of what keys are made
              of, before their norm and RoPE, so that there is no product for them.
@@ -97,6 +84,8 @@ class Attention:
              the only norm of queries.
     sinks    a learned score of each head takes weight and gives nothing.
     alibi    factor of the heads' slopes, by which scores fall with the distance; 0 is none.
+    root_alibi  the longest distance whose root, times a slope, is taken off scores; 0 is none.
+    rank     numbers of which queries are made, after an RMS norm of them with eps `norm_eps`; 0 is none.
     window   tokens looked back, counting the query itself; None is unlimited.
     value_head   numbers of a head's value; 0 is as many as of a key.
     value_scale  factor of values.
@@ -107,7 +96,10 @@ class Attention:
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     clip     what is beyond it of q, k and v becomes clip or -clip; 0 is off.
     gate     what a head mixed is multiplied with the sigmoid of a product of the layer's input; `gate_heads`: of
-             one number for each head.
+             one number for each head; `gate_curve`: of those, what they go through.
+    pairs    what a head mixed has a share of what another one mixed taken off, and is RMS normed: at first that
+             share, 0 is none. Values then have twice the numbers of keys: those of two heads of k.
+    mixed_norm  what all heads mixed together is RMS normed, with eps `norm_eps`, before the product back.
     """
 
     num_heads: int
@@ -124,6 +116,8 @@ class Attention:
     shares: int | None = None
     sinks: bool = False
     alibi: float = 0.0
+    root_alibi: int = 0
+    rank: int = 0
     distances: Distances | None = None
     cross: bool = False
     window: int | None = None
@@ -133,6 +127,9 @@ class Attention:
     clip: float = 0.0
     gate: bool = False
     gate_heads: bool = False
+    gate_curve: Literal["sigmoid", "softplus"] = "sigmoid"
+    mixed_norm: bool = False
+    pairs: float = 0.0
     bidirectional: bool = False
     value_head: int = 0
     value_scale: float = 1.0
@@ -179,7 +176,7 @@ class SideBySide:
 
 Attending = Attention | Mla | Compressed
 """What looks at cached tokens."""
-Mixer = Attending | Indexer | ShortConv | GatedDeltaNet | LinearAttention | Mamba1 | Mamba2
+Mixer = Attending | Indexer | Recurrent
 """What keeps something of a token for later ones."""
 
 
@@ -198,7 +195,8 @@ class LayerSpec:
                     part the stream itself is normed; "hyper": as "pre", each part between the decoder's
                     `streams`.
                     "shortcut_open": as "pre", but what the routed experts make is added at the end of the next
-                    layer, which is "shortcut_close" and else as "pre".
+                    layer, which is "shortcut_close" and else as "pre". "shortcut_apart": a norm and a feed-forward
+                    part alone, all of which is added so.
                     "after_sums_twice": as "after_sums", and between the parts what came in is added and normed again.
                     "pre_cross", "after_sums_cross": with `cross` between the two parts, and norms of its own.
     cross           attention to what the encoder gave.
@@ -284,9 +282,11 @@ class DecoderSpec:
                              position scaling included; None derives it.
     norm                     kind of the final norm.
     embedding_norm           kind of a norm of the embedding; None is none.
+    embedding_eps            of that norm; None is `norm_eps`.
     embedding_scale          factor of embedding rows, rounded to the model's dtype.
     learned_positions        rows of a table of learned positions, added to the embedding; 0 is
                              none.
+    wave_positions           rows of a table of sines and cosines, added to the embedding; 0 is none.
     token_types              rows of a table of token types, added to the embedding; 0 is none.
     head_act                 before the output matrix come a product, this activation and a norm as the final one is;
                              None: nothing does. head_act_bias: of that product.
@@ -311,8 +311,10 @@ class DecoderSpec:
     norm: NormKind = "rms"
     norm_eps: float = 1e-6
     embedding_norm: NormKind | None = None
+    embedding_eps: float | None = None
     embedding_scale: float = 1.0
     learned_positions: int = 0
+    wave_positions: int = 0
     token_types: int = 0
     head_act: Activation | None = None
     head_act_bias: bool = False

@@ -10,12 +10,10 @@ from typing import Any
 
 from quire.models.head_layers import HeadLayer
 from quire.models.hf_config import HfConfig
+from quire.models.loading.forms import PICKLES
 from quire.models.sentence_modules import SentenceModules
 from quire.models.spec import DecoderSpec
 from quire.protocol.pooler import BOTH, Pooler, SequencePooling
-
-PICKLES = ("sparse_linear.pt", "colbert_linear.pt")
-"""The heads' files beside the model's."""
 
 
 def pooler_of(

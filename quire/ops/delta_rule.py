@@ -33,6 +33,7 @@ class DeltaRule:
     """The numbers of one layer.
 
     key_heads   Hk; a head of them serves H / Hk neighbouring heads.
+    in_turns    it serves every Hk-th head instead.
     unit        queries and keys are divided by their lengths.
     scale       factor of queries, after that.
     strength    factor of the sigmoid of a token's strength, or the strength itself where no token has one.
@@ -47,6 +48,7 @@ class DeltaRule:
     scale: float = 1.0
     strength: float = 1.0
     corrects: bool = True
+    in_turns: bool = False
 
     @property
     def width(self) -> int:
@@ -115,7 +117,11 @@ def _heads(row: torch.Tensor, rule: DeltaRule) -> tuple[torch.Tensor, torch.Tens
     if rule.unit:
         q, k = (x * torch.rsqrt((x * x).sum(-1, keepdim=True) + UNIT_EPS) for x in (q, k))
     repeats = rule.heads // rule.key_heads
-    q, k = ((x * f).repeat_interleave(repeats, 0) for x, f in ((q, rule.scale), (k, 1.0)))
+    q = q * rule.scale
+    if rule.in_turns:
+        q, k = (x.repeat(repeats, 1) for x in (q, k))
+    else:
+        q, k = (x.repeat_interleave(repeats, 0) for x in (q, k))
     return q.unsqueeze(-1), k.unsqueeze(-1), row[2 * keys :].view(rule.heads, -1)
 
 

@@ -72,6 +72,7 @@ class Format:
     group  inputs, neighbours in K, that share a column's scale; 0 is all of them.
     has_zeros  whether each scale comes with a zero point: from 0 to 15, of int8 -128 to 127; without, int4's
            is 8 and int8's 0.
+    half_scales  whether scales of groups of integers are kept as float16, which must hold them exactly.
     one_scale  whether all columns have one scale, which packed weights repeat.
     has_order  whether inputs are put into an order of the weight's own before groups are made of neighbours.
     inputs  what its rows are rounded to: "" is 16 bits for integers, none for floats; of int8 also 8 bits,
@@ -83,6 +84,7 @@ class Format:
     kind: Literal["plain", "int8", "int4", "fp8", "super"] = "plain"
     group: int = 0
     has_zeros: bool = False
+    half_scales: bool = False
     one_scale: bool = False
     has_order: bool = False
     inputs: Inputs = ""
@@ -90,12 +92,12 @@ class Format:
 
     @property
     def name(self) -> str:
-        """What an operation's signature carries: "plain", "int8_rows8", "int4_g32_zp", "q4_k:64+q6_k:32"."""
+        """What an operation's signature carries: "plain", "int8_rows8", "int4_g32_zp_half", "q4_k:64+q6_k:32"."""
         if self.runs:
             return "+".join(f"{kind}:{count}" if count else kind for kind, count in self.runs)
         group = f"_g{self.group}" * bool(self.group)
-        ends = group + "_zp" * self.has_zeros + "_tensor" * self.one_scale
-        ends += "_order" * self.has_order
+        ends = group + "_zp" * self.has_zeros + "_half" * self.half_scales
+        ends += "_tensor" * self.one_scale + "_order" * self.has_order
         return self.kind + ends + f"_rows8{_INPUT_NAMES[self.inputs]}" * bool(self.inputs)
 
     @property
@@ -124,7 +126,11 @@ class Format:
             return super_bytes(self, out_size, in_size)
         unit = self.group or _LEAST_DEPTH
         depth = -(-in_size // unit) * unit
-        head = _SCALES_BYTES + _ZEROS_BYTES * self.has_zeros + _INPUTS_BYTES * bool(self.inputs)
+        head = (
+            _SCALES_BYTES // (1 + self.half_scales)
+            + _ZEROS_BYTES * self.has_zeros
+            + _INPUTS_BYTES * bool(self.inputs)
+        )
         numbers = depth * BLOCK_COLUMNS * self.bits // 8
         blocks = -(-out_size // BLOCK_COLUMNS)
         order = _ORDER_BYTES * in_size * self.has_order
@@ -192,6 +198,7 @@ KNOWN: tuple[Format, ...] = (
 
 FROM_CHECKPOINTS: tuple[Format, ...] = (
     *(Format("int8", group, has_zeros=True) for group in (0, 32, 64, 128)),
+    *(Format(kind, 32, half_scales=True) for kind in ("int4", "int8")),
     *(
         Format(kind, group, zeros, has_order=True)
         for kind in ("int4", "int8")

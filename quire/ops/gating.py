@@ -18,6 +18,12 @@ RMS_NORM_GATED = declare(
 )
 MUL_SIGMOID = declare("mul_sigmoid", "pure", "run(x [T,C], gate [T,C]) -> x * sigmoid(gate)")
 
+MUL_SOFTPLUS = declare(
+    "mul_softplus",
+    "pure",
+    "run(x [T,H,D], gate [T,H]) -> x * log(1 + e^gate), a gate for each head",
+)
+
 XIELU = declare(
     "xielu",
     "pure",
@@ -36,6 +42,11 @@ GATE_ACTS = ("silu", "sigmoid")
 def sigmoid(x: torch.Tensor) -> torch.Tensor:
     """1 / (1 + exp(-x)), float32 in and out, whatever an element's place in memory."""
     return 1.0 / torch.exp(-x).add_(1.0)
+
+
+def softplus(x: torch.Tensor) -> torch.Tensor:
+    """log(1 + e^x), float32 in and out; x itself above 20."""
+    return torch.where(x > 20.0, x, torch.log1p(torch.exp(x.clamp(max=20.0))))
 
 
 def check_act(act: str) -> None:
@@ -85,6 +96,20 @@ class MulSigmoidReference(Provider):
         """x * sigmoid(gate) in x's dtype, one rounding; x, gate [T, C]. `out` may be x or gate."""
         out = torch.empty_like(x) if out is None else out
         return out.copy_(sigmoid(gate.to(torch.float32)).mul_(x.to(torch.float32)))
+
+
+@register
+class MulSoftplusReference(Provider):
+    op = "mul_softplus"
+    name = "reference"
+
+    def run(
+        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x * softplus(gate) in x's dtype, one rounding; x [T, H, D], gate [T, H]. `out` may be x."""
+        out = torch.empty_like(x) if out is None else out
+        factors = softplus(gate.to(torch.float32)).unsqueeze(-1)
+        return out.copy_(x.to(torch.float32) * factors)
 
 
 @register

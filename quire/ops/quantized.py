@@ -40,7 +40,8 @@ class QuantizedWeight:
     """A weight [N, K] in a stored format, before a provider packs it.
 
     codes   [N, K]: int8; of int4 uint8 from 0 to 15; float8_e4m3fn.
-    scales  [N, groups] float32; what a number stands for is (code - zero) * scale.
+    scales  [N, groups] float32, of a format with half_scales such as float16 holds; what a number stands for
+            is (code - zero) * scale.
     zeros   [N, groups] uint8, of int8 int8, or None for 0, and 8 for int4.
     order   [K] int32, each input once: which one a column of codes meets; None: they meet as they come.
     dtype   of the rows that it multiplies.

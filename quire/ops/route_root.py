@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import torch
 
+from quire.ops.gating import softplus
 from quire.ops.moe import RouteRule
 from quire.ops.registry import Provider, declare, register
-from quire.ops.scan import softplus
 
 ROUTE_ROOT = declare(
     "route_root",

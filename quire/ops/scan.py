@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 
 from quire.ops.elementwise import silu
+from quire.ops.gating import sigmoid, softplus
 from quire.ops.norm import rms_norm
 from quire.ops.registry import Provider, declare, register
-from quire.ops.state import StatePlan, StateView
+from quire.ops.state import NO_BLOCK, StatePlan, StateView
 
 CAUSAL_CONV = declare(
     "causal_conv",
@@ -31,6 +32,12 @@ SELECTIVE_SCAN = declare(
     "run(x [T,D], write [T,N], read [T,N], steps [T,D], step_bias [D], decay [N,D], skip [D], "
     "states, plan) -> [T,D]",
 )
+GATED_LRU = declare(
+    "gated_lru",
+    "planned",
+    "run(x [T,D], gates [T,H,2W], bias [H,2W], rate [D], states, plan) -> [T,D], "
+    "a recurrence of each number, which gates of its own feed and keep",
+)
 GROUP_NORM_GATED = declare(
     "group_norm_gated",
     "pure",
@@ -41,11 +48,6 @@ KINDS = ("gated", "norm_then_gate", "none")
 """Of `group_norm_gated`: what was gated is normed, what was normed is gated, or there is no norm."""
 KERNELS = (2, 3, 4)
 """Tokens that the native convolution sees."""
-
-
-def softplus(x: torch.Tensor) -> torch.Tensor:
-    """log(1 + e^x), float32 in and out; x itself above 20."""
-    return torch.where(x > 20.0, x, torch.log1p(torch.exp(x.clamp(max=20.0))))
 
 
 @register
@@ -166,6 +168,45 @@ class SelectiveScanReference(Provider):
                 made = (state * read[t].to(torch.float32)[:, None]).sum(dim=0)
                 out[t] = (made + skip * row).to(out.dtype)
             states.at(piece.target).copy_(state)
+        return out
+
+
+@register
+class GatedLruReference(Provider):
+    op = "gated_lru"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        gates: torch.Tensor,
+        bias: torch.Tensor,
+        rate: torch.Tensor,
+        states: StateView,
+        plan: StatePlan,
+        *,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """out[t] = a out[t - 1] + sqrt(1 - a^2) v with v = sigmoid(feed) x[t], a = e^(rate sigmoid(keep)); the
+        first token's is v.
+
+        x [T, D], rows may be strided, D = H W; gates [T, H, 2W] without their bias [H, 2W] float32: feed of the
+        W numbers of a head, then keep. rate (negative) [D] float32. states [1, D]. `out` [T, D] may be x.
+        Source: arXiv 2402.19427, section 2.4.
+        """
+        both = bias.shape[1]
+        for piece in plan.pieces():
+            (state,) = states.start(piece)
+            for t in range(piece.begin, piece.end):
+                opened = sigmoid(gates[t].to(torch.float32) + bias)  # [H, 2W]
+                feed, keep = (opened[:, at : at + both // 2].reshape(-1) for at in (0, both // 2))
+                value, fall = x[t].to(torch.float32) * feed, rate * keep
+                if t == piece.begin and piece.source == NO_BLOCK:
+                    state = value
+                else:
+                    state = torch.exp(fall) * state + value * torch.sqrt(1.0 - torch.exp(2 * fall))
+                out[t] = state.to(out.dtype)
+            states.at(piece.target).copy_(state[None])
         return out
 
 

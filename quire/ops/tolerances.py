@@ -83,6 +83,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "add_row": _ONE_ROUNDING,
     "torch": _EXACT,
     "add_gated": _TRANSCENDENTAL,
+    "mul_softplus": _TRANSCENDENTAL,
     "scale": _ONE_ROUNDING,
     "layer_norm": _TRANSCENDENTAL,
     "act": _TRANSCENDENTAL,
@@ -125,6 +126,9 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "ssd_scan": _STATES,
     "selective_scan": _STATES,
     "group_norm_gated": _STATES,
+    "token_shift": _STATES,
+    "wkv": _STATES,
+    "gated_lru": _STATES,
 }
 """Float32 sums of a few thousand terms keep about 1e-6; one rounding to bfloat16 loses up to 2^-9 of
 the value, and the bounds above leave as much again for values next to a power of two."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-SequencePooling = Literal["cls", "last", "mean"]
+SequencePooling = Literal["cls", "last", "mean", "splade"]
 ClassActivation = Literal["softmax", "sigmoid", "relu", "none"]
 BOTH = "embed&token_classify"
 """The task whose result is an embedding and behind it the weight of each token."""
@@ -48,7 +48,8 @@ class Pooler:
     """What one model can do, and how it does it unless a request says otherwise.
 
     tasks           that are served; the first one is meant where a request names none.
-    pooling         which hidden state stands for a sequence: of its first token, its last, or the mean.
+    pooling         which hidden state stands for a sequence: of its first token, its last, or the mean; of
+                    SPLADE what each word of the vocabulary says about it.
     width           numbers of an embedding, or of each token's.
     labels          name of each class; empty for a model without classes.
     use_activation  embeddings get length 1, and classes become probabilities.
@@ -81,6 +82,11 @@ class Pooler:
     marks: tuple[int, int] | None = None
     logit_mean: float = 0.0
     logit_sigma: float = 1.0
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether an embedding has a number for each word, and two of them are compared by their product."""
+        return self.pooling == "splade"
 
     @property
     def score_type(self) -> Literal["cross-encoder", "bi-encoder", "late-interaction"] | None:

@@ -21,6 +21,11 @@ def cosine(first: Sequence[float], second: Sequence[float]) -> float:
     return product / math.sqrt(sizes) if sizes > 0 else 0.0
 
 
+def product(first: Sequence[float], second: Sequence[float]) -> float:
+    """The sum of the products of two vectors' numbers. Raises ValueError for two sizes."""
+    return math.fsum(a * b for a, b in zip(first, second, strict=True))
+
+
 def late_interaction(query: Numbers, document: Numbers) -> float:
     """The sum, over the query's tokens, of the best product with a token of the document. [n, N] each.
 

@@ -30,6 +30,7 @@ def quantize(weight: torch.Tensor, format: Format) -> QuantizedWeight:
     int8  symmetric: the largest magnitude of a group is 127, and a zero point is 0.
     int4  the scale with the least squared error among a few, -8 to 7; with zero points, from the
           group's least to its largest.
+    Scales that are kept as float16 are rounded to it when codes are there.
     fp8   the largest magnitude of a group is 448; groups of 128 are shared by 128 columns.
     """
     if format.inputs:
@@ -42,6 +43,9 @@ def quantize(weight: torch.Tensor, format: Format) -> QuantizedWeight:
     if format.kind == "int8" and format.has_zeros:
         made = quantize(weight, replace(format, has_zeros=False))
         return replace(made, format=format, zeros=torch.zeros_like(made.scales, dtype=torch.int8))
+    if format.half_scales:
+        made = quantize(weight, replace(format, half_scales=False))
+        return replace(made, format=format, scales=made.scales.to(torch.float16).to(torch.float32))
     limits = None
     if format.kind == "fp8" and (format.group or format.one_scale):
         limits = shared_limits(weight, format)

@@ -14,10 +14,14 @@ from quire.quant.formats import BLOCK_COLUMNS, PLAIN, Format, super_format, supe
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor in a file: its element type as the file's format names it, and its shape."""
+    """A tensor in a file: its element type as the file's format names it, and its shape.
+
+    meant  the shape of the weight that it is a part of, where the file tells it.
+    """
 
     element: str
     shape: tuple[int, ...]
+    meant: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,8 @@ def joined_format(formats: Iterable[Format]) -> Format | None:
     found = set(formats)
     if len(found) == 1:
         return found.pop()
-    found = {replace(format, inputs="") for format in found}
+    half = all(format.half_scales for format in found)
+    found = {replace(format, inputs="", half_scales=half) for format in found}
     if len(found) == 1:
         return found.pop()
     if any(format.has_order for format in found):
@@ -84,7 +89,7 @@ def joined_format(formats: Iterable[Format]) -> Format | None:
     if kinds == {"int4"}:
         return Format("int4", groups.pop(), has_zeros=True)
     zeros = any(format.kind == "int8" and format.has_zeros for format in found)
-    return Format("int8", groups.pop(), has_zeros=zeros)
+    return Format("int8", groups.pop(), has_zeros=zeros, half_scales=half and not zeros)
 
 
 def experts_format(gate_up: set[Format], down: set[Format]) -> Format | None:

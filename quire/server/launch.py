@@ -30,7 +30,7 @@ from quire.server.endpoint_plugins import Endpoint, attach, installed_endpoints,
 from quire.server.face import Face
 from quire.server.http_protocol import bounded_protocol
 from quire.server.state import ServerState
-from quire.server.steady import forget_start
+from quire.server.steady import collect_start, forget_start
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ EXIT_STOPPED, EXIT_FAILED, EXIT_WRONG = 0, 1, 2
 
 _START_THREAD = "quire-start"
 _LOOK_S = 0.1
+_COLLECT_LOOKS = 10  # of them found nothing to do; what the start left goes then
 _FLUSH_S = 0.5  # what answers get to leave after the engine's death
 
 MakeLlm = Callable[[Settings], Face]
@@ -204,9 +205,13 @@ class Running:
         for line in capacity_lines(llm.info):
             logger.info("%s", line)
         logger.info("ready: serving %s", ", ".join(self.state.names))
+        idle_looks = 0
         while not llm.errored:
             await asyncio.sleep(_LOOK_S)
             self.state.tick()
+            idle_looks += 0 if self.state.num_live else 1
+            if idle_looks == _COLLECT_LOOKS:
+                collect_start()
         if self.state.config.keep_alive_on_engine_death:
             return
         with contextlib.suppress(TimeoutError):

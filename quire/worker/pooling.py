@@ -27,6 +27,7 @@ from quire.worker.batch import Batch
 from quire.worker.output import Masks
 from quire.worker.state import WorkerState
 
+_PIECE = 64  # tokens whose logits of all words are held at once
 _TINY = 1e-24
 """Under a square of a length that counts as zero."""
 
@@ -76,7 +77,9 @@ class PooledOutput:
         found: dict[int, TensorRef | None] = {}
         for place, end in enumerate(ends.tolist()):
             rows = states[end - len(needed[place]) : end]
-            if self._params(plan.rows[place]).task in ("embed", "classify"):
+            if self._pooler.is_sparse:
+                self._words(batch, place, rows, found)
+            elif self._params(plan.rows[place]).task in ("embed", "classify"):
                 vector = self._sequence(batch, place, rows)
                 if vector is not None:
                     whole[place] = vector
@@ -152,6 +155,19 @@ class PooledOutput:
         del self._open[batch.plan.rows[place]]
         count = int(batch.starts[place] + batch.counts[place]) - skipped
         return torch.from_numpy((kept.total / count).astype(np.float32)).to(rows.device)
+
+    def _words(
+        self, batch: Batch, place: int, rows: torch.Tensor, found: dict[int, TensorRef | None]
+    ) -> None:
+        """Keeps the largest logit of each word; with the last piece, what they say is the result."""
+        kept, row = self._kept(batch, place), batch.plan.rows[place]
+        for begin in range(0, len(rows), _PIECE):
+            most = self._heads[""](rows[begin : begin + _PIECE].clone()).amax(0)
+            kept.rows = [most if not kept.rows else torch.maximum(kept.rows[0], most)]
+        if batch.plan.samples[place]:
+            del self._open[row]
+            said = torch.log1p(torch.relu(kept.rows[0]))
+            found[place] = _sent(self._finish(said, self._params(row)))
 
     def _whole(
         self, batch: Batch, whole: dict[int, torch.Tensor], found: dict[int, TensorRef | None]

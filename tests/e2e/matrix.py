@@ -37,13 +37,17 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "afmoe": ("afmoe", _EXPERTS),
     "nemotron_h": ("nemotron_h_experts", _NEMOTRON),
     "nemotron_h_latent": ("nemotron_h_latent", _NEMOTRON | {"moe_latent_size": 128}),
+    "rwkv": ("rwkv", {"hidden_size": 128, "num_hidden_layers": 2}),
+    "recurrent_gemma": ("recurrent_gemma", {"hidden_size": 128, "lru_width": 128}),
 }
 """Family and keywords of `tests.checkpoints.make`: two layers of 8 heads of 64, by what tells them apart; small
 hybrids of attention and recurrent states: state spaces, delta nets, short convolutions, linear attention; layers
 that share keys and values with heads of one size, as the cache that is short counts them; and by their names: delta
-nets and attention whose norms stand elsewhere, xIELU, gated attention with experts, state spaces with experts."""
+nets and attention whose norms stand elsewhere, xIELU, gated attention with experts, state spaces with experts, nothing
+but states that know the token before, and gated recurrences beside windows."""
 
 HYBRIDS = ("states", "deltas", "short", "linear", "olmo_hybrid", "nemotron_h", "nemotron_h_latent")
+HYBRIDS += ("rwkv", "recurrent_gemma")
 
 SETTINGS: dict[str, dict[str, Any]] = {name: {"mamba_block_size": 32} for name in HYBRIDS}
 """Settings of all ways for a model: states often enough that these prompts find some."""
@@ -70,6 +74,7 @@ def tight_tokens(model: str, longest: int) -> int:
     """
     quarters = {"window": 10, "states": 28, "deltas": 28, "short": 8, "linear": 12, "afmoe": 10}
     quarters |= {"olmo_hybrid": 18, "deepseek_v4": 42, "nemotron_h": 14, "nemotron_h_latent": 14}
+    quarters |= {"rwkv": 2, "recurrent_gemma": 10}
     return longest * quarters.get(model, 5) // 4 + 32
 
 

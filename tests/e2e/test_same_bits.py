@@ -33,6 +33,8 @@ CASES = [
     ("afmoe", "int4"),
     ("nemotron_h", "bfloat16"),
     ("deepseek_v4", "bfloat16"),
+    ("rwkv", "bfloat16"),
+    ("recurrent_gemma", "float32"),
 ]
 LONGEST, MAX_TOKENS = 200, 20
 

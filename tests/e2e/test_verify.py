@@ -13,7 +13,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from quire.cli.main import main
+from tests.models import harness
 from tests.models.families_more import MORE_CASES
+from tests.models.families_states import STATE_CASES
 from tests.models.foreign import followed_here, write
 
 MISTRAL = MORE_CASES["mistral4_flat"].config
@@ -82,6 +84,18 @@ def test_a_class_that_transformers_does_not_find_by_itself(
     transformers.Mistral4ForCausalLM(config).float().save_pretrained(tmp_path)
     assert main(["verify", str(tmp_path), "--prompt-ids", "[5, 6, 7]"]) == 0
     assert "the same within 0.001" in capsys.readouterr().out
+
+
+def test_a_layer_that_is_two_of_ours_and_halves_the_stream(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = harness.write_checkpoint(tmp_path / "good", STATE_CASES["rwkv"].config)
+    assert main(["verify", str(good), "--prompt-ids", "[5, 6, 7]"]) == 0
+    text = capsys.readouterr().out
+    assert "rwkv.blocks.5" in text and "the same within 0.001" in text
+    bad = _damaged(good, tmp_path / "bad", "rwkv.blocks.3.feed_forward.key.weight")
+    assert main(["verify", str(bad), "--reference", str(good)]) == 1
+    assert "DIFFERENT: first in rwkv.blocks.3," in capsys.readouterr().out
 
 
 def test_without_transformers_it_says_what_to_install(

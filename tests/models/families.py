@@ -17,6 +17,7 @@ from tests.models.families_moe import MOE_CASES
 from tests.models.families_more import MORE_CASES
 from tests.models.families_states import STATE_CASES
 from tests.models.families_v4 import V4_CASES
+from tests.models.families_zoo import ZOO_CASES
 
 
 def llama(**values: Any) -> dict[str, Any]:
@@ -344,4 +345,4 @@ DELTA_CASES["qwen3_5_text"] = Case(
 CASES |= DENSE_CASES | MOE_CASES | DELTA_CASES | STATE_CASES | MORE_CASES | EDGE_CASES
 CASES |= LOOP_CASES
 CASES |= KIN_CASES
-CASES |= V4_CASES
+CASES |= V4_CASES | ZOO_CASES

@@ -208,4 +208,43 @@ STATE_CASES: dict[str, Case] = {
         | {"moe_latent_size": 28, "n_group": 1, "topk_group": 1, "norm_topk_prob": False},
         unseen=frozenset({"norm_eps"}),
     ),
+    # The final norm's eps is a constant, which each halving of the stream makes four times as large.
+    "rwkv": Case(
+        CLASSIC
+        | {
+            "architectures": ["RwkvForCausalLM"],
+            "model_type": "rwkv",
+            "hidden_size": 64,
+            "num_hidden_layers": 6,
+            "attention_hidden_size": 48,
+            "intermediate_size": 80,
+            "layer_norm_epsilon": 0.01,
+            "rescale_every": 1,
+            "context_length": 512,
+        },
+        quiet=0.03,
+    ),
+    "recurrent_gemma": Case(
+        CLASSIC
+        | {
+            "architectures": ["RecurrentGemmaForCausalLM"],
+            "model_type": "recurrent_gemma",
+            "hidden_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "lru_width": 72,
+            "intermediate_size": 160,
+            "conv1d_width": 3,
+            "attention_window_size": 48,
+            "attention_bias": True,
+            "block_types": ["recurrent", "attention"],
+            "hidden_activation": "silu",
+            "logits_soft_cap": 3.0,
+            "rms_norm_eps": 2.0,
+            "rope_theta": 700.0,
+            "partial_rotary_factor": 0.25,
+            "tie_word_embeddings": False,
+        }
+    ),
 }

@@ -44,7 +44,6 @@ class Foreign:
 
 _WINDOW = {"head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16}
 UNDESCRIBED = {
-    "diffllama": Foreign("DiffLlamaForCausalLM", "DiffLlamaConfig"),
     "emu3": Foreign("Emu3ForCausalLM", "Emu3TextConfig"),
 }
 """That have no description here."""
@@ -57,6 +56,7 @@ DESCRIBED = {
         {**_WINDOW, "attn_logit_softcapping": 10.0, "final_logit_softcapping": 5.0},
     ),
     "phi3": Foreign("Phi3ForCausalLM", "Phi3Config"),
+    "diffllama": Foreign("DiffLlamaForCausalLM", "DiffLlamaConfig"),
     "apertus": Foreign("ApertusForCausalLM", "ApertusConfig"),
     "ministral3": Foreign("Ministral3ForCausalLM", "Ministral3Config", {"head_dim": 16}),
     "biogpt": Foreign("BioGptForCausalLM", "BioGptConfig", {"num_key_value_heads": None}),

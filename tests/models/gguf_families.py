@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 from safetensors.torch import load_file
 
-from tests.models import gguf_states
+from tests.models import gguf_recent, gguf_states
 from tests.models.case import COMMON
 
 SMALL = COMMON | {"vocab_size": 96, "intermediate_size": 96, "rope_theta": 700.0}
@@ -297,7 +297,8 @@ def write_family(
         types = gguf.GGUFValueType
         writer.add_key_value(key, value, types[outer], types[inner] if inner else None)
     kinds = {text: one for one, text in gguf.MODEL_ARCH_NAMES.items()}
-    names = gguf.get_tensor_name_map(kinds[arch], 32)
+    alike = {"deepseek32": "glm-dsa"}  # which the package does not know
+    names = gguf.get_tensor_name_map(kinds[alike.get(arch, arch)], 32)
     for source, values in _tensors(name, folder).items():
         stem, _, end = source.rpartition(".")
         target = names.get_name(source) or names.get_name(stem)
@@ -316,6 +317,8 @@ def write_family(
             writer.add_tensor(target, gguf.quants.quantize(values, q8), raw_dtype=q8)
         else:
             writer.add_tensor(target, values)
+    if found := gguf_recent.factors(name):
+        writer.add_tensor("rope_freqs.weight", np.array(found, dtype=np.float32))
     for kind, factors in gguf_states.factors(name).items():
         writer.add_tensor(f"rope_factors_{kind}.weight", np.array(factors, dtype=np.float32))
     if more is not None:

@@ -10,17 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.models.families import CASES
+from tests.models import gguf_recent
+from tests.models.gguf_recent import YARN, like
 
-YARN = {
-    "rope_type": "yarn",
-    "factor": 4.0,
-    "original_max_position_embeddings": 128,
-    "beta_fast": 6.0,
-    "beta_slow": 0.7,
-    "mscale": 1.4,
-    "mscale_all_dim": 1.4,
-}
 LONG = {
     "rope_type": "longrope",
     "short_factor": [1.0 + 0.3 * pair for pair in range(8)],
@@ -30,12 +22,6 @@ LONG = {
     "original_max_position_embeddings": 128,
 }
 PLAIN_ROPE = {"rope_type": "default"}
-
-
-def like(case: str, *without: str, **values: Any) -> dict[str, Any]:
-    """The config of a case of the parity tests, but for what files cannot say."""
-    config = {key: value for key, value in CASES[case].config.items() if key not in without}
-    return config | values
 
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -84,6 +70,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         original_max_position_embeddings=128,
         rope_scaling=LONG,
     ),
+    **gguf_recent.CONFIGS,
 }
 """By `general.architecture`, or a form of it."""
 
@@ -108,16 +95,10 @@ def stacked(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def forms(name: str, source: str, values: np.ndarray) -> dict[str, np.ndarray]:
     """A tensor of one of these families as files have it, by names of files or those that the package knows."""
     config = CONFIGS[name]
+    source, values = _state(name, source, values)
     stem, _, last = source.rpartition(".")
-    if last == "A_log":
-        values = -torch.exp(torch.from_numpy(values)).numpy()  # whose last bits are its own
-    if last in ("A_log", "D"):
-        whole = name in ("mamba", "qwen3next")
-        return {source: values if whole else values.reshape(-1, 1)}
-    if last == "dt_bias":
-        return {f"{stem}.dt_proj.bias": values}
-    if source.endswith(("conv1d.weight", "conv.conv.weight")):
-        return {source: values[:, 0]}
+    if name in gguf_recent.CONFIGS and not source.endswith("kv_b_proj.weight"):
+        return gguf_recent.forms(name, source, values)
     if source.endswith(("mixer.norm.weight", "mamba.norm.weight")):
         groups = config.get("n_groups") or config["mamba_n_groups"]
         return {source: values.reshape(groups, -1)}
@@ -155,6 +136,21 @@ def forms(name: str, source: str, values: np.ndarray) -> dict[str, np.ndarray]:
     if name == "nemotron_h_moe" and ".mixer.experts." in source:
         source = source.replace("backbone.layers", "model.layers").replace("mixer", "mlp")
     return {source: values}
+
+
+def _state(name: str, source: str, values: np.ndarray) -> tuple[str, np.ndarray]:
+    """What is kept of decays, steps and convolutions."""
+    stem, _, last = source.rpartition(".")
+    if last == "A_log":
+        values = -torch.exp(torch.from_numpy(values)).numpy()  # whose last bits are its own
+    is_whole = name in ("mamba", "qwen3next", *gguf_recent.CONFIGS)
+    if last in ("A_log", "D") and not is_whole:
+        values = values.reshape(-1, 1)
+    if last == "dt_bias":
+        return f"{stem}.dt_proj.bias", values
+    if last == "weight" and stem.endswith((".conv1d", ".conv.conv")):
+        values = values[:, 0]
+    return source, values
 
 
 def _qwen3next(config: dict[str, Any], source: str, values: np.ndarray) -> dict[str, np.ndarray]:

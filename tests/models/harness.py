@@ -30,7 +30,7 @@ from quire.ops.formats import CACHE_FORMATS
 from quire.ops.registry import Table
 from quire.ops.state import StatePlan, StateStep, StateView, state_bytes
 from quire.protocol.cache import CacheGroup
-from tests.models.plain_models import PLAIN_MODELS
+from tests.models.plain_zoo import PLAIN_MODELS
 from tests.models.stand_ins import STAND_INS
 
 CPU = torch.device("cpu")
@@ -49,10 +49,12 @@ WRITERS = (
     "down_proj",
     "wte",
     "mlp.w2",
+    "attention.output.weight",
+    "feed_forward.value.weight",
 )
 
 
-NEAR_ONE = ("gemma", "qwen3_next", "qwen3_5", "step3p7")
+NEAR_ONE = ("gemma", "recurrent_gemma", "plamo2", "qwen3_next", "qwen3_5", "step3p7")
 EDGE = ("gemma3n", "gemma4")
 """Families whose norms compute with one more than their weights; but these do not."""
 
@@ -361,7 +363,7 @@ def fill(
             noise = torch.randn(weight.shape, generator=generator)
             if weight.dim() == 1 or "norm" in name.rpartition(".")[0].rpartition(".")[2]:
                 near_one = kind.startswith(NEAR_ONE) and not kind.startswith(EDGE)
-                bias = name.endswith("bias") or near_one
+                bias = name.endswith("bias") or near_one or ".lambda_" in name
                 weight.copy_(0.4 * noise if bias else 1.0 + 0.4 * noise)
             elif any(part in name for part in TABLES):
                 weight.copy_(0.4 * noise)

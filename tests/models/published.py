@@ -33,6 +33,7 @@ _SMALL = {
     "n_layer": 3,
     "n_head": 4,
     "ffn_dim": 80,
+    "attention_heads": 4,
     "word_embed_proj_dim": 64,
     "moe_intermediate_size": 40,
     "shared_expert_intermediate_size": 72,
@@ -158,9 +159,20 @@ FEWER = {
     "GPTNeoXJapaneseForCausalLM": 0,
     "InternLM2VEForCausalLM": 0,
     "Fairseq2LlamaForCausalLM": 0,
+    "SarvamMoEForCausalLM": 0,
+    "SarvamMLAForCausalLM": 0,
+    "Param2MoEForCausalLM": 0,
+    "BitNetForCausalLM": 0,
+    "LagunaForCausalLM": 1,
+    "Step3VLForConditionalGeneration": 0,
+    "Plamo2ForCausalLM": 0,
+    "ArcticForCausalLM": 0,
+    "Step1ForCausalLM": 0,
+    "Step3TextForCausalLM": 0,
+    "RecurrentGemmaForCausalLM": 1,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
-UNSOURCED = {"BaiChuanForCausalLM"}
+UNSOURCED = {"BaiChuanForCausalLM", "RecurrentGemmaForCausalLM"}
 """Architectures that have files but none with a source."""
 _STATES = {
     "mamba_n_heads": 4,
@@ -191,6 +203,8 @@ _PICKS = {
     "indexer_types": ["full", "shared", "full"],
 }
 SMALL_STATES: dict[str, dict[str, Any]] = {
+    "recurrent_gemma": {"head_dim": 16, "lru_width": 72},
+    "rwkv": {"attention_hidden_size": 48},
     "mistral4": {"qk_nope_head_dim": 16, "head_dim": 32},  # half of a head turns
     "deepseek_v32": _PICKS,
     "glm_moe_dsa": _PICKS,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -300,7 +301,7 @@ def bailing(tensors: Tensors, config: Config) -> Tensors:
     return renamed(joined(tensors, QKV, "self_attn.query_key_value"), BAILING)
 
 
-def bailing_v2_config(config: Config) -> Config:
+def bailing_v2_config(config: Config, turning: float = 0.5) -> Config:
     return config | {
         "architectures": ["Glm4MoeForCausalLM"],
         "model_type": "glm4_moe",
@@ -308,9 +309,20 @@ def bailing_v2_config(config: Config) -> Config:
         "n_shared_experts": config["num_shared_experts"],
         "attention_bias": config.get("use_qkv_bias", False),
         "use_qk_norm": True,
-        "partial_rotary_factor": config.get("partial_rotary_factor", 0.5),
+        "partial_rotary_factor": config.get("partial_rotary_factor", turning),
         "first_k_dense_replace": config.get("first_k_dense_replace", 0),
     }
+
+
+def sarvam_mla_config(config: Config) -> Config:
+    """DeepSeek V3 in the words of Sarvam's files, without groups."""
+    scaling = config["rope_scaling"] | {"type": "yarn"}
+    counts = {f"n_{kind}_experts": config[f"num_{key}"] for kind, key in SARVAM_COUNTS.items()}
+    names = {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3"}
+    return config | names | counts | {"rope_scaling": scaling, "n_group": 1, "topk_group": 1}
+
+
+SARVAM_COUNTS = {"routed": "experts", "shared": "shared_experts"}
 
 
 def decilm_config(config: Config) -> Config:
@@ -602,6 +614,9 @@ STAND_INS: dict[str, StandIn] = {
         open_gate,
     ),
     "BailingMoeV2ForCausalLM": StandIn(bailing_v2_config, bailing),
+    "SarvamMoEForCausalLM": StandIn(partial(bailing_v2_config, turning=1.0), bailing),
+    "Param2MoEForCausalLM": StandIn(partial(bailing_v2_config, turning=1.0), bailing),
+    "SarvamMLAForCausalLM": StandIn(sarvam_mla_config),
     "PanguEmbeddedForCausalLM": StandIn(
         lambda config: as_llama(config, attention_bias=config["bias"])
     ),

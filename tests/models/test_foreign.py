@@ -142,7 +142,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_run_is_refused_at_once(name: str, tmp_path: Path) -> None:
     values, words = REFUSED[name]
-    impl = "transformers" if name == "MixtralForCausalLM" else "auto"
+    impl = "transformers" if name in ("MixtralForCausalLM", "RwkvForCausalLM") else "auto"
     (tmp_path / "config.json").write_text(json.dumps({"architectures": [name], **values}))
     started = time.perf_counter()
     with pytest.raises(ModelLoadError, match=words) as caught:

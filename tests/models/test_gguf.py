@@ -208,9 +208,9 @@ MIXED = {"attn_v": Kind.Q8_0, "ffn_down": Kind.Q5_1, "token_embd": Kind.Q8_0, "o
 @pytest.mark.parametrize(
     ("kind", "kept"),
     [
-        (Kind.Q8_0, "int8_g32"),
-        (Kind.Q4_0, "int4_g32"),
-        (Kind.Q5_0, "int8_g32"),
+        (Kind.Q8_0, "int8_g32_half"),
+        (Kind.Q4_0, "int4_g32_half"),
+        (Kind.Q5_0, "int8_g32_half"),
         (Kind.MXFP4, "int8_g32"),
         (Kind.Q4_1, "int8_g32"),
         (Kind.BF16, None),
@@ -288,9 +288,11 @@ def test_mixed_types_are_kept_in_a_format_that_holds_all(
     )
     ours = describe(str(path))
     formats = {name: format.name for name, format in ours.formats.by_name.items()}
-    assert formats["layers.0.mixer.qkv.weight"] == "int8_g32"  # q and k of 4 bits beside v of 8
-    assert formats["layers.0.mixer.out.weight"] == "int4_g32"
-    assert formats["head.weight"] == "int8_g32"
+    assert (
+        formats["layers.0.mixer.qkv.weight"] == "int8_g32_half"
+    )  # q and k of 4 bits beside v of 8
+    assert formats["layers.0.mixer.out.weight"] == "int4_g32_half"
+    assert formats["head.weight"] == "int8_g32_half"
     expected = harness.their_logits(dequantised(folder, path, tmp_path / "plain"), IDS)
     torch.testing.assert_close(logits(ours), expected, rtol=0.0, atol=0.1 * expected.std().item())
 

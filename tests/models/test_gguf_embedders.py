@@ -17,7 +17,7 @@ import pytest
 import sentencepiece
 import tokenizers
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from quire import LLM
@@ -26,8 +26,10 @@ from quire.models.registry import describe
 from quire.protocol.errors import ModelLoadError
 from tests.checkpoints import VOCAB_SIZE, prompt_ids
 from tests.models import gguf_writer, harness
+from tests.models import test_bert_kin as bert_kin
+from tests.models import test_pooling_kinds as kinds
 from tests.models.test_gguf import SMALL
-from tests.pooling_checkpoints import states, unit, write_model, write_modules
+from tests.pooling_checkpoints import states, unit, write_model, write_modules, write_pair_tokenizer
 
 WORDS = (Path(__file__).parents[2] / "docs" / "design.md").read_text()[:20_000]
 TEXTS = [
@@ -56,6 +58,57 @@ WRITTEN: dict[str, dict[str, Any]] = {
         "attention.sliding_window": 16,
     },
 }
+ENCODERS: dict[str, dict[str, Any]] = {
+    "nomic-bert-moe": LENGTHS
+    | {
+        "context_length": 160,
+        "embedding_length": 48,
+        "block_count": 4,
+        "feed_forward_length": 56,
+        "rope.freq_base": 100.0,
+        "attention.layer_norm_epsilon": 1e-2,
+        "expert_count": 5,
+        "attention.key_length": 12,
+        "attention.value_length": 12,
+        "attention.causal": False,
+        "moe_every_n_layers": 2,
+        "expert_used_count": 2,
+    },
+    "jina-bert-v2": LENGTHS
+    | {
+        "context_length": 200,
+        "embedding_length": 48,
+        "block_count": 2,
+        "feed_forward_length": 80,
+        "attention.head_count": 6,
+        "attention.layer_norm_epsilon": 1e-3,
+        "attention.causal": False,
+    },
+    "modern-bert": LENGTHS
+    | {
+        "block_count": 4,
+        "rope.freq_base": 160000.0,
+        "rope.freq_base_swa": 10000.0,
+        "attention.layer_norm_rms_epsilon": 1e-5,
+        "attention.causal": False,
+        "classifier.pooling_type": 2,
+        "attention.sliding_window": 16,
+        "rope.scaling.type": "none",
+        "vocab_size": 512,
+        "hidden_activation": "gelu",
+    },
+    "qwen3": LENGTHS
+    | {
+        "attention.head_count_kv": 2,
+        "rope.freq_base": 10000.0,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "attention.key_length": 16,
+        "attention.value_length": 16,
+        "classifier.output_labels": ["yes", "no"],
+        "pooling_type": 4,
+    },
+}
+WRITTEN |= ENCODERS
 POOLINGS = {"mean": 1, "cls": 2, "last": 3}
 
 
@@ -88,13 +141,20 @@ def write_file(
     for source, tensor in load_file(folder / "model.safetensors").items():
         stem, _, end = source.rpartition(".")
         values = tensor.float().numpy()
-        if "pooler." in source:
+        if "pooler." in source or source.endswith("experts.bias"):
             continue
+        if arch == "modern-bert" and stem == "classifier":
+            stem = "classifier.out_proj"
+        if end in ("w1", "w2"):
+            values = values.reshape(more[f"{arch}.expert_count"], -1, values.shape[-1])
+            values, stem, end = values if end == "w1" else values.swapaxes(1, 2), source, "weight"
         if arch == "gemma-embedding" and source.endswith("norm.weight"):
             values = values + np.float32(1.0)
         if "position_embeddings" in source:
             values = values[-settings[f"{arch}.context_length"] :]
         name = names.get_name(stem) or names.get_name(f"model.{stem}")
+        if name is None:  # below a head
+            name = names.get_name(stem.partition(".")[2])
         assert name is not None, source
         writer.add_tensor(f"{name}.{end}", np.ascontiguousarray(values))
     if beside is not None:
@@ -136,6 +196,114 @@ def test_embedders_have_the_vectors_of_their_safetensors(
     ) as llm:
         found = llm.embed(PROMPTS, use_tqdm=False)
     assert [one.outputs.embedding for one in found] == [vector for _, vector in expected]
+
+
+def write_nomic(folder: Path) -> None:
+    """Nomic v2 whose experts' sums have a bias of zeros, which files do not hold."""
+    bert_kin.write_nomic(folder)
+    path = folder / "model.safetensors"
+    save_file(
+        {
+            name: one * 0 if name.endswith("experts.bias") else one
+            for name, one in load_file(path).items()
+        },
+        path,
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "arch", "pooling"),
+    [
+        (write_nomic, "nomic-bert-moe", "mean"),
+        (kinds.write_jina, "jina-bert-v2", None),
+        (bert_kin.write_code, "jina-bert-v2", "mean"),
+        (lambda folder: write_model(folder, "ModernBert"), "modern-bert", "cls"),
+    ],
+)
+def test_kin_of_bert(
+    write: Callable[[Path], Any], arch: str, pooling: str | None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    write(folder)
+    write_pair_tokenizer(folder)
+    if pooling is not None:
+        write_modules(folder, pooling)
+    more = {f"{arch}.{key}": value for key, value in WRITTEN[arch].items()}
+    path = write_file(folder, arch, pooling, **more)
+    expected = vectors(folder, PROMPTS)
+    options: dict[str, Any] = {"dtype": "float32", "threads": 1, "use_tqdm_on_load": False}
+    with LLM(str(path), tokenizer=str(folder), **options) as llm:
+        found = llm.embed(PROMPTS, use_tqdm=False)
+    assert [one.outputs.embedding for one in found] == [vector for _, vector in expected]
+
+
+@pytest.mark.parametrize(
+    ("family", "arch", "labels"),
+    [("XLMRoberta", "bert", 1), ("Roberta", "bert", 3), ("ModernBert", "modern-bert", 1)],
+)
+def test_heads_of_classes(family: str, arch: str, labels: int, tmp_path: Path) -> None:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    write_model(folder, family, "ForSequenceClassification", num_labels=labels)
+    settings: dict[str, Any] = {f"{arch}.classifier.output_labels": list("abc")[:labels]}
+    if arch == "bert":
+        settings |= {"bert.context_length": 128}
+    path = write_file(folder, arch, None, **settings)
+    options: dict[str, Any] = {"dtype": "float32", "threads": 1, "use_tqdm_on_load": False}
+    found = []
+    for model in (folder, path):
+        with LLM(str(model), tokenizer=str(folder), runner="pooling", **options) as llm:
+            made = [llm.classify(PROMPTS, use_tqdm=False)]
+            if labels == 1:
+                made.append(llm.score("a river", ["runs", "stands still"], use_tqdm=False))
+            found.append([one.outputs for results in made for one in results])
+    assert found[0] == found[1]
+
+
+def test_ranks_of_qwen3(tmp_path: Path) -> None:
+    """Rows of "yes" and "no", of which files hold no others where the embedding is not the output matrix."""
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    model = write_model(folder, "Qwen3", "ForCausalLM", tie_word_embeddings=False)
+    yes, no = 77, 91
+    rows = model.lm_head.weight[[yes, no]].detach().numpy()
+    save_file(
+        {
+            name: one
+            for name, one in load_file(folder / "model.safetensors").items()
+            if name != "lm_head.weight"
+        },
+        folder / "model.safetensors",
+    )
+
+    def more(writer: Any) -> None:
+        writer.add_tensor("cls.output.weight", rows)
+
+    path = write_file(folder, "qwen3", None, more)
+    options: dict[str, Any] = {"dtype": "float32", "threads": 1, "use_tqdm_on_load": False}
+    with LLM(str(path), tokenizer=str(folder), runner="pooling", **options) as llm:
+        found = llm.classify(PROMPTS, use_tqdm=False)
+        assert len(llm.score("a river", ["runs"], use_tqdm=False)) == 1
+    for ids, one in zip(PROMPTS, found, strict=True):
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        share = logits[[yes, no]].softmax(0)[0]
+        assert one.outputs.probs == [pytest.approx(float(share), abs=2e-5)]
+
+
+def test_a_bert_without_its_product_is_refused(tmp_path: Path) -> None:
+    """As the converter writes BertForSequenceClassification."""
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    write_model(folder, "Bert")
+
+    def more(writer: Any) -> None:
+        writer.add_tensor("cls.output.weight", np.ones((1, 64), dtype=np.float32))
+
+    path = write_file(folder, "bert", None, more)
+    with pytest.raises(ModelLoadError, match=r"has cls.output.weight, but not cls.weight"):
+        describe(str(path))
 
 
 @pytest.mark.parametrize("kind", ["F32", "Q8_0"])

@@ -18,8 +18,11 @@ from safetensors.torch import load_file
 from quire.models.loading.gguf.families import FAMILIES
 from quire.models.registry import describe
 from quire.protocol.errors import ModelLoadError
-from tests.models import gguf_states, harness, seq2seq, test_gguf, test_gguf_embedders
+from tests.models import gguf_recent, gguf_states, harness, seq2seq, test_gguf, test_gguf_embedders
 from tests.models.gguf_families import CONFIGS, WRITTEN, write_family
+
+OTHERWISE = ("falcon-h1", "qwen35", "qwen35moe")
+"""Families whose files have factors in the weights, or columns in another order."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +39,7 @@ def test_a_file_is_its_safetensors(name: str, tmp_path: Path) -> None:
     folder = harness.write_checkpoint(tmp_path / "plain", CONFIGS[name])
     path = write_family(name, folder, tmp_path / "m.gguf")
     expected = test_gguf.logits(describe(str(folder)))
-    if name == "falcon-h1":  # its factors are in the weights
+    if name in OTHERWISE:
         torch.testing.assert_close(
             test_gguf.logits(describe(str(path))), expected, rtol=1e-4, atol=1e-4
         )
@@ -44,7 +47,11 @@ def test_a_file_is_its_safetensors(name: str, tmp_path: Path) -> None:
     assert torch.equal(test_gguf.logits(describe(str(path))), expected)
 
 
-@pytest.mark.parametrize("name", ["deepseek2", "qwen3next", "granitehybrid", "lfm2moe", "llama4"])
+ROUNDED = ["deepseek2", "qwen3next", "granitehybrid", "lfm2moe", "llama4", "qwen35moe"]
+ROUNDED += ["gemma4_experts", "kimi-linear"]
+
+
+@pytest.mark.parametrize("name", ROUNDED)
 def test_rounded_files_are_close_to_their_floats(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +72,33 @@ def test_rounded_files_are_close_to_their_floats(
             "moe_intermediate_size": 64,
             "shared_expert_intermediate_size": 64,
         },
+        "qwen35moe": {
+            "intermediate_size": 96,
+            "head_dim": 32,
+            "linear_value_head_dim": 32,
+            "moe_intermediate_size": 64,
+            "shared_expert_intermediate_size": 64,
+        },
+        "gemma4_experts": {
+            "intermediate_size": 96,
+            "head_dim": 32,
+            "global_head_dim": 64,
+            "moe_intermediate_size": 64,
+        },
+        "kimi-linear": {
+            "intermediate_size": 96,
+            "kv_lora_rank": 64,
+            "qk_nope_head_dim": 32,
+            "v_head_dim": 32,
+            "moe_intermediate_size": 64,
+            "linear_attn_config": {
+                "head_dim": 32,
+                "num_heads": 3,
+                "short_conv_kernel_size": 3,
+                "kda_layers": [1],
+                "full_attn_layers": [2],
+            },
+        },
         "granitehybrid": {"intermediate_size": 96, "shared_intermediate_size": 64},
         "lfm2moe": {"intermediate_size": 96, "moe_intermediate_size": 64},
         "llama4": {"intermediate_size": 96, "intermediate_size_mlp": 64, "head_dim": 32},
@@ -72,6 +106,8 @@ def test_rounded_files_are_close_to_their_floats(
     config = CONFIGS[name] | wide
     monkeypatch.setitem(CONFIGS, name, config)
     monkeypatch.setitem(gguf_states.CONFIGS, name, config)
+    if name in gguf_recent.CONFIGS:
+        monkeypatch.setitem(gguf_recent.CONFIGS, name, config)
     arch = WRITTEN[name]["arch"]
     sizes = {
         "feed_forward_length": config.get("intermediate_size_mlp", config["intermediate_size"]),
@@ -81,14 +117,27 @@ def test_rounded_files_are_close_to_their_floats(
         "expert_shared_feed_forward_length": config.get(
             "shared_expert_intermediate_size", config.get("shared_intermediate_size")
         ),
-        "attention.key_length": 64 + 16 if name == "deepseek2" else config.get("head_dim"),
-        "attention.value_length": 64 if name == "deepseek2" else config.get("head_dim"),
+        "attention.key_length": 64 + 16
+        if "kv_lora_rank" in config
+        else config.get("global_head_dim", config.get("head_dim")),
+        "attention.value_length": 64
+        if "kv_lora_rank" in config
+        else config.get("global_head_dim", config.get("head_dim")),
+        "attention.key_length_swa": config.get("head_dim"),
+        "attention.value_length_swa": config.get("head_dim"),
+        "rope.dimension_count_swa": config.get("head_dim"),
+        "kda.head_dim": 32,
         "attention.key_length_mla": 32 + 16,
         "attention.value_length_mla": 32,
         "attention.kv_lora_rank": 64,
         "attention.q_lora_rank": 32,
-        "ssm.inner_size": 4 * 32 if name == "qwen3next" else None,
-        "rope.dimension_count": {"qwen3next": 16, "llama4": 32}.get(name),
+        "ssm.inner_size": 4 * 32 if name in ("qwen3next", "qwen35moe") else None,
+        "rope.dimension_count": {
+            "qwen3next": 16,
+            "qwen35moe": 16,
+            "llama4": 32,
+            "gemma4_experts": 64,
+        }.get(name),
     }
     settings = {
         key: [kind, sizes.get(key.removeprefix(f"{arch}.")) or value]
@@ -98,7 +147,7 @@ def test_rounded_files_are_close_to_their_floats(
     folder = harness.write_checkpoint(tmp_path / "plain", config)
     path = write_family(name, folder, tmp_path / "m.gguf", is_rounded=True)
     ours = describe(str(path))
-    assert "int8_g32" in {format.name for format in ours.formats.by_name.values()}
+    assert "int8_g32_half" in {format.name for format in ours.formats.by_name.values()}
     expected = test_gguf.logits(describe(str(folder)))
     error = (test_gguf.logits(ours) - expected).std() / expected.std()
     assert error < 0.1

@@ -93,6 +93,41 @@ def add_bytes(raw: tokenizers.Tokenizer, name: str) -> Callable[[Any], None]:
     return more
 
 
+def test_gemma_4_merges_whole_texts(made: Callable[..., Path]) -> None:
+    """As its tokenizer.json has it: blanks made visible, no cuts, bytes for unknown characters."""
+    raw = tokenizers.Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    raw.normalizer = normalizers.Replace(" ", "\u2581")
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=special, max_token_length=16)
+    raw.train_from_iterator(WORDS.split("\n"), trainer)
+    model = json.loads(raw.to_str())["model"]
+    names = sorted(model["vocab"], key=model["vocab"].get)
+
+    def more(writer: Any) -> None:
+        writer.add_tokenizer_model("gemma4")
+        writer.add_token_list(names)
+        writer.add_token_scores([-1000.0] * len(names))
+        writer.add_token_types([3] * 4 + [6] * 256 + [1] * (len(names) - 260))
+        writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+        writer.add_bos_token_id(2)
+        writer.add_eos_token_id(1)
+        writer.add_add_space_prefix(False)
+        writer.add_add_bos_token(True)
+
+    folder = made(len(names), more)
+    whole = json.loads(raw.to_str())  # bytes are no special tokens in its file
+    whole["added_tokens"] = [one for one in whole["added_tokens"] if one["id"] < 4]
+    plain = tokenizers.Tokenizer.from_str(json.dumps(whole))
+    ours = Tokenizer.load(folder)
+    for text in TEXTS:
+        ids = plain.encode(text).ids
+        assert ours.encode(text) == [2, *ids]
+        assert ours.decode(ids, False) == plain.decode(ids, False)
+
+
 @pytest.mark.parametrize(
     ("name", "pattern"),
     [

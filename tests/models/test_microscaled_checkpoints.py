@@ -52,7 +52,7 @@ def write_compressed(bits: int, style: str) -> tuple[dict[str, Any], Any]:
     [
         (4, "mxfp4-pack-quantized", {"int8_g32"}),
         (6, "mxfp6-pack-quantized", {"int8_g32"}),
-        (8, "mxfp8-quantized", set()),
+        (8, "mxfp8-quantized", {"fp8"}),
     ],
 )
 def test_compressed_tensors(
@@ -126,8 +126,8 @@ def write_fp8(dtype: torch.dtype) -> Any:
 @pytest.mark.parametrize(
     ("settings", "write", "formats"),
     [
-        ({"quant_method": "modelopt"}, write_fp8(torch.float8_e4m3fn), set()),
-        ({"quant_method": "modelopt"}, write_fp8(torch.float8_e5m2), set()),
+        ({"quant_method": "modelopt"}, write_fp8(torch.float8_e4m3fn), {"fp8"}),
+        ({"quant_method": "modelopt"}, write_fp8(torch.float8_e5m2), {"fp8"}),
         (
             {"quant_method": "modelopt"},
             write_table("fp4_e2m1", ("weight", "weight_scale")),
@@ -141,7 +141,7 @@ def write_fp8(dtype: torch.dtype) -> Any:
         (
             {"quant_method": "auto-round", "data_type": "mx_fp", "bits": 8, "act_bits": 8},
             write_fp8(torch.float8_e4m3fn),
-            set(),
+            {"fp8"},
         ),
     ],
     ids=["modelopt fp8", "modelopt e5m2", "modelopt fp4", "auto-round fp4", "auto-round fp8"],

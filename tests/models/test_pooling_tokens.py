@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from quire import LLM, PoolingParams
 from quire.models.registry import describe
@@ -184,6 +184,35 @@ def test_vllm_s_name_of_the_same_is_known(tmp_path: Path) -> None:
     described = describe(str(tmp_path))
     assert described.architecture == "ModernBertModel"
     assert described.pooling.pooler.score_type == "late-interaction"
+
+
+@pytest.mark.parametrize("base", [700.0, None])
+def test_jina_colbert(base: float | None, tmp_path: Path) -> None:
+    """Jina v3's encoder and a product, with the keys of the code that jina-colbert-v2 was published with."""
+    model = write_model(
+        tmp_path, "JinaEmbeddingsV3", rope_parameters={"rope_type": "default", "rope_theta": 700.0}
+    )
+    matrix = torch.randn(16, 64) * 0.3
+    weights = load_file(tmp_path / "model.safetensors")
+    named = {f"roberta.{name}": tensor for name, tensor in weights.items()}
+    save_file(named | {"linear.weight": matrix}, tmp_path / "model.safetensors")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["rope_parameters"]
+    config |= {"architectures": ["HF_ColBERT"], "model_type": "xlm-roberta"}
+    config |= {"position_embedding_type": "rotary", "use_flash_attn": True}
+    config |= {} if base is None else {"rotary_emb_base": base}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    options = {"hf_overrides": {"architectures": ["ColBERTJinaRobertaModel"]}}
+    if base is None:
+        with pytest.raises(ModelLoadError, match="rotary_emb_base"):
+            start(tmp_path, **options)
+        return
+    prompts = [prompt_ids(length, length) for length in (1, 9, 60)]
+    with start(tmp_path, **options) as llm:
+        found = llm.encode(prompts, pooling_task="token_embed", use_tqdm=False)
+    for ids, one in zip(prompts, found, strict=True):
+        wanted = unit(states(model, ids) @ matrix.T)
+        torch.testing.assert_close(one.outputs.data, wanted, **CLOSE)
 
 
 def test_an_activation_of_tokens_vectors_is_refused(tmp_path: Path) -> None:

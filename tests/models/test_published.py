@@ -18,7 +18,7 @@ from quire.models.spec import DecoderSpec, Mla
 from quire.models.spec_json import to_json
 from tests.models import harness
 from tests.models.families import CASES
-from tests.models.plain_models import PLAIN_MODELS
+from tests.models.plain_zoo import PLAIN_MODELS
 from tests.models.published import FEWER, PUBLISHED, SOURCES, SWITCH, UNSOURCED, config, shrunk
 from tests.models.stand_ins import STAND_INS
 from tests.models.test_parity import DECODERS

@@ -57,17 +57,19 @@ def rewritten(
     """The folder quantized, and the folder of the numbers that it then stands for."""
     stored: Tensors = {}
     meant: Tensors = {}
+    notes = {"format": "pt"}
     for name, weight in load_file(folder / "model.safetensors").items():
         meant[name] = stored[name] = weight
         if is_quantized(name):
             del stored[name]
+            notes[name] = json.dumps({"_type": "", "_data": {"shape": list(weight.shape)}})
             parts, meant[name] = write(name, weight)
             stem = name.removesuffix(".weight")
             stored |= {f"{stem}.{end}": part.contiguous() for end, part in parts.items()}
     for where, tensors in ((to / "quantized", stored), (to / "meant", meant)):
         where.mkdir(parents=True)
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-        save_file(tensors, where / "model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, where / "model.safetensors", metadata=notes)
     (to / "meant" / "config.json").write_text(json.dumps(CONFIG))
     config = CONFIG | {"quantization_config": settings}
     (to / "quantized" / "config.json").write_text(json.dumps(config))
@@ -461,7 +463,7 @@ COMPRESSED: dict[str, tuple[dict[str, Any], str, set[str]]] = {
             "symmetric": True,
         },
         "nvfp4-pack-quantized",
-        set(),
+        {"int8_k"},
     ),
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.integrations.bitnet import pack_weights
 
 from quire import LLM, SamplingParams
 from quire.models.registry import describe
@@ -56,6 +57,48 @@ def write_torchao(name: str, weight: torch.Tensor) -> Written:
     return parts, codes * scales
 
 
+def middled(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """torchao's int4: codes 0 to 15 of which 8 stands for a float; scales and those [N, groups], in bfloat16."""
+    parts = base.groups_of(weight, 32)
+    low, high = parts.amin(-1), parts.amax(-1)
+    scales = ((high - low).clamp(min=1e-6) / 15).bfloat16().float()
+    zeros = (low + 8 * scales).bfloat16().float()
+    codes = ((parts - zeros[..., None]) / scales[..., None] + 8).round().clamp(0, 15)
+    meant = (codes - 8) * scales[..., None] + zeros[..., None]
+    return codes.view_as(weight).long(), scales, zeros, meant.view_as(weight)
+
+
+def write_plain_int4(name: str, weight: torch.Tensor) -> Written:
+    """`Int4Tensor`: signed codes, two to a byte."""
+    codes, scales, zeros, meant = middled(weight)
+    nibbles = (codes - 8) & 15
+    return {
+        "_weight_qdata": (nibbles[:, ::2] | nibbles[:, 1::2] << 4).to(torch.uint8).view(torch.int8),
+        "_weight_scale": scales.t().bfloat16(),
+        "_weight_zero_point": zeros.t().bfloat16(),
+    }, meant
+
+
+def write_tiles(name: str, weight: torch.Tensor) -> Written:
+    """`Int4TilePackedTo4dTensor`: for each lane of a tensor core, as its conversion in PyTorch is described."""
+    padded = torch.zeros(weight.shape[0], -(-weight.shape[1] // 1024) * 1024)
+    padded[:, : weight.shape[1]] = weight
+    codes, scales, zeros, meant = middled(padded)
+    rows, depth = codes.shape
+    words = torch.zeros(rows // 8, depth // 128, 32, 4, dtype=torch.int64)
+    for lane in range(32):
+        for word in range(4):
+            first = [32 * word + 16 * square + lane % 4 * 2 for square in (0, 1)]
+            inputs = [at + far + one for at in first for far in (0, 8) for one in (0, 1)]
+            for number, shift in zip(inputs, (0, 16, 4, 20, 8, 24, 12, 28), strict=True):
+                words[..., lane, word] |= codes[lane // 4 :: 8, number::128] << shift
+    signed = torch.where(words >= 1 << 31, words - (1 << 32), words)
+    return {
+        "_weight_qdata": signed.to(torch.int32),
+        "_weight_scale_and_zero": torch.stack((scales.t(), zeros.t()), dim=-1).bfloat16(),
+    }, meant[:, : weight.shape[1]]
+
+
 def write_quark(name: str, weight: torch.Tensor) -> Written:
     codes, scales, _, meant = rounded(weight, 4, 32, symmetric=True)
     nibbles = (codes - 8) & 15  # signed, in two's complement
@@ -71,7 +114,27 @@ def write_auto_round(name: str, weight: torch.Tensor) -> Written:
     return {key: part for key, part in parts.items() if key != "g_idx"}, meant
 
 
+def write_bitnet(multiplies: bool) -> Any:
+    """Packed by Transformers."""
+
+    def write(name: str, weight: torch.Tensor) -> Written:
+        mean = weight.abs().mean()
+        codes = (weight / mean).round().clamp(-1, 1)
+        scale = (mean if multiplies else 1 / mean).reshape(1)
+        packed = pack_weights(codes.clone())
+        return {"weight": packed, "weight_scale": scale}, codes * mean
+
+    return write
+
+
+def write_ternary(name: str, weight: torch.Tensor) -> Written:
+    """As they are; only the products of layers are rounded."""
+    mean = weight.abs().mean()
+    return {"weight": weight}, (weight / mean).round().clamp(-1, 1) * mean
+
+
 AO_TYPE = "Int8WeightOnlyConfig"
+INT4 = "Int4WeightOnlyConfig"
 QUARK = {"dtype": "int4", "qscheme": "per_group", "group_size": 32, "symmetric": True}
 CASES: dict[str, tuple[dict[str, Any], Any, set[str], float]] = {
     "hqq": (
@@ -86,6 +149,31 @@ CASES: dict[str, tuple[dict[str, Any], Any, set[str], float]] = {
         write_torchao,
         {"int8"},
         5e-3,
+    ),
+    "bitnet": ({"quant_method": "bitnet"}, write_bitnet(False), {"int4"}, 5e-3),
+    "bitnet_multiplies": (
+        {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"},
+        write_bitnet(True),
+        {"int4"},
+        5e-3,
+    ),
+    "bitnet_online": (
+        {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"},
+        write_ternary,
+        {"int4"},
+        5e-3,
+    ),
+    "torchao_int4": (
+        {"quant_method": "torchao", "quant_type": {"default": {"_type": INT4, "_data": {}}}},
+        write_plain_int4,
+        {"int8_g32"},
+        0.12,
+    ),
+    "torchao_tiles": (
+        {"quant_method": "torchao", "quant_type": {"default": {"_type": INT4, "_data": {}}}},
+        write_tiles,
+        {"int8_g32"},
+        0.12,
     ),
     "quark": (
         {"quant_method": "quark", "global_quant_config": {"weight": QUARK}},
@@ -127,7 +215,17 @@ REFUSED: dict[str, tuple[dict[str, Any], Any, str]] = {
     "torchao packed": (
         {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}},
         lambda name, weight: ({"_weight_qdata": torch.zeros(4, 4, dtype=torch.uint8)}, weight),
-        "int4 packed for the kernels of one device is not read",
+        "of int4 the packing formats plain and tile_packed_to_4d are read",
+    ),
+    "bitnet norm": (
+        {"quant_method": "bitnet", "use_rms_norm": True},
+        write_bitnet(False),
+        "a norm before each product, is not computed",
+    ),
+    "bitnet scale": (
+        {"quant_method": "bitnet"},
+        lambda name, weight: ({"weight": write_bitnet(False)(name, weight)[0]["weight"]}, weight),
+        "lacks the tensor",
     ),
     "quark type": (
         {

@@ -154,6 +154,19 @@ def rms_norm_gated(heads: int, size: int, act: str) -> Case:
     )
 
 
+def mul_softplus(heads: int, size: int) -> Case:
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        both = noise(count, heads, size + 1, dtype=dtype)
+        return {"x": both[..., :size].contiguous(), "gate": both[..., size].contiguous()}
+
+    return Case(
+        f"H={heads} D={size}",
+        draw,
+        lambda p, rows, fixed, out: p.run(rows["x"], rows["gate"], out=out),
+        lambda rows, fixed: rows["x"] * torch.nn.functional.softplus(rows["gate"])[..., None],
+    )
+
+
 def layer_norm(*sizes: int, bias: bool) -> Case:
     def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
         x = rows["x"] - rows["x"].mean(-1, keepdim=True)
@@ -531,6 +544,7 @@ CASES: dict[str, list[Case]] = {
         for width in (64, 1037)
     ],
     "rms_norm_gated": [rms_norm_gated(3, 80, "silu"), rms_norm_gated(1, 1037, "sigmoid")],
+    "mul_softplus": [mul_softplus(3, 8)],
     "mul_sigmoid": [
         Case(
             f"C={width}",

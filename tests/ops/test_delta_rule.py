@@ -23,6 +23,7 @@ load_all()
 WAYS = ["reference", *library.usable()]
 RULES = {
     "qwen3_next": (DeltaRule(2, 4, 32, 64, scale=32**-0.5), 1),
+    "in_turns": (DeltaRule(2, 6, 20, 24, scale=0.3, in_turns=True), 1),
     "odd": (DeltaRule(3, 3, 20, 37, scale=0.3, strength=2.0), 1),
     "wide": (DeltaRule(1, 2, 24, 165, scale=0.3), 1),
     "channels": (DeltaRule(2, 2, 48, 40, scale=48**-0.5), 48),
@@ -70,7 +71,8 @@ def formula(rule: DeltaRule, forgetting: Forgetting, inputs: list[Any]) -> torch
     states = [torch.zeros(rule.key_size, rule.value_size).double() for _ in range(rule.heads)]
     for t in range(len(qkv)):
         for h in range(rule.heads):
-            at = h // (rule.heads // rule.key_heads) * rule.key_size
+            served = h % rule.key_heads if rule.in_turns else h // (rule.heads // rule.key_heads)
+            at = served * rule.key_size
             q, k = qkv[t, at : at + rule.key_size], qkv[t, keys + at : keys + at + rule.key_size]
             v = qkv[t, 2 * keys + h * rule.value_size :][: rule.value_size]
             if rule.unit:

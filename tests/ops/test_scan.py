@@ -1,4 +1,4 @@
-"""The operations of state-space mixers: every provider and instruction set against float64.
+"""The operations of recurrent mixers without matrices: every provider and instruction set against float64.
 
 And their bits: chunks, company, threads and blocks change none.
 """
@@ -15,7 +15,15 @@ import torch
 
 from quire.ops.cpu import library
 from quire.ops.registry import Signature, load_all, providers
-from quire.ops.scan import CAUSAL_CONV, GROUP_NORM_GATED, KINDS, SELECTIVE_SCAN, SSD_SCAN
+from quire.ops.scan import (
+    CAUSAL_CONV,
+    GATED_LRU,
+    GROUP_NORM_GATED,
+    KINDS,
+    SELECTIVE_SCAN,
+    SSD_SCAN,
+)
+from quire.ops.time_mix import TOKEN_SHIFT, WKV
 from quire.ops.tolerances import TOLERANCES
 from tests.ops.cases import DTYPES, noise
 from tests.ops.recurrent_cases import Schedule, in_order, together
@@ -147,6 +155,85 @@ def selective(D: int, N: int) -> Scan:
     )
 
 
+def shift(channels: int, ways: int) -> Scan:
+    shares = noise(ways, channels, seed=1)
+
+    def formula(inputs: list[torch.Tensor]) -> torch.Tensor:
+        (x,), wide = inputs, shares.double()
+        before = torch.cat([torch.zeros(1, channels).double(), x[:-1]])
+        return torch.stack([wide[m] * x + (1 - wide[m]) * before for m in range(ways)], dim=1)
+
+    return Scan(
+        TOKEN_SHIFT,
+        (1, channels),
+        (ways, channels),
+        lambda length, dtype, seed: [noise(length, channels, seed=seed, dtype=dtype)],
+        lambda provider, packed, view, plan, out: provider.run(
+            packed[0], shares, view, plan, out=out
+        ),
+        formula,
+    )
+
+
+def wkv(D: int, loud: float) -> Scan:
+    """Keys of `loud`: e to a hundred is no float32, but what it weighs is."""
+    decay, first = -torch.exp(noise(D, seed=1)), noise(D, seed=2)
+
+    def draw(length: int, dtype: torch.dtype, seed: int) -> list[torch.Tensor]:
+        key, value, gate = (noise(length, D, seed=seed + i) for i in range(3))
+        return [one.to(dtype) for one in (loud * key, value, gate)]
+
+    def formula(inputs: list[torch.Tensor]) -> torch.Tensor:
+        key, value, gate = inputs
+        total, weight, found = torch.zeros(D).double(), torch.zeros(D).double(), []
+        for t in range(len(key)):
+            own = torch.exp(first.double() + key[t])
+            found.append(torch.sigmoid(gate[t]) * (total + own * value[t]) / (weight + own))
+            total = torch.exp(decay.double()) * total + torch.exp(key[t]) * value[t]
+            weight = torch.exp(decay.double()) * weight + torch.exp(key[t])
+        return torch.stack(found)
+
+    return Scan(
+        WKV,
+        (3, D),
+        (D,),
+        draw,
+        lambda provider, packed, view, plan, out: provider.run(
+            *packed, decay, first, view, plan, out=out
+        ),
+        formula,
+    )
+
+
+def lru(H: int, W: int) -> Scan:
+    bias, rate = noise(H, 2 * W, seed=1), -8 * soft(noise(H * W, seed=2))
+
+    def draw(length: int, dtype: torch.dtype, seed: int) -> list[torch.Tensor]:
+        shapes = ((H * W,), (H, 2 * W))
+        return [noise(length, *one, seed=seed + i, dtype=dtype) for i, one in enumerate(shapes)]
+
+    def formula(inputs: list[torch.Tensor]) -> torch.Tensor:
+        x, gates = inputs
+        opened = torch.sigmoid(gates + bias.double()).view(len(x), H, 2, W)
+        feed, keep = opened[:, :, 0].reshape(len(x), -1), opened[:, :, 1].reshape(len(x), -1)
+        found = [x[0] * feed[0]]
+        for t in range(1, len(x)):
+            kept = torch.exp(rate.double() * keep[t])
+            found.append(kept * found[-1] + (1 - kept**2).sqrt() * x[t] * feed[t])
+        return torch.stack(found)
+
+    return Scan(
+        GATED_LRU,
+        (1, H * W),
+        (H * W,),
+        draw,
+        lambda provider, packed, view, plan, out: provider.run(
+            *packed, bias, rate, view, plan, out=out
+        ),
+        formula,
+    )
+
+
 SCANS = {
     "conv": conv(100, 4, bias=True, act="silu"),
     "conv_short": conv(37, 2, bias=False, act="none"),
@@ -156,6 +243,12 @@ SCANS = {
     "ssd_small": ssd(6, 8, 7, 3),
     "selective": selective(48, 16),
     "selective_odd": selective(37, 5),
+    "shift": shift(100, 3),
+    "shift_odd": shift(37, 2),
+    "wkv": wkv(48, 1.0),
+    "wkv_loud": wkv(37, 60.0),
+    "lru": lru(3, 32),
+    "lru_odd": lru(2, 37),
 }
 
 

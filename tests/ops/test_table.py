@@ -42,6 +42,9 @@ ELSEWHERE = {
     "ssd_scan",
     "selective_scan",
     "group_norm_gated",
+    "token_shift",
+    "wkv",
+    "gated_lru",
 }  # below, in test_moe.py, test_compressed.py, test_delta_rule.py, test_scan.py and test_picks.py
 
 

@@ -85,3 +85,21 @@ def test_packages_are_empty_but_the_top_one() -> None:
 def test_a_start_waits_for_no_client_of_http() -> None:
     code = "import sys, quire.server.launch, quire.async_llm; assert 'httpx' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_torch_without_shape_functions_computes_and_can_be_made_whole() -> None:
+    code = """
+import sys
+from quire.hardware.torch_import import import_lean
+import_lean()
+import torch
+assert not {"torch._meta_registrations", "torch._decomp", "torch._prims"} & set(sys.modules)
+assert not hasattr(torch, "_meta_registrations")
+drawn = torch.rand(3, generator=torch.Generator().manual_seed(0))
+import torch._meta_registrations
+torch.manual_seed(0)
+assert torch.equal(torch.rand(3), drawn)
+assert torch.linalg.cholesky(torch.empty(3, 3, device="meta")).shape == (3, 3)
+assert torch.compile(lambda x: x + 1, backend="eager")(drawn).shape == (3,)
+"""
+    assert loaded_by(code) == {"torch"}

@@ -16,7 +16,7 @@ import pytest
 
 from quire.config import plugins
 from quire.config.demo import FOLDER
-from quire.config.schema import Settings
+from quire.config.schema import ModelConfig, Settings
 from quire.metrics.stat_loggers import StatLoggerBase, StatLoggers
 from quire.models.registry import ModelRegistry
 from quire.protocol.errors import SettingsError
@@ -122,6 +122,17 @@ def test_each_kind_is_found(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plugins.processor_classes(["quire_test_plugin:Target"]) == [here.Target]
     assert [name for name, _ in plugins.load_entry_points(plugins.STAT_LOGGERS)] == ["log"]
     assert plugins.load_entry_points(plugins.ENDPOINTS, only_named=True) == []
+
+
+def test_an_engine_knows_whether_others_code_runs_in_it(
+    here: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plugins.has_own_code(Settings())
+    monkeypatch.setenv("QUIRE_PLUGINS", "target")
+    assert plugins.has_own_code(Settings())
+    monkeypatch.setenv("QUIRE_PLUGINS", "")
+    assert not plugins.has_own_code(Settings())
+    assert plugins.has_own_code(Settings(model=ModelConfig(logits_processors=["a:B"])))
 
 
 def test_names_are_let_in_by_the_list(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:

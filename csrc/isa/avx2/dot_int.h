@@ -36,6 +36,14 @@ const bool kCrosses = false;
 QUIRE_INLINE bool sums_are_cheap() { return false; }
 QUIRE_INLINE vi add_pairs(vi a, vi b) { return {_mm256_add_epi16(a.a, b.a), _mm256_add_epi16(a.b, b.b)}; }
 
+// 32 numbers, of which each lane of a and then of b holds one, as pairs; and each odd lane in the place of the even one
+// before it, zeros in its own.
+QUIRE_INLINE vi pairs_of(vi a, vi b) {
+  return {_mm256_permute4x64_epi64(_mm256_packs_epi32(a.a, a.b), 0xd8),
+          _mm256_permute4x64_epi64(_mm256_packs_epi32(b.a, b.b), 0xd8)};
+}
+QUIRE_INLINE vi odd_lanes(vi a) { return {_mm256_srli_epi64(a.a, 32), _mm256_srli_epi64(a.b, 32)}; }
+
 // Four signed bytes in each lane, as pairs of the even and of the odd ones.
 struct Quads { vi even, odd; };
 QUIRE_INLINE Quads quads_signed(const uint8_t* p) {
@@ -52,3 +60,4 @@ QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
 }  // namespace quire
 
 #include "plain_fp8.h"
+#include "plain_sums.h"

@@ -30,6 +30,29 @@ const bool kCrosses = true;
 QUIRE_INLINE bool sums_are_cheap() { return __builtin_cpu_is("amd"); }
 QUIRE_INLINE vi add_pairs(vi a, vi b) { return {_mm512_add_epi16(a.v, b.v)}; }
 
+// 32 numbers, of which each lane of a and then of b holds one, as pairs; and each odd lane in the place of the even one
+// before it, zeros in its own.
+QUIRE_INLINE vi pairs_of(vi a, vi b) {
+  return {_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a.v)), _mm512_cvtepi32_epi16(b.v), 1)};
+}
+QUIRE_INLINE vi odd_lanes(vi a) { return {_mm512_srli_epi64(a.v, 32)}; }
+
+// Of each of four registers the sum of lanes 0 to 7 and that of lanes 8 to 15, register by register.
+QUIRE_INLINE void add_halves(const vi v[4], int32_t* out) {
+  const auto two = [](vi a, vi b) {
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(a.v, b.v), _mm512_unpackhi_epi32(a.v, b.v));
+  };
+  const __m512i a = two(v[0], v[1]), b = two(v[2], v[3]);
+  const __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  const __m256i low = _mm512_castsi512_si256(c), high = _mm512_extracti64x4_epi64(c, 1);
+  const __m128i first = _mm_add_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  const __m128i second = _mm_add_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+  _mm_storeu_si128((__m128i*)out, _mm_unpacklo_epi32(first, second));
+  _mm_storeu_si128((__m128i*)(out + 4), _mm_unpackhi_epi32(first, second));
+}
+QUIRE_INLINE vi max(vi a, vi b) { return {_mm512_max_epi32(a.v, b.v)}; }
+QUIRE_INLINE int32_t largest(vi a) { return _mm512_reduce_max_epi32(a.v); }
+
 // Four signed bytes in each lane, and c + their products with four bytes from 0 to 255, exactly.
 struct Quads { __m512i v; };
 QUIRE_INLINE Quads quads_signed(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }

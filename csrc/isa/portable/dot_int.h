@@ -39,6 +39,22 @@ const bool kCrosses = false;
 QUIRE_INLINE bool sums_are_cheap() { return false; }
 QUIRE_INLINE vi add_pairs(vi a, vi b) { return {(i16x)((u16_32x)a.v + (u16_32x)b.v)}; }
 
+// 32 numbers, of which each lane of a and then of b holds one, as pairs; and each odd lane in the place of the even one
+// before it, zeros in its own.
+QUIRE_INLINE vi pairs_of(vi a, vi b) {
+  i16_32x numbers;
+  for (int i = 0; i < 16; i++) {
+    numbers[i] = (int16_t)a.v[i];
+    numbers[16 + i] = (int16_t)b.v[i];
+  }
+  return {(i16x)numbers};
+}
+QUIRE_INLINE vi odd_lanes(vi a) {
+  i16x odd = {};
+  for (int i = 0; i < 16; i += 2) odd[i] = a.v[i + 1];
+  return {odd};
+}
+
 // Four signed bytes in each lane, as pairs of the even and of the odd ones.
 struct Quads { vi even, odd; };
 QUIRE_INLINE Quads quads_signed(const uint8_t* p) {
@@ -55,3 +71,4 @@ QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
 }  // namespace quire
 
 #include "plain_fp8.h"
+#include "plain_sums.h"

@@ -30,8 +30,16 @@ def gte(hf: HfConfig) -> DecoderSpec:
 
 
 def jina_v3(hf: HfConfig) -> DecoderSpec:
-    """`JinaEmbeddingsV3Model`, without the adapters of its tasks. Source: arXiv 2409.10173."""
-    return _encoder(hf, dense(hf, default="gelu", bias=True, gated=False), theta=20_000.0)
+    """`JinaEmbeddingsV3Model`, without the adapters of its tasks, and below jina-colbert-v2. Source: arXiv 2409.10173.
+
+    Files of the code that both were published with name the base of positions otherwise, and must name it.
+    """
+    hf.skip("use_flash_attn", "use_reentrant", "load_trained_adapters", "truncate_dim")
+    is_published = hf.text("position_embedding_type", "rope") == "rotary"
+    if is_published and not hf.has("rotary_emb_base"):
+        raise hf.refuse("rotary_emb_base", "the base of rotary positions must be there")
+    theta = hf.positive("rotary_emb_base", 20_000.0)
+    return _encoder(hf, dense(hf, default="gelu", bias=True, gated=False), theta=theta)
 
 
 def eurobert(hf: HfConfig) -> DecoderSpec:
@@ -45,7 +53,7 @@ def eurobert(hf: HfConfig) -> DecoderSpec:
 def _encoder(hf: HfConfig, part: Dense, *, theta: float) -> DecoderSpec:
     """theta  default of `rope_theta`."""
     hf.skip(*SKIPPED)
-    hf.choice("position_embedding_type", {"rope": None, "absolute": None}, "rope")
+    hf.choice("position_embedding_type", {"rope": None, "absolute": None, "rotary": None}, "rope")
     mixer = heads_of_all(hf, bias=True, rope=_turns(hf, default_head_size(hf), theta))
     spec = after_sums(hf, mixer, part, hf.int_("num_hidden_layers"), hf.int_("hidden_size"))
     return replace(

@@ -63,6 +63,18 @@ def deepseek_v3(hf: HfConfig) -> DecoderSpec:
     return layered(hf, mixer, dense_first(hf, part, 3), max_len=4096)
 
 
+def sarvam_mla(hf: HfConfig) -> DecoderSpec:
+    """`SarvamMLAForCausalLM` (Sarvam 105B): V3 with one dense layer and experts without groups."""
+    hf.skip("attn_implementation", "embedding_dropout", "output_dropout", "router_dtype")
+    demand(hf, use_bias=False, use_qkv_bias=False, moe_router_enable_expert_bias=True)
+    hf.choice("score_function", {"sigmoid": None}, "sigmoid")
+    mixer = latent_attention(hf, interleaved=True, default_q_rank=0)
+    part = sigmoid_experts(hf, top_k=8, scale=2.5, counts=("num_experts", "num_shared_experts"))
+    width = hf.optional_int("moe_shared_expert_intermediate_size", part.width) or part.width
+    part = replace(part, shared_width=part.shared_width // part.width * width)
+    return layered(hf, mixer, dense_first(hf, part, 1), max_len=131_072)
+
+
 def glm4_moe_lite(hf: HfConfig) -> DecoderSpec:
     """`Glm4MoeLiteForCausalLM` (GLM 4.7 Flash): `mlp_layer_types` says which layers have experts."""
     interleaved = hf.bool_("rope_interleave", True)
@@ -224,6 +236,7 @@ ARCHITECTURES = {
     "KimiK25ForConditionalGeneration": Architecture(
         text_alone(deepseek_v3), llava_names(_EXPERTS, ("vision_tower.", "mm_projector."))
     ),
+    "SarvamMLAForCausalLM": Architecture(sarvam_mla, _EXPERTS),
     "DeepseekV32ForCausalLM": Architecture(deepseek_v32, _INDEXED),
     "GlmMoeDsaForCausalLM": Architecture(glm_moe_dsa, _INDEXED),
     "Glm4MoeLiteForCausalLM": Architecture(glm4_moe_lite, _EXPERTS),

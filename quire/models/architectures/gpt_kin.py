@@ -1,4 +1,4 @@
-"""JAIS, BioGPT, the first GPT and the Japanese GPT-NeoX: GPT-2's blocks with a gate, other norms or fewer biases.
+"""JAIS, BioGPT, XGLM, the first GPT and the Japanese GPT-NeoX: GPT-2's blocks with a gate, other norms or fewer biases.
 
 Spellings shared with other families are in `models.hf_decoder`.
 """
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense, shared_width
+from quire.models.hf_decoder import attention, decoder, dense, shared_width, ungated
 from quire.models.hf_parts import ACTIVATIONS, demand
 from quire.models.name_parts import (
     ALL_HEADS,
@@ -103,6 +103,32 @@ def biogpt(hf: HfConfig) -> DecoderSpec:
     )
 
 
+def xglm(hf: HfConfig) -> DecoderSpec:
+    """`XGLMForCausalLM`: positions are sines and cosines. Defaults as in XGLMConfig. Source: arXiv 2112.10668."""
+    hf.skip("dropout", "activation_dropout", "layerdrop", "init_std", "decoder_start_token_id")
+    if (hf.optional_int("pad_token_id", 1, minimum=0) or 0) > 1:
+        raise hf.refuse(
+            "pad_token_id", "it takes away the position of that row; only 0 and 1 have none"
+        )
+    width, heads = hf.int_("d_model", 1024), hf.int_("attention_heads", 16)
+    keys = ("d_model", "attention_heads")
+    layer = LayerSpec(
+        mixer=shared_width(hf, width, heads, keys=keys, rope=None, qkv_bias=True, out_bias=True),
+        feed_forward=ungated(hf, hf.int_("ffn_dim", 4096), "gelu"),
+        norm="layer",
+        norm_eps=1e-5,
+    )
+    return decoder(
+        hf,
+        [layer] * hf.int_("num_layers", 24),
+        tie=True,
+        hidden_size=width,
+        vocab_size=hf.int_("vocab_size", 256_008),
+        embedding_scale=width**0.5 if hf.bool_("scale_embedding", True) else 1.0,
+        wave_positions=hf.int_("max_position_embeddings", 2048),
+    )
+
+
 def first_gpt(hf: HfConfig) -> DecoderSpec:
     """`OpenAIGPTLMHeadModel`: norms after the sums, and no last one. Defaults as in OpenAIGPTConfig."""
     hf.skip(*_HEADS, "n_ctx", "n_special", "predict_special_tokens")
@@ -176,24 +202,35 @@ JAIS_NAMES = transformer_map(
     optional_prefix="transformer.",
 )
 
+_FAIRSEQ_PARTS = (
+    ("self_attn_layer_norm", "norm_before_mixer"),
+    ("self_attn.out_proj", "mixer.out"),
+    ("final_layer_norm", "norm_before_feed_forward"),
+    ("fc1", "feed_forward.up"),
+    ("fc2", "feed_forward.down"),
+)
+"""What stands below a layer in fairseq's names."""
+
 _BIO = "biogpt.layers.{layer}"
 BIOGPT_NAMES = WeightMap(
     rules=(
         Rule("biogpt.embed_tokens.weight", "embedding.weight"),
         Rule("biogpt.embed_positions.weight", "positions.weight", skip=2),
         *separate_heads(_BIO, *(f"self_attn.{name}_proj" for name in "qkv")),
-        *ours(
-            _BIO,
-            ("self_attn_layer_norm", "norm_before_mixer"),
-            ("self_attn.out_proj", "mixer.out"),
-            ("final_layer_norm", "norm_before_feed_forward"),
-            ("fc1", "feed_forward.up"),
-            ("fc2", "feed_forward.down"),
-        ),
+        *ours(_BIO, *_FAIRSEQ_PARTS),
         *pair("biogpt.layer_norm", "final_norm"),
         Rule("output_projection.weight", "head.weight"),
     ),
     ignored_if_tied=("output_projection.weight",),
+)
+
+_XGLM = "model.layers.{layer}"
+XGLM_NAMES = with_head(
+    Rule("model.embed_tokens.weight", "embedding.weight"),
+    *separate_heads(_XGLM, *(f"self_attn.{name}_proj" for name in "qkv")),
+    *ours(_XGLM, *_FAIRSEQ_PARTS),
+    *pair("model.layer_norm", "final_norm"),
+    ignored=("model.embed_positions.weights",),
 )
 
 _FIRST = "transformer.h.{layer}"
@@ -230,6 +267,7 @@ JAPANESE_NAMES = JAPANESE_NAMES.without_source(f"{_JAPANESE}.attention.dense.bia
 ARCHITECTURES = {
     "JAISLMHeadModel": Architecture(jais, JAIS_NAMES),
     "BioGptForCausalLM": Architecture(biogpt, BIOGPT_NAMES),
+    "XGLMForCausalLM": Architecture(xglm, XGLM_NAMES),
     "OpenAIGPTLMHeadModel": Architecture(first_gpt, FIRST_GPT_NAMES),
     "GPTNeoXJapaneseForCausalLM": Architecture(neox_japanese, JAPANESE_NAMES),
 }

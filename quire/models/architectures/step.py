@@ -1,5 +1,8 @@
 """Step 3.5, and the text of 3.7: windows in most layers, gates of heads, experts with limits in some layers.
 
+Step 3, alone or beside a tower, whose queries are made of few numbers beside one head of keys, and Step 1, whose
+scores fall with roots of distances.
+
 Spellings shared with other families are in `models.hf_decoder`.
 """
 
@@ -9,12 +12,13 @@ from dataclasses import replace
 
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
-from quire.models.hf_decoder import attention, decoder, dense
+from quire.models.hf_decoder import attention, decoder, dense, layered, plain
 from quire.models.hf_parts import LAYER_KINDS, demand, section_rope
 from quire.models.hf_text import text_alone
 from quire.models.name_parts import LAYER, OURS, choice_rule
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule, router_rules, shared_rules
 from quire.models.spec import Attention, DecoderSpec, FeedForward, LayerSpec, Moe, Rope
+from quire.protocol.errors import ModelLoadError
 
 _SLIDES = "sliding_attention"
 
@@ -37,6 +41,48 @@ def step3p5(hf: HfConfig) -> DecoderSpec:
         )
     ]
     return decoder(hf, layers, max_len=128_000)
+
+
+def step1(hf: HfConfig) -> DecoderSpec:
+    """`Step1ForCausalLM`: Llama without turns, where slopes take roots of distances off scores.
+
+    Source: `modeling_step1.py` of the published files.
+    """
+    length = hf.int_("max_seq_len", hf.int_("max_position_embeddings", 4096))
+    hf.add_defaults({"num_key_value_heads": hf.int_("num_attention_groups", 1)})
+    mixer = attention(hf, rope=None, root_alibi=length)
+    part = dense(hf, bias=hf.bool_("mlp_bias", False))
+    return plain(hf, mixer, part, eps=1e-5, max_position_embeddings=length)
+
+
+def step3_text(hf: HfConfig) -> DecoderSpec:
+    """`Step3TextForCausalLM` (Step 3): attention as in arXiv 2412.19255. Defaults as in Step3TextConfig."""
+    hf.skip("max_seq_len")
+    hf.add_defaults({"num_key_value_heads": hf.int_("num_attention_groups", 1)})
+    rank, eps = hf.int_("share_q_dim", 2048), hf.positive("rms_norm_eps", 1e-5)
+    theta = ("rope_theta", 500_000.0)
+    mixer = attention(hf, bias=None, head_dim=256, theta=theta, rank=rank, norm_eps=eps)
+    part = Moe(
+        num_experts=hf.int_("moe_num_experts", 48),
+        top_k=hf.int_("moe_top_k", 3),
+        width=hf.int_("moe_intermediate_size", 5120),
+        normalize=hf.bool_("norm_expert_weight", False),
+        shared_width=hf.int_("share_expert_dim", 5120),
+    )
+    count = hf.int_("num_hidden_layers")
+    routed = _routed(hf) if hf.has("moe_layers_enum") else set(range(1, count))
+    parts = [part if number in routed else dense(hf) for number in range(count)]
+    length = hf.int_("max_position_embedding", hf.int_("max_position_embeddings", 65_536))
+    return layered(hf, mixer, parts, eps=1e-5, max_position_embeddings=length)
+
+
+def _routed(hf: HfConfig) -> set[int]:
+    """The layers with experts: numbers with commas between them, or a list."""
+    try:
+        return set(hf.integers("moe_layers_enum"))
+    except ModelLoadError:
+        found = hf.text("moe_layers_enum", "").split(",")
+        return {int(one) for one in found if one.strip().isdigit()}
 
 
 def _mixers(hf: HfConfig, kinds: list[str]) -> list[Attention]:
@@ -81,9 +127,7 @@ def _parts(hf: HfConfig, count: int, drafts: int) -> list[FeedForward]:
     """The feed-forward part of each layer: those of `moe_layers_enum` have experts."""
     demand(hf, use_moe_router_bias=True, need_fp32_gate=True, norm_expert_weight=True)
     hf.choice("moe_router_activation", {"sigmoid": None}, "sigmoid")
-    routed = {
-        int(one) for one in hf.text("moe_layers_enum", "").split(",") if one.strip().isdigit()
-    }
+    routed = _routed(hf)
     part = Moe(
         num_experts=hf.int_("moe_num_experts"),
         top_k=hf.int_("moe_top_k"),
@@ -110,9 +154,7 @@ def _parts(hf: HfConfig, count: int, drafts: int) -> list[FeedForward]:
     return plain
 
 
-_NAMES = LLAMA_NAMES.with_rules(
-    *QK_NORM_RULES,
-    Rule(f"{LAYER}.self_attn.g_proj.weight", f"{OURS}.mixer.gate.weight"),
+_EXPERTS = LLAMA_NAMES.with_rules(
     *router_rules("moe.gate"),
     choice_rule("moe.router_bias"),
     *(
@@ -127,12 +169,24 @@ _NAMES = LLAMA_NAMES.with_rules(
     *shared_rules("share_expert"),
 )
 _NORMS = ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm")
+_NAMES = _EXPERTS.with_rules(
+    *QK_NORM_RULES, Rule(f"{LAYER}.self_attn.g_proj.weight", f"{OURS}.mixer.gate.weight")
+)
+_LOW_RANK = _EXPERTS.with_rules(
+    Rule(f"{LAYER}.self_attn.inter_norm.weight", f"{OURS}.mixer.latent_norm.weight"),
+    Rule(f"{LAYER}.self_attn.wq.weight", f"{OURS}.mixer.up.weight"),
+)
 NAMES = replace(
     _NAMES.folded("add_one", "model.norm.weight", *(f"{LAYER}.{name}.weight" for name in _NORMS)),
     drafts=(f"{LAYER}.",),
 )
 
 ARCHITECTURES = {
+    "Step1ForCausalLM": Architecture(step1, LLAMA_NAMES),
+    "Step3TextForCausalLM": Architecture(step3_text, _LOW_RANK),
+    "Step3VLForConditionalGeneration": Architecture(
+        text_alone(step3_text), replace(_LOW_RANK, drafts=("vision_model.", "vit_"))
+    ),
     "Step3p5ForCausalLM": Architecture(step3p5, NAMES),
     "Step3p7ForConditionalGeneration": Architecture(
         text_alone(step3p5),

@@ -110,7 +110,8 @@ def read_checkpoint(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
             else {one: one for one in found}
         )
         infos = {
-            name: TensorInfo(found[one].element, found[one].shape) for name, one in own.items()
+            name: TensorInfo(found[one].element, found[one].shape, found[one].meant)
+            for name, one in own.items()
         }
         settings = config["quantization_config"]
         tensors = find_scheme(method)(settings, infos, lambda name: found[own[name]].read())

@@ -22,7 +22,6 @@ from quire.config.schema import Settings
 from quire.models.loading import loaders, mistral, tekken
 from quire.models.loading.made import made_folder, state_of
 from quire.models.loading.tokenizer_classes import is_outside
-from quire.models.word_weights import PICKLES
 from quire.protocol.errors import ModelLoadError, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -30,6 +29,8 @@ logger = logging.getLogger(__name__)
 _VERSION = "2"  # of what is written: another one makes folders anew
 SHARDS = "model-rank-{rank}-part-{part}.safetensors"
 """Names of vLLM's files of one device."""
+PICKLES = ("sparse_linear.pt", "colbert_linear.pt")
+"""The heads' files beside the model's."""
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.bin")
 _RANK = re.compile(r"model\.\d+\.pt")
 """Names of fairseq2's files of one of several devices."""

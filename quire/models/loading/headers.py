@@ -37,18 +37,23 @@ STORED_BYTES = {
 """Those that parts of quantized weights can have."""
 _COUNTING = "position_ids"  # numbers from 0 up, which old encoders kept beside their weights
 _TABLES = "tid2eid"  # whole numbers: which experts a token has
+_PART = "_weight_qdata"
 _WHOLE_BYTES = {"I64": 8, "I32": 4}
 _DTYPE_NAMES = {"F64": "float32", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """One stored tensor: its file, element type as the format names it, shape, and bytes from `begin` on."""
+    """One stored tensor: its file, element type as the format names it, shape, and bytes from `begin` on.
+
+    meant  the shape of the weight that it is a part of, where the file's notes tell it, as torchao's do.
+    """
 
     path: Path
     element: str
     shape: tuple[int, ...]
     begin: int = 0
+    meant: tuple[int, ...] = ()
 
     def read(self) -> bytes:
         """All bytes, of a small one."""
@@ -143,10 +148,10 @@ def _file_headers(path: Path, elements: Mapping[str, int]) -> dict[str, TensorHe
         text = file.read(length)
     try:
         entries = json.loads(text, object_pairs_hook=partial(_unique, path))
-        entries.pop("__metadata__", None)
+        notes = entries.pop("__metadata__", None) or {}
         _check_places(path, entries, size - 8 - length)
         return {
-            name: _header(path, name, entry, 8 + length, elements)
+            name: _header(path, name, entry, 8 + length, elements, notes)
             for name, entry in entries.items()
             if not name.endswith(_COUNTING)
         }
@@ -210,7 +215,12 @@ def _check_places(path: Path, entries: Mapping[str, Any], num_bytes: int) -> Non
 
 
 def _header(
-    path: Path, name: str, entry: Mapping[str, Any], start: int, elements: Mapping[str, int]
+    path: Path,
+    name: str,
+    entry: Mapping[str, Any],
+    start: int,
+    elements: Mapping[str, int],
+    notes: Mapping[str, Any],
 ) -> TensorHeader:
     element, shape = entry["dtype"], tuple(entry["shape"])
     begin, end = entry["data_offsets"]
@@ -222,4 +232,12 @@ def _header(
             f"{path}: tensor {name!r} of shape {list(shape)} in {element} needs "
             f"{prod(shape) * elements[element]:,} bytes, but data_offsets are {[begin, end]}"
         )
-    return TensorHeader(path, element, shape, start + begin)
+    return TensorHeader(path, element, shape, start + begin, _meant(name, notes))
+
+
+def _meant(name: str, notes: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape in the note about `x.weight` for its part `x._weight_qdata`; () if there is none."""
+    note = notes.get(name.removesuffix(_PART) + "weight") if name.endswith(_PART) else None
+    found = json.loads(note).get("_data", {}).get("shape") if isinstance(note, str) else None
+    is_shape = isinstance(found, list) and all(type(size) is int for size in found)
+    return tuple(found or ()) if is_shape else ()

@@ -14,7 +14,7 @@ from typing import Any
 
 from quire.config.schema import ModelConfig, Settings
 from quire.models.loading.forms import in_known_form, reader_of, refuse_form, with_tokenizer_file
-from quire.models.loading.gguf.folder import folder_of, gguf_file
+from quire.models.loading.gguf.found import gguf_file
 from quire.models.loading.loaders import patterns_of
 from quire.protocol.errors import ModelLoadError, SettingsError
 
@@ -94,7 +94,7 @@ def with_local_folders(settings: Settings) -> Settings:
             f"{model.model} is a GGUF file, which load_format {load.load_format!r} does not get; leave one out"
         )
     if file is not None:
-        folder = folder_of(file, with_tokenizer=model.tokenizer is None)
+        folder = _folder_of(file, with_tokenizer=model.tokenizer is None)
         served = model.served_model_name or [model.model]
         local = replace(local, model=str(folder), served_model_name=served)
     elif name is not None:
@@ -130,6 +130,13 @@ def with_local_folders(settings: Settings) -> Settings:
     if reader is not None:  # what it gives is written down, and read as any other folder
         load = replace(load, load_format="auto", model_loader_extra_config={})
     return replace(settings, model=local, load=load)
+
+
+def _folder_of(file: Path, *, with_tokenizer: bool) -> Path:
+    # A fifth of what would be imported before the engine's process is started.
+    from quire.models.loading.gguf.folder import folder_of
+
+    return folder_of(file, with_tokenizer=with_tokenizer)
 
 
 def _fetch(

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 from quire import __version__
 from quire.hardware import kernels
-from quire.hardware.allocator import address_of, map_pages
+from quire.hardware.allocator import address_of
 from quire.models.loading.native_threads import NativeThreads, native_library
 from quire.models.spec import DecoderSpec
 from quire.quant.schemes.checkpoint import Scheme
@@ -30,7 +30,6 @@ MAGIC = b"quire packed 1\0\0"
 HEAD_BYTES = 64  # the magic, where the index stands, its bytes, and 32 bytes of its digest
 ENDING = ".packed"
 _LARGEST_INDEX = 1 << 26
-_ALIGNMENT = 64
 _PIECE_BYTES = 4 << 20  # what a thread takes at once, whole pages
 _PAGE = 4096
 
@@ -88,14 +87,19 @@ class _Piece(ctypes.Structure):
     """What csrc/ops/kept.cpp reads at once."""
 
     _fields_ = [
-        ("out", ctypes.c_void_p),
+        ("data", ctypes.c_void_p),
         ("sum", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("file", "begin", "num_bytes", "first")),
+        ("num_bytes", ctypes.c_int64),
+        ("first", ctypes.c_int64),
     ]
 
 
 class ReadAhead(NativeThreads):
-    """A file of packed weights that threads read into huge pages, adding up what they read."""
+    """A file of packed weights, mapped, that threads bring into memory and add up: the system's copy is the only one.
+
+    Such a file is never written again, only replaced. Nobody writes to the mapping either; if it were done, the
+    process would have a copy of that page.
+    """
 
     def __init__(self, path: Path, library: Any) -> None:
         """Raises OSError, MemoryError or ValueError where it cannot."""
@@ -103,12 +107,14 @@ class ReadAhead(NativeThreads):
         places = {
             (begin, size) for parts in read_index(self._file).values() for begin, size, _ in parts
         }
-        self._places: dict[tuple[int, int], tuple[int, int]] = {}  # to its sum, and place in memory
-        total = 0
-        for number, place in enumerate(sorted(places)):
-            self._places[place] = number, total
-            total += -(-place[1] // _ALIGNMENT) * _ALIGNMENT
-        self._memory, self._start = map_pages(total)
+        self._memory = mmap.mmap(
+            self._file.fileno(), 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+        )
+        if any(begin < 0 or begin + size > len(self._memory) for begin, size in places):
+            raise ValueError("it is cut short")
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._numbers = {place: number for number, place in enumerate(sorted(places))}
         self._sums = (ctypes.c_uint64 * len(places))()
         self._failed = ctypes.c_int32(0)
         self._pieces = self._cut()
@@ -133,36 +139,28 @@ class ReadAhead(NativeThreads):
         Helps to read what is not read yet. Raises ValueError if that failed.
         """
         self.finish()
-        if self._failed.value or (begin, num_bytes) not in self._places:
+        number = self._numbers.pop((begin, num_bytes), None)
+        if self._failed.value or number is None:
             raise ValueError("it is cut short")
-        number, at = self._places.pop((begin, num_bytes))
         torch = importlib.import_module("torch")
-        whole = torch.frombuffer(self._memory, dtype=torch.uint8)
-        part = whole[self._start + at : self._start + at + num_bytes]
+        part = torch.frombuffer(self._memory, dtype=torch.uint8, count=num_bytes, offset=begin)
         return part, self._sums[number] & (1 << 63) - 1
 
     def close(self) -> None:
-        """Ends what is under way; memory that was taken stays, the pages of the rest are given back."""
+        """Ends what is under way; what was taken stays mapped."""
         super().close()
         self._file.close()
-        for (_, size), (_, at) in self._places.items():
-            page, end = mmap.PAGESIZE, self._start + at + size
-            begin = -(-(self._start + at) // page) * page
-            if end - begin >= page:
-                self._memory.madvise(mmap.MADV_DONTNEED, begin, (end - begin) // page * page)
-        self._places = {}
+        self._numbers = {}
 
     def _cut(self) -> Any:
         pieces = []
-        sums, base = ctypes.addressof(self._sums), address_of(self._memory) + self._start
-        for (begin, size), (number, at) in self._places.items():
+        sums, base = ctypes.addressof(self._sums), address_of(self._memory)
+        for (begin, size), number in self._numbers.items():
             for start in range(0, size, _PIECE_BYTES):
                 pieces.append(
                     _Piece(
-                        out=base + at + start,
+                        data=base + begin + start,
                         sum=sums + number * 8,
-                        file=self._file.fileno(),
-                        begin=begin + start,
                         num_bytes=min(_PIECE_BYTES, size - start),
                         first=start // _PAGE,
                     )

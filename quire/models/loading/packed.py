@@ -120,6 +120,7 @@ class KeptWeights:
         try:
             if is_whole and self._index:
                 _write_index(file, self._index, self._end)
+                os.fchmod(file.fileno(), 0o400)  # it is mapped by those who read it
                 file.close()
                 _make_room(self._path.parent, self._limit - temporary.stat().st_size)
                 temporary.replace(self._path)

@@ -280,6 +280,9 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     if piece.fold in ("first_halves", "second_halves"):
         halves = tensor.reshape(piece.groups, 2, -1, *tensor.shape[1:])
         tensor = halves[:, int(piece.fold == "second_halves")].flatten(0, 1)
+    if piece.fold == "paired_rows":
+        pairs = tensor.reshape(2, piece.groups // 2, -1, *tensor.shape[1:]).transpose(0, 1)
+        tensor = torch.cat((pairs.flatten(0, 2), pairs.flatten(0, 2)))
     if piece.fold == "gather_quarters":
         quarters = tensor.reshape(4, 3, -1, *tensor.shape[1:])
         tensor = quarters[:, [0, 2, 1]].transpose(0, 1).flatten(0, 2)

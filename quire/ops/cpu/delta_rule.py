@@ -60,6 +60,7 @@ class DeltaRuleCpu(RowProvider):
             channels=forgetting.by_channel,
             unit=rule.unit,
             corrects=rule.corrects,
+            in_turns=rule.in_turns,
             dtype=CODES[qkv.dtype],
         )
 

@@ -34,6 +34,7 @@ FORMATS = tuple(format.name for format in (*KNOWN, *FROM_CHECKPOINTS, *SUPER_FOR
 
 _CODES = {"int8": 1, "int4": 2, "fp8": 4, "super": 8}
 _WITH_ZEROS = {"int8": 9, "int4": 3}
+_HALF_SCALES = 16  # added to the number of a format
 _BYTE_ROWS = {"row": 5, "row_zp": 6, "fixed": 7}
 _MOST_DEPTH = 65536  # inputs of rows of 8 bits, whose sums have 32
 _SUPER_NUMBERS = {kind: number for number, kind in enumerate(SUPER_KINDS)}
@@ -68,7 +69,8 @@ def code_of(format: Format) -> int:
     """The kernels' number of a format; 0 for plain floats."""
     if format.inputs:
         return _BYTE_ROWS[format.inputs]
-    return _WITH_ZEROS[format.kind] if format.has_zeros else _CODES.get(format.kind, 0)
+    code = _WITH_ZEROS[format.kind] if format.has_zeros else _CODES.get(format.kind, 0)
+    return code + _HALF_SCALES * format.half_scales
 
 
 def pack_into(data: torch.Tensor, weight: QuantizedWeight) -> None:

@@ -22,6 +22,7 @@ from quire.ops.state import StatePlan, StateView
 _CONV, _Conv = NUMBERS["causal_conv"], STRUCTS["causal_conv"]
 _SSD, _Ssd = NUMBERS["ssd_scan"], STRUCTS["ssd_scan"]
 _SELECTIVE, _Selective = NUMBERS["selective_scan"], STRUCTS["selective_scan"]
+_LRU, _Lru = NUMBERS["gated_lru"], STRUCTS["gated_lru"]
 _GATED, _Gated = NUMBERS["group_norm_gated"], STRUCTS["group_norm_gated"]
 
 
@@ -215,6 +216,53 @@ class SelectiveScanCpu(RowProvider):
         """As the reference; every activation in x's dtype."""
         vectors = (step_bias, decay, skip)
         native().run(*self.native(x, write, read, steps, *vectors, states, plan, out=out))
+        return out
+
+
+@register
+class GatedLruCpu(RowProvider):
+    op = "gated_lru"
+
+    def native(
+        self,
+        x: torch.Tensor,
+        gates: torch.Tensor,
+        bias: torch.Tensor,
+        rate: torch.Tensor,
+        states: StateView,
+        plan: StatePlan,
+        *,
+        out: torch.Tensor,
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes; it may be repeated after the plan was filled again."""
+        return _LRU, _Lru(
+            x=x.data_ptr(),
+            gates=gates.data_ptr(),
+            bias=floats(bias),
+            rate=floats(rate),
+            out=out.data_ptr(),
+            x_stride=_rows("x", x),
+            gates_stride=_rows("gates", gates),
+            out_stride=_rows("out", out),
+            H=bias.shape[0],
+            W=bias.shape[1] // 2,
+            dtype=CODES[x.dtype],
+            **state_fields(states, plan),
+        )
+
+    def run(
+        self,
+        x: torch.Tensor,
+        gates: torch.Tensor,
+        bias: torch.Tensor,
+        rate: torch.Tensor,
+        states: StateView,
+        plan: StatePlan,
+        *,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """As the reference; every activation in x's dtype."""
+        native().run(*self.native(x, gates, bias, rate, states, plan, out=out))
         return out
 
 

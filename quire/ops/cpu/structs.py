@@ -147,7 +147,7 @@ OPERATIONS: dict[str, str] = {
     "delta_rule": "const:qkv const:decay const:strength const:rate const:bias const:plan mut:states "
     "mut:out i64:slab_bytes i64:block_bytes i64:blocks_per_slab i64:qkv_stride i64:decay_stride "
     "i64:strength_stride i64:out_stride i64:Hk i64:H i64:Dk i64:Dv f32:scale f32:strength_scale "
-    "i32:channels i32:unit i32:corrects i32:dtype",
+    "i32:channels i32:unit i32:corrects i32:in_turns i32:dtype i32:reserved",
     # x [T, 3C] to [T, C]; weight [W, C] and bias [C] float32, null for none; inputs [W - 1, C]
     "short_conv": "const:x const:weight const:bias const:plan mut:states mut:out i64:slab_bytes "
     "i64:block_bytes i64:blocks_per_slab i64:x_stride i64:out_stride i64:C i64:W i32:dtype i32:reserved",
@@ -164,6 +164,17 @@ OPERATIONS: dict[str, str] = {
     "selective_scan": "const:x const:b const:c const:steps const:step_bias const:decay const:skip "
     "const:plan mut:states mut:out i64:slab_bytes i64:block_bytes i64:blocks_per_slab i64:x_stride "
     "i64:b_stride i64:c_stride i64:steps_stride i64:out_stride i64:D i64:N i32:dtype i32:reserved",
+    # x [T, C] with the token before it [1, C]; shares [M, C] float32; [T, M, C] out
+    "token_shift": "const:x const:shares const:plan mut:states mut:out i64:slab_bytes i64:block_bytes "
+    "i64:blocks_per_slab i64:x_stride i64:out_stride i64:C i64:M i32:dtype i32:reserved",
+    # key, value, gate [T, D]; decay, first [D] float32; states [3, D]
+    "wkv": "const:key const:value const:gate const:decay const:first const:plan mut:states mut:out "
+    "i64:slab_bytes i64:block_bytes i64:blocks_per_slab i64:key_stride i64:value_stride i64:gate_stride "
+    "i64:out_stride i64:D i32:dtype i32:reserved",
+    # x [T, H W], gates [T, H, 2 W]; bias [H, 2 W], rate [H W] float32; states [1, H W]
+    "gated_lru": "const:x const:gates const:bias const:rate const:plan mut:states mut:out i64:slab_bytes "
+    "i64:block_bytes i64:blocks_per_slab i64:x_stride i64:gates_stride i64:out_stride i64:H i64:W "
+    "i32:dtype i32:reserved",
     # x, gate [rows, C], weight [C] float32; kind 0 norms what was gated, 1 gates what was normed, 2
     # only gates; each of `groups` equal parts has a norm of its own
     "group_norm_gated": "const:x const:gate const:weight mut:out i64:rows i64:C i64:x_stride "

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 import torch
 
 from quire.ops.quantized import QuantizedWeight
+from quire.quant.decoders.fourbits import four_bit_blocks
 from quire.quant.decoders.gguf import half_power
+from quire.quant.decoders.superblocks import weight_of
 from quire.quant.stored import StoredTensor
 
 Members = Mapping[str, torch.Tensor]
@@ -34,9 +36,16 @@ def float8(
     return codes.to(torch.float32) * scales
 
 
-def float4(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+def float4(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
     """NVFP4: e2m1 numbers times an e4m3 scale of 16 of them, times or by one factor."""
     factor = members["factor"].to(torch.float32).reshape(())
+    if stored.format.runs:
+        doubled = (_named(members["codes"]) * 2.0).to(torch.int32)
+        size = torch.reciprocal(factor) if stored.options["inverse"] else factor
+        blocks = four_bit_blocks(doubled, members["scales"], size * 0.5)
+        return weight_of(blocks, (stored.shape[0], stored.shape[1]), stored.format, dtype)
     scales = members["scales"].to(torch.float32)
     scales = scales / factor if stored.options["inverse"] else scales * factor
     return _named(members["codes"]) * scales.repeat_interleave(16, 1)
@@ -49,7 +58,8 @@ def microscaled(
     kind, codes = stored.options["kind"], members["codes"]
     scales = half_power(members["scales"].view(torch.uint8))
     if kind.startswith("fp8"):
-        return codes.to(torch.float32) * (2.0 * scales).repeat_interleave(32, 1)
+        numbers = codes.to(torch.float32) * (2.0 * scales).repeat_interleave(32, 1)
+        return numbers if stored.format.bits is None else _by_row(numbers, stored, dtype)
     if kind == "fp4":
         numbers = _named(codes) * 2.0
     else:
@@ -57,6 +67,21 @@ def microscaled(
     if stored.format.bits is None:
         return numbers * scales.repeat_interleave(32, 1)
     return QuantizedWeight(stored.format, numbers.to(torch.int8), scales, dtype)
+
+
+def _by_row(numbers: torch.Tensor, stored: StoredTensor, dtype: torch.dtype) -> QuantizedWeight:
+    """As e4m3 codes with a power of two for each row, of which the largest magnitude is at most 448.
+
+    What is below 2^-13 of that may lose bits: at most 2^-17 of it.
+    """
+    limits = numbers.abs().amax(1, keepdim=True)
+    powers = torch.frexp(limits / 448.0).exponent.clamp(min=-126, max=127)
+    powers = powers - (torch.ldexp(torch.full_like(limits, 224.0), powers) >= limits).to(
+        torch.int32
+    )
+    steps = torch.ldexp(torch.ones_like(limits), powers)
+    codes = (numbers / steps).to(torch.float8_e4m3fn)
+    return QuantizedWeight(stored.format, codes, steps, dtype)
 
 
 def mxfp4_experts(

@@ -61,10 +61,11 @@ def _quantized(
     """Some rows in a format of fewer bits."""
     if kind in SUPER and format.kind == "super":
         return weight_of(SUPER[kind](blocks), shape, format, dtype)
-    if kind == "Q4_0" and format == Format("int4", 32):
+    is_group = format.group == 32 and not format.has_zeros
+    if kind == "Q4_0" and format.kind == "int4" and is_group:
         codes = halves(blocks[:, 2:]).view(shape)
         return QuantizedWeight(format, codes, half(blocks, 0).view(shape[0], -1), dtype)
-    if kind in CODED and format == Format("int8", 32):
+    if kind in CODED and format.kind == "int8" and is_group:
         codes, scales = CODED[kind](blocks)
         scales = scales.reshape(shape[0], -1)
         return QuantizedWeight(format, codes.to(torch.int8).view(shape), scales, dtype)

@@ -80,6 +80,37 @@ def hqq(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Ten
     return numbers.reshape(stored.shape)
 
 
+def middled(members: Members, stored: StoredTensor, dtype: torch.dtype) -> torch.Tensor:
+    """torchao's int4: (code - 8) * scale + zero point, by groups. Codes stand two to a byte, or in tiles."""
+    rows, depth = stored.shape
+    if stored.options["form"] == "tiles":
+        codes = _of_tiles(members["codes"])[:rows, :depth]
+        groups = depth * len(members["pairs"]) // (members["codes"].shape[1] * 128)
+        scales, zeros = members["pairs"][:groups, :rows].to(torch.float32).unbind(-1)
+    else:
+        packed = members["codes"].view(torch.uint8)
+        codes = torch.stack((packed & 15, packed >> 4), dim=-1).flatten(1) ^ 8  # signed ones
+        scales, zeros = (members[role].to(torch.float32) for role in ("scales", "zeros"))
+    numbers = (codes.to(torch.float32) - 8.0).view(rows, scales.shape[0], -1)
+    return (numbers * scales.t().unsqueeze(-1) + zeros.t().unsqueeze(-1)).view(rows, depth)
+
+
+_TILE_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
+"""Where in a word the numbers of a lane stand: of two squares of 16 inputs, each with two halves of two neighbours."""
+
+
+def _of_tiles(words: torch.Tensor) -> torch.Tensor:
+    """[N / 8, K / 128, 32, 4] as [N, K]: a word holds numbers of 32 inputs that one of 32 lanes multiplies.
+
+    Lane t has row t // 4 of eight, and of each 16 inputs 2 * (t % 4), the next one, and both eight further on.
+    Source: PyTorch's layout of B in products m16n8k16 of tensor cores.
+    """
+    codes = fields(words.reshape(-1, 1), 4)[:, list(_TILE_ORDER)]
+    shape = (*words.shape[:2], 8, 4, 4, 2, 2, 2)  # n, k, row, lane, word, square, half, one
+    spread = codes.view(shape).permute(0, 2, 1, 4, 5, 6, 3, 7)
+    return spread.reshape(8 * words.shape[0], 128 * words.shape[1])
+
+
 def rows_of_127(
     members: Members, stored: StoredTensor, dtype: torch.dtype
 ) -> torch.Tensor | QuantizedWeight:
@@ -87,6 +118,37 @@ def rows_of_127(
     scales = members["scales"].to(torch.float32).view(-1, 1) / 127.0
     zeros = torch.zeros(1, 1, dtype=torch.int16)
     return assemble(members["codes"].to(torch.int16), scales, zeros, None, stored, dtype)
+
+
+def ternary_bytes(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """Two bits a code less one [N / 4, K]: the lowest ones are of the first quarter of the rows. One scale."""
+    packed = members["codes"].to(torch.int16)
+    codes = torch.cat([(packed >> 2 * quarter & 3) - 1 for quarter in range(4)])
+    if int(codes.max()) > 1:
+        raise ValueError("two bits of its codes are 3, which stands for no weight")
+    scale = members["scales"].to(torch.float32).reshape(1, 1)
+    return _signed(
+        codes, 1 / scale if stored.options["scale"] == "divides" else scale, stored, dtype
+    )
+
+
+def ternary(
+    members: Members, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    """Floats [N, K] as nearest ones of -1, 0 and 1 times the mean of all magnitudes."""
+    weight = members["weight"].to(torch.float32)
+    mean = weight.abs().mean().clamp(min=1e-5).reshape(1, 1)
+    codes = (weight * (1 / mean)).round().clamp(-1, 1).to(torch.int16)
+    return _signed(codes, mean, stored, dtype)
+
+
+def _signed(
+    codes: torch.Tensor, scale: torch.Tensor, stored: StoredTensor, dtype: torch.dtype
+) -> torch.Tensor | QuantizedWeight:
+    zeros = torch.zeros(1, 1, dtype=torch.int16)
+    return assemble(codes, scale.expand(len(codes), 1), zeros, None, stored, dtype)
 
 
 def fields(words: torch.Tensor, bits: int) -> torch.Tensor:

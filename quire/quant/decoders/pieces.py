@@ -40,7 +40,7 @@ def map_rows(
 
 
 def as_format(weight: QuantizedWeight, format: Format) -> QuantizedWeight:
-    """The same numbers in another format: int4 as int8, or with the zero points that it implies.
+    """The same numbers in another format: int4 as int8, with the zero points that it implies, or wider scales.
 
     Super-blocks as one run of several: which columns that is, is for whoever puts them together.
 
@@ -48,7 +48,7 @@ def as_format(weight: QuantizedWeight, format: Format) -> QuantizedWeight:
     """
     if weight.format == format:
         return weight
-    source = weight.format
+    source = replace(weight.format, half_scales=format.half_scales and weight.format.half_scales)
     if source.runs and any(source.runs[0][0] == kind for kind, _ in format.runs):
         return replace(weight, format=format)
     if source == replace(format, inputs=source.inputs):

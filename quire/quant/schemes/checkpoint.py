@@ -11,6 +11,7 @@ from typing import Any
 
 from quire.quant.formats import Format, FormatTable
 from quire.quant.schemes import outside
+from quire.quant.schemes.bitnet import bitnet
 from quire.quant.schemes.bitsandbytes import bitsandbytes
 from quire.quant.schemes.compressed_tensors import compressed_tensors
 from quire.quant.schemes.float8 import float8
@@ -40,6 +41,7 @@ READERS: dict[str, Reader] = {
     "hqq": hqq,
     "quark": quark,
     "torchao": torchao,
+    "bitnet": bitnet,
 }
 """By `quant_method`."""
 

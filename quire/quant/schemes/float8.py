@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quire.quant.formats import PLAIN, Format
+from quire.quant.formats import PLAIN, SUPER_DEPTH, Format, super_format
 from quire.quant.schemes.inputs import rounded_inputs
 from quire.quant.schemes.microscaling import POWERS, microscaled
 from quire.quant.schemes.parts import Infos, Read, collect, member
@@ -129,6 +129,7 @@ def four_bits(infos: Infos, name: str, factor: str, *, inverse: bool) -> StoredT
     """A weight of e2m1 numbers, two to a byte, with e4m3 scales of 16 and one float32 for all.
 
     inverse  whether numbers are divided by that one.
+    Rows of whole super-blocks are kept in them, as `decoders.fourbits` says; others become floats.
     """
     rows, half = infos[name].shape if len(infos[name].shape) == 2 else (0, 0)
     scales = name.removesuffix("_packed") + "_scale"
@@ -142,4 +143,6 @@ def four_bits(infos: Infos, name: str, factor: str, *, inverse: bool) -> StoredT
         },
         decoder="float4",
         options={"inverse": inverse},
+        format=PLAIN if 2 * half % SUPER_DEPTH else super_format(("int8_k", 0)),
+        is_exact=False,
     )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from quire.quant.formats import PLAIN, SUPER_FORMATS, Format
 
-_INT8, _INT4 = Format("int8", 32), Format("int4", 32)
+_INT8 = Format("int8", 32)
+_INT8_HALF, _INT4_HALF = (Format(kind, 32, half_scales=True) for kind in ("int8", "int4"))
 _Q2_K, _Q3_K, _Q4_K, _Q5_K, _Q6_K, _INT8_K = SUPER_FORMATS
 
 
@@ -31,11 +32,11 @@ class BlockType:
 TYPES: dict[int, BlockType] = {
     0: BlockType("F32", 1, 4, PLAIN),
     1: BlockType("F16", 1, 2, PLAIN),
-    2: BlockType("Q4_0", 32, 18, _INT4),
+    2: BlockType("Q4_0", 32, 18, _INT4_HALF),
     3: BlockType("Q4_1", 32, 20, _INT8, is_exact=False),
-    6: BlockType("Q5_0", 32, 22, _INT8),
+    6: BlockType("Q5_0", 32, 22, _INT8_HALF),
     7: BlockType("Q5_1", 32, 24, _INT8, is_exact=False),
-    8: BlockType("Q8_0", 32, 34, _INT8),
+    8: BlockType("Q8_0", 32, 34, _INT8_HALF),
     9: BlockType("Q8_1", 32, 36, None),
     10: BlockType("Q2_K", 256, 84, _Q2_K),
     11: BlockType("Q3_K", 256, 110, _Q3_K),
@@ -47,7 +48,7 @@ TYPES: dict[int, BlockType] = {
     17: BlockType("IQ2_XS", 256, 74, _INT8_K),
     18: BlockType("IQ3_XXS", 256, 98, _INT8_K),
     19: BlockType("IQ1_S", 256, 50, _INT8_K),
-    20: BlockType("IQ4_NL", 32, 18, _INT8),
+    20: BlockType("IQ4_NL", 32, 18, _INT8_HALF),
     21: BlockType("IQ3_S", 256, 110, _INT8_K),
     22: BlockType("IQ2_S", 256, 82, _INT8_K),
     23: BlockType("IQ4_XS", 256, 136, _INT8_K),

@@ -13,7 +13,13 @@ from quire.quant.schemes.parts import Infos, Read, collect, member
 from quire.quant.stored import StoredTensor
 
 BITS = {"fp4": 4, "fp6_e2m3": 6, "fp6_e3m2": 6, "fp8_e4m3": 8, "fp8_e5m2": 8}
-"""Of the kinds of numbers. What needs fewer than 8 bits as a whole number has a format; others are floats."""
+"""Of the kinds of numbers."""
+_FORMATS = {
+    **dict.fromkeys(("fp4", "fp6_e2m3"), Format("int8", 32)),
+    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2"), Format("fp8")),
+}
+"""What needs fewer than 8 bits as a whole number, and what is a float of 8 bits with the power of its row; others
+become floats."""
 _ELEMENTS = {"fp8_e4m3": "F8_E4M3", "fp8_e5m2": "F8_E5M2"}
 POWERS = ("U8", "F8_E8M0")
 """Types of tensors of powers of two, less 127."""
@@ -35,7 +41,8 @@ def microscaled(infos: Infos, codes: str, scales: str, kind: str) -> StoredTenso
         },
         decoder="microscaled",
         options={"kind": kind},
-        format=Format("int8", 32) if kind in ("fp4", "fp6_e2m3") else PLAIN,
+        format=_FORMATS.get(kind, PLAIN),
+        is_exact=not kind.startswith("fp8"),
     )
 
 

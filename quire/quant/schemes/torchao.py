@@ -19,7 +19,7 @@ _END = "_weight_qdata"
 
 
 def torchao(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, StoredTensor]:
-    """The weights of a checkpoint: integers of up to 8 bits in bytes, and floats of 8 bits."""
+    """The weights of a checkpoint: integers of up to 8 bits in bytes, packed ones of 4, and floats of 8 bits."""
     found = {}
     for stem in stems(infos, _END):
         if f"{stem}._weight_act_pre_scale" in infos:
@@ -27,12 +27,16 @@ def torchao(settings: Mapping[str, Any], infos: Infos, read: Read) -> dict[str, 
         element = infos[f"{stem}.{_END}"].element
         if element == "F8_E4M3":
             found[f"{stem}.weight"] = _floats(infos, stem)
+        elif element == "I32" and f"{stem}._weight_scale_and_zero" in infos:
+            found[f"{stem}.weight"] = _tiles(infos, stem)
+        elif element in ("I8", "U8") and _is_packed(infos, stem):
+            found[f"{stem}.weight"] = _nibbles(infos, stem)
         elif element == "I8" and f"{stem}._weight_scale" in infos:
             found[f"{stem}.weight"] = _integers(infos, stem, _config_of(stem, settings))
         else:
             raise ValueError(
-                f"tensor {f'{stem}.{_END}'!r} is {element}: int4 packed for the kernels of one device is not "
-                "read; save it as IntxWeightOnlyConfig(weight_dtype=torch.int4), or in int8 or float8"
+                f"tensor {f'{stem}.{_END}'!r} is {element}: of int4 the packing formats plain and "
+                "tile_packed_to_4d are read, and IntxWeightOnlyConfig(weight_dtype=torch.int4)"
             )
     return collect(infos, found)
 
@@ -92,6 +96,65 @@ def _integers(infos: Infos, stem: str, config: Mapping[str, Any]) -> StoredTenso
             group,
             inputs=("row" if mapping == "SYMMETRIC" else "row_zp") if is_rounded else "",
         ),
+    )
+
+
+def _is_packed(infos: Infos, stem: str) -> bool:
+    """Whether codes are two to a byte: scales and zero points stand by groups, and are floats."""
+    zeros = infos.get(f"{stem}._weight_zero_point")
+    return zeros is not None and zeros.element in _FLOATS and len(zeros.shape) == 2
+
+
+def _nibbles(infos: Infos, stem: str) -> StoredTensor:
+    """`plain` int4: [N, K / 2], the low half first; scales and zero points [groups, N] are floats."""
+    shape = infos[f"{stem}.{_END}"].shape
+    groups, rows = infos[f"{stem}._weight_zero_point"].shape
+    if len(shape) != 2 or shape[0] != rows or not groups or 2 * shape[1] % groups:
+        raise ValueError(
+            f"{stem}: int4 codes {list(shape)} with zero points {[groups, rows]} are not read; a matrix and "
+            "groups of its rows are needed"
+        )
+    members = {"codes": f"{stem}.{_END}"}
+    for role, name in (("scales", "scale"), ("zeros", "zero_point")):
+        members[role] = member(infos, f"{stem}._weight_{name}", (groups, rows), _FLOATS)
+    return _middled((rows, 2 * shape[1]), groups, members, "nibbles")
+
+
+def _tiles(infos: Infos, stem: str) -> StoredTensor:
+    """`tile_packed_to_4d` int4: [N / 8, K / 128, 32, 4] words; scales and zero points [groups, N, 2].
+
+    Rows are filled up to whole 1,024 inputs; how many there are is in the file's notes.
+    """
+    shape, meant = infos[f"{stem}.{_END}"].shape, infos[f"{stem}.{_END}"].meant
+    if len(shape) != 4 or shape[2:] != (32, 4):
+        raise ValueError(
+            f"{stem}: int4 tiles {list(shape)} are not read; [N / 8, K / 128, 32, 4] are needed"
+        )
+    rows, depth = 8 * shape[0], 128 * shape[1]
+    pairs = f"{stem}._weight_scale_and_zero"
+    groups = infos[pairs].shape[0]
+    member(infos, pairs, (groups, rows, 2), _FLOATS)
+    if not groups or depth % groups:
+        raise ValueError(f"{stem}: {groups} groups do not divide {depth} inputs")
+    size = depth // groups
+    if len(meant) == 2 and meant[0] <= rows and 0 < meant[1] <= depth and meant[1] % size == 0:
+        rows, depth, groups = *meant, meant[1] // size
+    members = {"codes": f"{stem}.{_END}", "pairs": pairs}
+    return _middled((rows, depth), groups, members, "tiles")
+
+
+def _middled(
+    shape: tuple[int, int], groups: int, members: dict[str, str], form: str
+) -> StoredTensor:
+    """Codes of four bits, of which eight stands for a zero point that is a float: 8 bits hold them nearly."""
+    group = group_of(shape[1], shape[1] // groups)
+    return StoredTensor(
+        shape,
+        members,
+        decoder="middled",
+        options={"form": form},
+        format=PLAIN if group is None else Format("int8", group),
+        is_exact=False,
     )
 
 

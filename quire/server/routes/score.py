@@ -16,7 +16,8 @@ from starlette.responses import Response
 
 from quire.protocol.errors import NotServedError
 from quire.protocol.pooled_results import Numbers
-from quire.protocol.similarity import cosine, late_interaction
+from quire.protocol.pooler import Pooler
+from quire.protocol.similarity import cosine, late_interaction, product
 from quire.server.body import convert, read_json
 from quire.server.errors import JSON
 from quire.server.face import Face
@@ -147,14 +148,15 @@ async def _scores(
     texts = list(dict.fromkeys([*firsts, *seconds]))
     outputs = await pool(state, llm, [job(place, "text", text) for place, text in enumerate(texts)])
     of = {text: one.outputs.numbers for text, one in zip(texts, outputs, strict=True)}
-    scores = await asyncio.to_thread(_compare, of, firsts, seconds, kind == "bi-encoder")
+    scores = await asyncio.to_thread(_compare, of, firsts, seconds, pooler)
     return scores, outputs
 
 
 def _compare(
-    of: dict[str, Numbers], firsts: list[str], seconds: list[str], by_cosine: bool
+    of: dict[str, Numbers], firsts: list[str], seconds: list[str], pooler: Pooler
 ) -> list[float]:
-    if by_cosine:
+    if pooler.score_type == "bi-encoder":
+        compare = product if pooler.is_sparse else cosine
         flat = {text: numbers.flat() for text, numbers in of.items()}
-        return [cosine(flat[one], flat[two]) for one, two in zip(firsts, seconds, strict=True)]
+        return [compare(flat[one], flat[two]) for one, two in zip(firsts, seconds, strict=True)]
     return [late_interaction(of[one], of[two]) for one, two in zip(firsts, seconds, strict=True)]

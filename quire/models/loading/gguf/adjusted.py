@@ -10,10 +10,13 @@ from typing import Any
 
 from quire.models.loading.gguf.header import GgufHeader
 from quire.models.loading.gguf.mixers import ADJUST, Settings
+from quire.models.loading.gguf.recent import RECENT
 from quire.protocol.errors import ModelLoadError
 
 _NO_POSITIONS = ("gpt2", "starcoder", "bloom")
 _OWN_HEADS = (*_NO_POSITIONS, "gptneox", "falcon")
+_WITH_DRAFTS = ("glm4moe", "exaone-moe", "deepseek32", "glm-dsa", "qwen35", "qwen35moe")
+"""Families whose number of layers counts those at the end that draft further tokens."""
 _REAL_WIDTH = ("phi2", "gpt2", "starcoder", "falcon", "gptneox", "starcoder2")
 
 
@@ -47,13 +50,14 @@ def adjusted(name: str, config: dict[str, Any], header: GgufHeader, read: Settin
         config["rope_scaling"]["truncate"] = False
     if name == "minimax-m2":
         config.pop("partial_rotary_factor", None)
-    if name == "glm4moe":
+    if name in _WITH_DRAFTS:
         config["num_hidden_layers"] -= read.get("nextn_predict_layers") or 0
     if name == "olmo" and read.get("attention.clamp_kqv"):
         config["clip_qkv"] = read.get("attention.clamp_kqv")
-    if name in ADJUST:
-        ADJUST[name](config, header, read)
-    if name in ("exaone4", "cohere2", "olmo2"):
+    own = ADJUST.get(name) or RECENT.get(name)
+    if own is not None:
+        own(config, header, read)
+    if name in ("exaone4", "exaone-moe", "cohere2", "olmo2"):
         _windows(name, config, read)
     if read.get("attention.causal") is False and "use_bidirectional_attention" not in config:
         raise ModelLoadError(
@@ -95,6 +99,7 @@ def _windows(name: str, config: dict[str, Any], read: Settings) -> None:
     if not window:
         return
     count = config["num_hidden_layers"]
+    pattern = pattern[:count]
     if len(pattern) != count:
         step = pattern[0] if pattern else 4
         pattern = [bool((layer + 1) % step) for layer in range(count)]

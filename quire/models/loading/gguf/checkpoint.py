@@ -46,7 +46,7 @@ def adapted(weight_map: WeightMap, header: GgufHeader) -> WeightMap:
     folds: dict[Fold, Fold] = {"minus_exp": "none", "exp": "minus"}
     folds |= {"add_one": "none"} if family.norms_whole else {}
     folds |= {"gather_heads": "none"} if family.parts_in_rows else {}
-    others = {rule.target for rule in family.instead}
+    others = {rule.target for rule in family.instead} | set(family.left_out)
     rules = [
         replace(
             rule,
@@ -56,7 +56,9 @@ def adapted(weight_map: WeightMap, header: GgufHeader) -> WeightMap:
         for rule in weight_map.rules
         if rule.target not in others
     ]
-    adapted_map = replace(weight_map, rules=(*rules, *family.instead))
+    adapted_map = replace(
+        weight_map, rules=(*rules, *family.instead), ones=(*weight_map.ones, *family.left_out)
+    )
     if not family.split_experts:
         return adapted_map
     theirs = f"{family.layers}.{{layer}}.experts.{{expert}}"

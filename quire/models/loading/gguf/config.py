@@ -13,6 +13,7 @@ from quire.models.loading.gguf.families import FAMILIES
 from quire.models.loading.gguf.family import Family
 from quire.models.loading.gguf.header import GgufHeader
 from quire.models.loading.gguf.own_configs import OWN
+from quire.models.loading.gguf.pooling import classes_of, has_classes
 from quire.protocol.errors import ModelLoadError
 
 _SHARED = {
@@ -33,7 +34,8 @@ _WITHOUT_EFFECT = (
     "expert_feed_forward_length",
     "expert_shared_feed_forward_length",
     "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "tensor_data_layout",
-    "pooling_type", "dense_2_feat_in", "dense_2_feat_out", "dense_3_feat_in", "dense_3_feat_out",
+    "pooling_type", "classifier.output_labels",
+    "dense_2_feat_in", "dense_2_feat_out", "dense_3_feat_in", "dense_3_feat_out",
 )  # fmt: skip
 """Read here, or said by the tensors' shapes too."""
 _FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
@@ -60,12 +62,16 @@ def config_of(header: GgufHeader, floats: Callable[[str], list[float]]) -> dict[
     has_experts = bool(read.get("expert_count"))
     name = str(header.values["general.architecture"])
     config: dict[str, Any] = {
+        **classes_of(header, family, read),
         "architectures": [family.with_experts if has_experts and family.with_experts else family.architecture],
         "model_type": family.model_type or name,
         "quantization_config": {"quant_method": "gguf"},
         "vocab_size": _rows(header, "token_embd.weight"),
         **family.constants,
     }  # fmt: skip
+    if has_classes(header, family):
+        stem = family.architecture.removesuffix("Model").removesuffix("ForCausalLM")
+        config["architectures"] = [f"{stem}ForSequenceClassification"]
     if name in OWN:
         config |= OWN[name](header, read)
     else:

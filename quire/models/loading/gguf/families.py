@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from quire.models.loading.gguf.families_classic import CLASSIC
+from quire.models.loading.gguf.families_recent import RECENT
 from quire.models.loading.gguf.families_states import STATES
 from quire.models.loading.gguf.family import Family
 
@@ -74,7 +75,7 @@ FAMILIES: dict[str, Family] = {
             "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
         },
     ),
-    "qwen3": Family("Qwen3ForCausalLM"),
+    "qwen3": Family("Qwen3ForCausalLM", top={"cls.output": "score"}),
     "qwen3moe": Family("Qwen3MoeForCausalLM", keys=_EXPERTS, constants={"norm_topk_prob": True}),
     "gemma": Family("GemmaForCausalLM", norms_whole=True),
     "gemma2": Family("Gemma2ForCausalLM", keys=_CAPS, names=_SANDWICH, norms_whole=True),
@@ -360,5 +361,6 @@ FAMILIES: dict[str, Family] = {
     ),
     **CLASSIC,
     **STATES,
+    **RECENT,
 }
 """By `general.architecture`."""

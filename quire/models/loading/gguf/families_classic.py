@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quire.models.loading.gguf.family import Family
+from quire.models.names import Rule
 
 _OF_H = {
     "hidden_size": "n_embd",
@@ -35,12 +36,14 @@ _BLOOM_TOP = {
     "token_embd_norm": "transformer.word_embeddings_layernorm",
     "output_norm": "transformer.ln_f",
 }
+_HEAD = {"cls": "classifier.dense", "cls.output": "classifier.out_proj"}
 _ENCODER_TOP = {
     "token_embd": "embeddings.word_embeddings",
     "token_types": "embeddings.token_type_embeddings",
     "position_embd": "embeddings.position_embeddings",
     "token_embd_norm": "embeddings.LayerNorm",
 }
+_EXPERT, _PART = "encoder.layers.{layer}.mlp.experts.{expert}", "layers.{layer}.feed_forward"
 CLASSIC: dict[str, Family] = {
     "bert": Family(
         "BertModel",
@@ -54,7 +57,7 @@ CLASSIC: dict[str, Family] = {
             "ffn_down": "output.dense",
             "layer_output_norm": "output.LayerNorm",
         },
-        top=_ENCODER_TOP,
+        top=_ENCODER_TOP | _HEAD,
         layers="encoder.layer",
     ),
     "t5": Family(
@@ -107,6 +110,73 @@ CLASSIC: dict[str, Family] = {
         },
         top=_ENCODER_TOP | {"token_embd_norm": "emb_ln"},
         layers="encoder.layers",
+    ),
+    "nomic-bert-moe": Family(
+        "NomicBertModel",
+        model_type="nomic_bert",
+        names={
+            "attn_qkv": "attn.Wqkv",
+            "attn_output": "attn.out_proj",
+            "attn_output_norm": "norm1",
+            "ffn_up": "mlp.fc1",
+            "ffn_down": "mlp.fc2",
+            "ffn_gate_inp": "mlp.router.layer",
+            "ffn_up_exps": "mlp.experts.{expert}.up",
+            "ffn_down_exps": "mlp.experts.{expert}.down",
+            "layer_output_norm": "norm2",
+        },
+        top=_ENCODER_TOP | {"token_embd_norm": "emb_ln"},
+        layers="encoder.layers",
+        instead=tuple(
+            Rule(f"{_EXPERT}.{part}.weight", f"{_PART}.experts.{{expert}}.{part}.weight")
+            for part in ("up", "down")
+        ),
+        left_out=(f"{_PART}.bias",),
+    ),
+    "jina-bert-v2": Family(
+        "JinaBertModel",
+        model_type="bert",
+        names={
+            "attn_q": "attention.self.query",
+            "attn_k": "attention.self.key",
+            "attn_v": "attention.self.value",
+            "attn_q_norm": "attention.self.layer_norm_q",
+            "attn_k_norm": "attention.self.layer_norm_k",
+            "attn_output": "attention.output.dense",
+            "attn_output_norm": "attention.output.LayerNorm",
+            "ffn_up": "mlp.gated_layers",
+            "ffn_down": "mlp.wo",
+            "layer_output_norm": "mlp.layernorm",
+        },
+        with_two_norms={
+            "attn_norm_2": "layer_norm_1",
+            "ffn_up": "mlp.up_gated_layer",
+            "ffn_down": "mlp.down_layer",
+            "layer_output_norm": "layer_norm_2",
+        },
+        top=_ENCODER_TOP,
+        layers="encoder.layer",
+    ),
+    "modern-bert": Family(
+        "ModernBertModel",
+        model_type="modernbert",
+        names={
+            "attn_norm": "attn_norm",
+            "attn_qkv": "attn.Wqkv",
+            "attn_output": "attn.Wo",
+            "ffn_norm": "mlp_norm",
+            "ffn_up": "mlp.Wi",
+            "ffn_down": "mlp.Wo",
+        },
+        top={
+            "token_embd": "embeddings.tok_embeddings",
+            "token_embd_norm": "embeddings.norm",
+            "output_norm": "final_norm",
+            "cls": "head.dense",
+            "cls.norm": "head.norm",
+            "cls.output": "classifier",
+        },
+        layers="layers",
     ),
     "phi2": Family(
         "PhiForCausalLM",

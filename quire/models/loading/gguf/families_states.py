@@ -14,7 +14,7 @@ _FLAT = ("ssm_a", "ssm_d", "ssm_norm")
 _PART, _LAYER = "layers.{layer}.feed_forward", "model.layers.{layer}"
 
 
-def _mamba(block: str, **more: str) -> dict[str, str]:
+def mamba_names(block: str, **more: str) -> dict[str, str]:
     """Names of a state-space mixer below `block` of a layer."""
     return {theirs: f"{block}.{ours}" for theirs, ours in (_SSM | more).items()}
 
@@ -27,7 +27,11 @@ _MULTIPLIERS = {
     "residual_multiplier": "residual_scale",
     "attention_multiplier": "attention.scale",
 }
-_SPLIT = {f"ffn_{part}_exps": f"experts.{{expert}}.{part}_proj" for part in ("gate", "up", "down")}
+FLAT_EXPERTS = tuple(
+    (f"{part}_exps", f"experts.{{expert}}.{part}_proj") for part in ("gate", "up", "down")
+)
+"""Experts' products behind "ffn_", and where experts have numbers."""
+_SPLIT = {f"ffn_{theirs}": ours for theirs, ours in FLAT_EXPERTS}
 _LFM2 = {
     "attn_norm": "operator_norm",
     "attn_q_norm": "self_attn.q_layernorm",
@@ -59,7 +63,7 @@ _NEMOTRON_H = Family(
         "topk_group": "expert_group_used_count",
     },
     names={
-        **_mamba("mixer", **_MAMBA2),
+        **mamba_names("mixer", **_MAMBA2),
         "attn_norm": "norm",
         "attn_q": "mixer.q_proj",
         "attn_k": "mixer.k_proj",
@@ -122,14 +126,14 @@ STATES: dict[str, Family] = {
     ),
     "mamba": Family(
         "MambaForCausalLM",
-        names={**_mamba("mixer", ssm_x="x_proj", ssm_dt="dt_proj"), "attn_norm": "norm"},
+        names={**mamba_names("mixer", ssm_x="x_proj", ssm_dt="dt_proj"), "attn_norm": "norm"},
         top=_BACKBONE,
         layers="backbone.layers",
         in_middle=("ssm_conv1d",),
     ),
     "mamba2": Family(
         "Mamba2ForCausalLM",
-        names={**_mamba("mixer", **_MAMBA2), "attn_norm": "norm"},
+        names={**mamba_names("mixer", **_MAMBA2), "attn_norm": "norm"},
         top=_BACKBONE,
         layers="backbone.layers",
         flat=_FLAT,
@@ -175,7 +179,7 @@ STATES: dict[str, Family] = {
         },
         names={
             **_SPLIT,
-            **_mamba("mamba", **_MAMBA2),
+            **mamba_names("mamba", **_MAMBA2),
             "ffn_gate_inp": "block_sparse_moe.router.layer",
             **{f"ffn_gate{end}": "shared_mlp.gate_proj" for end in ("", "_shexp")},
             **{f"ffn_up{end}": "shared_mlp.up_proj" for end in ("", "_shexp")},
@@ -199,7 +203,7 @@ STATES: dict[str, Family] = {
         "FalconH1ForCausalLM",
         model_type="falcon_h1",
         names={
-            **_mamba("mamba", **_MAMBA2),
+            **mamba_names("mamba", **_MAMBA2),
             "ffn_norm": "pre_ff_layernorm.weight",
             "ffn_norm.weight": "pre_ff_layernorm.weight",
             "ffn_gate": "feed_forward.gate_proj",
@@ -221,7 +225,7 @@ STATES: dict[str, Family] = {
             "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
         },
         names={
-            **_mamba("linear_attn", **_MAMBA2, ssm_ba="in_proj_ba"),
+            **mamba_names("linear_attn", **_MAMBA2, ssm_ba="in_proj_ba"),
             "attn_qkv": "linear_attn.in_proj_qkv",
             "attn_gate": "linear_attn.in_proj_z",
             "post_attention_norm": "post_attention_layernorm",

@@ -24,7 +24,8 @@ class Family:
     flags         keys of config.json that say whether the layers have a tensor.
     eps           config.json's key for what norms add to the square; "" for none.
     names         of tensors of layers, over the common ones, with their kind where that differs; "" leaves one out.
-    top           of the other tensors, likewise. layers  the start of the names of layers.
+    top           of the other tensors, likewise; "cls" and so on are a head of classes.
+    layers        the start of the names of layers.
     in_pairs      the rows of q and k are kept as pairs that turn together, see `gguf.names`.
     norms_whole   norms are kept as what is multiplied with, where elsewhere they lack 1.
     parts_in_rows a fused weight of q, k and v is their rows one after the other, where elsewhere heads take turns.
@@ -38,6 +39,7 @@ class Family:
                   begin so too.
     settings      of the file, one number for each layer, by names of layers' tensors that they are elsewhere, with
                   the shapes of those.
+    left_out      parameters that files leave out, biases that are then zeros.
     split_experts gate and up of experts are apart, and each expert's own, where elsewhere they are one tensor.
     """
 
@@ -61,6 +63,7 @@ class Family:
     flat: tuple[str, ...] = ()
     in_middle: tuple[str, ...] = ()
     instead: tuple[Rule, ...] = ()
+    left_out: tuple[str, ...] = ()
     sides: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     with_two_norms: Mapping[str, str] = field(default_factory=dict)

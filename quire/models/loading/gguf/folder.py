@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import struct
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from quire.models.loading.gguf.config import config_of
-from quire.models.loading.gguf.header import GgufHeader, read_all
+from quire.models.loading.gguf.config import config_of, family_of
+from quire.models.loading.gguf.header import GgufHeader, floats_of, read_all
 from quire.models.loading.gguf.pooling import pooling_files
 from quire.models.loading.gguf.tokenizer import (
     end_tokens,
@@ -21,33 +21,10 @@ from quire.models.loading.gguf.tokenizer import (
     tokenizer_of,
 )
 from quire.models.loading.made import made_folder, state_of
-from quire.protocol.errors import ModelLoadError
 
 LINK = "model.gguf"
 """The file in its folder."""
 _VERSION = "2"  # of what is written: another one makes folders anew
-
-
-def gguf_file(model: str) -> Path | None:
-    """The GGUF file that a model's name means: the file, or the only model in a folder without config.json.
-
-    Raises ModelLoadError for a folder with several.
-    """
-    path = Path(model)
-    if path.suffix == ".gguf" and path.is_file():
-        return path
-    if not path.is_dir() or (path / "config.json").is_file():
-        return None
-    found = [
-        one
-        for one in sorted(path.glob("*.gguf"))
-        if "-of-" not in one.name or "-00001-of-" in one.name
-    ]
-    found = [one for one in found if not one.name.startswith("mmproj")]
-    if len(found) > 1:
-        names = ", ".join(one.name for one in found)
-        raise ModelLoadError(f"{path} holds several models ({names}): give the path of one")
-    return found[0] if found else None
 
 
 def folder_of(path: Path, *, with_tokenizer: bool = True) -> Path:
@@ -73,24 +50,14 @@ def folder_of(path: Path, *, with_tokenizer: bool = True) -> Path:
 def _files(header: GgufHeader, with_tokenizer: bool) -> dict[str, Any]:
     """What the folder's files hold."""
 
-    def floats(name: str) -> list[float]:
-        tensor = header.tensors[name]
-        if tensor.kind.name != "F32":
-            raise ModelLoadError(
-                f"{header.path}: tensor {name!r} must be F32, not {tensor.kind.name}"
-            )
-        with tensor.path.open("rb") as file:
-            file.seek(tensor.begin)
-            return list(struct.unpack(f"<{tensor.num_bytes // 4}f", file.read(tensor.num_bytes)))
-
-    config = config_of(header, floats)
+    config = config_of(header, partial(floats_of, header))
     ends = end_tokens(header)
     if ends:
         config["eos_token_id"] = ends
     first = header.values.get("tokenizer.ggml.bos_token_id")
     if first is not None:
         config["bos_token_id"] = first
-    files = {"config.json": config, **pooling_files(header)}
+    files = {"config.json": config, **pooling_files(header, family_of(header))}
     if with_tokenizer and has_tokenizer(header):
         files["tokenizer.json"] = tokenizer_of(header)
         files["tokenizer_config.json"] = settings_of(header)

@@ -225,3 +225,14 @@ def read_all(path: Path) -> GgufHeader:
                 raise ModelLoadError(f"tensor {name!r} is in {path.name} and in {part.name}")
             first.tensors[name] = tensor
     return first
+
+
+def floats_of(header: GgufHeader, name: str) -> list[float]:
+    """The numbers of a tensor of type F32. Raises ModelLoadError if it is not there, or of another type."""
+    tensor = header.tensors.get(name)
+    if tensor is None or tensor.kind.name != "F32":
+        found = "is not there" if tensor is None else f"must be F32, not {tensor.kind.name}"
+        raise ModelLoadError(f"{header.path}: tensor {name!r} {found}")
+    with tensor.path.open("rb") as file:
+        file.seek(tensor.begin)
+        return list(struct.unpack(f"<{tensor.num_bytes // 4}f", file.read(tensor.num_bytes)))

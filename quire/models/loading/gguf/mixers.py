@@ -49,35 +49,47 @@ def deepseek2(config: dict[str, Any], header: GgufHeader, read: Settings) -> Non
         )
     if gating == 2 or (not gating and has_end(header, "exp_probs_b.bias")):
         config |= {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3"}
-    for key in ("num_key_value_heads", "partial_rotary_factor"):
-        config.pop(key, None)
-    key_size = read.get("attention.key_length_mla") or read.needed("attention.key_length")
-    turned = read.needed("rope.dimension_count")
     layers, experts = config["num_hidden_layers"], config.get("n_routed_experts", 0)
     groups, chosen = _NO_GROUPS_SAID.get((layers, experts), (1, 1))
     config.setdefault("n_group", groups)
     config.setdefault("topk_group", chosen)
-    config |= {
-        "q_lora_rank": read.get("attention.q_lora_rank"),
-        "kv_lora_rank": read.needed("attention.kv_lora_rank"),
-        "qk_rope_head_dim": turned,
-        "qk_nope_head_dim": key_size - turned,
-        "v_head_dim": read.get("attention.value_length_mla")
-        or read.needed("attention.value_length"),
-        "moe_intermediate_size": read.needed("expert_feed_forward_length"),
-        "norm_topk_prob": bool(config.get("norm_topk_prob")),
-        "routed_scaling_factor": config.get("routed_scaling_factor", 1.0),
-    }
+    latent_sizes(config, read)
     if not experts:
         config["first_k_dense_replace"] = layers
     if config["model_type"] == "deepseek_v2":
         config["topk_method"] = "group_limited_greedy" if config["n_group"] > 1 else "greedy"
+
+
+def latent_sizes(config: dict[str, Any], read: Settings) -> None:
+    """Of a latent, of heads over it and of experts; and how scores grow with a longer context."""
+    for key in ("num_key_value_heads", "partial_rotary_factor"):
+        config.pop(key, None)
+    config |= latent_parts(read)
+    config |= {
+        "moe_intermediate_size": read.needed("expert_feed_forward_length"),
+        "norm_topk_prob": bool(config.get("norm_topk_prob")),
+        "routed_scaling_factor": config.get("routed_scaling_factor", 1.0),
+    }
     growth = read.get("rope.scaling.yarn_log_multiplier")
     if (
         growth and "rope_scaling" in config
     ):  # a tenth of the model's factor, whose both parts are one
         whole = round(growth * 10.0, 6)
         config["rope_scaling"] |= {"mscale": whole, "mscale_all_dim": whole}
+
+
+def latent_parts(read: Settings) -> dict[str, Any]:
+    """The sizes of a latent and of heads over it."""
+    turned = read.needed("rope.dimension_count")
+    whole = read.get("attention.key_length_mla") or read.needed("attention.key_length")
+    return {
+        "q_lora_rank": read.get("attention.q_lora_rank"),
+        "kv_lora_rank": read.needed("attention.kv_lora_rank"),
+        "qk_rope_head_dim": turned,
+        "qk_nope_head_dim": whole - turned,
+        "v_head_dim": read.get("attention.value_length_mla")
+        or read.needed("attention.value_length"),
+    }
 
 
 def _kinds(read: Settings, config: dict[str, Any], names: tuple[str, str]) -> list[str]:

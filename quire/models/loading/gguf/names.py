@@ -66,9 +66,11 @@ def stored_tensors(
         if source.startswith(drafts):
             continue
         stem, _, kind = source.rpartition(".")
-        if stem in _LEFT_OUT or (source.endswith(_SCALES) and f"{stem}.weight" in header.tensors):
-            continue
         match = _NAME.fullmatch(source)
+        is_own = match is not None and not match[4] and match[3] in names
+        is_scale = source.endswith(_SCALES) and f"{stem}.weight" in header.tensors
+        if stem in _LEFT_OUT or (is_scale and not is_own):
+            continue
         if match is None and stem in top:
             found |= _spread(f"{top[stem]}.{kind}", source, tensor, {})
             continue
@@ -84,7 +86,8 @@ def stored_tensors(
                 f"{header.path}: tensor {source!r} is not known in the architecture {architecture}"
             )
         options: dict[str, object] = {}
-        if kind == "weight" and f"{stem}.scale" in header.tensors:
+        has_factor = kind == "weight" and f"{match[3]}.scale" not in names
+        if has_factor and f"{stem}.scale" in header.tensors:
             options["factor"] = f"{stem}.scale"
         if family.in_pairs and match[3] in ("attn_q", "attn_k"):
             options["pairs"] = heads[match[3] == "attn_k"]

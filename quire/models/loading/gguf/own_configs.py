@@ -10,6 +10,7 @@ from typing import Any
 
 from quire.models.loading.gguf.header import GgufHeader
 from quire.models.loading.gguf.mixers import Settings, has_end
+from quire.models.loading.gguf.recent import gemma4
 from quire.protocol.errors import ModelLoadError
 
 
@@ -86,6 +87,74 @@ def nomic_bert(header: GgufHeader, read: Settings) -> dict[str, Any]:
     }
 
 
+def nomic_experts(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """Nomic v2, in the spelling that it was published in; the bias of its experts' sums is in no file."""
+    config = _encoder(header, read)
+    return {
+        "n_embd": config["hidden_size"],
+        "n_layer": config["num_hidden_layers"],
+        "n_head": config["num_attention_heads"],
+        "n_inner": config["intermediate_size"],
+        "layer_norm_epsilon": config["layer_norm_eps"],
+        "type_vocab_size": config["type_vocab_size"],
+        "max_trained_positions": read.needed("context_length"),
+        "rotary_emb_base": read.get("rope.freq_base") or 10_000.0,
+        "activation_function": "gelu",
+        "qkv_proj_bias": "blk.0.attn_qkv.bias" in header.tensors,
+        "mlp_fc1_bias": "blk.0.ffn_up.bias" in header.tensors,
+        "mlp_fc2_bias": "blk.0.ffn_down.bias" in header.tensors,
+        "moe_every_n_layers": read.needed("moe_every_n_layers"),
+        "moe_top_k": read.needed("expert_used_count"),
+        "num_experts": read.needed("expert_count"),
+    }
+
+
+def jina_v2(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """Jina v2: gates, and scores that fall with the distance; where nothing says how it pools, the mean."""
+    return _encoder(header, read) | {
+        "max_position_embeddings": read.needed("context_length"),
+        "position_embedding_type": "alibi",
+        "feed_forward_type": "geglu",
+        "emb_pooler": "mean",
+    }
+
+
+_POOLED = {1: "mean", 2: "cls"}
+
+
+def modern_bert(header: GgufHeader, read: Settings) -> dict[str, Any]:
+    """ModernBERT: every third layer sees everything, or as the file says; its head pools the mean, or likewise."""
+    every = read.each("attention.sliding_window_pattern") or [3]
+    if len(every) > 1 or not isinstance(every[0], int) or every[0] < 1:
+        raise ModelLoadError(
+            f"{header.path}: modern-bert.attention.sliding_window_pattern {every} must be one number"
+        )
+    layer, rms = "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"
+    eps = read.get(layer)
+    found = read.get("classifier.pooling_type") or 1
+    if found not in _POOLED:
+        raise ModelLoadError(
+            f"{header.path}: modern-bert.classifier.pooling_type is {found}; 1 (mean) and 2 (first token) are read"
+        )
+    return {
+        "hidden_size": read.needed("embedding_length"),
+        "num_hidden_layers": read.needed("block_count"),
+        "num_attention_heads": read.needed("attention.head_count"),
+        "intermediate_size": read.needed("feed_forward_length"),
+        "max_position_embeddings": read.needed("context_length"),
+        "norm_eps": read.needed(rms) if eps is None else eps,
+        "global_rope_theta": read.get("rope.freq_base") or 160_000.0,
+        "local_rope_theta": read.get("rope.freq_base_swa") or 10_000.0,
+        "local_attention": read.needed("attention.sliding_window"),
+        "global_attn_every_n_layers": every[0],
+        "hidden_activation": read.get("hidden_activation") or "gelu",
+        "attention_bias": "blk.0.attn_qkv.bias" in header.tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in header.tensors,
+        "norm_bias": "output_norm.bias" in header.tensors,
+        "classifier_pooling": _POOLED[found],
+    }
+
+
 def t5(header: GgufHeader, read: Settings) -> dict[str, Any]:
     """T5 and Flan-T5; how far distances are told apart is 128 in all of them."""
     layers = read.needed("block_count")
@@ -113,6 +182,10 @@ OWN: dict[str, Callable[[GgufHeader, Settings], dict[str, Any]]] = {
     "mamba2": mamba2,
     "bert": bert,
     "nomic-bert": nomic_bert,
+    "nomic-bert-moe": nomic_experts,
+    "jina-bert-v2": jina_v2,
+    "modern-bert": modern_bert,
     "t5": t5,
+    "gemma4": gemma4,
 }
 """By `general.architecture`."""

@@ -1,9 +1,9 @@
 """The tokenizer in a GGUF file as tokenizer.json and tokenizer_config.json.
 
-Byte-level BPE with merges ("gpt2") is read here, and pieces with scores that are merged by them ("llama",
-which is sentencepiece's BPE); those of encoders are in `gguf.pieces`. How text is cut before merging is told by
-name only, so a name that is not known is refused. Sources: the ggml project's description, and Hugging
-Face's of tokenizer.json.
+Byte-level BPE with merges ("gpt2") is read here, and characters that are merged by scores ("llama", which is
+sentencepiece's BPE) or as the file tells ("gemma4"); those of encoders are in `gguf.pieces`. How text is cut
+before merging is told by name only, so a name that is not known is refused. Sources: the ggml project's
+description, and Hugging Face's of tokenizer.json.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def tokenizer_of(header: GgufHeader) -> dict[str, Any]:
     readers: dict[str, Reader] = {
         "gpt2": _byte_level,
         "llama": _with_scores,
+        "gemma4": _with_merges,
         "bert": word_pieces,
         "t5": _unigrams,
     }
@@ -123,12 +124,6 @@ def _byte_level(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict
         raise _refuse(header, f"its rule of cutting text, {name!r}, is not known")
     cuts, is_gpt2 = cut_parts(name)
     cuts.append(_byte_part(use_regex=is_gpt2))
-    merges = []
-    for text in _texts(header, "merges"):
-        pair = text.split(" ")
-        if len(pair) != 2:
-            raise _refuse(header, f"{text!r} is no merge of two tokens")
-        merges.append(pair)
     return {
         "normalizer": {"type": "NFC"} if name in COMPOSED else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": cuts},
@@ -137,9 +132,17 @@ def _byte_level(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict
             "type": "BPE",
             "ignore_merges": name in WHOLE_WORDS,
             "vocab": {token: number for number, token in enumerate(tokens)},
-            "merges": merges,
+            "merges": _told_merges(header),
         },
     }
+
+
+def _told_merges(header: GgufHeader) -> list[list[str]]:
+    merges = [text.split(" ") for text in _texts(header, "merges")]
+    odd = next((pair for pair in merges if len(pair) != 2), None)
+    if odd is not None:
+        raise _refuse(header, f"{' '.join(odd)!r} is no merge of two tokens")
+    return merges
 
 
 def _byte_part(*, use_regex: bool) -> dict[str, Any]:
@@ -155,18 +158,31 @@ def _unigrams(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict[s
     return unigrams(header, tokens, kinds, _scores(header, len(tokens)))
 
 
+def _with_merges(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict[str, Any]:
+    """Gemma 4's: characters of whole texts are merged, with blanks made visible, in the order that the file tells."""
+    return _of_characters(tokens, kinds, _told_merges(header), has_prefix=False)
+
+
 def _with_scores(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dict[str, Any]:
     scores = _scores(header, len(tokens))
     vocab = {token: number for number, token in enumerate(tokens)}
     prefix = header.values.get(f"{_PREFIX}add_space_prefix", True)
+    merges = _merges(vocab, scores, kinds)
+    return _of_characters(tokens, kinds, merges, has_prefix=bool(prefix))
+
+
+def _of_characters(
+    tokens: list[str], kinds: list[int], merges: list[list[str]], *, has_prefix: bool
+) -> dict[str, Any]:
+    """Merges of characters, where bytes stand for those that are no tokens. has_prefix: texts begin with a blank."""
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
-    normalizers = [{"type": "Prepend", "prepend": "\u2581"}] * bool(prefix) + [replace]
+    normalizers = [{"type": "Prepend", "prepend": "\u2581"}] * has_prefix + [replace]
     decoders: list[dict[str, Any]] = [
         {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
     ]
-    if prefix:
+    if has_prefix:
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     unknown = [token for token, kind in zip(tokens, kinds, strict=True) if kind == _UNKNOWN]
     return {
@@ -178,8 +194,8 @@ def _with_scores(header: GgufHeader, tokens: list[str], kinds: list[int]) -> dic
             "unk_token": unknown[0] if unknown else None,
             "fuse_unk": True,
             "byte_fallback": _BYTE in kinds,
-            "vocab": vocab,
-            "merges": _merges(vocab, scores, kinds),
+            "vocab": {token: number for number, token in enumerate(tokens)},
+            "merges": merges,
         },
     }
 
