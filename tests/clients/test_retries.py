@@ -90,10 +90,9 @@ def test_a_full_queue(folder: Path, tmp_path: Path) -> None:
     """429 at once with the time to wait; a client that may try again is served when there is room."""
     with scripted(folder, tmp_path / "second", PACE_S) as url, ThreadPoolExecutor() as pool:
         ask_openai(url, 20)
-        filling = pool.submit(ask_openai, url, 0, [[50, 51]] * FULL)
-        deadline_s = time.monotonic() + 10
+        filling = pool.submit(ask_openai, url, 20, [[50, 51]] * FULL)
+        deadline_s = time.monotonic() + 30
         while True:
-            began_s = time.monotonic()
             try:
                 with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
                     client.completions.create(
@@ -102,11 +101,12 @@ def test_a_full_queue(folder: Path, tmp_path: Path) -> None:
             except openai.APITimeoutError:
                 assert time.monotonic() < deadline_s, "the queue never fills"
             except openai.RateLimitError as error:
-                took_s, refused = time.monotonic() - began_s, error
+                refused = error
                 break
         headers = refused.response.headers
-        assert took_s < 0.3 and refused.type == "RateLimitError"
+        assert not filling.done(), "the refusal waited for its turn"
+        assert refused.type == "RateLimitError"
         assert 0 < int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
         answer = ask_openai(url, 20)
         assert answer.status_code == 200 and answer.retries_taken >= 1
-        assert filling.result(30).status_code == 200
+        assert filling.result(60).status_code == 200

@@ -174,7 +174,7 @@ def test_what_cannot_be_used_is_refused_before_it_is_queued(
     with pytest.raises(InvalidRequestError, match="structured_outputs") as caught:
         llm.generate(PROMPT, params(**constraint), use_tqdm=False)
     assert word in str(caught.value) and caught.value.param == "structured_outputs"
-    assert time.monotonic() - started < 10.0
+    assert time.monotonic() - started < 30.0
     assert text_of(llm, params(choice=["on"])) == "on"
 
 

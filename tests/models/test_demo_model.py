@@ -217,7 +217,7 @@ def test_it_knows_paris(model: Any, tokenizer: Any) -> None:
     begun = time.monotonic()
     assert continued(model, tokenizer, "The capital of France is", 4).startswith(" Paris")
     assert "Paris" in answered(model, tokenizer, "What is the capital of France?")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
 
 
 @pytest.mark.parametrize(

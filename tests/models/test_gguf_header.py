@@ -99,13 +99,13 @@ def test_broken_files_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(data)
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ModelLoadError, match=message) as caught:
         describe(str(path))
-    took, (_, peak) = time.perf_counter() - start, tracemalloc.get_traced_memory()
+    took, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert "m.gguf" in str(caught.value)
-    assert took < 2.0
+    assert took < 5.0
     assert peak < 64 << 20
 
 

@@ -283,7 +283,7 @@ def test_a_server_ends_at_once_while_it_downloads(hub: Hub, tmp_path: Path) -> N
         server.send_signal(signal.SIGTERM)
         began_s = time.monotonic()
         assert server.wait(20) == 0
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 15
     finally:
         server.kill()
         server.communicate()

@@ -213,7 +213,7 @@ def test_what_fired_it(client: httpx.Client, alive: Alive, row: Row) -> None:
     begun_s = time.monotonic()
     sent = json.dumps(GOOD.get(row.path, {}) | row.fields)
     answer = client.post(row.path, content=sent, headers={"Content-Type": "application/json"})
-    assert time.monotonic() - begun_s < 8
+    assert time.monotonic() - begun_s < 20
     assert answer.status_code in row.statuses, answer.text[:500]
     if answer.status_code != 200:
         assert_refused(answer, answer.status_code, row.param, sent=sent[:10_000])
@@ -396,7 +396,7 @@ def test_a_refusal_takes_no_time(client: httpx.Client) -> None:
             begun_s = time.perf_counter()
             assert client.post(path, json=body).status_code == 400
             took_s.append(time.perf_counter() - begun_s)
-        assert min(took_s) < 0.05, (path, fields, statistics.median(took_s))
+        assert min(took_s) < 0.2, (path, fields, statistics.median(took_s))
 
 
 def _raw(server: Server, data: bytes) -> bytes:

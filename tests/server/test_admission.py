@@ -354,7 +354,7 @@ def test_a_full_queue_is_429_at_once_and_never_reaches_the_engine(serve: Serve) 
             assert answer.json()["error"]["type"] == "RateLimitError"
             assert "64 s" in answer.json()["error"]["message"]
             assert answer.headers["retry-after"] == "60"
-        assert min(took_s) < 0.02
+        assert min(took_s) < 0.2
         assert len(server.client.live) == 8
         assert server.series("quire:requests_refused_total") == 10
         assert server.series("quire:requests_accepted_total") == 0

@@ -127,7 +127,7 @@ def test_a_wrong_field_is_400_and_named(
         raw = json.dumps({**GOOD, **fields}).encode()
         started_s = time.perf_counter()
         response = await server.post(raw)
-        assert time.perf_counter() - started_s < 2.0
+        assert time.perf_counter() - started_s < 10.0
         error = response.json()["error"]
         assert response.status_code == 400, response.text[:500]
         assert (error["type"], error["param"], error["code"]) == ("BadRequestError", param, 400)
@@ -175,7 +175,7 @@ def test_a_body_that_is_no_object_says_where(serve: Serve, raw: bytes, word: str
     async def test(server: Scripted) -> None:
         started_s = time.perf_counter()
         response = await server.post(raw)
-        assert time.perf_counter() - started_s < 0.5
+        assert time.perf_counter() - started_s < 5.0
         error = response.json()["error"]
         assert (response.status_code, error["type"]) == (400, "BadRequestError")
         assert word in error["message"] and "Recursion" not in error["message"]

@@ -121,10 +121,10 @@ def test_lone_surrogates_are_refused(folders: dict[str, Path]) -> None:
 def test_a_text_that_cannot_fit_is_refused_at_once(folders: dict[str, Path]) -> None:
     tokenizer = Tokenizer.load(folders["bytes"])
     text = "the harbour and the ships " * 400_000  # 10 MB
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(InvalidRequestError, match=r"at least \d+ prompt tokens .* limit is 4095"):
         tokenizer.refuse_too_long(text, 4095)
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 1.0
     with pytest.raises(InvalidRequestError, match="prompt tokens"):
         tokenizer.refuse_too_long(text, 400_000)  # its size alone does not tell
 
