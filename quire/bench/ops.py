@@ -182,7 +182,7 @@ def _linear(
     num_bytes = columns * depth * dtype.itemsize
     copies = max(1, -(-_COLD_BYTES // num_bytes))
     weight = torch.randn(columns, depth).to(dtype)
-    packed = [product.provider.pack(weight.clone()) for _ in range(copies)]  # type: ignore[attr-defined]
+    packed = [product.provider.pack(weight.clone()) for _ in range(copies)]
     for count in rows:
         x = torch.randn(count, depth).to(dtype)
         out = torch.empty(count, columns, dtype=dtype)
@@ -210,7 +210,7 @@ def _attention(choices: Table, dtype: torch.dtype) -> Iterator[Case]:
     provider = attend.provider
     for batch, queries, context in ((1, 1, 2048), (32, 1, 512), (1, 512, 512), (1, 2048, 2048)):
         blocks = -(-context // block)
-        part = block * provider.bytes_per_token(kv_heads, size, size, dtype)  # type: ignore[attr-defined]
+        part = block * provider.bytes_per_token(kv_heads, size, size, dtype)
         buffer = torch.zeros(1, batch * blocks * part, dtype=torch.uint8)
         place = CachePlace(
             buffer=buffer,
@@ -219,8 +219,8 @@ def _attention(choices: Table, dtype: torch.dtype) -> Iterator[Case]:
             block_bytes=part,
             layer_offset=0,
         )
-        cache = provider.view(place, kv_heads, size, size, dtype)  # type: ignore[attr-defined]
-        plan = provider.new_plan(  # type: ignore[attr-defined]
+        cache = provider.view(place, kv_heads, size, size, dtype)
+        plan = provider.new_plan(
             block_size=block,
             blocks_per_slab=batch * blocks,
             window=None,
@@ -237,7 +237,7 @@ def _attention(choices: Table, dtype: torch.dtype) -> Iterator[Case]:
                 block_table=table_of_blocks,
                 slot_mapping=slots.reshape(-1).astype(np.int64),
             )
-            provider.fill(plan, step)  # type: ignore[attr-defined]
+            provider.fill(plan, step)
             k = torch.randn(batch * count, kv_heads, size).to(dtype)
             attend.call("write", k, k, cache, plan)
         q = torch.randn(batch * queries, heads, size).to(dtype)

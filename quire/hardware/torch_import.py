@@ -26,10 +26,12 @@ def import_lean() -> None:
     empty = {name: ModuleType(name) for name in _LEFT_OUT}
     sys.modules.update(empty)
     module_of = inspect.getmodule
+
     # For a frame it looks through the files of all modules, 55 ms; without it the source is found as well.
-    inspect.getmodule = lambda thing, file=None: (  # type: ignore[assignment]
-        None if inspect.isframe(thing) else module_of(thing, file)
-    )
+    def quick_module_of(object: object, _filename: str | None = None) -> ModuleType | None:
+        return None if inspect.isframe(object) else module_of(object, _filename)
+
+    inspect.getmodule = quick_module_of
     try:
         torch = importlib.import_module("torch")
     finally:

@@ -52,7 +52,7 @@ class Embedding:
         """
         name, provider = f"{self.name}.weight", self._rows.provider
         if head is None:
-            self._packed = provider.pack(read_to_pack(weights, name, self._rows))  # type: ignore[attr-defined]
+            self._packed = provider.pack(read_to_pack(weights, name, self._rows))
             return
         weight = None
         if not head.take_packed(weights):
@@ -60,10 +60,10 @@ class Embedding:
             tied = getattr(weights, "tied", None)
             head.pack(weight if tied is None else tied(weight), head.bias_of(weights))
             head.keep_packed(weights)
-        self._packed = provider.share(head.packed)  # type: ignore[attr-defined]
+        self._packed = provider.share(head.packed)
         if self._packed is None:
             weight = read_to_pack(weights, name, self._rows) if weight is None else weight
-            self._packed = provider.pack(weight)  # type: ignore[attr-defined]
+            self._packed = provider.pack(weight)
 
     def __call__(self, ctx: ForwardContext) -> torch.Tensor:
         """[T, C] in the arena: rows of ctx.ids, and ctx.embeds where it names rows."""
@@ -101,7 +101,7 @@ class AddedRows:
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameter."""
         weight = read_to_pack(weights, f"{self.name}.weight", self._rows)
-        self._packed = self._rows.provider.pack(weight)  # type: ignore[attr-defined]
+        self._packed = self._rows.provider.pack(weight)
 
     def __call__(self, hidden: torch.Tensor, ctx: ForwardContext) -> None:
         """Adds to hidden [T, C] in place."""
@@ -123,7 +123,7 @@ class WaveRows(AddedRows):
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Makes and packs the table."""
         table = waves(self._num_rows, self._size, self._first)
-        self._packed = self._rows.provider.pack(table.to(self._dtype).to(self._device))  # type: ignore[attr-defined]
+        self._packed = self._rows.provider.pack(table.to(self._dtype).to(self._device))
 
 
 class Head:

@@ -60,7 +60,7 @@ class LayerInputs:
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
         weight = read_to_pack(weights, f"{self._name}.table.weight", self._rows)
-        self._packed = self._rows.provider.pack(weight)  # type: ignore[attr-defined]
+        self._packed = self._rows.provider.pack(weight)
         self._product.load(weights)
         self._norm.load(weights)
 

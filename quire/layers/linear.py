@@ -106,7 +106,7 @@ class Linear:
 
         def room(take: Callable[[int], torch.Tensor]) -> object:
             sizes = (self.out_size, self._in_size, self._dtype, self._format)
-            return self.product.provider.room(*sizes, self.bias_of(weights), take)  # type: ignore[attr-defined]
+            return self.product.provider.room(*sizes, self.bias_of(weights), take)
 
         packed = packed_before(weights, self.name, self.product, room)
         if packed is not None:
@@ -122,7 +122,7 @@ class Linear:
     ) -> None:
         """Packs weight [N, K] and bias [N]."""
         stored = stored_as(weight, self._format)
-        self.packed = self.product.provider.pack(stored, bias)  # type: ignore[attr-defined]
+        self.packed = self.product.provider.pack(stored, bias)
 
     def __call__(
         self, x: torch.Tensor, *, out: torch.Tensor, delta: torch.Tensor | None = None

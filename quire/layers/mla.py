@@ -245,7 +245,7 @@ class HeadProducts:
 
     def pack(self, weights: torch.Tensor) -> None:
         """Packs weights [H, N, K], which may be strided."""
-        pack = self._product.provider.pack  # type: ignore[attr-defined]
+        pack = self._product.provider.pack
         self._packed = [pack(weight.contiguous(), None) for weight in weights]
 
     def __call__(self, x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:

@@ -135,7 +135,7 @@ class Experts:
         name, first = f"{self._name}.experts", "gate_up" if self._sizes.gated else "up"
 
         def room(**how: object) -> object:
-            return provider.room(  # type: ignore[attr-defined]
+            return provider.room(
                 self._sizes, dtype=self._dtype, format=self._format.name, bias=self._bias, **how
             )
 
@@ -149,7 +149,7 @@ class Experts:
                 # What was borrowed is good until the next is asked for.
                 wide = wide.clone() if isinstance(wide, torch.Tensor) else wide
                 down, down_bias = self._read(weights, f"{number}.down")
-                provider.put(packed, number, wide, down, wide_bias, down_bias)  # type: ignore[attr-defined]
+                provider.put(packed, number, wide, down, wide_bias, down_bias)
             if not self._bias:
                 keep_packed(weights, name, self._run, packed)
         self._packed = packed

@@ -82,7 +82,8 @@ class OwnRmsNorm(RmsNorm):
 
     def __call__(self, x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
         """Writes the norm of each head of x [T, H, C] into `out` of the same shape, which may be x."""
-        for head, weight in enumerate(self._weight):  # type: ignore[arg-type]
+        assert self._weight is not None, "used before it was loaded"
+        for head, weight in enumerate(self._weight):
             self._norm(x[:, head], weight, eps=self._eps, out=out[:, head])
         return out
 

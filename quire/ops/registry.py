@@ -131,7 +131,7 @@ class Bound:
 
     def __init__(self, op: Op, provider: Provider, signature: Signature, table: Table) -> None:
         self.op = op
-        self.provider = provider
+        self.provider: Any = provider  # its other methods are named by the operation's declaration
         self.signature = signature
         self._table = table
         self._run = provider.run

@@ -83,9 +83,9 @@ class CacheMemory:
                 block_bytes=group.block_bytes,
                 layer_offset=offset,
             )
-            self.caches[number] = attend.provider.view(place, *sizes)  # type: ignore[attr-defined]
+            self.caches[number] = attend.provider.view(place, *sizes)
             if not self._decoder.spec.sees_both_ways:  # else all layers use one place in turn
-                offset += rows * attend.provider.bytes_per_token(*sizes)  # type: ignore[attr-defined]
+                offset += rows * attend.provider.bytes_per_token(*sizes)
         first = self._bindings[group.layers[0]].attend
         assert first is not None
         provider: Any = first.provider

@@ -139,7 +139,7 @@ class ForeignDecoder:
                 self._load_linear(weights, name, products[name][1][0], shared=name in embedded)
             elif name in embedded:
                 bound = embedding_of(self._table, self.dtype, weight.shape)
-                packed = bound.provider.pack(read_to_pack(weights, name, bound))  # type: ignore[attr-defined]
+                packed = bound.provider.pack(read_to_pack(weights, name, bound))
                 operations.embeddings[name] = bound, packed
             elif name not in parts:
                 operations.weights[name] = weights(name)
@@ -189,9 +189,9 @@ class ForeignDecoder:
         linear.pack(
             weight if tied is None else tied(weight), None if bias is None else weights(bias)
         )
-        packed = bound.provider.share(linear.packed)  # type: ignore[attr-defined]
+        packed = bound.provider.share(linear.packed)
         if packed is None:
-            packed = bound.provider.pack(weight)  # type: ignore[attr-defined]
+            packed = bound.provider.pack(weight)
         self._operations.embeddings[name] = bound, packed
 
     def _make_tables(self) -> None:
