@@ -48,13 +48,14 @@ void tile_of(int rows, const A* a, const T* b, int64_t steps, float* c, bool fre
   QUIRE_FOR_ROWS(rows, tile<R>(a, b, steps, c, fresh, ahead, ahead_step))
 }
 
-// Where each group of rows begins: as few groups as possible, of nearly one size.
+// Where each group of rows begins: as few groups as possible, of nearly one size, the smaller ones first.
 struct Groups {
-  int64_t rows, count;
-  explicit Groups(int64_t n, int64_t most = kRows) : rows(n), count((n + most - 1) / most) {}
-  int64_t begin(int64_t group) const { return rows * group / count; }
-  int size(int64_t group) const { return (int)(begin(group + 1) - begin(group)); }
-  int64_t largest() const { return (rows + count - 1) / count; }
+  int64_t rows, count, least, smaller;  // rows of a group, and how many groups have no more than that
+  explicit Groups(int64_t n, int64_t most = kRows)
+      : rows(n), count((n + most - 1) / most), least(count ? n / count : 0), smaller(count ? count - n % count : 0) {}
+  int64_t begin(int64_t group) const { return group * least + (group > smaller ? group - smaller : 0); }
+  int size(int64_t group) const { return (int)(least + (group >= smaller)); }
+  int64_t largest() const { return least + (smaller < count); }
 };
 
 }  // namespace quire

@@ -197,6 +197,10 @@ struct IntRecords {
         unit(one_scale ? kPart : l.group), bytes(one_scale ? l.bytes(kPart) : l.record_bytes()),
         head(one_scale ? 0 : l.head), is_half(l.scales == 64) {}
 
+  // Scales of the left or the right 16 columns.
+  QUIRE_INLINE vf scale_of(const IntRecords& r, int j) {
+    return r.is_half ? load((const f16*)r.at + 16 * j) : load((const float*)r.at + 16 * j);
+  }
   QUIRE_INLINE void next(IntRecords& r) {
     r.at += r.bytes;
     if (r.zeros && r.head) r.zeros += r.bytes;
@@ -208,18 +212,17 @@ struct IntRecords {
   }
 };
 
-// total [R][2] += sums of a unit times its scales, if it has any; the first of a part is `fresh`.
-template <int R>
-QUIRE_INLINE void add_scaled_unit(const vi (*c)[2], const IntRecords& record, bool is_scaled, bool fresh,
-                                  vf (*total)[2]) {
-  for (int j = 0; j < 2; j++) {
-    vf scale = vf_set(1);
-    if (is_scaled) scale = record.is_half ? load((const f16*)record.at + 16 * j) : load((const float*)record.at + 16 * j);
-    for (int i = 0; i < R; i++) {
-      const vf term = is_scaled ? to_float(c[i][j]) * scale : to_float(c[i][j]);
-      total[i][j] = fresh ? term : total[i][j] + term;
-    }
-  }
+// total [R][2] += sums of a unit, times its scales if it has any.
+template <int R, bool SCALED>
+QUIRE_INLINE void add_unit(const vi (*c)[2], const vf* scale, vf (*total)[2]) {
+  for (int j = 0; j < 2; j++)
+    for (int i = 0; i < R; i++)
+      total[i][j] = total[i][j] + (SCALED ? to_float(c[i][j]) * scale[j] : to_float(c[i][j]));
+}
+
+// A total before the first sum: what is added to this keeps its bits, those of -0 too.
+template <int R> QUIRE_INLINE void begin_total(vf (*total)[2]) {
+  for (int i = 0; i < R; i++) total[i][0] = total[i][1] = vf_set(-0.0f);
 }
 
 // sums [R][32] += totals of a part [R][2] times the steps of its rows.
@@ -234,8 +237,9 @@ template <int R> QUIRE_INLINE void add_steps(const float* steps, const vf (*tota
 // sums [R][32] += rows times the numbers of a block from k `from`, where a part begins, to `to`; `number` is
 // the first of its units among all, and weights `far` away come nearer.
 template <int R, bool NIBBLES>
-void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t number, int64_t far,
+void int_tile(const IntRows& a, const IntRecords& first, int64_t from, int64_t to, int64_t number, int64_t far,
               float* sums) {
+  IntRecords record = first;
   const int64_t unit = record.unit;
   const int32_t* row_sums = a.sums + number * R;
   const float* steps = a.steps + from / kPart * R;
@@ -243,6 +247,7 @@ void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t nu
     const int64_t end = to - part < kPart ? to : part + kPart;
     const int32_t* pairs = a.pairs + part / 2 * R;
     vf total[R][2];
+    begin_total<R>(total);
     for (int64_t k = part; k < end; k += unit, IntRecords::next(record), row_sums += R) {
       const int64_t n = end - k < unit ? end - k : unit;
       vi c[R][2];
@@ -256,7 +261,12 @@ void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t nu
       Ahead ahead = {(const char*)numbers + far, far ? 64 : 0};
       if (far) IntRecords::fetch_head(record);
       dot_tile<R, NIBBLES>(pairs, numbers, n, c, ahead);
-      add_scaled_unit<R>(c, record, record.head, k == part, total);
+      if (record.head) {
+        const vf scale[2] = {IntRecords::scale_of(record, 0), IntRecords::scale_of(record, 1)};
+        add_unit<R, true>(c, scale, total);
+      } else {
+        add_unit<R, false>(c, nullptr, total);
+      }
       pairs += n / 2;
     }
     add_steps<R>(steps, total, sums);
@@ -276,13 +286,23 @@ void int_tile(IntRows a, IntRecords record, int64_t from, int64_t to, int64_t nu
 
 constexpr int crossed_rows(int rows) { return (2 * rows + 1) / 3; }
 
-// What the tiles of a part share: 64 pairs of 32 columns, and of each unit and column the sum that is taken
-// away where numbers are multiplied in pairs.
+// What tiles are given goes by reference: a copy on the stack, whose halves were just written, is read back whole, and
+// a core waits for that until all before it is done (a quarter of the time of a tile).
+
+// What the tiles of a part share: 64 pairs of 32 columns, of each unit and column the sum that is taken
+// away where numbers are multiplied in pairs, and scales as float32.
 struct WidePart {
   int32_t* pairs;
   int32_t* less;
+  float* scales;
+  explicit WidePart(int32_t* memory)
+      : pairs(memory), less(memory + kWide), scales((float*)less + kPart / 16 * kColumns) {}
+  QUIRE_INLINE void next(WidePart& w) {  // of a unit
+    w.less += kColumns;
+    w.scales += kColumns;
+  }
 };
-const size_t kWideBytes = (kWide + kPart / 16 * kColumns) * 4;
+const size_t kWideBytes = (kWide + 2 * kPart / 16 * kColumns) * 4;
 
 // c [R][2] += two pairs of rows [R][kHalf] times pairs of 32 columns, CROSSED rows crosswise.
 template <int R, int CROSSED>
@@ -306,22 +326,27 @@ QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* own, const int32
   for (int i = 0; i < R; i++)
     for (int j = 0; j < 2; j++)
       c[i][j] = i < CROSSED ? load(less + 16 * j) - vi_set(own[i]) : vi_set(0);
+  const int kAtOnce = UNIT < 32 ? UNIT : 32;  // written out; GCC 12 copies sums at every turn of a loop
+  for (int k = 0; k < UNIT; k += kAtOnce)
 #pragma GCC unroll 8
-  for (int s = 0; s < UNIT / 4; s++, pairs += 2, wide += 4 * 16) {
-    const vi w[2][2] = {{load(wide), load(wide + 16)}, {load(wide + 32), load(wide + 48)}};
-    dot_fours<R, CROSSED>(pairs, w, c);
-  }
+    for (int s = 0; s < kAtOnce / 4; s++, pairs += 2, wide += 4 * 16) {
+      const vi w[2][2] = {{load(wide), load(wide + 16)}, {load(wide + 32), load(wide + 48)}};
+      dot_fours<R, CROSSED>(pairs, w, c);
+    }
 }
 
-// sums [R][32] += R rows times a part, or what there is of it, of a block from k on; the block's numbers, less
+// sums [R][32] += R rows times a whole part of a block from k on; the block's numbers, less
 // their zero points, are put into `wide`. `number` is the first of its units among all.
-template <int R, int UNIT, bool NIBBLES, bool CROSS>
-void first_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t number, WidePart wide,
+template <int R, int UNIT, bool NIBBLES, bool SCALED, bool CROSS>
+void first_int_tile(const IntRows& a, const IntRecords& first, int64_t k, int64_t number, const WidePart& part,
                     float* sums) {
+  IntRecords record = first;
+  WidePart wide = part;
   const int kCrossed = CROSS ? crossed_rows(R) : 0;
   const int32_t *pairs = a.pairs + k / 2 * R, *own = a.sums + number * R;
   vf total[R][2];
-  for (int64_t u = 0; u < n; u += UNIT, IntRecords::next(record), own += R, wide.less += kColumns) {
+  begin_total<R>(total);
+  for (int u = 0; u < kPart; u += UNIT, IntRecords::next(record), own += R, WidePart::next(wide)) {
     const uint8_t* b = record.at + record.head;
     IntRecords::fetch_head(record);
     vi c[R][2], zero[2], crossed[2] = {vi_set(0), vi_set(0)};
@@ -356,25 +381,43 @@ void first_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t 
       store(wide.less + 16 * j, vi_set(0) - crossed[j]);
       for (int i = 0; i < kCrossed; i++) c[i][j] = c[i][j] - crossed[j];
     }
-    add_scaled_unit<R>(c, record, UNIT < kPart || record.head, u == 0, total);
+    vf scale[2];
+    for (int j = 0; j < 2 && SCALED; j++) {
+      scale[j] = IntRecords::scale_of(record, j);
+      store(wide.scales + 16 * j, scale[j]);
+    }
+    add_unit<R, SCALED>(c, scale, total);
   }
   add_steps<R>(a.steps + k / kPart * R, total, sums);
 }
 
 // The same for rows that come later, with numbers that were widened.
-template <int R, int UNIT, bool CROSS>
-void wide_int_tile(IntRows a, IntRecords record, int64_t k, int64_t n, int64_t number, WidePart wide,
-                   float* sums) {
+template <int R, int UNIT, bool SCALED, bool CROSS>
+QUIRE_INLINE void wide_int_tile(const IntRows& a, int64_t k, int64_t number, const WidePart& part, float* sums) {
+  WidePart wide = part;
   const int32_t *pairs = a.pairs + k / 2 * R, *own = a.sums + number * R;
   vf total[R][2];
-  for (int64_t u = 0; u < n; u += UNIT, IntRecords::next(record), own += R, wide.less += kColumns) {
+  begin_total<R>(total);
+  for (int u = 0; u < kPart; u += UNIT, own += R, WidePart::next(wide)) {
     vi c[R][2];
     dot_wide<R, UNIT, CROSS ? crossed_rows(R) : 0>(pairs, own, wide.pairs, wide.less, c);
-    add_scaled_unit<R>(c, record, UNIT < kPart || record.head, u == 0, total);
+    const vf scale[2] = {load(wide.scales), load(wide.scales + 16)};
+    add_unit<R, SCALED>(c, scale, total);
     pairs += UNIT / 2;
     wide.pairs += UNIT * 16;
   }
   add_steps<R>(a.steps + k / kPart * R, total, sums);
+}
+
+// The same for `count` groups of R rows.
+template <int R, int UNIT, bool SCALED, bool CROSS>
+void wide_int_tiles(const IntRows& first, const RowSizes& sizes, int64_t count, int64_t k, int64_t number,
+                    const WidePart& wide, float* sums) {
+  IntRows a = first;
+  for (int64_t g = 0; g < count; g++, sums += R * kColumns) {
+    wide_int_tile<R, UNIT, SCALED, CROSS>(a, k, number, wide, sums);
+    a = {a.pairs + R * sizes.pairs, a.steps + R * sizes.steps, a.sums + R * sizes.sums};
+  }
 }
 
 // Calls `body` with the number of rows that a tile of widened numbers takes, as a constant R.
@@ -432,27 +475,32 @@ template <class T> struct IntProduct {
     const int rows = groups.size(g);
     pack_int_row(x, order, l, rows, i, out, [&](int64_t k, const vi (&pairs)[4], float) {
       int32_t sixteens[8];
-      if (is_crossed) add_up<true>(pairs, sixteens);
+      if (is_crossed && l.depth - k >= kPart) add_up<true>(pairs, sixteens);
       else add_up<false>(pairs, sixteens);
       put_sums(sixteens, l.depth - k, unit, rows, out.sums + k / unit * rows + i);
     });
   }
 
-  template <int UNIT, bool NIBBLES, bool CROSS>
-  void wide_sums(const Groups& groups, const void* packed, const uint8_t* data, float* out, WidePart wide) const {
+  template <int UNIT, bool NIBBLES, bool SCALED, bool CROSS>
+  void wide_sums(const Groups& groups, const void* packed, const uint8_t* data, float* out,
+                 const WidePart& wide) const {
     IntRecords record(data, l, one_scale);
     for (int64_t k = 0, number = 0; k < l.depth; k += kPart, number += kPart / UNIT) {
-      const int64_t n = l.depth - k < kPart ? l.depth - k : kPart;
-      for (int64_t g = 0; g < groups.count; g++) {
+      const bool is_whole = l.depth - k >= kPart;
+      for (int64_t g = 0, alike = 1; g < groups.count; g += alike) {
         const int64_t row = groups.begin(g);
         const IntRows a = sizes.at((int32_t*)packed, groups.rows, row);
         float* here = out + row * kColumns;
-        if (g == 0) {
+        alike = 1;
+        if (!is_whole) {
+          QUIRE_FOR_TILES(groups.size(g), (int_tile<R, NIBBLES>(a, record, k, l.depth, number, 0, here)))
+        } else if (g == 0) {
           QUIRE_FOR_TILES(groups.size(g),
-                          (first_int_tile<R, UNIT, NIBBLES, CROSS>(a, record, k, n, number, wide, here)))
+                          (first_int_tile<R, UNIT, NIBBLES, SCALED, CROSS>(a, record, k, number, wide, here)))
         } else {
+          alike = (g < groups.smaller ? groups.smaller : groups.count) - g;
           QUIRE_FOR_TILES(groups.size(g),
-                          (wide_int_tile<R, UNIT, CROSS>(a, record, k, n, number, wide, here)))
+                          (wide_int_tiles<R, UNIT, SCALED, CROSS>(a, sizes, alike, k, number, wide, here)))
         }
       }
       for (int u = 0; u < kPart / UNIT; u++) IntRecords::next(record);
@@ -463,13 +511,14 @@ template <class T> struct IntProduct {
   void sums_of(const Groups& groups, const void* packed, const uint8_t* data, float* out,
                int32_t* memory) const {
     if (is_wide(groups)) {
-      const WidePart wide = {memory, memory + kWide};
+      const WidePart wide(memory);
       const bool is_crossed = crosses(groups);
-      if (unit == kPart) return wide_sums<kPart, NIBBLES, kCrosses>(groups, packed, data, out, wide);
-      if (unit == 32 && is_crossed) return wide_sums<32, NIBBLES, kCrosses>(groups, packed, data, out, wide);
-      if (unit == 32) return wide_sums<32, NIBBLES, false>(groups, packed, data, out, wide);
-      if (is_crossed) return wide_sums<64, NIBBLES, kCrosses>(groups, packed, data, out, wide);
-      return wide_sums<64, NIBBLES, false>(groups, packed, data, out, wide);
+      if (one_scale) return wide_sums<kPart, NIBBLES, false, kCrosses>(groups, packed, data, out, wide);
+      if (unit == kPart) return wide_sums<kPart, NIBBLES, true, kCrosses>(groups, packed, data, out, wide);
+      if (unit == 32 && is_crossed) return wide_sums<32, NIBBLES, true, kCrosses>(groups, packed, data, out, wide);
+      if (unit == 32) return wide_sums<32, NIBBLES, true, false>(groups, packed, data, out, wide);
+      if (is_crossed) return wide_sums<64, NIBBLES, true, kCrosses>(groups, packed, data, out, wide);
+      return wide_sums<64, NIBBLES, true, false>(groups, packed, data, out, wide);
     }
     const int64_t stretch = groups.count == 1 ? l.depth : kPart;
     IntRecords record(data, l, one_scale);

@@ -135,7 +135,7 @@ struct SuperSizes {
 
 // sums [R][32] less what the minima of a part of k `k` take away, span by span.
 template <int R, class S>
-QUIRE_INLINE void take_minima(SuperRows a, const float* minima, int64_t k, float* sums) {
+QUIRE_INLINE void take_minima(const SuperRows& a, const float* minima, int64_t k, float* sums) {
   if (!S::MINIMA) return;
   const float* below = S::SPAN == 16 ? a.sums16 + k / 16 * R : a.sums32 + k / 32 * R;
   for (int j = 0; j < 2; j++) {
@@ -151,7 +151,7 @@ QUIRE_INLINE void take_minima(SuperRows a, const float* minima, int64_t k, float
 
 // sums [R][32] += totals of a part [R][2] of k `k`, in their units.
 template <int R, class S>
-QUIRE_INLINE void add_part(SuperRows a, const vf (*total)[2], const uint8_t* block, int64_t k,
+QUIRE_INLINE void add_part(const SuperRows& a, const vf (*total)[2], const uint8_t* block, int64_t k,
                            float* sums) {
   for (int j = 0; j < 2; j++) {
     const vf factor = load((const typename S::F*)block + 16 * j);
@@ -161,13 +161,6 @@ QUIRE_INLINE void add_part(SuperRows a, const vf (*total)[2], const uint8_t* blo
       store(place, load(place) + total[i][j] * step * factor);
     }
   }
-}
-
-// total [R][2] += sums of a unit; the first of a part is `fresh`.
-template <int R> QUIRE_INLINE void add_unit(const vi (*c)[2], bool fresh, vf (*total)[2]) {
-  for (int i = 0; i < R; i++)
-    for (int j = 0; j < 2; j++)
-      total[i][j] = fresh ? to_float(c[i][j]) : total[i][j] + to_float(c[i][j]);
 }
 
 // Codes times scales of 16 k of 16 columns, in turn.
@@ -196,7 +189,9 @@ template <int R, class S> QUIRE_INLINE const int32_t* own_of(const SuperRows& a,
 // A part of R rows times the same part of a block, whose numbers are put into `wide` for other rows: as
 // pairs [64][32 columns] of 16 bits.
 template <int R, class S, bool CROSS>
-void first_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k, WidePart wide, float* sums) {
+void first_tile(const SuperRows& a, const uint8_t* block, const float* minima, int64_t k, const WidePart& shared,
+                float* sums) {
+  WidePart wide = shared;
   const int kCrossed = CROSS ? crossed_rows(R) : 0;
   const int kBytes = (S::LOW + S::HIGH) * 32;  // of 16 k of 16 columns
   const int64_t part = k % kSuperDepth / kPart;
@@ -204,9 +199,10 @@ void first_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t 
   const uint8_t* scales = block + S::scales + part * kPart / S::SPAN * kColumns;
   const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
+  begin_total<R>(total);
   fetch_head<S>(block, part);
   take_minima<R, S>(a, minima, k, sums);
-  for (int u = 0; u < kPart; u += S::UNIT, own += R, wide.less += kColumns) {
+  for (int u = 0; u < kPart; u += S::UNIT, own += R, WidePart::next(wide)) {
     vi c[R][2], crossed[2] = {vi_set(0), vi_set(0)};
     for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(i < kCrossed ? -own[i] : 0);
     for (int n = u; n < u + S::UNIT; n += 16, in += 2 * kBytes) {
@@ -230,21 +226,24 @@ void first_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t 
       store(wide.less + 16 * j, vi_set(0) - crossed[j]);
       for (int i = 0; i < kCrossed; i++) c[i][j] = c[i][j] - crossed[j];
     }
-    add_unit<R>(c, u == 0, total);
+    add_unit<R, false>(c, nullptr, total);
   }
   add_part<R, S>(a, total, block, k, sums);
 }
 
 // A part of R rows times the same part of a block, which was widened.
 template <int R, class S, bool CROSS>
-void wide_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k, WidePart wide, float* sums) {
+void wide_tile(const SuperRows& a, const uint8_t* block, const float* minima, int64_t k, const WidePart& shared,
+               float* sums) {
+  WidePart wide = shared;
   const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
+  begin_total<R>(total);
   take_minima<R, S>(a, minima, k, sums);
-  for (int u = 0; u < kPart; u += S::UNIT, own += R, wide.less += kColumns) {
+  for (int u = 0; u < kPart; u += S::UNIT, own += R, WidePart::next(wide)) {
     vi c[R][2];
     dot_wide<R, S::UNIT, CROSS ? crossed_rows(R) : 0>(pairs, own, wide.pairs, wide.less, c);
-    add_unit<R>(c, u == 0, total);
+    add_unit<R, false>(c, nullptr, total);
     pairs += S::UNIT / 2;
     wide.pairs += S::UNIT * 16;
   }
@@ -253,7 +252,7 @@ void wide_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k
 
 // The same for few rows, straight from the block: codes are multiplied first, and their sums by scales.
 template <int R, class S>
-void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t k, float* sums) {
+void narrow_tile(const SuperRows& a, const uint8_t* block, const float* minima, int64_t k, float* sums) {
   const int kBytes = (S::LOW + S::HIGH) * 32;
   const int64_t part = k % kSuperDepth / kPart;
   const uint8_t* in = block + S::codes + part * kPart / 16 * 2 * kBytes;
@@ -261,6 +260,7 @@ void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t
   const int32_t* pairs = a.ints.pairs + k / 2 * R;
   const int32_t* numbers = a.ints.sums + k / 16 * R;
   vf total[R][2];
+  begin_total<R>(total);
   fetch_head<S>(block, part);
   take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT) {
@@ -287,7 +287,7 @@ void narrow_tile(SuperRows a, const uint8_t* block, const float* minima, int64_t
         for (int i = 0; i < R; i++) unit[i][j] = unit[i][j] + c[i][j] * scale;
       }
     }
-    add_unit<R>(unit, u == 0, total);
+    add_unit<R, false>(unit, nullptr, total);
   }
   add_part<R, S>(a, total, block, k, sums);
 }
@@ -341,7 +341,7 @@ template <class T> struct SuperProduct {
   // Of a part, for all rows.
   template <class S, bool CROSS>
   void wide_sums(const Groups& groups, const void* packed, const uint8_t* block, const float* minima, int64_t k,
-                 WidePart wide, float* out) const {
+                 const WidePart& wide, float* out) const {
     for (int64_t g = 0; g < groups.count; g++) {
       const int64_t row = groups.begin(g);
       const SuperRows a = sizes.at((int32_t*)packed, groups.rows, row);
@@ -358,7 +358,7 @@ template <class T> struct SuperProduct {
   void sums_of(const Groups& groups, const void* packed, const uint8_t* block, float* out,
                float* memory) const {
     int32_t* room = (int32_t*)(memory + kMinima);
-    const WidePart wide = {room, room + kWide};
+    const WidePart wide(room);
     for (int64_t k = 0; k < l.depth; k += kPart) {
       const uint8_t* here = block + k / kSuperDepth * S::bytes;
       const int part = (int)(k % kSuperDepth / kPart);
