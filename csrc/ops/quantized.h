@@ -319,20 +319,22 @@ QUIRE_INLINE void dot_fours(const int32_t* pairs, const vi (*w)[2], vi (*c)[2]) 
     }
 }
 
-// c [R][2] = sums of a unit of UNIT k of rows, whose products with themselves are `own` [R], and what was widened.
-template <int R, int UNIT, int CROSSED>
-QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* own, const int32_t* wide, const int32_t* less,
-                           vi (*c)[2]) {
+// c [R][2] before a unit of rows whose products with themselves are `own` [R] meets columns that `less` is taken from.
+template <int R, int CROSSED>
+QUIRE_INLINE void begin_wide(const int32_t* own, const int32_t* less, vi (*c)[2]) {
   for (int i = 0; i < R; i++)
     for (int j = 0; j < 2; j++)
       c[i][j] = i < CROSSED ? load(less + 16 * j) - vi_set(own[i]) : vi_set(0);
-  const int kAtOnce = UNIT < 32 ? UNIT : 32;  // written out; GCC 12 copies sums at every turn of a loop
-  for (int k = 0; k < UNIT; k += kAtOnce)
+}
+
+// c [R][2] += the first K k of a unit of rows times what was widened, written out.
+template <int R, int K, int CROSSED>
+QUIRE_INLINE void dot_wide(const int32_t* pairs, const int32_t* wide, vi (*c)[2]) {
 #pragma GCC unroll 8
-    for (int s = 0; s < kAtOnce / 4; s++, pairs += 2, wide += 4 * 16) {
-      const vi w[2][2] = {{load(wide), load(wide + 16)}, {load(wide + 32), load(wide + 48)}};
-      dot_fours<R, CROSSED>(pairs, w, c);
-    }
+  for (int s = 0; s < K / 4; s++, pairs += 2, wide += 4 * 16) {
+    const vi w[2][2] = {{load(wide), load(wide + 16)}, {load(wide + 32), load(wide + 48)}};
+    dot_fours<R, CROSSED>(pairs, w, c);
+  }
 }
 
 // sums [R][32] += R rows times a whole part of a block from k on; the block's numbers, less
@@ -394,13 +396,16 @@ void first_int_tile(const IntRows& a, const IntRecords& first, int64_t k, int64_
 // The same for rows that come later, with numbers that were widened.
 template <int R, int UNIT, bool SCALED, bool CROSS>
 QUIRE_INLINE void wide_int_tile(const IntRows& a, int64_t k, int64_t number, const WidePart& part, float* sums) {
+  const int kCrossed = CROSS ? crossed_rows(R) : 0;
   WidePart wide = part;
   const int32_t *pairs = a.pairs + k / 2 * R, *own = a.sums + number * R;
   vf total[R][2];
   begin_total<R>(total);
   for (int u = 0; u < kPart; u += UNIT, own += R, WidePart::next(wide)) {
     vi c[R][2];
-    dot_wide<R, UNIT, CROSS ? crossed_rows(R) : 0>(pairs, own, wide.pairs, wide.less, c);
+    begin_wide<R, kCrossed>(own, wide.less, c);
+    for (int part = 0; part < UNIT; part += 32)  // as much as is written out: GCC 12 copies sums at every turn
+      dot_wide<R, 32, kCrossed>(pairs + part / 2, wide.pairs + part * 16, c);
     const vf scale[2] = {load(wide.scales), load(wide.scales + 16)};
     add_unit<R, SCALED>(c, scale, total);
     pairs += UNIT / 2;

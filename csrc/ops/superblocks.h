@@ -163,6 +163,13 @@ QUIRE_INLINE void add_part(const SuperRows& a, const vf (*total)[2], const uint8
   }
 }
 
+// total [R][2] += sums of a unit; the first of a part is `fresh`.
+template <int R> QUIRE_INLINE void add_unit(const vi (*c)[2], bool fresh, vf (*total)[2]) {
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < 2; j++)
+      total[i][j] = fresh ? to_float(c[i][j]) : total[i][j] + to_float(c[i][j]);
+}
+
 // Codes times scales of 16 k of 16 columns, in turn.
 template <class S> struct Scaled {
   Codes<S> codes;
@@ -199,7 +206,6 @@ void first_tile(const SuperRows& a, const uint8_t* block, const float* minima, i
   const uint8_t* scales = block + S::scales + part * kPart / S::SPAN * kColumns;
   const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
-  begin_total<R>(total);
   fetch_head<S>(block, part);
   take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT, own += R, WidePart::next(wide)) {
@@ -226,7 +232,7 @@ void first_tile(const SuperRows& a, const uint8_t* block, const float* minima, i
       store(wide.less + 16 * j, vi_set(0) - crossed[j]);
       for (int i = 0; i < kCrossed; i++) c[i][j] = c[i][j] - crossed[j];
     }
-    add_unit<R, false>(c, nullptr, total);
+    add_unit<R>(c, u == 0, total);
   }
   add_part<R, S>(a, total, block, k, sums);
 }
@@ -235,15 +241,16 @@ void first_tile(const SuperRows& a, const uint8_t* block, const float* minima, i
 template <int R, class S, bool CROSS>
 void wide_tile(const SuperRows& a, const uint8_t* block, const float* minima, int64_t k, const WidePart& shared,
                float* sums) {
+  const int kCrossed = CROSS ? crossed_rows(R) : 0;
   WidePart wide = shared;
   const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
-  begin_total<R>(total);
   take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT, own += R, WidePart::next(wide)) {
     vi c[R][2];
-    dot_wide<R, S::UNIT, CROSS ? crossed_rows(R) : 0>(pairs, own, wide.pairs, wide.less, c);
-    add_unit<R, false>(c, nullptr, total);
+    begin_wide<R, kCrossed>(own, wide.less, c);
+    dot_wide<R, S::UNIT, kCrossed>(pairs, wide.pairs, c);
+    add_unit<R>(c, u == 0, total);
     pairs += S::UNIT / 2;
     wide.pairs += S::UNIT * 16;
   }
@@ -260,7 +267,6 @@ void narrow_tile(const SuperRows& a, const uint8_t* block, const float* minima, 
   const int32_t* pairs = a.ints.pairs + k / 2 * R;
   const int32_t* numbers = a.ints.sums + k / 16 * R;
   vf total[R][2];
-  begin_total<R>(total);
   fetch_head<S>(block, part);
   take_minima<R, S>(a, minima, k, sums);
   for (int u = 0; u < kPart; u += S::UNIT) {
@@ -287,7 +293,7 @@ void narrow_tile(const SuperRows& a, const uint8_t* block, const float* minima, 
         for (int i = 0; i < R; i++) unit[i][j] = unit[i][j] + c[i][j] * scale;
       }
     }
-    add_unit<R, false>(unit, nullptr, total);
+    add_unit<R>(unit, u == 0, total);
   }
   add_part<R, S>(a, total, block, k, sums);
 }
