@@ -4,6 +4,7 @@
 // result depends on itself only: products add in one order whatever the number of rows, and what a
 // row's experts made is added up in the router's order.
 #include "byte_rows.h"
+#include "float8.h"
 #include "functions.h"
 #include "rows.h"
 #include "superblocks.h"

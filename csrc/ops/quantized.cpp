@@ -1,5 +1,6 @@
 // Products with packed weights of 4 and 8 bits: out [rows, N] = x [rows, K] * weight.T + delta + bias.
 #include "byte_rows.h"
+#include "float8.h"
 #include "superblocks.h"
 
 namespace quire {

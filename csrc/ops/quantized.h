@@ -2,8 +2,7 @@
 //
 // Integer weights meet rows of 16-bit integers. A row is cut into parts of 128 numbers, each with a
 // step of its own; sums within a part, or within a group of weights with one scale, are exact, and
-// float32 begins where they are added up, in rising order: the same bits on every machine. Weights in
-// float8 become bfloat16 or float32 and are multiplied as those are.
+// float32 begins where they are added up, in rising order: the same bits on every machine.
 //
 // A block of 32 columns is a row of records, one for each group of k, or one for all of K. A record is
 // 32 scales, as float32 or as float16, then 32 zero points and 32 bytes unused where there are zero points, then
@@ -543,86 +542,6 @@ template <class T> struct IntProduct {
     __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
     if (l.halves == 1) return sums_of<true>(groups, packed, block_of(block), out, (int32_t*)memory);
     sums_of<false>(groups, packed, block_of(block), out, (int32_t*)memory);
-  }
-};
-
-// --- products of float8
-
-// Numbers of `k` (even) of 32 columns as the kernels of a type want them; as many further on come nearer.
-QUIRE_INLINE void widen(const uint8_t* in, int64_t k, bf16* out) {
-  for (int64_t i = 0; i < k * kColumns; i += 64) {
-    __builtin_prefetch(in + kFar + i, 0, 2);
-    for (int64_t j = i; j < i + 64; j += 32) store((int32_t*)(out + j), pairs_from_fp8(in + j));
-  }
-}
-QUIRE_INLINE void widen(const uint8_t* in, int64_t k, f32* out) {
-  for (int64_t s = 0; s < k; s += 2) {
-    __builtin_prefetch(in + kFar + s * kColumns, 0, 2);
-    for (int j = 0; j < 2; j++) {
-      vi pairs = pairs_from_fp8(in + s * kColumns + 32 * j);
-      store(out + s * kColumns + 16 * j, as_float(shift_left<16>(pairs)));
-      store(out + (s + 1) * kColumns + 16 * j, as_float(pairs & vi_set((int32_t)0xffff0000)));
-    }
-  }
-}
-
-// sums [rows][32] += scale [32] * c [rows][32].
-inline void add_scaled(float* sums, const float* c, const float* scale, int rows) {
-  for (int i = 0; i < rows; i++)
-    for (int j = 0; j < kColumns; j += 16)
-      store(sums + kColumns * i + j,
-            load(sums + kColumns * i + j) + load(c + kColumns * i + j) * load(scale + j));
-}
-
-// A weight [N, K] of float8 for rows of type T; weights become numbers of type W.
-template <class T, class W> struct FloatProduct {
-  typedef typename Kind<T>::A A;
-  static const int rows = kRows, per = Kind<T>::k;
-  static const int64_t kStretch = 128;
-  const uint8_t* weight;
-  Layout l;
-  bool one_scale;
-  int64_t blocks, steps;
-
-  FloatProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format)
-      : weight((const uint8_t*)data), l(n, k, group, format), one_scale(group == 0),
-        blocks(l.blocks), steps(l.depth / per) {}
-
-  static void begin() {}
-  static void end() {}
-  static size_t term_bytes() { return (size_t)kRows * kColumns * 4; }
-  static size_t temporary_bytes() { return term_bytes() + kStretch * kColumns * sizeof(W); }
-
-  int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
-  int64_t sum_rows(const Groups& groups) const { return groups.rows; }
-  size_t packed_bytes(const Groups& groups) const { return groups.rows * steps * sizeof(A); }
-  const uint8_t* block_of(int64_t block) const { return weight + block * l.block_bytes(); }
-  const float* scale(int64_t block) const {
-    return one_scale ? (const float*)block_of(block) : nullptr;
-  }
-
-  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
-    pack_row(x, l.K, steps, groups.size(g), (A*)packed + groups.begin(g) * steps + i);
-  }
-
-  void sums(const Groups& groups, const void* packed, int64_t block, float* out,
-            void* temporary) const {
-    const uint8_t* data = block_of(block);
-    float* term = (float*)temporary;
-    W* wide = (W*)((char*)temporary + term_bytes());
-    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
-    for (int64_t k = 0; k < l.depth; k += kStretch) {
-      int64_t n = l.depth - k < kStretch ? l.depth - k : kStretch;
-      const uint8_t* record = data + (one_scale ? l.bytes(k) : k / l.group * l.record_bytes());
-      widen(record + l.head, n, wide);
-      for (int64_t g = 0; g < groups.count; g++) {
-        int64_t row = groups.begin(g);
-        const A* a = (const A*)packed + row * steps + k / per * groups.size(g);
-        float* c = one_scale ? out + row * kColumns : term;
-        tile_of(groups.size(g), a, wide, n / per, c, !one_scale, (const char*)wide, 0);
-        if (!one_scale) add_scaled(out + row * kColumns, term, (const float*)record, groups.size(g));
-      }
-    }
   }
 };
 
