@@ -26,7 +26,7 @@ struct EmulatedTiles {
   }
 };
 
-static thread_local EmulatedTiles emulated_tiles;
+inline thread_local EmulatedTiles emulated_tiles;  // of all files: a kernel begun in one may run in another
 
 static inline void configure_tiles(const TileConfig& config) {
   emulated_tiles = {};
