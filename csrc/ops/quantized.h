@@ -285,9 +285,6 @@ void int_tile(const IntRows& a, const IntRecords& first, int64_t from, int64_t t
 
 constexpr int crossed_rows(int rows) { return (2 * rows + 1) / 3; }
 
-// What tiles are given goes by reference: a copy on the stack, whose halves were just written, is read back whole, and
-// a core waits for that until all before it is done (a quarter of the time of a tile).
-
 // What the tiles of a part share: 64 pairs of 32 columns, of each unit and column the sum that is taken
 // away where numbers are multiplied in pairs, and scales as float32.
 struct WidePart {
@@ -403,8 +400,8 @@ QUIRE_INLINE void wide_int_tile(const IntRows& a, int64_t k, int64_t number, con
   for (int u = 0; u < kPart; u += UNIT, own += R, WidePart::next(wide)) {
     vi c[R][2];
     begin_wide<R, kCrossed>(own, wide.less, c);
-    for (int part = 0; part < UNIT; part += 32)  // as much as is written out: GCC 12 copies sums at every turn
-      dot_wide<R, 32, kCrossed>(pairs + part / 2, wide.pairs + part * 16, c);
+    for (int n = 0; n < UNIT; n += 32)  // as much as is written out: GCC 12 copies sums at every turn
+      dot_wide<R, 32, kCrossed>(pairs + n / 2, wide.pairs + n * 16, c);
     const vf scale[2] = {load(wide.scales), load(wide.scales + 16)};
     add_unit<R, SCALED>(c, scale, total);
     pairs += UNIT / 2;
