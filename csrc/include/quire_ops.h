@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1825836806
+#define QUIRE_VERSION 1287353327
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -111,7 +111,8 @@ typedef struct {
 typedef struct {
   const void *codes, *factors, *floors, *steps, *minima;
   void *out;
-  int64_t N, K, stride, first, place, kind;
+  int64_t N, K, stride, first, place;
+  int32_t kind, format;
 } QuireArgs_pack_super;
 
 typedef struct {

@@ -7,7 +7,7 @@
 #include "float8.h"
 #include "functions.h"
 #include "rows.h"
-#include "superblocks.h"
+#include "short_rows.h"
 
 namespace quire {
 namespace {
@@ -356,6 +356,17 @@ template <class T, class W> void quantized_experts(const QuireArgs_experts& args
     typedef SuperProduct<T> P;
     return run_experts<T, P>(
         args, team, [](const void* data, int64_t n, int64_t depth) { return P(data, n, depth); });
+  }
+  if (format == kSuper + kShortRows) {
+    typedef ShortSuperProduct<T> P;
+    return run_experts<T, P>(
+        args, team, [](const void* data, int64_t n, int64_t depth) { return P(data, n, depth); });
+  }
+  if (format & kShortRows) {
+    typedef ShortProduct<T> P;
+    return run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {
+      return P(data, n, depth, group, format);
+    });
   }
   if (has_byte_rows(format)) {
     typedef ByteProduct<T> P;

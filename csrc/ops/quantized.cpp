@@ -1,7 +1,7 @@
 // Products with packed weights of 4 and 8 bits: out [rows, N] = x [rows, K] * weight.T + delta + bias.
 #include "byte_rows.h"
 #include "float8.h"
-#include "superblocks.h"
+#include "short_rows.h"
 
 namespace quire {
 
@@ -9,6 +9,16 @@ void linear_quantized(const QuireArgs_linear_quantized& args, Team& team) {
   const void* weight = args.weight;
   if (args.format == kSuper) {
     QUIRE_FOR_DTYPE(args.dtype, T, multiply<T>(args, SuperProduct<T>(weight, args.N, args.K), team))
+    return;
+  }
+  if (args.format == kSuper + kShortRows) {
+    QUIRE_FOR_DTYPE(args.dtype, T, multiply<T>(args, ShortSuperProduct<T>(weight, args.N, args.K), team))
+    return;
+  }
+  if (args.format & kShortRows) {
+    QUIRE_FOR_DTYPE(args.dtype, T,
+                    multiply<T>(args, ShortProduct<T>(weight, args.N, args.K, args.group, args.format, args.order),
+                                team))
     return;
   }
   if (has_byte_rows(args.format)) {
@@ -39,7 +49,7 @@ void pack_quantized(const QuireArgs_pack_quantized& args, Team& team) {
   const Layout l(args.N, args.K, args.group, args.format);
   const uint8_t nothing = l.halves == 1 ? 8 : 0;
   const bool is_bytes = has_byte_rows(args.format);
-  const int64_t side = is_bytes ? 4 : 2;  // k that stand side by side
+  const int64_t side = is_bytes || args.format & kShortRows ? 4 : 2;  // k that stand side by side
   int64_t from, to;
   team.part(l.blocks, &from, &to);
   for (int64_t block = from; block < to; block++) {
@@ -66,7 +76,7 @@ void pack_quantized(const QuireArgs_pack_quantized& args, Team& team) {
           if (l.halves == 2)
             out[l.head + (i / side * kColumns + j) * side + i % side] = code;
           else
-            out[l.head + (i / 4 * kColumns + j) * 2 + i % 2] |= (uint8_t)(code << (i / 2 % 2 * 4));
+            out[l.head + (i / (2 * side) * kColumns + j) * side + i % side] |= (uint8_t)(code << (i / side % 2 * 4));
         }
       }
     }

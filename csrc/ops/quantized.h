@@ -18,6 +18,7 @@ enum Format {
   kInt8Row = 5, kInt8RowZero = 6, kInt8Fixed = 7,  // with rows of 8 bits, see byte_rows.h
   kInt8Zero = 9,
   kHalfScales = 16,  // added to a number of integers in groups: scales are float16
+  kShortRows = 32,   // added to a number of four bits or of super-blocks, see short_rows.h
 };
 QUIRE_INLINE int32_t kind_of(int32_t format) { return format & (kHalfScales - 1); }
 QUIRE_INLINE bool has_byte_rows(int32_t format) { return format >= kInt8Row && format <= kInt8Fixed; }
@@ -61,14 +62,14 @@ struct IntRows {
 };
 
 struct RowSizes {
-  int64_t pairs, steps, sums;  // of one row
-  RowSizes(const Layout& l, int64_t unit)
-      : pairs((l.depth + kPart - 1) / kPart * kHalf), steps((l.depth + kPart - 1) / kPart),
+  int64_t words, steps, sums;  // of one row
+  RowSizes(const Layout& l, int64_t unit, int64_t side = 2)  // numbers of a word
+      : words((l.depth + kPart - 1) / kPart * kPart / side), steps((l.depth + kPart - 1) / kPart),
         sums((l.depth + unit - 1) / unit) {}
-  int64_t all() const { return pairs + steps + sums; }
+  int64_t all() const { return words + steps + sums; }
   IntRows at(int32_t* memory, int64_t all_rows, int64_t first) const {
-    return {memory + first * pairs, (float*)memory + all_rows * pairs + first * steps,
-            memory + all_rows * (pairs + steps) + first * sums};
+    return {memory + first * words, (float*)memory + all_rows * words + first * steps,
+            memory + all_rows * (words + steps) + first * sums};
   }
 };
 
@@ -97,38 +98,49 @@ QUIRE_INLINE void put_sums(const int32_t* sixteens, int64_t count, int64_t unit,
   }
 }
 
-// One row of x as row `i` of `rows`; `more(k, pairs, step)` has what became of each part. A part with a number that is
-// not finite gets the step NaN. Numbers beyond the last are zeros.
-template <class T, class More>
-QUIRE_INLINE void pack_int_row(const T* x, const int32_t* order, const Layout& l, int rows, int i, IntRows out,
-                               More more) {
-  alignas(64) T ordered[kPart];
-  for (int64_t k = 0; k < l.depth; k += kPart) {
+// Numbers of a row from k on, zeros beyond the last, and what makes them whole numbers up to `most`. With a number that
+// is not finite all become zeros, and the step NaN.
+struct RowPart {
+  vf numbers[kPart / 16];
+  float step, inverse;
+  bool whole;
+
+  template <class T> RowPart(const T* x, const int32_t* order, const Layout& l, int64_t k, float most) {
+    alignas(64) T ordered[kPart];
     const T* source = part_of(x, order, k, l.K, ordered);
-    vf part[kPart / 16];
     vi size[kPart / 16];
     for (int j = 0; j < kPart / 16; j++) {
       int64_t left = l.K - k - 16 * j;
       const T* here = source + 16 * j;
-      part[j] = left >= 16 ? load(here) : left > 0 ? load(here, (int)left) : vf_zero();
-      size[j] = as_int(part[j]) & vi_set(0x7fffffff);
+      numbers[j] = left >= 16 ? load(here) : left > 0 ? load(here, (int)left) : vf_zero();
+      size[j] = as_int(numbers[j]) & vi_set(0x7fffffff);
     }
     for (int width = kPart / 32; width; width /= 2)
       for (int j = 0; j < width; j++) size[j] = max(size[j], size[j + width]);
     union { int32_t bits; float value; } limit = {largest(size[0])};
-    float step = limit.value / kLargest, inverse = kLargest / limit.value;
+    step = limit.value / most, inverse = most / limit.value;
     if (limit.value < 0x1p-100f) step = inverse = 0;  // a row of zeros, or as good as that
-    bool whole = limit.bits < 0x7f800000;
-    if (!whole) step = __builtin_nanf(""), inverse = 0;
+    whole = limit.bits < 0x7f800000;
+    if (!whole) step = __builtin_nanf("");
+  }
+  QUIRE_INLINE vi take(const RowPart& p, int j) {
+    return p.whole ? to_int(p.numbers[j] * vf_set(p.inverse)) : vi_set(0);
+  }
+};
+
+// One row of x as row `i` of `rows`; `more(k, pairs, step)` has what became of each part.
+template <class T, class More>
+QUIRE_INLINE void pack_int_row(const T* x, const int32_t* order, const Layout& l, int rows, int i, IntRows out,
+                               More more) {
+  for (int64_t k = 0; k < l.depth; k += kPart) {
+    const RowPart part(x, order, l, k, kLargest);
     vi pairs[4];
     for (int j = 0; j < 4; j++) {
-      pairs[j] = vi_set(0);
-      if (whole)
-        pairs[j] = pairs_of(to_int(part[2 * j] * vf_set(inverse)), to_int(part[2 * j + 1] * vf_set(inverse)));
+      pairs[j] = pairs_of(RowPart::take(part, 2 * j), RowPart::take(part, 2 * j + 1));
       store(out.pairs + k / 2 * rows + i * kHalf + 16 * j, pairs[j]);
     }
-    out.steps[k / kPart * rows + i] = step;
-    more(k, pairs, step);
+    out.steps[k / kPart * rows + i] = part.step;
+    more(k, pairs, part.step);
   }
 }
 
@@ -417,7 +429,7 @@ void wide_int_tiles(const IntRows& first, const RowSizes& sizes, int64_t count, 
   IntRows a = first;
   for (int64_t g = 0; g < count; g++, sums += R * kColumns) {
     wide_int_tile<R, UNIT, SCALED, CROSS>(a, k, number, wide, sums);
-    a = {a.pairs + R * sizes.pairs, a.steps + R * sizes.steps, a.sums + R * sizes.sums};
+    a = {a.pairs + R * sizes.words, a.steps + R * sizes.steps, a.sums + R * sizes.sums};
   }
 }
 

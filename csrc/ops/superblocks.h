@@ -40,31 +40,37 @@ typedef SuperKind<4, 1, 0, 32, 32, true> Q5K;
 typedef SuperKind<4, 2, 32, 16, 16, false> Q6K;
 typedef SuperKind<8, 0, 0, 16, 16, false, f32> Int8K;
 
-// Calls `body` with the type of the kind that has this number.
-#define QUIRE_FOR_SUPER(kind, S, ...)                     \
-  switch (kind) {                                         \
+// Calls `body` with the type of the kind that has this number, or of one with at most six bits.
+#define QUIRE_SUPER_CASES(S, ...)                         \
     case 0: { typedef Q2K S; __VA_ARGS__; break; }        \
     case 1: { typedef Q3K S; __VA_ARGS__; break; }        \
     case 2: { typedef Q4K S; __VA_ARGS__; break; }        \
     case 3: { typedef Q5K S; __VA_ARGS__; break; }        \
-    case 4: { typedef Q6K S; __VA_ARGS__; break; }        \
+    case 4: { typedef Q6K S; __VA_ARGS__; break; }
+#define QUIRE_FOR_SUPER(kind, S, ...)                     \
+  switch (kind) {                                         \
+    QUIRE_SUPER_CASES(S, __VA_ARGS__)                     \
     case 5: { typedef Int8K S; __VA_ARGS__; break; }      \
   }
+#define QUIRE_FOR_SHORT_SUPER(kind, S, ...) \
+  switch (kind) { QUIRE_SUPER_CASES(S, __VA_ARGS__) }
 
-// 16 k of 16 columns, whose eight registers of pairs of codes are taken in turn, BIAS not taken away.
-template <class S> struct Codes {
+// Codes of 16 columns, BIAS not taken away, whose eight registers are taken in turn: of as many k in each lane as SIDE says.
+template <class S, int SIDE = 2> struct Codes {
+  static const uint32_t kEach = SIDE == 2 ? 0x10001 : 0x1010101;  // one in each number of a lane
   const uint8_t* in;
   vi low, high;
 
+  QUIRE_INLINE vi raw(const uint8_t* p) { return SIDE == 2 ? pairs_unsigned(p) : load((const int32_t*)p); }
   // Register `i`, a constant where this is called.
   QUIRE_INLINE vi take(Codes& from, int i) {
     if (S::LOW == 8) return pairs_signed(from.in + 32 * i);
     const int place = i * S::LOW % 8, above = S::HIGH ? i * S::HIGH % 8 : 0;
-    if (place == 0) from.low = pairs_unsigned(from.in + 4 * S::LOW * i);
-    const vi code = shifted(from.low, place) & vi_set(((1 << S::LOW) - 1) * 0x10001);
+    if (place == 0) from.low = raw(from.in + 2 * SIDE * S::LOW * i);
+    const vi code = shifted(from.low, place) & vi_set(((1 << S::LOW) - 1) * kEach);
     if (!S::HIGH) return code;
-    if (above == 0) from.high = pairs_unsigned(from.in + 32 * S::LOW + 4 * S::HIGH * i);
-    const vi mask = vi_set((((1 << S::HIGH) - 1) << S::LOW) * 0x10001);
+    if (above == 0) from.high = raw(from.in + 16 * SIDE * S::LOW + 2 * SIDE * S::HIGH * i);
+    const vi mask = vi_set((((1 << S::HIGH) - 1) << S::LOW) * kEach);
     return code | (shifted(from.high, above - S::LOW) & mask);
   }
 
@@ -133,11 +139,14 @@ struct SuperSizes {
   }
 };
 
-// sums [R][32] less what the minima of a part of k `k` take away, span by span.
-template <int R, class S>
-QUIRE_INLINE void take_minima(const SuperRows& a, const float* minima, int64_t k, float* sums) {
+// What minima are multiplied by, span by span from k on: of R rows, sums of 16 or of 32 k.
+template <int R, class S> QUIRE_INLINE const float* below_of(const float* sums16, const float* sums32, int64_t k) {
+  return S::SPAN == 16 ? sums16 + k / 16 * R : sums32 + k / 32 * R;
+}
+
+// sums [R][32] less what the minima of a part take away, span by span, of rows whose sums are `below`.
+template <int R, class S> QUIRE_INLINE void take_minima(const float* below, const float* minima, float* sums) {
   if (!S::MINIMA) return;
-  const float* below = S::SPAN == 16 ? a.sums16 + k / 16 * R : a.sums32 + k / 32 * R;
   for (int j = 0; j < 2; j++) {
     vf less[kPart / S::SPAN];
     for (int s = 0; s < kPart / S::SPAN; s++) less[s] = load(minima + s * kColumns + 16 * j);
@@ -149,16 +158,14 @@ QUIRE_INLINE void take_minima(const SuperRows& a, const float* minima, int64_t k
   }
 }
 
-// sums [R][32] += totals of a part [R][2] of k `k`, in their units.
+// sums [R][32] += totals of a part [R][2], in their units, of rows that have these steps.
 template <int R, class S>
-QUIRE_INLINE void add_part(const SuperRows& a, const vf (*total)[2], const uint8_t* block, int64_t k,
-                           float* sums) {
+QUIRE_INLINE void add_part(const float* steps, const vf (*total)[2], const uint8_t* block, float* sums) {
   for (int j = 0; j < 2; j++) {
     const vf factor = load((const typename S::F*)block + 16 * j);
     for (int i = 0; i < R; i++) {
-      const vf step = vf_set(a.ints.steps[k / kPart * R + i]);
       float* place = sums + kColumns * i + 16 * j;
-      store(place, load(place) + total[i][j] * step * factor);
+      store(place, load(place) + total[i][j] * vf_set(steps[i]) * factor);
     }
   }
 }
@@ -207,7 +214,7 @@ void first_tile(const SuperRows& a, const uint8_t* block, const float* minima, i
   const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
   fetch_head<S>(block, part);
-  take_minima<R, S>(a, minima, k, sums);
+  take_minima<R, S>(below_of<R, S>(a.sums16, a.sums32, k), minima, sums);
   for (int u = 0; u < kPart; u += S::UNIT, own += R, WidePart::next(wide)) {
     vi c[R][2], crossed[2] = {vi_set(0), vi_set(0)};
     for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(i < kCrossed ? -own[i] : 0);
@@ -234,7 +241,7 @@ void first_tile(const SuperRows& a, const uint8_t* block, const float* minima, i
     }
     add_unit<R>(c, u == 0, total);
   }
-  add_part<R, S>(a, total, block, k, sums);
+  add_part<R, S>(a.ints.steps + k / kPart * R, total, block, sums);
 }
 
 // A part of R rows times the same part of a block, which was widened.
@@ -245,7 +252,7 @@ void wide_tile(const SuperRows& a, const uint8_t* block, const float* minima, in
   WidePart wide = shared;
   const int32_t *pairs = a.ints.pairs + k / 2 * R, *own = own_of<R, S>(a, k);
   vf total[R][2];
-  take_minima<R, S>(a, minima, k, sums);
+  take_minima<R, S>(below_of<R, S>(a.sums16, a.sums32, k), minima, sums);
   for (int u = 0; u < kPart; u += S::UNIT, own += R, WidePart::next(wide)) {
     vi c[R][2];
     begin_wide<R, kCrossed>(own, wide.less, c);
@@ -254,7 +261,7 @@ void wide_tile(const SuperRows& a, const uint8_t* block, const float* minima, in
     pairs += S::UNIT / 2;
     wide.pairs += S::UNIT * 16;
   }
-  add_part<R, S>(a, total, block, k, sums);
+  add_part<R, S>(a.ints.steps + k / kPart * R, total, block, sums);
 }
 
 // The same for few rows, straight from the block: codes are multiplied first, and their sums by scales.
@@ -268,7 +275,7 @@ void narrow_tile(const SuperRows& a, const uint8_t* block, const float* minima, 
   const int32_t* numbers = a.ints.sums + k / 16 * R;
   vf total[R][2];
   fetch_head<S>(block, part);
-  take_minima<R, S>(a, minima, k, sums);
+  take_minima<R, S>(below_of<R, S>(a.sums16, a.sums32, k), minima, sums);
   for (int u = 0; u < kPart; u += S::UNIT) {
     vi unit[R][2];
     for (int i = 0; i < R; i++) unit[i][0] = unit[i][1] = vi_set(0);
@@ -295,7 +302,7 @@ void narrow_tile(const SuperRows& a, const uint8_t* block, const float* minima, 
     }
     add_unit<R>(unit, u == 0, total);
   }
-  add_part<R, S>(a, total, block, k, sums);
+  add_part<R, S>(a.ints.steps + k / kPart * R, total, block, sums);
 }
 
 // A weight [N, K] in super-blocks, K a multiple of 256, for rows of type T.

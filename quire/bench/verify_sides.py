@@ -60,6 +60,7 @@ class Ours:
         max_len: int,
         dtype: str,
         quantization: str | None,
+        activation_bits: int | None = None,
         model_impl: str,
         trust_remote_code: bool,
         hf_overrides: dict[str, Any],
@@ -71,6 +72,7 @@ class Ours:
                     model=model,
                     dtype=dtype,
                     quantization=quantization,
+                    activation_bits=activation_bits,
                     max_model_len=max_len,
                     skip_tokenizer_init=True,
                     model_impl=model_impl,  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("model", nargs="?", help="folder of a checkpoint; its weights are not read")
     parser.add_argument("--dtype", default="auto", help="type of weights and activations")
     parser.add_argument("--quantization", "-q", help="fewer bits made of the weights, as for serve")
+    parser.add_argument("--activation-bits", type=int, help="8 or 16, as for serve")
     parser.add_argument("--kv-cache-dtype", default="auto", help="stored form, as for serve")
     arguments = parser.parse_args(list(argv))
     from quire.ops.report import render, render_lines  # torch: a wrong argument should not wait
@@ -57,6 +58,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
             model=arguments.model,
             dtype=arguments.dtype,
             quantization=arguments.quantization,
+            activation_bits=arguments.activation_bits,
             max_model_len=64,
             skip_tokenizer_init=True,
         ),

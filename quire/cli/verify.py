@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", default="float32", help="type of our weights and activations")
     add("--reference-dtype", default="float32", help="type in Transformers")
     add("--quantization", "-q", help="fewer bits made of our weights, as for serve")
+    add("--activation-bits", type=int, help="8 or 16, of inputs of ours, as for serve")
     add("--model-impl", default="auto", choices=("auto", "vllm", "quire", "transformers"))
     add("--prompt", help="text of the prompt; default: random token ids, always the same")
     add("--prompt-ids", help="token ids of the prompt, as a JSON list")
@@ -70,6 +71,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         max_len=room + arguments.num_tokens + 1,
         dtype=arguments.dtype,
         quantization=arguments.quantization,
+        activation_bits=arguments.activation_bits,
         model_impl=arguments.model_impl,
         trust_remote_code=arguments.trust_remote_code,
         hf_overrides=arguments.hf_overrides,

@@ -42,6 +42,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("VLLM_SERVER_DEV_MODE", "1 adds routes for development"),
     Variable("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "1 keeps the server up without its engine"),
     Variable("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "seconds an idle connection is kept"),
+    Variable("VLLM_CPU_INT4_W4A8", "1 or 0: --activation-bits 8 or 16 where that is not given"),
     Variable("VLLM_MAX_N_SEQUENCES", "largest n of a request"),
     Variable("VLLM_MAX_COMPLETION_PROMPTS", "most prompts in one completions request"),
 )

@@ -46,6 +46,7 @@ def _kept_file(resolved: ResolvedSettings, description: ModelDescription) -> Pat
         description.quantization,
         description.formats,
         resolved.device,
+        settings.model.activation_bits,
     )
     spec = description.spec.for_length(resolved.max_model_len)
     about = about_packed(description.hf_config, spec, resolved.dtype, scheme)

@@ -1,4 +1,4 @@
-"""Single choices that were left open: the device, lengths, the token budget of a step.
+"""Single choices that were left open: the device, lengths, the token budget of a step, how weights are kept.
 
 Which of them are made when, and what follows from them, is `engine.resolve`.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from quire.config import env
+from quire.config.schema import ModelConfig
 from quire.hardware.cpu import Machine
 from quire.models.registry import ModelDescription
 from quire.models.spec import Compressed, Mla
 from quire.protocol.errors import SettingsError
+from quire.quant.schemes.checkpoint import Scheme, scheme_for
 
 DEFAULT_TOKEN_BUDGET = 2048
 
@@ -139,3 +142,49 @@ def budget_of(
         budget = max(budget, limit)
     note("max_num_batched_tokens", budget, reason_of(given, why))
     return budget
+
+
+def scheme_of(
+    model: ModelConfig, description: ModelDescription, device: str, note: Note
+) -> tuple[Scheme, int]:
+    """How weights are kept, and the bits of the inputs of those that have 2 to 6.
+
+    Raises SettingsError for a name that is not known, a device that does not multiply it, or bits that are not 8 or
+    16, or 8 where no weight meets them.
+    """
+    wanted, own = model.quantization, description.quantization
+    bits, why = _activation_bits(model.activation_bits, own)
+    try:
+        exact = scheme_for(wanted, own, description.formats, device)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    scheme = exact.with_short_rows() if bits == 8 else exact
+    if own is not None:
+        note("quantization", own, f"the checkpoint's: {scheme}")
+    elif wanted is not None and device != "cpu":
+        raise SettingsError(f"quantization {wanted!r} works on cpu only: give --device cpu")
+    else:
+        why_so = f"given: {scheme}" if wanted else "the checkpoint's own numbers"
+        note("quantization", wanted, why_so)
+    if exact != exact.with_short_rows():
+        note("activation_bits", bits, why)
+    elif model.activation_bits == 8:
+        raise SettingsError(
+            "activation_bits is 8, which inputs of weights of 2 to 6 bits on cpu may have, and this model has none "
+            "there; leave it out, or for plain weights give --quantization int4 or int8_w8a8"
+        )
+    return scheme, bits
+
+
+def _activation_bits(wanted: int | None, method: str | None) -> tuple[int, str]:
+    """The bits and why."""
+    if wanted is not None:
+        if wanted not in (8, 16):
+            raise SettingsError(f"activation_bits is {wanted}; it must be 8 or 16")
+        return wanted, "given"
+    is_given = env.read("VLLM_CPU_INT4_W4A8") is not None
+    if is_given:
+        return (8 if env.read_bool("VLLM_CPU_INT4_W4A8", True) else 16), "VLLM_CPU_INT4_W4A8"
+    if method == "gguf":
+        return 8, "as GGUF's own tools compute; 16 is closer to the numbers in the file"
+    return 16, "8 is quicker, and less close to the numbers in the checkpoint"

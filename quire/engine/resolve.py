@@ -25,6 +25,7 @@ from quire.engine.choices import (
     longest_of,
     note_cache,
     reason_of,
+    scheme_of,
 )
 from quire.engine.kvcache.limits import plan_layout, slabs_needed, useful_bytes, with_blocks
 from quire.engine.ledger import Ledger, Needs, NotEnoughMemoryError, gib, proposal, shortage
@@ -38,7 +39,7 @@ from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.quant.formats import CACHE_FORMATS, DTYPE_BYTES, PLAIN_CACHE
 from quire.quant.schemes.cache import cache_storage
-from quire.quant.schemes.checkpoint import Scheme, scheme_for
+from quire.quant.schemes.checkpoint import Scheme
 
 _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
@@ -113,6 +114,7 @@ class _Choices:
     overlap: bool
     caching: bool
     scheme: Scheme
+    activation_bits: int
 
 
 def resolve(
@@ -247,6 +249,7 @@ def _choose(
     overlap = wanted if wanted is not None else device == "cuda"
     note("async_scheduling", overlap, reason_of(wanted, "pays where the device is not the CPU"))
     caching = caching_of(cache.enable_prefix_caching, description, note)
+    scheme, activation_bits = scheme_of(settings.model, description, device, note)
     return _Choices(
         dtype=dtype,
         cache_dtype=cache_dtype,
@@ -259,13 +262,19 @@ def _choose(
         threads=threads,
         overlap=overlap,
         caching=caching,
-        scheme=_scheme(settings.model.quantization, description, device, note),
+        scheme=scheme,
+        activation_bits=activation_bits,
     )
 
 
 def _settle(settings: Settings, made: _Choices) -> Settings:
     return Settings(
-        model=replace(settings.model, dtype=made.dtype, max_model_len=made.max_model_len),
+        model=replace(
+            settings.model,
+            dtype=made.dtype,
+            max_model_len=made.max_model_len,
+            activation_bits=made.activation_bits,
+        ),
         load=settings.load,
         cache=replace(
             settings.cache, block_size=made.block_size, enable_prefix_caching=made.caching
@@ -309,22 +318,6 @@ def _dtype(wanted: str, description: ModelDescription, note: Note) -> str:
             f"dtype {wanted!r} is not computed by this version; use float32, bfloat16 or float16"
         )
     return name
-
-
-def _scheme(wanted: str | None, description: ModelDescription, device: str, note: Note) -> Scheme:
-    """Raises SettingsError for a name that is not known or a device that does not multiply it."""
-    try:
-        scheme = scheme_for(wanted, description.quantization, description.formats, device)
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-    own = description.quantization
-    if own is not None:
-        note("quantization", own, f"the checkpoint's: {scheme}")
-        return scheme
-    if wanted is not None and device != "cpu":
-        raise SettingsError(f"quantization {wanted!r} works on cpu only: give --device cpu")
-    note("quantization", wanted, f"given: {scheme}" if wanted else "the checkpoint's own numbers")
-    return scheme
 
 
 def _layout(
@@ -383,6 +376,7 @@ def _fingerprint(settings: Settings, machine: Machine, cache_dtype: str) -> str:
     parts = (
         settings.model.dtype,
         settings.model.quantization,
+        settings.model.activation_bits,
         cache_dtype,
         settings.model.max_model_len,
         parallel.device,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -18,8 +18,10 @@ BLOCK_COLUMNS = 32
 
 _SCALES_BYTES, _ZEROS_BYTES, _INPUTS_BYTES, _LEAST_DEPTH = 4 * BLOCK_COLUMNS, 64, 192, 32
 _ORDER_BYTES = 4
-Inputs = Literal["", "row", "row_zp", "fixed"]
-_INPUT_NAMES: dict[Inputs, str] = {"": "", "row": "", "row_zp": "_zp", "fixed": "_fixed"}
+Inputs = Literal["", "row", "row_zp", "fixed", "part"]
+_INPUT_NAMES: dict[Inputs, str] = {
+    "": "", "row": "_rows8", "row_zp": "_rows8_zp", "fixed": "_rows8_fixed", "part": "_parts8"
+}  # fmt: skip
 SUPER_DEPTH = 256
 """Inputs of a super-block: numbers of a column that share a factor and a floor."""
 
@@ -76,7 +78,8 @@ class Format:
     one_scale  whether all columns have one scale, which packed weights repeat.
     has_order  whether inputs are put into an order of the weight's own before groups are made of neighbours.
     inputs  what its rows are rounded to: "" is 16 bits for integers, none for floats; of int8 also 8 bits,
-            "row" with a scale for each row, "row_zp" with a zero point too, "fixed" with the weight's own.
+            "row" with a scale for each row, "row_zp" with a zero point too, "fixed" with the weight's own;
+            "part", of int4 and of super-blocks up to six bits: 8 bits with a step for each 128, as 16 have.
     runs   of "super": names of kinds, each with the number of columns that have it; of a single kind
            that number is 0 and means all.
     """
@@ -93,12 +96,30 @@ class Format:
     @property
     def name(self) -> str:
         """What an operation's signature carries: "plain", "int8_rows8", "int4_g32_zp_half", "q4_k:64+q6_k:32"."""
+        rows = _INPUT_NAMES[self.inputs]
         if self.runs:
-            return "+".join(f"{kind}:{count}" if count else kind for kind, count in self.runs)
+            return (
+                "+".join(f"{kind}:{count}" if count else kind for kind, count in self.runs) + rows
+            )
         group = f"_g{self.group}" * bool(self.group)
         ends = group + "_zp" * self.has_zeros + "_half" * self.half_scales
-        ends += "_tensor" * self.one_scale + "_order" * self.has_order
-        return self.kind + ends + f"_rows8{_INPUT_NAMES[self.inputs]}" * bool(self.inputs)
+        return self.kind + ends + "_tensor" * self.one_scale + "_order" * self.has_order + rows
+
+    @property
+    def has_byte_rows(self) -> bool:
+        """Whether rows are rounded to 8 bits as a whole."""
+        return self.inputs not in ("", "part")
+
+    @property
+    def takes_short_rows(self) -> bool:
+        """Whether `inputs` may be "part"."""
+        if self.kind == "super":
+            return all(SUPER_KINDS[kind].bits <= 6 for kind, _ in self.runs)
+        return self.kind == "int4"
+
+    def with_short_rows(self) -> Format:
+        """This format with rows of 8 bits in parts, if it can have them."""
+        return replace(self, inputs="part") if self.takes_short_rows else self
 
     @property
     def bits(self) -> int | None:
@@ -129,7 +150,7 @@ class Format:
         head = (
             _SCALES_BYTES // (1 + self.half_scales)
             + _ZEROS_BYTES * self.has_zeros
-            + _INPUTS_BYTES * bool(self.inputs)
+            + _INPUTS_BYTES * self.has_byte_rows
         )
         numbers = depth * BLOCK_COLUMNS * self.bits // 8
         blocks = -(-out_size // BLOCK_COLUMNS)
@@ -167,7 +188,9 @@ def expert_formats(format: Format) -> tuple[Format, Format]:
     """The formats of gate and up, and of down: of super-blocks the first run is one's, the last the other's."""
     if not format.runs:
         return format, format
-    return super_format((format.runs[0][0], 0)), super_format((format.runs[-1][0], 0))
+    ends = (format.runs[0][0], format.runs[-1][0])
+    wide, down = (replace(super_format((kind, 0)), inputs=format.inputs) for kind in ends)
+    return wide, down
 
 
 def super_index_bytes(out_size: int) -> int:
@@ -210,6 +233,13 @@ FROM_CHECKPOINTS: tuple[Format, ...] = (
 
 SUPER_FORMATS = tuple(super_format((kind, 0)) for kind in SUPER_KINDS)
 """Those of super-blocks of one kind, which come from checkpoints alone."""
+
+SHORT_FORMATS = tuple(
+    format.with_short_rows()
+    for format in (*KNOWN, *FROM_CHECKPOINTS, *SUPER_FORMATS)
+    if format.takes_short_rows
+)
+"""Those that also meet rows of 8 bits in parts."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +295,10 @@ def cache_format(name: str) -> CacheFormat:
 
 def parse(name: str) -> Format:
     """The format of a name. Raises ValueError for an unknown one."""
+    if name.endswith(_INPUT_NAMES["part"]):
+        format = parse(name.removesuffix(_INPUT_NAMES["part"]))
+        if format.takes_short_rows:
+            return format.with_short_rows()
     if _SUPER_NAME.fullmatch(name):
         runs = (run.partition(":") for run in name.split("+"))
         return Format("super", runs=tuple((kind, int(count or 0)) for kind, _, count in runs))

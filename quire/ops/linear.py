@@ -112,7 +112,7 @@ def tile_product(x: torch.Tensor, packed: PlainWeight | StoredWeight) -> torch.T
 def _stored_product(x: torch.Tensor, packed: StoredWeight) -> torch.Tensor:
     if packed.weight.format.kind == "fp8":
         return float_product(x, packed.weight, TILE_ROWS)
-    if packed.weight.format.inputs:
+    if packed.weight.format.has_byte_rows:
         return byte_product(x, packed.weight)
     if packed.weight.inner is not None:
         return super_product(x, packed.weight)

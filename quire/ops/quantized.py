@@ -18,6 +18,8 @@ PART = 128
 """Inputs of a row that share one step."""
 LARGEST = 28416.0
 """What the largest of a part becomes: with 4,096 more, codes times scales of a super-block, it fits in 16 bits."""
+LARGEST_SHORT = 127.0
+"""The same where rows have 8 bits."""
 SMALLEST = 2.0**-100
 """A part whose numbers are all below is zero."""
 
@@ -79,21 +81,22 @@ class StoredWeight:
     bias: torch.Tensor | None
 
 
-def round_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def round_rows(x: torch.Tensor, format: Format) -> tuple[torch.Tensor, torch.Tensor]:
     """x [T, K] as (whole numbers [T, parts, PART] float32, steps [T, parts] float32), padded with zeros.
 
-    A number is nearest-even of x * (LARGEST / limit) and the step is limit / LARGEST, where limit is the
-    largest magnitude of its part. A part that is not finite has the step NaN.
+    A number is nearest-even of x * (largest / limit) and the step is limit / largest, where limit is the
+    largest magnitude of its part and largest LARGEST or LARGEST_SHORT. A part that is not finite has the step NaN.
     """
+    largest = LARGEST_SHORT if format.inputs == "part" else LARGEST
     num_parts = -(-x.shape[1] // PART)
     parts = torch.zeros(x.shape[0], num_parts * PART, dtype=torch.float32, device=x.device)
     parts[:, : x.shape[1]] = x
     parts = parts.view(x.shape[0], num_parts, PART)
     limit = parts.abs().amax(-1)  # [T, parts]; NaN where there is one
     is_small = limit < SMALLEST
-    steps = torch.where(is_small, 0.0, limit / LARGEST)
+    steps = torch.where(is_small, 0.0, limit / largest)
     inverse = torch.where(
-        is_small, 0.0, torch.div(limit.new_tensor(LARGEST), limit)
+        is_small, 0.0, torch.div(limit.new_tensor(largest), limit)
     )  # divided once
     is_finite = limit.isfinite()
     numbers = (parts * inverse.unsqueeze(-1)).round()
@@ -144,7 +147,9 @@ def integer_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
     Groups of a part are added up in rising order, sum * scale, and parts likewise, with their steps; with one
     scale for all of a column it comes at the end. Where the weight has an order, rows are put into it first.
     """
-    numbers, steps = round_rows(x if weight.order is None else x[:, weight.order.long()])
+    numbers, steps = round_rows(
+        x if weight.order is None else x[:, weight.order.long()], weight.format
+    )
     unit = weight.format.group or PART
     codes = _less_zero(weight, weight.codes.to(torch.float64))  # [N, K]
     total = torch.zeros(x.shape[0], codes.shape[0], dtype=torch.float32, device=x.device)
@@ -163,7 +168,7 @@ def integer_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
 def super_product(x: torch.Tensor, weight: QuantizedWeight) -> torch.Tensor:
     """x [T, K] times a weight [N, K] in super-blocks: [T, N] float32, the same bits for any T."""
     assert weight.inner is not None
-    numbers, steps = round_rows(x)
+    numbers, steps = round_rows(x, weight.format)
     flat = numbers.flatten(1).to(torch.float64)  # [T, parts * PART]
     total = torch.zeros(x.shape[0], len(weight.codes), dtype=torch.float32, device=x.device)
     for kind, columns in super_runs(weight.format, len(weight.codes)):

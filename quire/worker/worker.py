@@ -86,7 +86,11 @@ class Worker:
             progress=settings.load.use_tqdm_on_load,
             max_model_len=model.max_model_len,
             scheme=scheme_for(
-                model.quantization, description.quantization, description.formats, device.type
+                model.quantization,
+                description.quantization,
+                description.formats,
+                device.type,
+                model.activation_bits,
             ),
             cache_format="plain" if cache_dtype == model.dtype else cache_dtype,
             packed_weights=(place, kept_bytes) if kept_bytes else None,

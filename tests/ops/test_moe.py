@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from quire.ops.cpu.library import usable, using
-from quire.ops.formats import KNOWN, PLAIN, Format
+from quire.ops.formats import KNOWN, PLAIN, Format, parse
 from quire.ops.moe import ADD_IDENTITY, EXPERTS, ROUTE, ROUTE_SPARSE, ExpertSizes, RouteRule
-from quire.ops.quantized import QuantizedWeight, round_rows_to_bytes
+from quire.ops.quantized import QuantizedWeight, round_rows, round_rows_to_bytes
 from quire.ops.registry import Signature, load_all, providers
 from quire.ops.route_root import ROUTE_ROOT, ROUTE_TOKENS
 from quire.ops.tolerances import TOLERANCES
@@ -39,7 +39,7 @@ SPARSE_ROUTERS = [
     p for p in providers(ROUTE_SPARSE).values() if p.accepts(Signature("float32")) is None
 ]
 WIDE = [PLAIN, *(format for format in KNOWN if not format.inputs)]
-BYTES = [format for format in KNOWN if format.inputs]
+BYTES = [*(format for format in KNOWN if format.inputs), parse("int4_g32_zp_parts8")]
 MAKERS = [p for p in providers(EXPERTS).values() if p.accepts(Signature("float32")) is None]
 SIZES = {
     "whole": (ExpertSizes(8, 64, 96, "silu"), 2, False),
@@ -203,6 +203,9 @@ def rounded(row: torch.Tensor, weight: Any) -> torch.Tensor:
     """A row [C] float64 as a weight meets it."""
     if not isinstance(weight, QuantizedWeight) or not weight.format.inputs:
         return row
+    if not weight.format.has_byte_rows:
+        numbers, steps = round_rows(row.float().unsqueeze(0), weight.format)
+        return (numbers.double() * steps.double().unsqueeze(-1)).flatten()[: len(row)]
     codes, step = round_rows_to_bytes(row.float().unsqueeze(0), weight)
     return (codes.double() * step.double())[0]
 
@@ -325,7 +328,7 @@ def test_experts_with_rows_of_eight_bits(provider: Any, name: str, format: Forma
 
 @pytest.mark.parametrize("isa", usable())
 @pytest.mark.parametrize(
-    "format", [*WIDE[:2], BYTES[0], WIDE[6], WIDE[-1]], ids=lambda one: one.name
+    "format", [*WIDE[:2], BYTES[0], BYTES[-1], WIDE[6], WIDE[-1]], ids=lambda one: one.name
 )
 def test_a_row_depends_on_itself_alone(isa: str, format: Format) -> None:
     """Alone, among few, among more than are worked on at once, and by one thread or two."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
 from quire.ops.cpu import library
-from quire.ops.formats import SUPER_FORMATS, SUPER_KINDS, Format, parse, super_format
+from quire.ops.formats import (
+    SHORT_FORMATS,
+    SUPER_FORMATS,
+    SUPER_KINDS,
+    Format,
+    parse,
+    super_format,
+)
 from quire.ops.linear import LINEAR
 from quire.ops.quantized import QuantizedWeight, SuperBlocks, round_rows
 from quire.ops.registry import Provider, Signature, load_all, providers
@@ -18,7 +26,9 @@ from tests.ops.cases import DTYPES, noise
 load_all()
 REFERENCE, CPU = providers(LINEAR)["reference"], providers(LINEAR)["cpu"]
 MIXED = super_format(("q4_k", 64), ("q6_k", 32), ("int8_k", 32), ("q2_k", 5))
-FORMATS = (*SUPER_FORMATS, MIXED)
+MIXED_SHORT = replace(super_format(("q4_k", 64), ("q6_k", 32), ("q2_k", 37)), inputs="part")
+SHORT = (*(one for one in SHORT_FORMATS if one.runs), MIXED_SHORT)
+FORMATS = (*SUPER_FORMATS, MIXED, *SHORT)
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="no native library here")
 
@@ -127,7 +137,7 @@ def test_the_definition_is_the_product_with_the_numbers(format: Format) -> None:
     x[7] *= 100
     numbers = weight.dequantized().double()
     got = run(REFERENCE, x, packed(REFERENCE, weight)).double()
-    _, steps = round_rows(x)
+    _, steps = round_rows(x, format)
     by_rows = steps.double() / 2 @ numbers.abs().view(133, -1, 128).sum(-1).T
     # With a minimum, two sums that are larger than what is left of them are rounded to float32.
     by_float32 = 1e-5 * (x.abs().double() @ numbers.abs().T)

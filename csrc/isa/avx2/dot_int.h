@@ -57,6 +57,12 @@ QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
   return dot_pairs(vi_set((int32_t)(bytes >> 8 & 0x00ff00ff)), w.odd, c);
 }
 
+// c + the products of four bytes from 0 to 63 of each lane with four signed ones, exactly.
+QUIRE_INLINE vi dot_bytes(vi codes, vi signed_bytes, vi c) {
+  const vi pairs = {_mm256_maddubs_epi16(codes.a, signed_bytes.a), _mm256_maddubs_epi16(codes.b, signed_bytes.b)};
+  return dot_pairs(pairs, vi_set(0x10001), c);
+}
+
 }  // namespace quire
 
 #include "plain_fp8.h"

@@ -60,6 +60,12 @@ QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
   return {_mm512_dpbusd_epi32(c.v, _mm512_set1_epi32((int32_t)bytes), w.v)};
 }
 
+// c + the products of four bytes from 0 to 63 of each lane with four signed ones, exactly.
+QUIRE_INLINE vi dot_bytes(vi codes, vi signed_bytes, vi c) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(c.v) : "v"(codes.v), "v"(signed_bytes.v));
+  return c;
+}
+
 // 32 numbers of float8 e4m3 as pairs of bfloat16, exactly; 0x7f and 0xff become 480 with the sign.
 QUIRE_INLINE vi pairs_from_fp8(const uint8_t* p) {
   const __m512i subnormals = _mm512_zextsi128_si512(_mm_setr_epi16(  // m * 2^-9

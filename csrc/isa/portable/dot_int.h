@@ -68,6 +68,13 @@ QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
   return dot_pairs(vi_set((int32_t)(bytes >> 8 & 0x00ff00ff)), w.odd, c);
 }
 
+// c + the products of four bytes from 0 to 63 of each lane with four signed ones, exactly.
+QUIRE_INLINE vi dot_bytes(vi codes, vi signed_bytes, vi c) {
+  const i16_32x a = (i16_32x)codes.v, b = (i16_32x)signed_bytes.v;
+  c = dot_pairs({(i16x)(a & 0xff)}, {(i16x)((b << 8) >> 8)}, c);
+  return dot_pairs({(i16x)(a >> 8)}, {(i16x)(b >> 8)}, c);
+}
+
 }  // namespace quire
 
 #include "plain_fp8.h"

@@ -17,10 +17,12 @@ from quire.ops.formats import (
     BLOCK_COLUMNS,
     FROM_CHECKPOINTS,
     KNOWN,
+    SHORT_FORMATS,
     SUPER_DEPTH,
     SUPER_FORMATS,
     SUPER_KINDS,
     Format,
+    Inputs,
     super_index_bytes,
     super_runs,
 )
@@ -29,13 +31,15 @@ from quire.ops.registry import Signature
 
 LINEAR_QUANTIZED = NUMBERS["linear_quantized"]
 Args = STRUCTS["linear_quantized"]
-FORMATS = tuple(format.name for format in (*KNOWN, *FROM_CHECKPOINTS, *SUPER_FORMATS))
+FORMATS = tuple(
+    format.name for format in (*KNOWN, *FROM_CHECKPOINTS, *SUPER_FORMATS, *SHORT_FORMATS)
+)
 """The formats that the kernels multiply, beside those of several kinds of super-blocks."""
 
 _CODES = {"int8": 1, "int4": 2, "fp8": 4, "super": 8}
 _WITH_ZEROS = {"int8": 9, "int4": 3}
-_HALF_SCALES = 16  # added to the number of a format
-_BYTE_ROWS = {"row": 5, "row_zp": 6, "fixed": 7}
+_HALF_SCALES, _SHORT_ROWS = 16, 32  # added to the number of a format
+_BYTE_ROWS: dict[Inputs, int] = {"row": 5, "row_zp": 6, "fixed": 7}
 _MOST_DEPTH = 65536  # inputs of rows of 8 bits, whose sums have 32
 _SUPER_NUMBERS = {kind: number for number, kind in enumerate(SUPER_KINDS)}
 _TYPES = {"int8": torch.int8, "int4": torch.uint8, "fp8": torch.float8_e4m3fn}
@@ -67,10 +71,10 @@ def accepted(name: str) -> tuple[str, ...]:
 
 def code_of(format: Format) -> int:
     """The kernels' number of a format; 0 for plain floats."""
-    if format.inputs:
+    if format.inputs in _BYTE_ROWS:
         return _BYTE_ROWS[format.inputs]
     code = _WITH_ZEROS[format.kind] if format.has_zeros else _CODES.get(format.kind, 0)
-    return code + _HALF_SCALES * format.half_scales
+    return code + _HALF_SCALES * format.half_scales + _SHORT_ROWS * (format.inputs == "part")
 
 
 def pack_into(data: torch.Tensor, weight: QuantizedWeight) -> None:
@@ -102,7 +106,7 @@ def pack_into(data: torch.Tensor, weight: QuantizedWeight) -> None:
 def refuses_format(signature: Signature, *depths: int) -> str | None:
     """Why weights of a signature cannot be multiplied, or None. depths  of its products."""
     refusal = refuses(signature, formats=accepted(signature.format))
-    if refusal is None and "rows8" in signature.format and max(depths, default=0) > _MOST_DEPTH:
+    if refusal is None and "_rows8" in signature.format and max(depths, default=0) > _MOST_DEPTH:
         refusal = f"rows of 8 bits have at most {_MOST_DEPTH} inputs here, not {max(depths)}"
     return refusal
 
@@ -132,6 +136,7 @@ def _pack_super(
                 first=columns.start // BLOCK_COLUMNS,
                 place=place,
                 kind=_SUPER_NUMBERS[kind],
+                format=code_of(weight.format),
             ),
         )
         place += -(-count // BLOCK_COLUMNS) * supers * SUPER_KINDS[kind].block_bytes

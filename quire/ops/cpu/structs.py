@@ -65,7 +65,7 @@ OPERATIONS: dict[str, str] = {
     # `place` bytes after out; codes [N, K] and steps [N, K / 16] int8, minima likewise uint8, factors
     # and floors [N, K / 256] float32
     "pack_super": "const:codes const:factors const:floors const:steps const:minima mut:out i64:N i64:K "
-    "i64:stride i64:first i64:place i64:kind",
+    "i64:stride i64:first i64:place i32:kind i32:format",
     # the top_k best of E logits a row, and what experts with packed weights make of rows; biases are
     # float32 [E, padded columns], null for none; gate and up, two halves, take
     # turns by blocks of columns; one half is up alone

@@ -82,6 +82,13 @@ class CheckpointScheme:
             name.removesuffix("bias") + "weight" if name.endswith(".bias") else name
         )
 
+    def with_short_rows(self) -> CheckpointScheme:
+        """The same with inputs of 8 bits where formats take them."""
+        kept = self.layers.by_name.items()
+        return CheckpointScheme(
+            self.method, FormatTable({name: one.with_short_rows() for name, one in kept})
+        )
+
     def __str__(self) -> str:
         """Such as "int4_g32 (168), int8_g32 (1), the rest as floats"."""
         counts: dict[str, int] = {}
@@ -109,13 +116,26 @@ def find_scheme(method: str) -> Reader:
     return reader
 
 
-def scheme_for(wanted: str | None, method: str | None, formats: FormatTable, device: str) -> Scheme:
+def scheme_for(
+    wanted: str | None,
+    method: str | None,
+    formats: FormatTable,
+    device: str,
+    activation_bits: int | None = None,
+) -> Scheme:
     """The scheme of a checkpoint: what it comes with, else what `--quantization` makes of it.
 
     wanted  the setting. method  the checkpoint's own, None for plain floats. On devices other than the CPU
-    everything is read as floats.
+    everything is read as floats. activation_bits  8: inputs of weights of 2 to 6 bits are rounded to as many.
     Raises ValueError if both are there and differ.
     """
+    scheme = _scheme_for(wanted, method, formats, device)
+    return scheme.with_short_rows() if activation_bits == 8 else scheme
+
+
+def _scheme_for(
+    wanted: str | None, method: str | None, formats: FormatTable, device: str
+) -> Scheme:
     if method is None:
         if wanted in (*METHODS, *outside.names()) and wanted not in SCHEMES:
             raise ValueError(

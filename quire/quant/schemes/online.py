@@ -28,6 +28,10 @@ class OnlineScheme:
             return self.layers
         return self.head if group == "head" else PLAIN
 
+    def with_short_rows(self) -> OnlineScheme:
+        """The same with inputs of 8 bits where formats take them."""
+        return OnlineScheme(self.layers.with_short_rows(), self.head.with_short_rows())
+
     def __str__(self) -> str:
         return f"{self.layers.name} layers, {self.head.name} head"
 

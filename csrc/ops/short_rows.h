@@ -1,0 +1,282 @@
+// Products of weights of 2 to 6 bits with rows rounded to 8 bits, 128 numbers at a time.
+//
+// They are those of quantized.h and superblocks.h with rows of whole numbers up to 127 in place of 28,416: the same
+// exact sums, and float32 in the same order. A multiplication takes four numbers of a lane in place of two, so that
+// products of many rows are half the work. In a record or super-block only the numbers lie in another way: four k of a
+// column side by side, and what fills up a byte is of the four k after them.
+#pragma once
+#include "superblocks.h"
+
+namespace quire {
+
+const int64_t kQuads = kPart / 4;   // words of a row in a part
+const float kLargestShort = 127;    // what the largest of a part becomes
+
+// Rows of one group: for each part the words of each row, of four k each; its step; what is taken away, the sum of its
+// numbers, for each unit; and of super-blocks, what sums of 16 and of 32 numbers stand for.
+struct ShortRows {
+  const int32_t* words;
+  const float* steps;
+  const int32_t* less;
+  const float *sums16, *sums32;
+};
+
+// One row of x as row `i` of `rows`; `more(k, sums, step)` has the sums of each 16 numbers of each part.
+template <class T, class More>
+QUIRE_INLINE void pack_short_row(const T* x, const int32_t* order, const Layout& l, int rows, int i, IntRows out,
+                                 More more) {
+  for (int64_t k = 0; k < l.depth; k += kPart) {
+    const RowPart part(x, order, l, k, kLargestShort);
+    int8_t* bytes = (int8_t*)(out.pairs + k / 4 * rows + i * kQuads);
+    vi pairs[4];
+    for (int j = 0; j < 4; j++) {
+      const vi left = RowPart::take(part, 2 * j), right = RowPart::take(part, 2 * j + 1);
+      pairs[j] = pairs_of(left, right);
+      store8(bytes + 32 * j, left);
+      store8(bytes + 32 * j + 16, right);
+    }
+    out.steps[k / kPart * rows + i] = part.step;
+    int32_t sums[8];
+    add_up<false>(pairs, sums);
+    more(k, sums, part.step);
+  }
+}
+
+// Calls `body` with the number of rows of a tile, as a constant R.
+#if QUIRE_MAX_ROWS > 3
+#define QUIRE_FOR_SHORT(rows, ...)     \
+  switch (rows) {                      \
+    QUIRE_ROWS_CASE(1, __VA_ARGS__)    \
+    QUIRE_ROWS_CASE(2, __VA_ARGS__)    \
+    QUIRE_ROWS_CASE(3, __VA_ARGS__)    \
+    QUIRE_ROWS_CASE(4, __VA_ARGS__)    \
+    QUIRE_ROWS_CASE(5, __VA_ARGS__)    \
+    QUIRE_ROWS_CASE(6, __VA_ARGS__)    \
+  }
+#else
+#define QUIRE_FOR_SHORT QUIRE_FOR_ROWS
+#endif
+
+// c [R][2] += the s-th words of rows [R][kQuads] times codes of 32 columns.
+template <int R> QUIRE_INLINE void dot_words(const int32_t* words, const vi (&codes)[2], vi (*c)[2]) {
+  for (int i = 0; i < R; i++) {
+    const vi number = vi_set(words[i * kQuads]);
+    for (int j = 0; j < 2; j++) c[i][j] = dot_bytes(codes[j], number, c[i][j]);
+  }
+}
+
+// sums [R][32] += rows times a stretch of a block of four bits, from k `from`, where a part begins, to `to`; `number` is
+// the first of its units among all, and weights `far` away come nearer.
+template <int R>
+void short_tile(const ShortRows& a, const IntRecords& first, int64_t from, int64_t to, int64_t number, int64_t far,
+                float* sums) {
+  IntRecords record = first;
+  const vi mask = vi_set(0x0f0f0f0f);
+  const int32_t* less = a.less + number * R;
+  const float* steps = a.steps + from / kPart * R;
+  for (int64_t part = from; part < to; part += kPart, steps += R) {
+    const int64_t end = to - part < kPart ? to : part + kPart;
+    const int32_t* words = a.words + part / 4 * R;
+    vf total[R][2];
+    begin_total<R>(total);
+    for (int64_t k = part; k < end; k += record.unit, IntRecords::next(record), less += R) {
+      const int64_t n = end - k < record.unit ? end - k : record.unit;
+      const uint8_t* numbers = record.at + record.head;
+      vi c[R][2];
+      for (int i = 0; i < R; i++) {
+        const vi one = vi_set(less[i]);
+        for (int j = 0; j < 2; j++)
+          c[i][j] = record.zeros ? one * load8((const int8_t*)record.zeros + 16 * j) : shift_left<3>(one);
+      }
+      if (far) IntRecords::fetch_head(record);
+      for (int64_t s = 0; s < n; s += 32)
+#pragma GCC unroll 4
+        for (int q = 0; q < 32; q += 8, numbers += 128, words += 2) {
+          const vi both[2] = {load((const int32_t*)numbers), load((const int32_t*)numbers + 16)};
+          const vi low[2] = {both[0] & mask, both[1] & mask};
+          const vi high[2] = {shift_right<4>(both[0]) & mask, shift_right<4>(both[1]) & mask};
+          if (far) {
+            __builtin_prefetch(numbers + far, 0, 2);
+            __builtin_prefetch(numbers + far + 64, 0, 2);
+          }
+          dot_words<R>(words, low, c);
+          dot_words<R>(words + 1, high, c);
+        }
+      if (record.head) {
+        const vf scale[2] = {IntRecords::scale_of(record, 0), IntRecords::scale_of(record, 1)};
+        add_unit<R, true>(c, scale, total);
+      } else {
+        add_unit<R, false>(c, nullptr, total);
+      }
+    }
+    add_steps<R>(steps, total, sums);
+  }
+}
+
+// sums [R][32] += a part of R rows times the same part of a block of super-blocks. Sums of codes times scales stay below
+// 2^24, where float32 is exact.
+template <int R, class S>
+void short_super_tile(const ShortRows& a, const uint8_t* block, const float* minima, int64_t k, bool fetches,
+                      float* sums) {
+  const int kBytes = (S::LOW + S::HIGH) * 64;  // of 32 k of 16 columns
+  const int kShift = S::BIAS == 32 ? 5 : 2;
+  const int64_t part = k % kSuperDepth / kPart;
+  const uint8_t* in = block + S::codes + part * kPart / 32 * 2 * kBytes;
+  const uint8_t* scales = block + S::scales + part * kPart / S::SPAN * kColumns;
+  const int32_t *words = a.words + k / 4 * R, *less = a.less + k / 16 * R;
+  vf total[R][2], unit[R][2];
+  if (fetches) fetch_head<S>(block, part);
+  take_minima<R, S>(below_of<R, S>(a.sums16, a.sums32, k), minima, sums);
+  for (int n = 0; n < kPart; n += 32, in += 2 * kBytes) {
+    Codes<S, 4> from[2] = {{in, vi_set(0), vi_set(0)}, {in + kBytes, vi_set(0), vi_set(0)}};
+    for (int b = 0; b < 2 * kBytes && fetches; b += 64) __builtin_prefetch(in + kFar + b, 0, 2);
+#pragma GCC unroll 2
+    for (int s = 0; s < 32; s += S::SPAN, scales += kColumns, less += S::SPAN / 16 * R) {
+      vi c[R][2];
+      for (int i = 0; i < R; i++)
+        for (int j = 0; j < 2; j++) c[i][j] = S::BIAS ? shift_left<kShift>(vi_set(less[i])) : vi_set(0);
+#pragma GCC unroll 8
+      for (int q = s / 4; q < (s + S::SPAN) / 4; q++, words++) {
+        const vi codes[2] = {Codes<S, 4>::take(from[0], q), Codes<S, 4>::take(from[1], q)};
+        dot_words<R>(words, codes, c);
+      }
+      const bool begins = (n + s) % S::UNIT == 0, ends = (n + s + S::SPAN) % S::UNIT == 0;
+      const bool fresh = n + s + S::SPAN == S::UNIT;
+      for (int j = 0; j < 2; j++) {
+        const vf scale = to_float(load8((const int8_t*)scales + 16 * j));
+        for (int i = 0; i < R; i++) {
+          unit[i][j] = begins ? to_float(c[i][j]) * scale : fma(to_float(c[i][j]), scale, unit[i][j]);
+          if (ends) total[i][j] = fresh ? unit[i][j] : total[i][j] + unit[i][j];
+        }
+      }
+    }
+  }
+  add_part<R, S>(a.steps + k / kPart * R, total, block, sums);
+}
+
+// Rows of 8 bits for products with weights whose units have `unit` k.
+struct ShortSizes {
+  RowSizes ints;
+  int64_t floats;  // sums as floats of one row, of 16 k and of 32 k
+  ShortSizes(const Layout& l, int64_t unit, bool has_floats)
+      : ints(l, unit, 4), floats(has_floats ? ints.sums + ints.sums / 2 : 0) {}
+  int64_t all() const { return ints.all() + floats; }
+  float* sums16(int32_t* memory, int64_t all_rows, int64_t first) const {
+    return (float*)memory + all_rows * ints.all() + first * ints.sums;
+  }
+  float* sums32(int32_t* memory, int64_t all_rows, int64_t first) const {
+    return (float*)memory + all_rows * (ints.all() + ints.sums) + first * (ints.sums / 2);
+  }
+  ShortRows at(const void* packed, int64_t all_rows, int64_t first) const {
+    int32_t* memory = (int32_t*)packed;
+    const IntRows rows = ints.at(memory, all_rows, first);
+    return {rows.pairs, rows.steps, rows.sums, sums16(memory, all_rows, first), sums32(memory, all_rows, first)};
+  }
+};
+
+// A weight [N, K] of four bits, for rows of type T.
+template <class T> struct ShortProduct {
+  static const int rows = kWideRows;
+  const uint8_t* weight;
+  const int32_t* order;  // of a row's numbers; null: as they come
+  Layout l;
+  bool one_scale;
+  int64_t unit, blocks;
+  ShortSizes sizes;
+
+  ShortProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format, const void* places = nullptr)
+      : weight((const uint8_t*)data), order((const int32_t*)places), l(n, k, group, format), one_scale(group == 0),
+        unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit, false) {}
+
+  static void begin() {}
+  static void end() {}
+  static size_t temporary_bytes() { return 0; }
+
+  int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
+  int64_t sum_rows(const Groups& groups) const { return groups.rows; }
+  size_t packed_bytes(const Groups& groups) const { return groups.rows * sizes.all() * 4; }
+  const uint8_t* block_of(int64_t block) const { return weight + block * l.block_bytes(); }
+  const float* scale(int64_t block) const { return one_scale ? (const float*)block_of(block) : nullptr; }
+
+  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
+    const IntRows out = sizes.ints.at((int32_t*)packed, groups.rows, groups.begin(g));
+    const int count = groups.size(g);
+    pack_short_row(x, order, l, count, i, out, [&](int64_t k, int32_t (&sums)[8], float) {
+      for (int32_t& sum : sums) sum = -sum;
+      put_sums(sums, l.depth - k, unit, count, out.sums + k / unit * count + i);
+    });
+  }
+
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
+    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
+    IntRecords record(block_of(block), l, one_scale);
+    const int64_t stretch = groups.count == 1 ? l.depth : kPart;
+    for (int64_t k = 0, number = 0; k < l.depth; k += stretch, number += stretch / unit) {
+      const int64_t end = l.depth - k < stretch ? l.depth : k + stretch;
+      for (int64_t g = 0; g < groups.count; g++) {
+        const int64_t row = groups.begin(g), far = g == 0 ? kFar : 0;
+        QUIRE_FOR_SHORT(groups.size(g), (short_tile<R>(sizes.at(packed, groups.rows, row), record, k, end, number, far,
+                                                       out + row * kColumns)))
+      }
+      for (int64_t u = 0; u < stretch / unit; u++) IntRecords::next(record);
+    }
+  }
+};
+
+// A weight [N, K] in super-blocks of at most six bits, K a multiple of 256, for rows of type T.
+template <class T> struct ShortSuperProduct {
+  static const int rows = kWideRows;
+  static const int64_t kMinima = kPart / 16 * kColumns;
+  const uint8_t* weight;
+  Layout l;
+  int64_t blocks;
+  ShortSizes sizes;
+
+  ShortSuperProduct(const void* data, int64_t n, int64_t k)
+      : weight((const uint8_t*)data), l(n, k, 0, kInt8), blocks(l.blocks), sizes(l, 16, true) {}
+
+  static void begin() {}
+  static void end() {}
+  static size_t temporary_bytes() { return kMinima * 4; }
+
+  int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
+  int64_t sum_rows(const Groups& groups) const { return groups.rows; }
+  size_t packed_bytes(const Groups& groups) const { return groups.rows * sizes.all() * 4; }
+  const float* scale(int64_t) const { return nullptr; }
+
+  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
+    const int64_t count = groups.size(g), begin = groups.begin(g);
+    const IntRows out = sizes.ints.at((int32_t*)packed, groups.rows, begin);
+    float* sums16 = sizes.sums16((int32_t*)packed, groups.rows, begin) + i;
+    float* sums32 = sizes.sums32((int32_t*)packed, groups.rows, begin) + i;
+    pack_short_row(x, nullptr, l, count, i, out, [&](int64_t k, const int32_t (&sums)[8], float step) {
+      for (int64_t s = 0, place = k / 16 * count; s < 8; s++, place += count) {
+        out.sums[place + i] = -sums[s];
+        sums16[place] = (float)sums[s] * step;
+      }
+      for (int64_t s = 0, place = k / 32 * count; s < 4; s++, place += count)
+        sums32[place] = (float)(sums[2 * s] + sums[2 * s + 1]) * step;
+    });
+  }
+
+  template <class S>
+  void sums_of(const Groups& groups, const void* packed, const uint8_t* block, float* minima, float* out) const {
+    for (int64_t k = 0; k < l.depth; k += kPart) {
+      const uint8_t* here = block + k / kSuperDepth * S::bytes;
+      read_minima<S>(here, (int)(k % kSuperDepth / kPart), minima);
+      for (int64_t g = 0; g < groups.count; g++) {
+        const int64_t row = groups.begin(g);
+        QUIRE_FOR_SHORT(groups.size(g), (short_super_tile<R, S>(sizes.at(packed, groups.rows, row), here, minima, k,
+                                                                g == 0, out + row * kColumns)))
+      }
+    }
+  }
+
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void* memory) const {
+    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
+    const int64_t place = ((const int64_t*)weight)[block];
+    QUIRE_FOR_SHORT_SUPER(place % 64, S, return sums_of<S>(groups, packed, weight + place / 64 * 64, (float*)memory, out))
+  }
+};
+
+}  // namespace quire
