@@ -38,6 +38,7 @@ from quire.models.architectures import (
     hybrid,
     internlm,
     kimi,
+    kolibri,
     laguna,
     lfm,
     llama,
@@ -90,6 +91,7 @@ _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
+_FAMILIES += [kolibri]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }
