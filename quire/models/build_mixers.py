@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.chosen_heads import ChosenHeads
 from quire.layers.compressed_attention import CompressedAttention, CompressedSizes
 from quire.layers.cross_attention import CrossAttention
 from quire.layers.distances import Buckets
@@ -150,6 +151,8 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         make = partial(LowRankAttention, rank=spec.rank)
     elif spec.pairs:
         make = partial(PairedAttention, first=spec.pairs)
+    elif spec.chosen:
+        make = partial(ChosenHeads, top_k=spec.chosen)
     return make(
         parts.table,
         name,

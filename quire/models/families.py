@@ -37,6 +37,7 @@ from quire.models.architectures import (
     hunyuan,
     hybrid,
     internlm,
+    jetmoe,
     kimi,
     laguna,
     lfm,
@@ -90,6 +91,7 @@ _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
+_FAMILIES += [jetmoe]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }
@@ -109,6 +111,7 @@ ALIASES = {
     "Kimi_K25ForConditionalGeneration": "KimiK25ForConditionalGeneration",
     "MistralLarge3ForCausalLM": "Mistral4ForCausalLM",
     "RWForCausalLM": "FalconForCausalLM",
+    "JetMoEForCausalLM": "JetMoeForCausalLM",
     "StableLMEpochForCausalLM": "StableLmForCausalLM",
 }
 """Other names under which published files know an architecture above."""

@@ -32,6 +32,9 @@ def mixer_room(mixer: Mixer, size: int) -> int:
         heads += mixer.rank + mixer.num_kv_heads * (mixer.head_size + mixer.value_size)
     if isinstance(mixer, Attention) and mixer.gate:
         heads += mixer.num_heads * (1 if mixer.gate_heads else mixer.value_size)
+    if isinstance(mixer, Attention) and mixer.chosen:
+        # Of four bytes, two numbers at most, are ids and weights.
+        heads += mixer.num_heads // mixer.num_kv_heads + 4 * mixer.chosen
     if isinstance(mixer, Mla):
         # Beside absorbed queries and mixed latents: what they are made of and become.
         heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)

@@ -239,6 +239,9 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     if spec.gate:
         gates = spec.num_heads if spec.gate_heads else mixed
         table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), "attention")
+    if spec.chosen:
+        sets = spec.num_heads // spec.num_kv_heads
+        table[f"{prefix}.router.weight"] = Parameter(((sets, width),), "router")
     if spec.pairs:
         table[f"{prefix}.halves"] = Parameter(((spec.head_size,),) * 4, "state")
     if spec.mixed_norm:

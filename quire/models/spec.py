@@ -99,6 +99,7 @@ class Attention:
              one number for each head; `gate_curve`: of those, what they go through.
     pairs    what a head mixed has a share of what another one mixed taken off, and is RMS normed: at first that
              share, 0 is none. Values then have twice the numbers of keys: those of two heads of k.
+    chosen   of the heads that share one of k so many count, weighed by a router's softmax; 0: all, as they are.
     mixed_norm  what all heads mixed together is RMS normed, with eps `norm_eps`, before the product back.
     """
 
@@ -128,6 +129,7 @@ class Attention:
     gate: bool = False
     gate_heads: bool = False
     gate_curve: Literal["sigmoid", "softplus"] = "sigmoid"
+    chosen: int = 0
     mixed_norm: bool = False
     pairs: float = 0.0
     bidirectional: bool = False

@@ -102,6 +102,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "xielu": _TRANSCENDENTAL,
     "known_ids": _EXACT,
     "weigh_chosen": _ONE_ROUNDING,
+    "weigh_sets": _ONE_ROUNDING,
     "add_identity": _TRANSCENDENTAL,
     "to_float32": _EXACT,
     "take_rows": _EXACT,

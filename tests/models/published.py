@@ -170,6 +170,7 @@ FEWER = {
     "Step1ForCausalLM": 0,
     "Step3TextForCausalLM": 0,
     "RecurrentGemmaForCausalLM": 1,
+    "JetMoeForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 UNSOURCED = {"BaiChuanForCausalLM", "RecurrentGemmaForCausalLM"}

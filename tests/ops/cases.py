@@ -167,6 +167,25 @@ def mul_softplus(heads: int, size: int) -> Case:
     )
 
 
+def weigh_sets(heads: int, sets: int, size: int) -> Case:
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        ids = (torch.arange(count * 2) * 5 % sets).view(count, 2).to(torch.int32)
+        x = noise(count, heads, sets, size, dtype=dtype)
+        return {"x": x, "ids": ids, "weights": noise(count, 2, seed=1)}
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        ones = torch.nn.functional.one_hot(rows["ids"].long(), sets)  # [T, k, E]
+        factors = (ones * rows["weights"][..., None]).sum(1)
+        return rows["x"] * factors[:, None, :, None]
+
+    return Case(
+        f"K={heads} E={sets} D={size}",
+        draw,
+        lambda p, rows, fixed, out: p.run(rows["x"], rows["ids"], rows["weights"], out=out),
+        want,
+    )
+
+
 def layer_norm(*sizes: int, bias: bool) -> Case:
     def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
         x = rows["x"] - rows["x"].mean(-1, keepdim=True)
@@ -490,6 +509,7 @@ CASES: dict[str, list[Case]] = {
             has_out=False,
         )
     ],
+    "weigh_sets": [weigh_sets(3, 6, 8), weigh_sets(1, 9, 37)],
     "embedding": [embedding(8, 1.0), embedding(33, 5.65625)],
     "put_rows": [
         Case("C=9", rows_of(9, 9), put_rows, lambda rows, fixed: rows["y"], has_out=False)
