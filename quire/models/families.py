@@ -39,6 +39,7 @@ from quire.models.architectures import (
     internlm,
     jetmoe,
     kimi,
+    kolibri,
     laguna,
     lfm,
     llama,
@@ -86,12 +87,12 @@ _FAMILIES: list[Any] = [
 _FAMILIES += [gpt_classic, deepseek, deepseek_v4, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
-_FAMILIES += [olmo_hybrid, afmoe, minimax]
+_FAMILIES += [olmo_hybrid, afmoe, minimax, jetmoe]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
-_FAMILIES += [jetmoe]
+_FAMILIES += [kolibri]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

@@ -16,9 +16,9 @@ from quire.ops.linear import TILE_ROWS, PlainWeight, tile_product
 from quire.ops.quantized import QuantizedWeight, StoredWeight
 from quire.ops.registry import Provider, declare, register
 
-Scoring = Literal["softmax", "sigmoid", "sparse", "softplus_root"]
-"""What a logit becomes: its share of all experts, or its own sigmoid; "sparse" is `route_sparse`'s, and the last
-one `ops.route_root`'s."""
+Scoring = Literal["softmax", "sigmoid", "logit", "sparse", "softplus_root"]
+"""What a logit becomes: its share of all experts, or its own sigmoid; "logit": that, but experts are chosen by the
+logit itself; "sparse" is `route_sparse`'s, and the last one `ops.route_root`'s."""
 
 ROUTE = declare(
     "route",
@@ -121,7 +121,8 @@ class RouteReference(Provider):
         """
         x = logits.to(torch.float32)
         scores = _shares(x) if rule.scoring == "softmax" else _sigmoid(x)
-        choices = scores if bias is None else scores + bias
+        choices = x if rule.scoring == "logit" else scores
+        choices = choices if bias is None else choices + bias
         if rule.groups > 1:
             choices = _within_groups(choices, rule)
         order = torch.sort(choices, dim=-1, descending=True, stable=True).indices[:, : rule.top_k]

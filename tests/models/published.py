@@ -79,6 +79,7 @@ _SMALL = {
 }
 FEWER = {
     "Dots1ForCausalLM": 2,
+    "JetMoeForCausalLM": 0,
     "Glm4MoeLiteForCausalLM": 1,
     "GraniteMoeSharedForCausalLM": 0,
     "HunYuanMoEV1ForCausalLM": 2,
@@ -170,7 +171,7 @@ FEWER = {
     "Step1ForCausalLM": 0,
     "Step3TextForCausalLM": 0,
     "RecurrentGemmaForCausalLM": 1,
-    "JetMoeForCausalLM": 0,
+    "Kolibri1ForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 UNSOURCED = {"BaiChuanForCausalLM", "RecurrentGemmaForCausalLM"}

@@ -61,6 +61,7 @@ WINDOWED = {
     "llama4_text",
     "cohere2_moe",
     "deepseek_v4",
+    "kolibri1",
     "laguna",
     "plamo2",
     "plamo3",
