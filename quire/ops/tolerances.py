@@ -83,6 +83,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "add_row": _ONE_ROUNDING,
     "torch": _EXACT,
     "add_gated": _TRANSCENDENTAL,
+    "tell_keys": _TRANSCENDENTAL,
     "mul_softplus": _TRANSCENDENTAL,
     "scale": _ONE_ROUNDING,
     "layer_norm": _TRANSCENDENTAL,

@@ -64,6 +64,11 @@ def jetmoe(**values: Any) -> dict[str, Any]:
     return without(config, "num_attention_heads")
 
 
+def doge(**values: Any) -> dict[str, Any]:
+    sizes = {"head_dim": 24, "keep_window_size": 300, "hidden_act": "gelu"}
+    return named("DogeForCausalLM", "doge", **sizes | values)
+
+
 ZOO_CASES: dict[str, Case] = {
     "bitnet": Case(
         named("BitNetForCausalLM", "bitnet", attention_bias=True, tie_word_embeddings=True)
@@ -127,6 +132,8 @@ ZOO_CASES: dict[str, Case] = {
             },
         )
     ),
+    "doge": Case(doge(attention_bias=True, num_key_value_heads=3, num_attention_heads=6)),
+    "doge_tied": Case(doge(tie_word_embeddings=True, mlp_bias=True, sliding_window=40)),
     "jetmoe": Case(jetmoe(activation_function="gelu")),
     "jetmoe_apart": Case(
         jetmoe(tie_word_embeddings=False, num_key_value_heads=3, num_experts_per_tok=2)

@@ -322,7 +322,7 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
     always_shared |= by_token
     return (
         field in ("mixer.shares", "streams", "feed_forward.latent", "picks.indexer")
-        or field in ("mixer.home", "mixer.use", "mixer.gate_heads")
+        or field in ("mixer.home", "mixer.use", "mixer.gate_heads", "mixer.told")
         or (field == "layer.placement" and has_several_placements(original))
         or (field == "layer.placement" and original.streams is not None)
         or (field == "layer.norm" and original.keeps_embedding)
