@@ -22,6 +22,7 @@ from quire.models.architectures import (
     deepseek,
     deepseek_v4,
     diffllama,
+    doge,
     ernie,
     exaone,
     gemma,
@@ -38,6 +39,7 @@ from quire.models.architectures import (
     hy_v4,
     hybrid,
     internlm,
+    jetmoe,
     kimi,
     kolibri,
     laguna,
@@ -87,7 +89,7 @@ _FAMILIES: list[Any] = [
 _FAMILIES += [gpt_classic, deepseek, deepseek_v4, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
-_FAMILIES += [olmo_hybrid, afmoe, minimax]
+_FAMILIES += [olmo_hybrid, afmoe, minimax, jetmoe, doge]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
@@ -112,6 +114,7 @@ ALIASES = {
     "Kimi_K25ForConditionalGeneration": "KimiK25ForConditionalGeneration",
     "MistralLarge3ForCausalLM": "Mistral4ForCausalLM",
     "RWForCausalLM": "FalconForCausalLM",
+    "JetMoEForCausalLM": "JetMoeForCausalLM",
     "StableLMEpochForCausalLM": "StableLmForCausalLM",
 }
 """Other names under which published files know an architecture above."""

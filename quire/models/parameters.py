@@ -32,6 +32,7 @@ from quire.models.spec import (
 
 NORM_PLACES = {
     "pre": ("before_mixer", "before_feed_forward"),
+    "pre_weighed": ("before_mixer", "before_feed_forward"),
     "post": ("after_mixer", "after_feed_forward"),
     "sandwich": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
     "parallel": ("before_mixer", "before_feed_forward"),
@@ -165,6 +166,9 @@ def _layer_end(
     if isinstance(layer.feed_forward, Moe) and layer.feed_forward.hashed:
         chosen = (spec.vocab_size, layer.feed_forward.top_k)
         table[f"{prefix}.feed_forward.chosen"] = Parameter((chosen,), "choice")
+    if layer.placement == "pre_weighed":
+        for part in ("mixer", "feed_forward"):
+            table[f"{prefix}.kept_by_{part}"] = Parameter(((width,),), "state")
     if layer.scaled:
         table[f"{prefix}.factor"] = Parameter(((1,),), "state")
 
@@ -203,8 +207,8 @@ def _norm(table: dict[str, Parameter], name: str, kind: NormKind, width: int) ->
 
 
 def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width: int) -> None:
-    q_size = spec.num_heads * spec.head_size
-    kv_size = spec.num_kv_heads * spec.head_size
+    q_size = spec.num_heads * spec.made_size
+    kv_size = spec.num_kv_heads * spec.made_size
     mixed = spec.num_heads * (spec.head_size if spec.pairs else spec.value_size)
     rows: tuple[int, ...] = (spec.rank or q_size, kv_size, spec.num_kv_heads * spec.value_size)
     rows = rows[:2] if spec.values == "normed_keys" else rows
@@ -221,7 +225,7 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
         norms = (("q_norm", spec.num_heads), ("k_norm", spec.num_kv_heads))
         for which, heads in norms[: len(rows)]:
             shapes = {
-                "per_head": (spec.head_size,),
+                "per_head": (spec.made_size,),
                 "full": (heads * spec.head_size,),
                 "layer": (spec.head_size,),
                 "layer_full": (heads * spec.head_size,),
@@ -239,6 +243,15 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     if spec.gate:
         gates = spec.num_heads if spec.gate_heads else mixed
         table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), "attention")
+    if spec.chosen:
+        sets = spec.num_heads // spec.num_kv_heads
+        table[f"{prefix}.router.weight"] = Parameter(((sets, width),), "router")
+    if spec.told:
+        values = spec.num_kv_heads * spec.value_size
+        table[f"{prefix}.steps.weight"] = Parameter(((spec.num_kv_heads, values),), "router")
+        if spec.qkv_bias:
+            table[f"{prefix}.steps.bias"] = Parameter(((spec.num_kv_heads,),), "router")
+        table[f"{prefix}.rates"] = Parameter(((spec.num_kv_heads,),), "state")
     if spec.pairs:
         table[f"{prefix}.halves"] = Parameter(((spec.head_size,),) * 4, "state")
     if spec.mixed_norm:

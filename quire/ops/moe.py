@@ -35,6 +35,11 @@ WEIGH_CHOSEN = declare(
     "pure",
     "run(weights [T,k] in place, ids [T,k], factors [E]): each weight times its expert's factor",
 )
+WEIGH_SETS = declare(
+    "weigh_sets",
+    "pure",
+    "run(x [T,K,E,D], ids [T,k], weights [T,k]) -> x times the weight of e where ids have it, else 0",
+)
 EXPERTS = declare(
     "experts",
     "packed",
@@ -192,6 +197,29 @@ class WeighChosenReference(Provider):
     def run(self, weights: torch.Tensor, ids: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """weights *= factors[ids]: weights [T, k] float32 in place, ids [T, k] int32, factors [E] float32."""
         return weights.mul_(factors[ids.to(torch.int64)])
+
+
+@register
+class WeighSetsReference(Provider):
+    op = "weigh_sets"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        *,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x[t, :, e] times the weight of e among ids[t], or 0 where e is not there; one rounding. `out` may be x.
+
+        x [T, K, E, D]; ids [T, k] int32, no two of a token alike; weights [T, k] float32.
+        """
+        factors = torch.zeros(x.shape[0], x.shape[2], device=x.device)
+        factors.scatter_(1, ids.to(torch.int64), weights)
+        made = x.to(torch.float32) * factors[:, None, :, None]
+        return (torch.empty_like(x) if out is None else out).copy_(made)
 
 
 def _shares(x: torch.Tensor) -> torch.Tensor:

@@ -79,6 +79,7 @@ _SMALL = {
 }
 FEWER = {
     "Dots1ForCausalLM": 2,
+    "JetMoeForCausalLM": 0,
     "Glm4MoeLiteForCausalLM": 1,
     "GraniteMoeSharedForCausalLM": 0,
     "HunYuanMoEV1ForCausalLM": 2,
