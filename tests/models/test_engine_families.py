@@ -61,6 +61,7 @@ WINDOWED = {
     "llama4_text",
     "cohere2_moe",
     "deepseek_v4",
+    "flint",
     "kolibri1",
     "laguna",
     "plamo2",
