@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1287353327
+#define QUIRE_VERSION 1891524844
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -350,7 +350,8 @@ typedef struct {
   int64_t slab_bytes, block_bytes, blocks_per_slab, qkv_stride, decay_stride, strength_stride,
       out_stride, Hk, H, Dk, Dv;
   float scale, strength_scale;
-  int32_t channels, unit, corrects, in_turns, dtype, reserved;
+  int32_t channels, unit, corrects, in_turns, dtype;
+  float bound;
 } QuireArgs_delta_rule;
 
 typedef struct {

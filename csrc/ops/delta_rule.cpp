@@ -38,10 +38,19 @@ template <class T> void widen(const T* x, int64_t n, bool unit, float scale, flo
   in_lanes(n, [=](int64_t i, int count) { put(out + i, get(x + i, count) * factor, count); });
 }
 
+// What is left of a matrix where x, its bias added, and the rate of the head say how it forgets.
+QUIRE_INLINE vf left_of(float bound, vf x, vf rate) {
+  if (bound > 0) return exp(vf_set(-bound) * sigmoid(x * rate));
+  return exp(softplus(x) * (vf_zero() - rate));
+}
+
 template <class T> float decay_of(const QuireArgs_delta_rule& args, const T* a, int64_t head) {
-  float rate = ((const float*)args.rate)[head], left[16];
-  vf x = a ? softplus(load(a + head, 1) + load((const float*)args.bias + head, 1)) : vf_set(1.0f);
-  store(left, exp(x * vf_set(-rate)));
+  float left[16];
+  vf rate = vf_set(((const float*)args.rate)[head]);
+  if (a)
+    store(left, left_of(args.bound, load(a + head, 1) + load((const float*)args.bias + head, 1), rate));
+  else
+    store(left, exp(vf_zero() - rate));
   return left[0];
 }
 
@@ -59,9 +68,10 @@ void prepare(const QuireArgs_delta_rule& args, int64_t head, int64_t first, int6
     float* decay = tile.decay + t * tile.K;
     if (args.channels) {
       const float* bias = (const float*)args.bias + head * Dk;
-      vf rate = vf_set(-((const float*)args.rate)[head]);
+      const vf rate = vf_set(((const float*)args.rate)[head]);
+      const float bound = args.bound;
       in_lanes(Dk, [=](int64_t i, int n) {
-        put(decay + i, exp(softplus(get(a + head * Dk + i, n) + get(bias + i, n)) * rate), n);
+        put(decay + i, left_of(bound, get(a + head * Dk + i, n) + get(bias + i, n), rate), n);
       });
     } else {
       float left = decay_of(args, a, head);

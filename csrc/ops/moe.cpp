@@ -108,8 +108,10 @@ template <class T> void route_row(const QuireArgs_route& args, int64_t row, floa
       put(scores + i, one / (exp(vf_zero() - get(scores + i, n)) + one), n);
     });
   }
+  const bool by_logit = args.scoring == 3;
   in_lanes(E, [=](int64_t i, int n) {
-    put(choices + i, bias ? get(scores + i, n) + get(bias + i, n) : get(scores + i, n), n);
+    vf choice = by_logit ? get(logits + i, n) : get(scores + i, n);
+    put(choices + i, bias ? choice + get(bias + i, n) : choice, n);
   });
   if (args.groups > 1) keep_best_groups(args, choices);
   int found = best_of(choices, E, k, ids);

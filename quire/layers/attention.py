@@ -36,6 +36,7 @@ class AttentionSizes:
     distances  those that add a learned score; clip  the bound of q, k and v, 0 is none.
     bidirectional  tokens see those behind them too.
     values, value_scale  as in `models.spec.Attention`.
+    told   numbers that a cached key has beyond those of the product that makes it.
     chunked  the window is the stretch of so many positions in which the query stands.
     """
 
@@ -56,6 +57,7 @@ class AttentionSizes:
     values: str = "own"
     value_size: int
     value_scale: float = 1.0
+    told: int = 0
 
     @property
     def biased(self) -> bool:
@@ -140,7 +142,7 @@ class AttentionLayer:
             eps=qk_eps,
             norm_after_rope=norm_after_rope,
         )
-        heads = {"H": sizes.num_heads, "K": sizes.num_kv_heads, "D": sizes.head_size}
+        heads = {"H": sizes.num_heads, "K": sizes.num_kv_heads, "D": sizes.head_size + sizes.told}
         heads |= self._unusual | ({"biased": True} if sizes.biased else {})
         self._attend = table.bind(PAGED_ATTENTION, dtype_name(dtype), format=cache_format, **heads)
         shape = (sizes.size, sizes.num_heads, sizes.value_size)
@@ -190,6 +192,7 @@ class AttentionLayer:
             v = norm(v, ctx.arena)
         for step in self._on_heads:
             step(q_and_k, positions)
+        q_and_k = self._told(q_and_k, v, ctx)
         q, k = q_and_k[:, : sizes.num_heads], q_and_k[:, sizes.num_heads :]
         cache, plan = ctx.cached(self.index)
         self._attend.call("write", k, v, cache, plan, **self._to_write)
@@ -207,6 +210,10 @@ class AttentionLayer:
             out=mixed,
         )
         return self._finish(x, mixed, ctx, out)
+
+    def _told(self, q_and_k: torch.Tensor, v: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """Queries and keys [T, H + K, D] as attention takes them, with what is told of values [T, K, D]."""
+        return q_and_k
 
     def _finish(
         self, x: torch.Tensor, mixed: torch.Tensor, ctx: ForwardContext, out: torch.Tensor

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.chosen_heads import ChosenHeads
 from quire.layers.compressed_attention import CompressedAttention, CompressedSizes
 from quire.layers.cross_attention import CrossAttention
 from quire.layers.distances import Buckets
@@ -23,6 +24,7 @@ from quire.layers.paired_attention import PairedAttention
 from quire.layers.shared_attention import SharedAttention
 from quire.layers.shared_block import BlockParts, MixerAfterBlock, SharedBlock
 from quire.layers.side_by_side import MixersSideBySide
+from quire.layers.weighed_keys import WeighedKeys
 from quire.models.build_recurrent import RECURRENT_MAKERS
 from quire.models.cross_layers import MixerAndCross
 from quire.models.decoder_layers import MixerLayer
@@ -96,7 +98,7 @@ def _attention_sizes(parts: MixerParts, spec: Attention) -> AttentionSizes:
         size=parts.size,
         num_heads=spec.num_heads,
         num_kv_heads=spec.num_kv_heads,
-        head_size=spec.head_size,
+        head_size=spec.made_size,
         scale=spec.query_scale,
         window=spec.window,
         softcap=spec.softcap,
@@ -110,6 +112,7 @@ def _attention_sizes(parts: MixerParts, spec: Attention) -> AttentionSizes:
         values=spec.values,
         value_size=spec.value_size,
         value_scale=spec.value_scale,
+        told=spec.told,
     )
 
 
@@ -145,12 +148,7 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
             cache_format=parts.cache.format,
             cache_scales=parts.cache.scales.get(spec.shares),
         )
-    make: Callable[..., AttentionLayer] = AttentionLayer
-    if spec.rank:
-        make = partial(LowRankAttention, rank=spec.rank)
-    elif spec.pairs:
-        make = partial(PairedAttention, first=spec.pairs)
-    return make(
+    return _kind(spec)(
         parts.table,
         name,
         index,
@@ -170,6 +168,17 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         cache_format=parts.cache.format,
         cache_scales=parts.cache.scales.get(int(name.split("layers.")[1].split(".")[0])),
     )
+
+
+def _kind(spec: Attention) -> Callable[..., AttentionLayer]:
+    """The class of attention that a description wants, with what is its own."""
+    if spec.rank:
+        return partial(LowRankAttention, rank=spec.rank)
+    if spec.pairs:
+        return partial(PairedAttention, first=spec.pairs)
+    if spec.chosen:
+        return partial(ChosenHeads, top_k=spec.chosen)
+    return WeighedKeys if spec.told else AttentionLayer
 
 
 def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
@@ -198,6 +207,8 @@ def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
         format=parts.format,
         cache_format=parts.cache.format,
         picker=_picker(parts, f"{name}.indexer", index + 1, spec),
+        sinks=spec.sinks,
+        gate=None if spec.gate == "none" else spec.gate,
     )
 
 
@@ -222,6 +233,7 @@ def _picker(parts: MixerParts, name: str, index: int, attention: Mla) -> Picker 
         sizes,
         rope=parts.tables[attention.rope],
         interleaved=spec.interleaved,
+        turned_last=spec.turned_last,
         eps=spec.norm_eps,
         dtype=parts.dtype,
         format=parts.format,

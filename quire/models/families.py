@@ -22,8 +22,10 @@ from quire.models.architectures import (
     deepseek,
     deepseek_v4,
     diffllama,
+    doge,
     ernie,
     exaone,
+    flint,
     gemma,
     gemma_edge,
     glm,
@@ -35,9 +37,12 @@ from quire.models.architectures import (
     granite,
     grok,
     hunyuan,
+    hy_v4,
     hybrid,
     internlm,
+    jetmoe,
     kimi,
+    kolibri,
     laguna,
     lfm,
     llama,
@@ -85,11 +90,12 @@ _FAMILIES: list[Any] = [
 _FAMILIES += [gpt_classic, deepseek, deepseek_v4, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
-_FAMILIES += [olmo_hybrid, afmoe, minimax]
+_FAMILIES += [olmo_hybrid, afmoe, minimax, jetmoe, doge, flint]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
+_FAMILIES += [kolibri, hy_v4]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }
@@ -109,6 +115,7 @@ ALIASES = {
     "Kimi_K25ForConditionalGeneration": "KimiK25ForConditionalGeneration",
     "MistralLarge3ForCausalLM": "Mistral4ForCausalLM",
     "RWForCausalLM": "FalconForCausalLM",
+    "JetMoEForCausalLM": "JetMoeForCausalLM",
     "StableLMEpochForCausalLM": "StableLmForCausalLM",
 }
 """Other names under which published files know an architecture above."""

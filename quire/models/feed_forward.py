@@ -14,7 +14,7 @@ from quire.protocol.errors import ModelLoadError
 _STEPS = 100  # each of which leaves less than e^-1 of what is missing
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "xielu", "swiglu_clamped"]
 """The last one is of experts only: `ops.moe.ExpertSizes` says what it is. "xielu" has learned numbers, and no gate."""
-Scoring = Literal["softmax", "sigmoid", "sparse", "softplus_root"]
+Scoring = Literal["softmax", "sigmoid", "logit", "sparse", "softplus_root"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,4 +26,16 @@ Fold = Literal[
     "paired_rows",
     "first_halves",
     "second_halves",
+    "set_rows",
+    "set_columns",
 ]
+SETS = ("set_rows", "set_columns")
+"""Those of heads that stand in sets along an axis of their own."""
+
+
+def shape_in_sets(fold: Fold, shape: tuple[int, ...], sets: int) -> tuple[int, ...]:
+    """The shape of a matrix [out, in] of heads, rows of them or columns, in a checkpoint that has them in sets."""
+    rows, columns = shape
+    if fold == "set_rows":
+        return sets, rows // sets, columns
+    return sets, rows, columns // sets

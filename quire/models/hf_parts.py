@@ -231,6 +231,7 @@ def _proportional(dim: int, hf: HfConfig, section: HfConfig) -> ProportionalScal
 
 
 def _dynamic(hf: HfConfig, section: HfConfig) -> DynamicScaling:
+    section.skip("original_max_position_embeddings")  # Transformers reads the outer key alone
     return DynamicScaling(
         factor=section.positive("factor"), original_len=hf.int_("max_position_embeddings")
     )

@@ -32,9 +32,16 @@ def mixer_room(mixer: Mixer, size: int) -> int:
         heads += mixer.rank + mixer.num_kv_heads * (mixer.head_size + mixer.value_size)
     if isinstance(mixer, Attention) and mixer.gate:
         heads += mixer.num_heads * (1 if mixer.gate_heads else mixer.value_size)
+    if isinstance(mixer, Attention) and mixer.told:
+        heads += (mixer.num_heads + mixer.num_kv_heads) * mixer.head_size + mixer.num_kv_heads
+    if isinstance(mixer, Attention) and mixer.chosen:
+        # Of four bytes, two numbers at most, are ids and weights.
+        heads += mixer.num_heads // mixer.num_kv_heads + 4 * mixer.chosen
     if isinstance(mixer, Mla):
         # Beside absorbed queries and mixed latents: what they are made of and become.
         heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)
+        gates = {"none": 0, "heads": 1, "numbers": mixer.out_size}
+        heads += mixer.num_heads * gates[mixer.gate]
         if (own := mixer.indexer) is not None:
             # Of four bytes, two numbers at most, are the layer's input and the weights of heads.
             room = (own.num_heads + 1) * own.head_size + 2 * (size + own.num_heads)
@@ -54,7 +61,8 @@ def mixer_inputs(mixer: Mixer) -> tuple[int, ...]:
     if isinstance(mixer, Compressed):
         group = mixer.num_heads * mixer.head_size // mixer.out_groups
         return group, mixer.q_rank, mixer.out_groups * mixer.out_rank
-    return mixer.num_heads * mixer.value_size, mixer.rank
+    told = mixer.num_kv_heads * mixer.value_size if mixer.told else 0
+    return mixer.num_heads * mixer.value_size, mixer.rank, told
 
 
 def seen_bytes(mixer: Compressed, tokens: int, max_model_len: int) -> int:

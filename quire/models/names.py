@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from quire.models.fold import SETS, shape_in_sets
 from quire.models.fold import Fold as Fold
 from quire.models.parameters import Parameter, parameters
 from quire.models.recurrent import GatedDeltaNet, HeadMamba, LinearAttention
@@ -17,7 +18,7 @@ from quire.models.spec import Attention, DecoderSpec, LayerSpec, Mla, Moe, Place
 from quire.protocol.errors import ModelLoadError
 
 _HALVES = ("first_halves", "second_halves")
-_OF_HEADS = ("gather_heads", "paired_rows", "turn_back", *_HALVES)
+_OF_HEADS = ("gather_heads", "paired_rows", "turn_back", *_HALVES, *SETS)
 _ROWS = {**dict.fromkeys(_HALVES, 4), "paired_rows": 1}  # halves of what is wanted that a file has
 _SHOWN = 3  # tensor names told in an error; the rest is counted
 
@@ -43,6 +44,7 @@ class Rule:
                     "paired_rows": behind the rows of each head of k in the first half come those of the other half's
                     head there; and all of it a second time.
                     "unit_rows": each row is divided by its length.
+                    "set_rows", "set_columns": q heads stand in sets, one of each k, which are the first axis.
     skip            rows at the start of the checkpoint's tensor that are left out.
     squeeze         axes of one in the checkpoint's tensor do not count.
     flat            the rows of one expert follow those of another: the experts have no axis of their own.
@@ -174,6 +176,9 @@ def expand(weight_map: WeightMap, spec: DecoderSpec) -> dict[str, tuple[Piece, .
                 target = rule.target.format(layer=number, expert=expert)
                 if target in table and min(rule.parts) < len(table[target].parts):
                     piece = _piece(rule, table[target], _groups(layer, rule.fold))
+                    if rule.fold in SETS and isinstance(layer.mixer, Attention):
+                        sets = layer.mixer.num_heads // layer.mixer.num_kv_heads
+                        piece = replace(piece, shape=shape_in_sets(rule.fold, piece.shape, sets))
                     if "{expert}" in rule.target and "{expert}" not in rule.source:
                         piece = _slice(piece, expert, _num_experts(layer), flat=rule.flat)
                     at = {"half": number // 2} | getattr(layer.mixer, "places", {})

@@ -32,6 +32,7 @@ from quire.models.spec import (
 
 NORM_PLACES = {
     "pre": ("before_mixer", "before_feed_forward"),
+    "pre_weighed": ("before_mixer", "before_feed_forward"),
     "post": ("after_mixer", "after_feed_forward"),
     "sandwich": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
     "parallel": ("before_mixer", "before_feed_forward"),
@@ -130,7 +131,7 @@ def _ends(table: dict[str, Parameter], spec: DecoderSpec) -> None:
         table["layer_inputs.product.weight"] = Parameter(((inputs, width),), "other")
         table["layer_inputs.norm.weight"] = Parameter(((size,),), "norm")
     if isinstance(spec.streams, HyperStreams):
-        connection(table, "streams.close", spec.streams.count, width, writes=False)
+        connection(table, "streams.close", spec.streams, width, writes=False)
         return
     for end in ("open", "close") if spec.streams is not None else ():
         for number in range(spec.streams.count - 1):  # type: ignore[union-attr]
@@ -145,7 +146,7 @@ def _layer_end(
     group: ParameterGroup = "feed_forward"
     if isinstance(streams, HyperStreams):
         for place in ("mixer", "feed_forward"):
-            connection(table, f"{prefix}.around_{place}", streams.count, width, writes=True)
+            connection(table, f"{prefix}.around_{place}", streams, width, writes=True)
     elif streams is not None:
         count, router = streams.count, f"{prefix}.altup.router"
         table[f"{router}_norm.weight"] = Parameter(((width,),), "norm")
@@ -165,6 +166,9 @@ def _layer_end(
     if isinstance(layer.feed_forward, Moe) and layer.feed_forward.hashed:
         chosen = (spec.vocab_size, layer.feed_forward.top_k)
         table[f"{prefix}.feed_forward.chosen"] = Parameter((chosen,), "choice")
+    if layer.placement == "pre_weighed":
+        for part in ("mixer", "feed_forward"):
+            table[f"{prefix}.kept_by_{part}"] = Parameter(((width,),), "state")
     if layer.scaled:
         table[f"{prefix}.factor"] = Parameter(((1,),), "state")
 
@@ -203,8 +207,8 @@ def _norm(table: dict[str, Parameter], name: str, kind: NormKind, width: int) ->
 
 
 def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width: int) -> None:
-    q_size = spec.num_heads * spec.head_size
-    kv_size = spec.num_kv_heads * spec.head_size
+    q_size = spec.num_heads * spec.made_size
+    kv_size = spec.num_kv_heads * spec.made_size
     mixed = spec.num_heads * (spec.head_size if spec.pairs else spec.value_size)
     rows: tuple[int, ...] = (spec.rank or q_size, kv_size, spec.num_kv_heads * spec.value_size)
     rows = rows[:2] if spec.values == "normed_keys" else rows
@@ -221,7 +225,7 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
         norms = (("q_norm", spec.num_heads), ("k_norm", spec.num_kv_heads))
         for which, heads in norms[: len(rows)]:
             shapes = {
-                "per_head": (spec.head_size,),
+                "per_head": (spec.made_size,),
                 "full": (heads * spec.head_size,),
                 "layer": (spec.head_size,),
                 "layer_full": (heads * spec.head_size,),
@@ -239,6 +243,15 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     if spec.gate:
         gates = spec.num_heads if spec.gate_heads else mixed
         table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), "attention")
+    if spec.chosen:
+        sets = spec.num_heads // spec.num_kv_heads
+        table[f"{prefix}.router.weight"] = Parameter(((sets, width),), "router")
+    if spec.told:
+        values = spec.num_kv_heads * spec.value_size
+        table[f"{prefix}.steps.weight"] = Parameter(((spec.num_kv_heads, values),), "router")
+        if spec.qkv_bias:
+            table[f"{prefix}.steps.bias"] = Parameter(((spec.num_kv_heads,),), "router")
+        table[f"{prefix}.rates"] = Parameter(((spec.num_kv_heads,),), "state")
     if spec.pairs:
         table[f"{prefix}.halves"] = Parameter(((spec.head_size,),) * 4, "state")
     if spec.mixed_norm:
@@ -266,6 +279,11 @@ def _mla(table: dict[str, Parameter], prefix: str, spec: Mla, width: int) -> Non
     both = spec.num_heads * (spec.nope_size + spec.out_size)
     table[f"{prefix}.kv_up.weight"] = Parameter(((both, spec.kv_rank),), "latent")
     values = spec.num_heads * spec.out_size
+    if spec.sinks:
+        table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
+    if spec.gate != "none":
+        gates = spec.num_heads if spec.gate == "heads" else values
+        table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), group)
     table[f"{prefix}.out.weight"] = Parameter(((width, values),), group)
     if spec.bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), group)

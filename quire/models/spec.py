@@ -41,6 +41,7 @@ from quire.protocol.cache import CacheKind
 Placement = Literal[
     "pre",
     "pre_cross",
+    "pre_weighed",
     "post",
     "sandwich",
     "parallel",
@@ -99,6 +100,9 @@ class Attention:
              one number for each head; `gate_curve`: of those, what they go through.
     pairs    what a head mixed has a share of what another one mixed taken off, and is RMS normed: at first that
              share, 0 is none. Values then have twice the numbers of keys: those of two heads of k.
+    told     numbers of a head that no product makes, of `head_size`: the first of a key is what it adds to all its
+             scores, e to a rate of its head times the softplus of a product of the token's values; 0: none are.
+    chosen   of the heads that share one of k so many count, weighed by a router's softmax; 0: all, as they are.
     mixed_norm  what all heads mixed together is RMS normed, with eps `norm_eps`, before the product back.
     """
 
@@ -128,6 +132,8 @@ class Attention:
     gate: bool = False
     gate_heads: bool = False
     gate_curve: Literal["sigmoid", "softplus"] = "sigmoid"
+    told: int = 0
+    chosen: int = 0
     mixed_norm: bool = False
     pairs: float = 0.0
     bidirectional: bool = False
@@ -142,6 +148,11 @@ class Attention:
     def positions(self) -> Rope | None:
         """What turns queries and keys."""
         return self.rope
+
+    @property
+    def made_size(self) -> int:
+        """Numbers of a head's query and key that products make."""
+        return self.head_size - self.told
 
     @property
     def value_size(self) -> int:
@@ -191,6 +202,7 @@ class LayerSpec:
                     "mixer_only", "feed_forward_only": a norm before the one part that there is;
                     "sandwich_open": as "sandwich" without the norm before the feed-forward part;
                     "pre_closed": as "pre", with a norm after the feed-forward part;
+                    "pre_weighed": as "pre", and each number of the stream has a factor before a part is added;
                     "altup": as "sandwich", on one of the decoder's `streams`; "normed_stream": before each
                     part the stream itself is normed; "hyper": as "pre", each part between the decoder's
                     `streams`.

@@ -38,6 +38,7 @@ class DeltaRule:
     scale       factor of queries, after that.
     strength    factor of the sigmoid of a token's strength, or the strength itself where no token has one.
     corrects    what the matrix says to the key is taken off the value; without it values are added whole.
+    bound       not 0: the most that a matrix forgets in a token, as `Forgetting` says.
     """
 
     key_heads: int
@@ -49,6 +50,7 @@ class DeltaRule:
     strength: float = 1.0
     corrects: bool = True
     in_turns: bool = False
+    bound: float = 0.0
 
     @property
     def width(self) -> int:
@@ -59,6 +61,8 @@ class DeltaRule:
 @dataclass(frozen=True)
 class Forgetting:
     """How matrices forget: decay = e^(-rate * softplus(x + bias)), x of the token; or e^(-rate).
+
+    Of a rule with a bound decay = e^(-bound * sigmoid(rate * (x + bias))).
 
     rate  [H] float32.
     bias  [H] float32: one decay a head; [H, Dk]: one for each channel of a key; None: no token has an x.
@@ -100,7 +104,7 @@ class DeltaRuleReference(Provider):
             state = view.start(piece)  # [H, Dk, Dv]
             for token in range(piece.begin, piece.end):
                 q, k, v = _heads(qkv[token].to(torch.float32), rule)
-                state *= _left(None if decay is None else decay[token], forgetting)
+                state *= _left(None if decay is None else decay[token], rule, forgetting)
                 news = v - (state * k).sum(1) if rule.corrects else v
                 if strength is not None:
                     news = news * sigmoid(strength[token].to(torch.float32)).unsqueeze(-1)
@@ -125,12 +129,14 @@ def _heads(row: torch.Tensor, rule: DeltaRule) -> tuple[torch.Tensor, torch.Tens
     return q.unsqueeze(-1), k.unsqueeze(-1), row[2 * keys :].view(rule.heads, -1)
 
 
-def _left(x: torch.Tensor | None, forgetting: Forgetting) -> torch.Tensor:
+def _left(x: torch.Tensor | None, rule: DeltaRule, forgetting: Forgetting) -> torch.Tensor:
     """What is left of a matrix after one token: [H, 1, 1] or [H, Dk, 1]."""
     rate = forgetting.rate.unsqueeze(-1)
     if x is None or forgetting.bias is None:
         return torch.exp(-rate).unsqueeze(-1)
     y = x.to(torch.float32).view(rate.shape[0], -1) + forgetting.bias.view(rate.shape[0], -1)
+    if rule.bound:
+        return torch.exp(-rule.bound * sigmoid(rate * y)).unsqueeze(-1)
     return torch.exp(-rate * softplus(y)).unsqueeze(-1)
 
 

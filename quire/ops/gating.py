@@ -24,6 +24,13 @@ MUL_SOFTPLUS = declare(
     "run(x [T,H,D], gate [T,H]) -> x * log(1 + e^gate), a gate for each head",
 )
 
+TELL_KEYS = declare(
+    "tell_keys",
+    "pure",
+    "run(heads [T,H+K,D], steps [T,K], rates [K], scale, out [T,H+K,D+R]) -> heads and one more number: 1 / scale "
+    "of q, e^(rate softplus(step)) of k; zeros behind it",
+)
+
 XIELU = declare(
     "xielu",
     "pure",
@@ -96,6 +103,33 @@ class MulSigmoidReference(Provider):
         """x * sigmoid(gate) in x's dtype, one rounding; x, gate [T, C]. `out` may be x or gate."""
         out = torch.empty_like(x) if out is None else out
         return out.copy_(sigmoid(gate.to(torch.float32)).mul_(x.to(torch.float32)))
+
+
+@register
+class TellKeysReference(Provider):
+    op = "tell_keys"
+    name = "reference"
+
+    def run(
+        self,
+        heads: torch.Tensor,
+        steps: torch.Tensor,
+        rates: torch.Tensor,
+        *,
+        scale: float,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """heads [T, H + K, D], queries first, into the first D numbers of out [T, H + K, D + R], R at least 1.
+
+        The number behind them is 1 / scale of queries and e^(rate * softplus(step)) of keys, so that a score is
+        scale * q k plus that number. steps [T, K]; rates [K] float32. heads may be strided; `out` must not be heads.
+        """
+        size, num_keys = heads.shape[2], steps.shape[1]
+        out[:, :, :size].copy_(heads)
+        out[:, :, size:].zero_()
+        out[:, :-num_keys, size].fill_(1.0 / scale)
+        out[:, -num_keys:, size].copy_(torch.exp(rates * softplus(steps.to(torch.float32))))
+        return out
 
 
 @register

@@ -16,9 +16,9 @@ from quire.ops.linear import TILE_ROWS, PlainWeight, tile_product
 from quire.ops.quantized import QuantizedWeight, StoredWeight
 from quire.ops.registry import Provider, declare, register
 
-Scoring = Literal["softmax", "sigmoid", "sparse", "softplus_root"]
-"""What a logit becomes: its share of all experts, or its own sigmoid; "sparse" is `route_sparse`'s, and the last
-one `ops.route_root`'s."""
+Scoring = Literal["softmax", "sigmoid", "logit", "sparse", "softplus_root"]
+"""What a logit becomes: its share of all experts, or its own sigmoid; "logit": that, but experts are chosen by the
+logit itself; "sparse" is `route_sparse`'s, and the last one `ops.route_root`'s."""
 
 ROUTE = declare(
     "route",
@@ -34,6 +34,11 @@ WEIGH_CHOSEN = declare(
     "weigh_chosen",
     "pure",
     "run(weights [T,k] in place, ids [T,k], factors [E]): each weight times its expert's factor",
+)
+WEIGH_SETS = declare(
+    "weigh_sets",
+    "pure",
+    "run(x [T,K,E,D], ids [T,k], weights [T,k]) -> x times the weight of e where ids have it, else 0",
 )
 EXPERTS = declare(
     "experts",
@@ -116,7 +121,8 @@ class RouteReference(Provider):
         """
         x = logits.to(torch.float32)
         scores = _shares(x) if rule.scoring == "softmax" else _sigmoid(x)
-        choices = scores if bias is None else scores + bias
+        choices = x if rule.scoring == "logit" else scores
+        choices = choices if bias is None else choices + bias
         if rule.groups > 1:
             choices = _within_groups(choices, rule)
         order = torch.sort(choices, dim=-1, descending=True, stable=True).indices[:, : rule.top_k]
@@ -191,6 +197,29 @@ class WeighChosenReference(Provider):
     def run(self, weights: torch.Tensor, ids: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
         """weights *= factors[ids]: weights [T, k] float32 in place, ids [T, k] int32, factors [E] float32."""
         return weights.mul_(factors[ids.to(torch.int64)])
+
+
+@register
+class WeighSetsReference(Provider):
+    op = "weigh_sets"
+    name = "reference"
+
+    def run(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        *,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x[t, :, e] times the weight of e among ids[t], or 0 where e is not there; one rounding. `out` may be x.
+
+        x [T, K, E, D]; ids [T, k] int32, no two of a token alike; weights [T, k] float32.
+        """
+        factors = torch.zeros(x.shape[0], x.shape[2], device=x.device)
+        factors.scatter_(1, ids.to(torch.int64), weights)
+        made = x.to(torch.float32) * factors[:, None, :, None]
+        return (torch.empty_like(x) if out is None else out).copy_(made)
 
 
 def _shares(x: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from tests.models.families_kin import KIN_CASES
 from tests.models.families_loops import LOOP_CASES
 from tests.models.families_moe import MOE_CASES
 from tests.models.families_more import MORE_CASES
+from tests.models.families_new import NEW_CASES
 from tests.models.families_states import STATE_CASES
 from tests.models.families_v4 import V4_CASES
 from tests.models.families_zoo import ZOO_CASES
@@ -345,4 +346,4 @@ DELTA_CASES["qwen3_5_text"] = Case(
 CASES |= DENSE_CASES | MOE_CASES | DELTA_CASES | STATE_CASES | MORE_CASES | EDGE_CASES
 CASES |= LOOP_CASES
 CASES |= KIN_CASES
-CASES |= V4_CASES | ZOO_CASES
+CASES |= V4_CASES | ZOO_CASES | NEW_CASES

@@ -58,6 +58,23 @@ def laguna(**values: Any) -> dict[str, Any]:
     return without(config, "rope_theta")
 
 
+def jetmoe(**values: Any) -> dict[str, Any]:
+    sizes = {"kv_channels": 24, "num_local_experts": 6, "num_experts_per_tok": 3}
+    config = named("JetMoeForCausalLM", "jetmoe", **sizes | values)
+    return without(config, "num_attention_heads")
+
+
+def doge(**values: Any) -> dict[str, Any]:
+    sizes = {"head_dim": 24, "keep_window_size": 300, "hidden_act": "gelu"}
+    return named("DogeForCausalLM", "doge", **sizes | values)
+
+
+def flint(**values: Any) -> dict[str, Any]:
+    sizes = {"head_dim": 24, "sliding_window": 40, "num_experts": 8, "num_experts_per_tok": 3}
+    sizes |= {"moe_intermediate_size": 40, "shared_expert_intermediate_size": 56}
+    return named("FlintForCausalLM", "flint", **sizes | values)
+
+
 ZOO_CASES: dict[str, Case] = {
     "bitnet": Case(
         named("BitNetForCausalLM", "bitnet", attention_bias=True, tie_word_embeddings=True)
@@ -120,6 +137,17 @@ ZOO_CASES: dict[str, Case] = {
                 "sliding_attention": {"rope_type": "default", "rope_theta": 900.0},
             },
         )
+    ),
+    "doge": Case(doge(attention_bias=True, num_key_value_heads=3, num_attention_heads=6)),
+    "doge_tied": Case(doge(tie_word_embeddings=True, mlp_bias=True, sliding_window=40)),
+    "flint": Case(flint(num_hidden_layers=4, attention_bias=True, rms_norm_eps=0.3)),
+    "flint_sparse": Case(
+        flint(layer_types=["sliding_attention", "full_attention"], mlp_only_layers=[0])
+        | {"norm_topk_prob": False, "tie_word_embeddings": True, "hidden_act": "gelu"}
+    ),
+    "jetmoe": Case(jetmoe(activation_function="gelu")),
+    "jetmoe_apart": Case(
+        jetmoe(tie_word_embeddings=False, num_key_value_heads=3, num_experts_per_tok=2)
     ),
     "sarvam_moe": Case(bailing("SarvamMoEForCausalLM", "sarvam_moe", head_dim=24)),
     "sarvam_mla": Case(

@@ -61,6 +61,8 @@ WINDOWED = {
     "llama4_text",
     "cohere2_moe",
     "deepseek_v4",
+    "flint",
+    "kolibri1",
     "laguna",
     "plamo2",
     "plamo3",

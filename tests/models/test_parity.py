@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from quire.models.architectures import bart, bert, bert_kin, bert_rope, t5
+from quire.models.fold import SETS
 from quire.models.hf_config import HfConfig
 from quire.models.names import WeightMap, expand
 from quire.models.parameters import NORM_PLACES, parameters
@@ -95,8 +96,8 @@ def plain_value(owner: Any, name: str) -> Any:
     """What the field would be in the plain layer, or another value where there is none."""
     field = next(field for field in fields(owner) if field.name == name)
     value = getattr(owner, name)
-    if name == "pairs":  # without them tensors have other shapes
-        return value / 2
+    if name in ("pairs", "rounds"):  # without them tensors have other shapes
+        return type(value)(value / 2)
     if field.default is not MISSING:
         return field.default
     if isinstance(owner, Streams):
@@ -321,7 +322,7 @@ def cannot_be_built(field: str, original: DecoderSpec) -> bool:
     always_shared |= by_token
     return (
         field in ("mixer.shares", "streams", "feed_forward.latent", "picks.indexer")
-        or field in ("mixer.home", "mixer.use", "mixer.gate_heads")
+        or field in ("mixer.home", "mixer.use", "mixer.gate_heads", "mixer.told")
         or (field == "layer.placement" and has_several_placements(original))
         or (field == "layer.placement" and original.streams is not None)
         or (field == "layer.norm" and original.keeps_embedding)
@@ -362,7 +363,7 @@ def test_a_wrong_field_shows(name: str, field: str, built: Callable[[str], Built
         for index, rule in enumerate(
             ARCHITECTURES[known_as(case.config["architectures"][0])].names.rules
         )
-        if rule.fold not in ("none", "paired_rows")  # without which the shape is another
+        if rule.fold not in ("none", "paired_rows", *SETS)  # without which the shape is another
         and not (rule.fold == "gather_heads" and has_one_group(case.config))
         and rule.target.replace("{layer}", "0") in parameters(spec_of(case.config))
     ],

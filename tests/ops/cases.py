@@ -167,6 +167,48 @@ def mul_softplus(heads: int, size: int) -> Case:
     )
 
 
+def tell_keys(queries: int, keys: int, size: int, more: int) -> Case:
+    scale = float(size**-0.5)
+
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        heads = noise(count, queries + keys, size, dtype=dtype)
+        return {"x": heads, "steps": noise(count, keys, seed=1, dtype=dtype)}
+
+    def run(p: Any, rows: Tensors, fixed: Tensors, out: torch.Tensor | None) -> torch.Tensor:
+        if out is None:
+            out = rows["x"].new_empty(len(rows["x"]), queries + keys, size + more)
+        return p.run(rows["x"], rows["steps"], fixed["rates"], scale=scale, out=out)
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        steps = torch.nn.functional.softplus(rows["steps"])
+        told = torch.cat(
+            (torch.full((len(steps), queries), 1 / scale), torch.exp(fixed["rates"] * steps)), 1
+        )
+        return torch.nn.functional.pad(torch.cat((rows["x"], told[..., None]), -1), (0, more - 1))
+
+    name = f"H={queries} K={keys} D={size}"
+    return Case(name, draw, run, want, lambda dtype: {"rates": noise(keys, seed=2)})
+
+
+def weigh_sets(heads: int, sets: int, size: int) -> Case:
+    def draw(count: int, dtype: torch.dtype) -> Tensors:
+        ids = (torch.arange(count * 2) * 5 % sets).view(count, 2).to(torch.int32)
+        x = noise(count, heads, sets, size, dtype=dtype)
+        return {"x": x, "ids": ids, "weights": noise(count, 2, seed=1)}
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        ones = torch.nn.functional.one_hot(rows["ids"].long(), sets)  # [T, k, E]
+        factors = (ones * rows["weights"][..., None]).sum(1)
+        return rows["x"] * factors[:, None, :, None]
+
+    return Case(
+        f"K={heads} E={sets} D={size}",
+        draw,
+        lambda p, rows, fixed, out: p.run(rows["x"], rows["ids"], rows["weights"], out=out),
+        want,
+    )
+
+
 def layer_norm(*sizes: int, bias: bool) -> Case:
     def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
         x = rows["x"] - rows["x"].mean(-1, keepdim=True)
@@ -405,19 +447,21 @@ def read_streams(count: int, width: int) -> Case:
     )
 
 
-def write_streams(count: int, width: int) -> Case:
+def write_streams(count: int, width: int, *, mixes: bool = True) -> Case:
     def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
         x, shares = rows["x"].view(-1, count, width), rows["shares"]
-        mix = shares[:, 2 * count :].view(-1, count, count)
-        mixed = torch.einsum("tij,tic->tjc", mix, x)
+        mixed = x
+        if mixes:
+            mix = shares[:, 2 * count :].view(-1, count, count)
+            mixed = torch.einsum("tij,tic->tjc", mix, x)
         return (mixed + shares[:, count : 2 * count, None] * rows["y"][:, None]).flatten(1)
 
     return Case(
-        f"S={count} C={width}",
+        f"S={count} C={width}" + ("" if mixes else " unmixed"),
         lambda rows, dtype: {
             "x": noise(rows, count * width, dtype=dtype),
             "y": noise(rows, width, seed=1, dtype=dtype),
-            "shares": noise(rows, count * (count + 2), seed=2),
+            "shares": noise(rows, count * (count + 2 if mixes else 2), seed=2),
         },
         lambda p, rows, fixed, out: p.run(
             rows["x"].clone().view(-1, count, width), rows["y"], rows["shares"]
@@ -427,10 +471,40 @@ def write_streams(count: int, width: int) -> Case:
     )
 
 
+def unmixed_shares(count: int) -> Case:
+    """Shares of streams that are read and written only."""
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        scale = fixed["scale"].repeat_interleave(count)
+        most = torch.tensor([1.0, 1.3]).repeat_interleave(count)
+        return most * (rows["x"] * scale + fixed["base"]).sigmoid() + 0.03
+
+    return Case(
+        f"S={count} unmixed",
+        lambda rows, dtype: {"x": noise(rows, 2 * count)},
+        lambda p, rows, fixed, out: p.run(
+            rows["x"].clone(),
+            fixed["scale"],
+            fixed["base"],
+            count=count,
+            rounds=0,
+            eps=0.03,
+            most=1.3,
+        ),
+        want,
+        lambda dtype: {"scale": noise(2, seed=1), "base": noise(2 * count, seed=2)},
+        has_out=False,
+    )
+
+
 CASES: dict[str, list[Case]] = {
-    "stream_shares": [stream_shares(4, 3), stream_shares(2, 20)],
+    "stream_shares": [stream_shares(4, 3), stream_shares(2, 20), unmixed_shares(3)],
     "read_streams": [read_streams(4, 37), read_streams(2, 64)],
-    "write_streams": [write_streams(4, 37), write_streams(2, 64)],
+    "write_streams": [
+        write_streams(4, 37),
+        write_streams(2, 64),
+        write_streams(3, 37, mixes=False),
+    ],
     "limit_gated": [
         Case(
             f"F={width}",
@@ -490,6 +564,8 @@ CASES: dict[str, list[Case]] = {
             has_out=False,
         )
     ],
+    "tell_keys": [tell_keys(6, 3, 24, 8), tell_keys(1, 1, 37, 1)],
+    "weigh_sets": [weigh_sets(3, 6, 8), weigh_sets(1, 9, 37)],
     "embedding": [embedding(8, 1.0), embedding(33, 5.65625)],
     "put_rows": [
         Case("C=9", rows_of(9, 9), put_rows, lambda rows, fixed: rows["y"], has_out=False)

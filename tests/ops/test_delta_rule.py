@@ -27,6 +27,7 @@ RULES = {
     "odd": (DeltaRule(3, 3, 20, 37, scale=0.3, strength=2.0), 1),
     "wide": (DeltaRule(1, 2, 24, 165, scale=0.3), 1),
     "channels": (DeltaRule(2, 2, 48, 40, scale=48**-0.5), 48),
+    "bounded": (DeltaRule(2, 2, 48, 40, scale=48**-0.5, bound=0.4), 48),
     "lightning": (DeltaRule(3, 3, 24, 24, unit=False, corrects=False), 0),
 }
 INTERVAL = 32
@@ -82,6 +83,8 @@ def formula(rule: DeltaRule, forgetting: Forgetting, inputs: list[Any]) -> torch
             if inputs[1] is not None and forgetting.bias is not None:
                 x = inputs[1][t].double().view(rule.heads, -1)[h] + forgetting.bias[h].double()
                 left = torch.exp(-forgetting.rate[h].double() * torch.log1p(torch.exp(x)))
+                if rule.bound:
+                    left = torch.exp(-rule.bound * torch.sigmoid(forgetting.rate[h].double() * x))
                 strength = rule.strength * float(torch.sigmoid(inputs[2][t, h].double()))
             state = states[h] * left.reshape(-1, 1)
             said = k @ state if rule.corrects else torch.zeros_like(v)

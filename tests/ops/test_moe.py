@@ -27,6 +27,7 @@ RULES = {
     "mixtral": (8, RouteRule(2), False),
     "olmoe": (64, RouteRule(8, normalize=False), False),
     "odd": (33, RouteRule(5, scoring="sigmoid", normalize=False, scale=0.5), False),
+    "kolibri": (33, RouteRule(5, scoring="logit", normalize=False), True),
     "deepseek_v2": (160, RouteRule(6, normalize=False, scale=16.0, groups=8, top_groups=3), False),
     "deepseek_v3": (
         64,
@@ -60,7 +61,8 @@ def choose(logits: torch.Tensor, rule: RouteRule, bias: torch.Tensor | None) -> 
     """The experts of each row by plain sorting, in Python."""
     x = logits.double()
     scores = torch.softmax(x, -1) if rule.scoring == "softmax" else torch.sigmoid(x)
-    choices = scores if bias is None else scores + bias
+    choices = x if rule.scoring == "logit" else scores
+    choices = choices if bias is None else choices + bias
     found = []
     for row in choices.tolist():
         each = len(row) // rule.groups

@@ -286,6 +286,11 @@ def folded(tensor: torch.Tensor, piece: Piece) -> torch.Tensor:
     if piece.fold == "gather_quarters":
         quarters = tensor.reshape(4, 3, -1, *tensor.shape[1:])
         tensor = quarters[:, [0, 2, 1]].transpose(0, 1).flatten(0, 2)
+    if piece.fold == "set_rows":
+        tensor = tensor.reshape(len(tensor), piece.groups, -1, tensor.shape[2])
+        tensor = tensor.transpose(0, 1).flatten(0, 2)
+    if piece.fold == "set_columns":
+        tensor = tensor.reshape(*tensor.shape[:2], piece.groups, -1).permute(1, 2, 0, 3).flatten(1)
     if piece.fold == "unit_rows":
         tensor = torch.nn.functional.normalize(tensor.float())
     if piece.fold == "split_turns":

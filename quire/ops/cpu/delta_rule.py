@@ -62,6 +62,7 @@ class DeltaRuleCpu(RowProvider):
             corrects=rule.corrects,
             in_turns=rule.in_turns,
             dtype=CODES[qkv.dtype],
+            bound=rule.bound,
         )
 
     def run(

@@ -32,7 +32,7 @@ ACTS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
 EXPERT_ACTS = {**ACTS, "swiglu_clamped": 5}
 """Those of `experts`."""
 
-SCORINGS = {"softmax": 0, "sigmoid": 1, "sparse": 2}
+SCORINGS = {"softmax": 0, "sigmoid": 1, "sparse": 2, "logit": 3}
 """Ways to score experts likewise."""
 
 TYPES: dict[str, tuple[str, type[ctypes._SimpleCData[int]] | type[ctypes._SimpleCData[float]]]] = {
@@ -147,7 +147,7 @@ OPERATIONS: dict[str, str] = {
     "delta_rule": "const:qkv const:decay const:strength const:rate const:bias const:plan mut:states "
     "mut:out i64:slab_bytes i64:block_bytes i64:blocks_per_slab i64:qkv_stride i64:decay_stride "
     "i64:strength_stride i64:out_stride i64:Hk i64:H i64:Dk i64:Dv f32:scale f32:strength_scale "
-    "i32:channels i32:unit i32:corrects i32:in_turns i32:dtype i32:reserved",
+    "i32:channels i32:unit i32:corrects i32:in_turns i32:dtype f32:bound",
     # x [T, 3C] to [T, C]; weight [W, C] and bias [C] float32, null for none; inputs [W - 1, C]
     "short_conv": "const:x const:weight const:bias const:plan mut:states mut:out i64:slab_bytes "
     "i64:block_bytes i64:blocks_per_slab i64:x_stride i64:out_stride i64:C i64:W i32:dtype i32:reserved",
