@@ -11,6 +11,8 @@ namespace quire {
 
 const int64_t kQuads = kPart / 4;   // words of a row in a part
 const float kLargestShort = 127;    // what the largest of a part becomes
+const int kShortTile = kRows < 5 ? kRows : 5;  // rows of a tile: as many as leave registers for codes and totals
+const int64_t kShortStretch = 4 * kPart;       // k that the tiles of all rows go over in turn
 
 // Rows of one group: for each part the words of each row, of four k each; its step; what is taken away, the sum of its
 // numbers, for each unit; and of super-blocks, what sums of 16 and of 32 numbers stand for.
@@ -51,7 +53,6 @@ QUIRE_INLINE void pack_short_row(const T* x, const int32_t* order, const Layout&
     QUIRE_ROWS_CASE(3, __VA_ARGS__)    \
     QUIRE_ROWS_CASE(4, __VA_ARGS__)    \
     QUIRE_ROWS_CASE(5, __VA_ARGS__)    \
-    QUIRE_ROWS_CASE(6, __VA_ARGS__)    \
   }
 #else
 #define QUIRE_FOR_SHORT QUIRE_FOR_ROWS
@@ -113,45 +114,46 @@ void short_tile(const ShortRows& a, const IntRecords& first, int64_t from, int64
   }
 }
 
-// sums [R][32] += a part of R rows times the same part of a block of super-blocks. Sums of codes times scales stay below
-// 2^24, where float32 is exact.
+// sums [R][32] += R rows times a super-block from k on, whose parts have `minima` one after the other. Sums of codes times
+// scales stay below 2^24, where float32 is exact.
 template <int R, class S>
 void short_super_tile(const ShortRows& a, const uint8_t* block, const float* minima, int64_t k, bool fetches,
                       float* sums) {
   const int kBytes = (S::LOW + S::HIGH) * 64;  // of 32 k of 16 columns
   const int kShift = S::BIAS == 32 ? 5 : 2;
-  const int64_t part = k % kSuperDepth / kPart;
-  const uint8_t* in = block + S::codes + part * kPart / 32 * 2 * kBytes;
-  const uint8_t* scales = block + S::scales + part * kPart / S::SPAN * kColumns;
-  const int32_t *words = a.words + k / 4 * R, *less = a.less + k / 16 * R;
-  vf total[R][2], unit[R][2];
-  if (fetches) fetch_head<S>(block, part);
-  take_minima<R, S>(below_of<R, S>(a.sums16, a.sums32, k), minima, sums);
-  for (int n = 0; n < kPart; n += 32, in += 2 * kBytes) {
-    Codes<S, 4> from[2] = {{in, vi_set(0), vi_set(0)}, {in + kBytes, vi_set(0), vi_set(0)}};
-    for (int b = 0; b < 2 * kBytes && fetches; b += 64) __builtin_prefetch(in + kFar + b, 0, 2);
+  const uint8_t *in = block + S::codes, *scales = block + S::scales;
+  const int32_t* less = a.less + k / 16 * R;
+  for (int64_t part = 0; part < kSuperDepth / kPart; part++, k += kPart, minima += kMinima) {
+    const int32_t* words = a.words + k / 4 * R;
+    vf total[R][2], unit[R][2];
+    if (fetches) fetch_head<S>(block, part);
+    take_minima<R, S>(below_of<R, S>(a.sums16, a.sums32, k), minima, sums);
+    for (int n = 0; n < kPart; n += 32, in += 2 * kBytes) {
+      Codes<S, 4> from[2] = {{in, vi_set(0), vi_set(0)}, {in + kBytes, vi_set(0), vi_set(0)}};
+      for (int b = 0; b < 2 * kBytes && fetches; b += 64) __builtin_prefetch(in + kFar + b, 0, 2);
 #pragma GCC unroll 2
-    for (int s = 0; s < 32; s += S::SPAN, scales += kColumns, less += S::SPAN / 16 * R) {
-      vi c[R][2];
-      for (int i = 0; i < R; i++)
-        for (int j = 0; j < 2; j++) c[i][j] = S::BIAS ? shift_left<kShift>(vi_set(less[i])) : vi_set(0);
+      for (int s = 0; s < 32; s += S::SPAN, scales += kColumns, less += S::SPAN / 16 * R) {
+        vi c[R][2];
+        for (int i = 0; i < R; i++)
+          for (int j = 0; j < 2; j++) c[i][j] = S::BIAS ? shift_left<kShift>(vi_set(less[i])) : vi_set(0);
 #pragma GCC unroll 8
-      for (int q = s / 4; q < (s + S::SPAN) / 4; q++, words++) {
-        const vi codes[2] = {Codes<S, 4>::take(from[0], q), Codes<S, 4>::take(from[1], q)};
-        dot_words<R>(words, codes, c);
-      }
-      const bool begins = (n + s) % S::UNIT == 0, ends = (n + s + S::SPAN) % S::UNIT == 0;
-      const bool fresh = n + s + S::SPAN == S::UNIT;
-      for (int j = 0; j < 2; j++) {
-        const vf scale = to_float(load8((const int8_t*)scales + 16 * j));
-        for (int i = 0; i < R; i++) {
-          unit[i][j] = begins ? to_float(c[i][j]) * scale : fma(to_float(c[i][j]), scale, unit[i][j]);
-          if (ends) total[i][j] = fresh ? unit[i][j] : total[i][j] + unit[i][j];
+        for (int q = s / 4; q < (s + S::SPAN) / 4; q++, words++) {
+          const vi codes[2] = {Codes<S, 4>::take(from[0], q), Codes<S, 4>::take(from[1], q)};
+          dot_words<R>(words, codes, c);
+        }
+        const bool begins = (n + s) % S::UNIT == 0, ends = (n + s + S::SPAN) % S::UNIT == 0;
+        const bool fresh = n + s + S::SPAN == S::UNIT;
+        for (int j = 0; j < 2; j++) {
+          const vf scale = to_float(load8((const int8_t*)scales + 16 * j));
+          for (int i = 0; i < R; i++) {
+            unit[i][j] = begins ? to_float(c[i][j]) * scale : fma(to_float(c[i][j]), scale, unit[i][j]);
+            if (ends) total[i][j] = fresh ? unit[i][j] : total[i][j] + unit[i][j];
+          }
         }
       }
     }
+    add_part<R, S>(a.steps + k / kPart * R, total, block, sums);
   }
-  add_part<R, S>(a.steps + k / kPart * R, total, block, sums);
 }
 
 // Rows of 8 bits for products with weights whose units have `unit` k.
@@ -176,7 +178,7 @@ struct ShortSizes {
 
 // A weight [N, K] of four bits, for rows of type T.
 template <class T> struct ShortProduct {
-  static const int rows = kWideRows;
+  static const int rows = kShortTile;
   const uint8_t* weight;
   const int32_t* order;  // of a row's numbers; null: as they come
   Layout l;
@@ -210,7 +212,7 @@ template <class T> struct ShortProduct {
   void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
     __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
     IntRecords record(block_of(block), l, one_scale);
-    const int64_t stretch = groups.count == 1 ? l.depth : kPart;
+    const int64_t stretch = groups.count == 1 ? l.depth : kShortStretch;
     for (int64_t k = 0, number = 0; k < l.depth; k += stretch, number += stretch / unit) {
       const int64_t end = l.depth - k < stretch ? l.depth : k + stretch;
       for (int64_t g = 0; g < groups.count; g++) {
@@ -225,8 +227,7 @@ template <class T> struct ShortProduct {
 
 // A weight [N, K] in super-blocks of at most six bits, K a multiple of 256, for rows of type T.
 template <class T> struct ShortSuperProduct {
-  static const int rows = kWideRows;
-  static const int64_t kMinima = kPart / 16 * kColumns;
+  static const int rows = kShortTile;
   const uint8_t* weight;
   Layout l;
   int64_t blocks;
@@ -237,7 +238,7 @@ template <class T> struct ShortSuperProduct {
 
   static void begin() {}
   static void end() {}
-  static size_t temporary_bytes() { return kMinima * 4; }
+  static size_t temporary_bytes() { return kSuperDepth / kPart * kMinima * 4; }
 
   int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
   int64_t sum_rows(const Groups& groups) const { return groups.rows; }
@@ -261,12 +262,11 @@ template <class T> struct ShortSuperProduct {
 
   template <class S>
   void sums_of(const Groups& groups, const void* packed, const uint8_t* block, float* minima, float* out) const {
-    for (int64_t k = 0; k < l.depth; k += kPart) {
-      const uint8_t* here = block + k / kSuperDepth * S::bytes;
-      read_minima<S>(here, (int)(k % kSuperDepth / kPart), minima);
+    for (int64_t k = 0; k < l.depth; k += kSuperDepth, block += S::bytes) {
+      for (int part = 0; part < kSuperDepth / kPart; part++) read_minima<S>(block, part, minima + part * kMinima);
       for (int64_t g = 0; g < groups.count; g++) {
         const int64_t row = groups.begin(g);
-        QUIRE_FOR_SHORT(groups.size(g), (short_super_tile<R, S>(sizes.at(packed, groups.rows, row), here, minima, k,
+        QUIRE_FOR_SHORT(groups.size(g), (short_super_tile<R, S>(sizes.at(packed, groups.rows, row), block, minima, k,
                                                                 g == 0, out + row * kColumns)))
       }
     }

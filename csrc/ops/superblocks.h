@@ -102,6 +102,8 @@ template <class S> QUIRE_INLINE void fetch_head(const uint8_t* block, int64_t pa
   for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(block + kFar + part * kBytes + i, 0, 2);
 }
 
+const int64_t kMinima = kPart / 16 * kColumns;  // numbers that are taken away of a part
+
 // floor * minimum of each span of a part, [spans][32].
 template <class S> void read_minima(const uint8_t* block, int part, float* out) {
   if (!S::MINIMA) return;
@@ -308,7 +310,6 @@ void narrow_tile(const SuperRows& a, const uint8_t* block, const float* minima, 
 // A weight [N, K] in super-blocks, K a multiple of 256, for rows of type T.
 template <class T> struct SuperProduct {
   static const int rows = kWideRows;
-  static const int64_t kMinima = kPart / 16 * kColumns;
   const uint8_t* weight;
   Layout l;
   int64_t blocks;
