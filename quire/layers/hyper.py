@@ -19,10 +19,12 @@ from quire.ops.registry import Table
 
 
 class HyperConnection:
-    """Shares of the streams x [T, S, C]: to read them, and if it `writes` to write and to mix them too.
+    """Shares of the streams x [T, S, C]: to read them, and as `num_shares` says to write and to mix them too.
 
-    Its parameters, float32: `<name>.weight` [W, S * C], `<name>.base` [W], `<name>.scale` [3 or 1], where W is
-    S + S + S * S, or S.
+    Its parameters, float32: `<name>.weight` [W, S * C], `<name>.base` [W], `<name>.scale` [1, 2 or 3].
+
+    num_shares  W: S, S + S to write too, or S + S + S * S.
+    most        of what a part made a stream gets; that and rounds as in `ops.hyper`.
     """
 
     def __init__(
@@ -32,15 +34,17 @@ class HyperConnection:
         *,
         count: int,
         size: int,
+        num_shares: int,
         rounds: int,
         eps: float,
+        most: float,
         norm_eps: float,
-        writes: bool,
         dtype: torch.dtype,
     ) -> None:
         self._name = name
-        self._count, self._rounds, self._eps = count, rounds, eps
-        self._width = (2 + count) * count if writes else count
+        self._count = count
+        self._rule = {"count": count, "rounds": rounds, "eps": eps, "most": most}
+        self._width = num_shares
         wide, kind = count * size, dtype_name(dtype)
         self._widen = table.bind(TO_FLOAT32, kind, C=wide)
         self._norm = PlainNorm(table, wide, norm_eps, torch.float32)
@@ -67,9 +71,7 @@ class HyperConnection:
         wide = self._widen(flat, out=arena.take(tuple(flat.shape), torch.float32))
         self._product(self._norm(wide, arena), out=shares)
         arena.release(mark)
-        self._shares(
-            shares, self._scale, self._base, count=self._count, rounds=self._rounds, eps=self._eps
-        )
+        self._shares(shares, self._scale, self._base, **self._rule)
         return self._read(streams, shares, out=x), shares
 
     def write(self, streams: torch.Tensor, made: torch.Tensor, shares: torch.Tensor) -> None:

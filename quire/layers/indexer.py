@@ -24,7 +24,7 @@ from quire.quant.formats import PLAIN, Formats
 
 @dataclass(frozen=True, kw_only=True)
 class IndexerSizes:
-    """The numbers of one indexer: H heads of D numbers, of which the first `rope_size` have a position.
+    """The numbers of one indexer: H heads of D numbers, of which `rope_size` have a position.
 
     size     of the layer's input. q_rank: of the latent that queries are made of.
     """
@@ -44,6 +44,7 @@ class Indexer:
 
     index   its number among the mixers of all layers.
     rope    table [max_len, rope_size] of `layers.rope`.
+    turned_last  the last numbers have the positions, not the first.
     eps     of that norm. format: of the weights of `q` and `key`.
     """
 
@@ -56,6 +57,7 @@ class Indexer:
         *,
         rope: torch.Tensor,
         interleaved: bool,
+        turned_last: bool = False,
         eps: float,
         dtype: torch.dtype,
         format: Formats = PLAIN,
@@ -75,7 +77,9 @@ class Indexer:
             f"{name}.weigh", in_size=sizes.size, out_size=heads, dtype=torch.float32
         )
         self._widen = table.bind(TO_FLOAT32, dtype_name(dtype), C=sizes.size)
-        turn = table.bind(ROPE, dtype_name(dtype), D=head_size, rot=sizes.rope_size)
+        first = head_size - sizes.rope_size if turned_last else 0
+        self._turned = slice(first, first + sizes.rope_size)
+        turn = table.bind(ROPE, dtype_name(dtype), D=sizes.rope_size, rot=sizes.rope_size)
         self._turn: Callable[..., object] = partial(turn, table=rope, interleaved=interleaved)
         self._pick = table.bind(
             PICK_TOKENS, dtype_name(dtype), format=cache_format, H=heads, K=1, D=head_size
@@ -99,11 +103,11 @@ class Indexer:
         key = self._key(x, out=arena.take((num_tokens, sizes.head_size), x.dtype))
         self._key_norm(key, out=key)
         key = key.unsqueeze(1)  # [T, 1, D]
-        self._turn(key, positions)
+        self._turn(key[..., self._turned], positions)
         self._pick.call("write", key, key[..., :0], cache, plan)
         query = arena.take((num_tokens, sizes.num_heads, sizes.head_size), x.dtype)
         self._query(latent, out=query.view(num_tokens, -1))
-        self._turn(query, positions)
+        self._turn(query[..., self._turned], positions)
         wide = self._widen(x, out=arena.take(tuple(x.shape), torch.float32))
         weights = self._weigh(wide, out=arena.take((num_tokens, sizes.num_heads), torch.float32))
         self._pick(query, weights, cache, plan, picks=ctx.picks)

@@ -18,6 +18,7 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.indexer import Picker
 from quire.layers.linear import Linear
 from quire.layers.norm import RmsNorm
+from quire.layers.output_gate import output_gates
 from quire.ops.arena import Arena
 from quire.ops.attention import PAGED_ATTENTION
 from quire.ops.elementwise import SCALE
@@ -57,7 +58,8 @@ class MlaLayer:
     """x [T, C] to [T, C] for decoder layer `index`.
 
     Its parameters: `<name>.kv_down` [R + P, C] with the norm `<name>.kv_norm`, `<name>.kv_up`
-    [H * (N + V), R], `<name>.out`; and `<name>.q`, or `<name>.q_down`, `<name>.q_norm`, `<name>.q_up`.
+    [H * (N + V), R], `<name>.out`; and `<name>.q`, or `<name>.q_down`, `<name>.q_norm`, `<name>.q_up`; with sinks
+    `<name>.sinks` [H], with `gate` `<name>.gate`.
 
     rope    table [max_len, P] of `layers.rope`; None: nothing is turned.
     growth  table [max_len, R + P] of `layers.rope.growth_table` for queries, or None.
@@ -65,6 +67,7 @@ class MlaLayer:
     eps     of the norms of both latents.
     format  of all weights but kv_up's.
     picker  what says which tokens a query sees; None: it sees all.
+    sinks   a learned score of each head takes weight. gate: a key of `layers.output_gate.GATES`, or None.
     """
 
     def __init__(
@@ -83,6 +86,8 @@ class MlaLayer:
         format: Formats = PLAIN,
         cache_format: str = "plain",
         picker: Picker | None = None,
+        sinks: bool = False,
+        gate: str | None = None,
     ) -> None:
         self.index = index
         self._name = name
@@ -118,6 +123,10 @@ class MlaLayer:
         self._expand = HeadProducts(
             table, in_size=sizes.kv_rank, out_size=sizes.out_size, dtype=dtype
         )
+        shape = (sizes.size, sizes.num_heads, sizes.out_size)
+        self._gates = output_gates((gate, None), table, name, linear, shape, dtype)
+        self._has_sinks = sinks
+        self._sinks: dict[str, torch.Tensor] = {}
         self._out = linear(
             f"{name}.out", in_size=sizes.num_heads * sizes.out_size, out_size=sizes.size, bias=bias
         )
@@ -138,7 +147,10 @@ class MlaLayer:
         both = weights(f"{self._name}.kv_up.weight").view(sizes.num_heads, -1, sizes.kv_rank)
         self._absorb.pack(both[:, : sizes.nope_size].transpose(1, 2))
         self._expand.pack(both[:, sizes.nope_size :])
-        self._out.load(weights)
+        if self._has_sinks:
+            self._sinks = {"sinks": weights(f"{self._name}.sinks")}
+        for part in (*self._gates, self._out):
+            part.load(weights)
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Caches the latents, then attends; writes [T, C] into `out`, which may be x."""
@@ -157,17 +169,23 @@ class MlaLayer:
         self._mix(query, ctx, out=mixed)
         values = ctx.arena.take((num_tokens, sizes.num_heads, sizes.out_size), x.dtype)
         self._expand(mixed, out=values)
-        return self._out(values.view(num_tokens, -1), out=out)
+        values = values.view(num_tokens, -1)
+        for gate in self._gates:
+            gate(x, values, ctx.arena)
+        return self._out(values, out=out)
 
     def _cached(self, ctx: ForwardContext) -> tuple[Any, Any]:
         """This layer's view of the cache, and its plan."""
         return ctx.cached(self.index)
 
     def _mix_all(self, query: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> None:
-        self._attend(query, *self._cached(ctx), scale=self._sizes.scale, out=out)
+        scale = self._sizes.scale
+        self._attend(query, *self._cached(ctx), scale=scale, **self._sinks, out=out)
 
     def _mix_picked(self, query: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> None:
-        self._attend(query, ctx.picks, *self._cached(ctx), scale=self._sizes.scale, out=out)
+        cache, plan = self._cached(ctx)
+        scale = self._sizes.scale
+        self._attend(query, ctx.picks, cache, plan, scale=scale, **self._sinks, out=out)
 
     def _absorbed(self, query: torch.Tensor, positions: torch.Tensor, arena: Arena) -> torch.Tensor:
         """Queries [T, H, N + P] as they meet the cached keys: [T, H, R + P], the last P turned, all grown."""

@@ -207,6 +207,8 @@ def _mla(parts: MixerParts, name: str, index: int, spec: Mla) -> MixerLayer:
         format=parts.format,
         cache_format=parts.cache.format,
         picker=_picker(parts, f"{name}.indexer", index + 1, spec),
+        sinks=spec.sinks,
+        gate=None if spec.gate == "none" else spec.gate,
     )
 
 
@@ -231,6 +233,7 @@ def _picker(parts: MixerParts, name: str, index: int, attention: Mla) -> Picker 
         sizes,
         rope=parts.tables[attention.rope],
         interleaved=spec.interleaved,
+        turned_last=spec.turned_last,
         eps=spec.norm_eps,
         dtype=parts.dtype,
         format=parts.format,

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from quire.models.compressed import Compressed
 from quire.models.parameter import Parameter, ParameterGroup
+from quire.models.streams import HyperStreams
 
 
 def connection(
-    table: dict[str, Parameter], name: str, count: int, width: int, *, writes: bool
+    table: dict[str, Parameter], name: str, streams: HyperStreams, width: int, *, writes: bool
 ) -> None:
     """What streams are read by, and if it `writes` written and mixed."""
-    rows = (2 + count) * count if writes else count
-    table[f"{name}.weight"] = Parameter(((rows, count * width),), "router_float32")
+    rows = streams.num_shares if writes else streams.count
+    table[f"{name}.weight"] = Parameter(((rows, streams.count * width),), "router_float32")
     table[f"{name}.base"] = Parameter(((rows,),), "state")
-    table[f"{name}.scale"] = Parameter(((3 if writes else 1,),), "state")
+    scales = (2 + bool(streams.rounds)) if writes else 1
+    table[f"{name}.scale"] = Parameter(((scales,),), "state")
 
 
 def compressed_parameters(

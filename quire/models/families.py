@@ -37,6 +37,7 @@ from quire.models.architectures import (
     granite,
     grok,
     hunyuan,
+    hy_v4,
     hybrid,
     internlm,
     jetmoe,
@@ -95,7 +96,7 @@ _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
-_FAMILIES += [kolibri]
+_FAMILIES += [kolibri, hy_v4]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

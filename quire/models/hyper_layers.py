@@ -1,4 +1,4 @@
-"""Layers of which each part stands between several residual streams; of DeepSeek V4.
+"""Layers of which each part stands between several residual streams; of DeepSeek V4 and Hy4.
 
 Plain skeletons are `models.decoder_layers`; how streams are read and written is `layers.hyper`.
 """
@@ -29,10 +29,11 @@ def connection(
         name,
         count=streams.count,
         size=parts.size,
+        num_shares=streams.num_shares if writes else streams.count,
         rounds=streams.rounds,
         eps=streams.eps,
+        most=streams.most,
         norm_eps=norm_eps,
-        writes=writes,
         dtype=parts.dtype,
     )
 

@@ -6,6 +6,7 @@ Other mixers are `models.spec` and `models.recurrent`; what these compute is `la
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from quire.models.positions import Rope, Temperature
 from quire.protocol.cache import CacheKind
@@ -18,6 +19,7 @@ class Indexer:
     q_rank       of the latent that its queries come from, which is the attention's.
     head_size    numbers of a head's query and of a key; the first ones have the attention's positions.
     interleaved  neighbours turn in pairs.
+    turned_last  the last numbers have the positions, not the first.
     norm_eps     of the LayerNorm of keys.
     """
 
@@ -25,6 +27,7 @@ class Indexer:
     head_size: int
     q_rank: int
     interleaved: bool = False
+    turned_last: bool = False
     norm_eps: float = 1e-6
 
     @property
@@ -76,6 +79,9 @@ class Mla:
     norm_eps    of the norms of both latents.
     picks       which tokens a query sees; None: all before it.
     temperature what queries are multiplied by; None is nothing.
+    sinks       a learned score of each head takes weight and gives nothing.
+    gate        what a head mixed is multiplied with the sigmoid of a product of the layer's input, of one number
+                for each of its numbers or for each head.
     """
 
     num_heads: int
@@ -91,6 +97,8 @@ class Mla:
     norm_eps: float = 1e-6
     picks: Picks | None = None
     temperature: Temperature | None = None
+    sinks: bool = False
+    gate: Literal["none", "numbers", "heads"] = "none"
 
     @property
     def num_picks(self) -> int:

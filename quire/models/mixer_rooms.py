@@ -40,6 +40,8 @@ def mixer_room(mixer: Mixer, size: int) -> int:
     if isinstance(mixer, Mla):
         # Beside absorbed queries and mixed latents: what they are made of and become.
         heads += mixer.q_rank + mixer.num_heads * (mixer.query_size + mixer.out_size)
+        gates = {"none": 0, "heads": 1, "numbers": mixer.out_size}
+        heads += mixer.num_heads * gates[mixer.gate]
         if (own := mixer.indexer) is not None:
             # Of four bytes, two numbers at most, are the layer's input and the weights of heads.
             room = (own.num_heads + 1) * own.head_size + 2 * (size + own.num_heads)

@@ -131,7 +131,7 @@ def _ends(table: dict[str, Parameter], spec: DecoderSpec) -> None:
         table["layer_inputs.product.weight"] = Parameter(((inputs, width),), "other")
         table["layer_inputs.norm.weight"] = Parameter(((size,),), "norm")
     if isinstance(spec.streams, HyperStreams):
-        connection(table, "streams.close", spec.streams.count, width, writes=False)
+        connection(table, "streams.close", spec.streams, width, writes=False)
         return
     for end in ("open", "close") if spec.streams is not None else ():
         for number in range(spec.streams.count - 1):  # type: ignore[union-attr]
@@ -146,7 +146,7 @@ def _layer_end(
     group: ParameterGroup = "feed_forward"
     if isinstance(streams, HyperStreams):
         for place in ("mixer", "feed_forward"):
-            connection(table, f"{prefix}.around_{place}", streams.count, width, writes=True)
+            connection(table, f"{prefix}.around_{place}", streams, width, writes=True)
     elif streams is not None:
         count, router = streams.count, f"{prefix}.altup.router"
         table[f"{router}_norm.weight"] = Parameter(((width,),), "norm")
@@ -279,6 +279,11 @@ def _mla(table: dict[str, Parameter], prefix: str, spec: Mla, width: int) -> Non
     both = spec.num_heads * (spec.nope_size + spec.out_size)
     table[f"{prefix}.kv_up.weight"] = Parameter(((both, spec.kv_rank),), "latent")
     values = spec.num_heads * spec.out_size
+    if spec.sinks:
+        table[f"{prefix}.sinks"] = Parameter(((spec.num_heads,),), "choice")
+    if spec.gate != "none":
+        gates = spec.num_heads if spec.gate == "heads" else values
+        table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), group)
     table[f"{prefix}.out.weight"] = Parameter(((width, values),), group)
     if spec.bias:
         table[f"{prefix}.out.bias"] = Parameter(((width,),), group)

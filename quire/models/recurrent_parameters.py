@@ -17,8 +17,8 @@ from quire.models.recurrent import (
     LinearAttention,
     Mamba1,
     Mamba2,
-    ShortConv,
     MatrixMemory,
+    ShortConv,
     TimeMix,
 )
 

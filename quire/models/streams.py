@@ -32,12 +32,20 @@ class Streams:
 
 @dataclass(frozen=True, kw_only=True)
 class HyperStreams:
-    """`count` residual streams that every layer mixes twice: `layers.hyper`. Source: arXiv 2512.24880.
+    """`count` residual streams that every layer reads and writes twice: `layers.hyper`. Source: arXiv 2512.24880.
 
     rounds  of making the rows and columns of a mixture sum up to 1; eps is added to what it divides by, and to
-            the shares of the streams in what a part reads.
+            the shares of the streams in what a part reads. 0: streams are not mixed, and eps is added to the
+            shares of what is written too.
+    most    the most of what a part made that a stream gets.
     """
 
     count: int
-    rounds: int
+    rounds: int = 0
     eps: float
+    most: float = 2.0
+
+    @property
+    def num_shares(self) -> int:
+        """How many shares a part has: to read the streams, to write them and to mix each of each."""
+        return (2 + self.count if self.rounds else 2) * self.count

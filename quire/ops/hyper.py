@@ -12,7 +12,7 @@ from quire.ops.registry import Provider, declare, register
 STREAM_SHARES = declare(
     "stream_shares",
     "pure",
-    "run(x [T,W] in place, scale, base [W], count, rounds, eps): shares to read, to write and to mix streams by",
+    "run(x [T,W] in place, scale, base [W], count, rounds, eps, most): shares to read, to write and to mix streams by",
 )
 READ_STREAMS = declare(
     "read_streams", "pure", "run(x [T,S,C], shares [T,W]) -> [T,C], sum over s of shares[s] * x[s]"
@@ -20,7 +20,7 @@ READ_STREAMS = declare(
 WRITE_STREAMS = declare(
     "write_streams",
     "pure",
-    "run(x [T,S,C] in place, made [T,C], shares [T,W]): x[s] = write[s] * made + sum of mix[i,s] * x[i]",
+    "run(x [T,S,C] in place, made [T,C], shares [T,W]): x[s] = write[s] * made + x[s] or sum of mix[i,s] * x[i]",
 )
 
 
@@ -38,18 +38,23 @@ class StreamSharesReference(Provider):
         count: int,
         rounds: int,
         eps: float,
+        most: float = 2.0,
     ) -> torch.Tensor:
         """Makes shares of x [T, W] in place, W = S to read by, or S + S + S * S to read, to write and to mix by.
 
         x float32, contiguous; scale [1] or [3] of the parts, base [W]; y = scale * x + base.
-        read = sigmoid(y) + eps; write = 2 sigmoid(y); mix = softmax of the rows of y [S, S] + eps, with columns,
+        Without mixing W = S + S, and eps is added to what is written by too.
+        read = sigmoid(y) + eps; write = most * sigmoid(y); mix = softmax of the rows of y [S, S] + eps, with columns,
         then `rounds` - 1 times rows and columns, divided by their sums + eps.
         """
         x[:, :count] = _sigmoid(x[:, :count] * scale[0] + base[:count]) + eps
         if x.shape[1] == count:
             return x
         middle = slice(count, 2 * count)
-        x[:, middle] = _sigmoid(x[:, middle] * scale[1] + base[middle]) * 2.0
+        x[:, middle] = _sigmoid(x[:, middle] * scale[1] + base[middle]) * most
+        if x.shape[1] == 2 * count:
+            x[:, middle] += eps
+            return x
         mix = (x[:, 2 * count :] * scale[2] + base[2 * count :]).view(-1, count, count)
         powers = torch.exp(mix - mix.amax(dim=-1, keepdim=True))
         mix = powers / _sum(powers, -1) + eps
@@ -82,14 +87,16 @@ class WriteStreamsReference(Provider):
     def run(self, x: torch.Tensor, made: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
         """x[s] = write[s] * made + the sum over i of mix[i, s] * x[i], for streams x [T, S, C] in place.
 
-        made [T, C]; shares [T, S + S + S * S] float32 as `stream_shares` makes them.
+        made [T, C]; shares [T, S + S + S * S] float32 as `stream_shares` makes them; of [T, S + S] x[s] stays whole.
         """
         count = x.shape[1]
         wide, new = x.to(torch.float32, copy=True), made.to(torch.float32)
         mix = shares[:, 2 * count :]
         for stream in range(count):
             total = new * shares[:, count + stream, None]
-            for source in range(count):
+            if not mix.shape[1]:
+                total += wide[:, stream]
+            for source in range(count if mix.shape[1] else 0):
                 total += wide[:, source] * mix[:, source * count + stream, None]
             x[:, stream].copy_(total)
         return x

@@ -22,7 +22,7 @@ PICK_TOKENS = declare(
 PICKED_ATTENTION = declare(
     "picked_attention",
     "planned",
-    "as paged_attention; run(q [T,H,D], picks [T,k], cache, plan, scale) -> [T,H,Dv] over those tokens",
+    "as paged_attention; run(q [T,H,D], picks [T,k], cache, plan, scale, sinks) -> [T,H,Dv] over those tokens",
 )
 
 SCORED_TOKENS = 1024
@@ -124,6 +124,7 @@ class PickedAttentionReference(PlainRows):
         plan: ReferencePlan,
         *,
         scale: float,
+        sinks: torch.Tensor | None = None,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Attention of each query over the cached tokens of its own sequence at its `picks`.
@@ -131,6 +132,7 @@ class PickedAttentionReference(PlainRows):
         q      [T, H, D], tokens of all sequences in plan order, their keys already written.
         picks  [T, k] int32, positions of cached tokens, the used ones first and then -1; at least one.
         scale  factor on every score.
+        sinks  [H] float32, a further score per head that takes weight and gives nothing.
         Returns [T, H, Dv] in q's dtype; accumulated in float32, one rounding. Tokens are walked in the order of
         `picks`, in tiles and segments as in `paged_attention`.
         Raises ValueError if H is no multiple of K.
@@ -147,7 +149,8 @@ class PickedAttentionReference(PlainRows):
                 mine = slice(head * group, (head + 1) * group)
                 rows = q[at, mine].to(torch.float32, copy=True)
                 tiles = _tiles(keys[:, head]), _tiles(values[:, head])
-                out[at, mine] = attend(rows, 0, *tiles, len(positions), rule, None).to(out.dtype)
+                sink = None if sinks is None else sinks[mine].unsqueeze(-1)
+                out[at, mine] = attend(rows, 0, *tiles, len(positions), rule, sink).to(out.dtype)
         return out
 
 

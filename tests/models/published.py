@@ -174,6 +174,7 @@ FEWER = {
     "Step3TextForCausalLM": 0,
     "RecurrentGemmaForCausalLM": 1,
     "Kolibri1ForCausalLM": 0,
+    "HYV4ForCausalLM": 1,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 UNSOURCED = {"BaiChuanForCausalLM", "RecurrentGemmaForCausalLM"}
@@ -212,6 +213,7 @@ SMALL_STATES: dict[str, dict[str, Any]] = {
     "mistral4": {"qk_nope_head_dim": 16, "head_dim": 32},  # half of a head turns
     "deepseek_v32": _PICKS,
     "glm_moe_dsa": _PICKS,
+    "hy_v4": _PICKS,
     # Transformers takes positions for 64 numbers of a head where head_dim does not say it.
     "longcat_flash": {
         "qk_rope_head_dim": 64,

@@ -50,6 +50,13 @@ def renamed(tensors: Tensors, names: Mapping[str, str]) -> Tensors:
     return found
 
 
+def hy_v4(tensors: Tensors, config: Config) -> Tensors:
+    """Transformers puts parts of names where no published file has them."""
+    names = {"hc_pre.": "", "_layer.hc_": "_layer.hc_pre.hc_", "mlp.linear_gate": "mlp.gate_proj"}
+    names |= {"shared_experts.linear_gate": "shared_experts.gate_proj"}
+    return renamed(tensors, names)
+
+
 def joined(tensors: Tensors, names: tuple[str, ...], target: str) -> Tensors:
     """Tensors of each layer whose names hold one of `names`, stacked under `target` in that order."""
     found = {key: it for key, it in tensors.items() if not any(part in key for part in names)}
@@ -640,6 +647,7 @@ STAND_INS: dict[str, StandIn] = {
     ),
     "Step3p5ForCausalLM": StandIn(step_config, step),
     "Step3p7ForConditionalGeneration": StandIn(as_itself),
+    "HYV4ForCausalLM": StandIn(as_itself, hy_v4),
     "Plamo3ForCausalLM": StandIn(plamo3_config, plamo3, plamo3_reference),
     "TeleChat2ForCausalLM": StandIn(telechat2_config, telechat2, without_inner_biases),
     "InternLMForCausalLM": StandIn(

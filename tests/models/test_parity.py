@@ -96,8 +96,8 @@ def plain_value(owner: Any, name: str) -> Any:
     """What the field would be in the plain layer, or another value where there is none."""
     field = next(field for field in fields(owner) if field.name == name)
     value = getattr(owner, name)
-    if name == "pairs":  # without them tensors have other shapes
-        return value / 2
+    if name in ("pairs", "rounds"):  # without them tensors have other shapes
+        return type(value)(value / 2)
     if field.default is not MISSING:
         return field.default
     if isinstance(owner, Streams):

@@ -447,19 +447,21 @@ def read_streams(count: int, width: int) -> Case:
     )
 
 
-def write_streams(count: int, width: int) -> Case:
+def write_streams(count: int, width: int, *, mixes: bool = True) -> Case:
     def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
         x, shares = rows["x"].view(-1, count, width), rows["shares"]
-        mix = shares[:, 2 * count :].view(-1, count, count)
-        mixed = torch.einsum("tij,tic->tjc", mix, x)
+        mixed = x
+        if mixes:
+            mix = shares[:, 2 * count :].view(-1, count, count)
+            mixed = torch.einsum("tij,tic->tjc", mix, x)
         return (mixed + shares[:, count : 2 * count, None] * rows["y"][:, None]).flatten(1)
 
     return Case(
-        f"S={count} C={width}",
+        f"S={count} C={width}" + ("" if mixes else " unmixed"),
         lambda rows, dtype: {
             "x": noise(rows, count * width, dtype=dtype),
             "y": noise(rows, width, seed=1, dtype=dtype),
-            "shares": noise(rows, count * (count + 2), seed=2),
+            "shares": noise(rows, count * (count + 2 if mixes else 2), seed=2),
         },
         lambda p, rows, fixed, out: p.run(
             rows["x"].clone().view(-1, count, width), rows["y"], rows["shares"]
@@ -469,10 +471,40 @@ def write_streams(count: int, width: int) -> Case:
     )
 
 
+def unmixed_shares(count: int) -> Case:
+    """Shares of streams that are read and written only."""
+
+    def want(rows: Tensors, fixed: Tensors) -> torch.Tensor:
+        scale = fixed["scale"].repeat_interleave(count)
+        most = torch.tensor([1.0, 1.3]).repeat_interleave(count)
+        return most * (rows["x"] * scale + fixed["base"]).sigmoid() + 0.03
+
+    return Case(
+        f"S={count} unmixed",
+        lambda rows, dtype: {"x": noise(rows, 2 * count)},
+        lambda p, rows, fixed, out: p.run(
+            rows["x"].clone(),
+            fixed["scale"],
+            fixed["base"],
+            count=count,
+            rounds=0,
+            eps=0.03,
+            most=1.3,
+        ),
+        want,
+        lambda dtype: {"scale": noise(2, seed=1), "base": noise(2 * count, seed=2)},
+        has_out=False,
+    )
+
+
 CASES: dict[str, list[Case]] = {
-    "stream_shares": [stream_shares(4, 3), stream_shares(2, 20)],
+    "stream_shares": [stream_shares(4, 3), stream_shares(2, 20), unmixed_shares(3)],
     "read_streams": [read_streams(4, 37), read_streams(2, 64)],
-    "write_streams": [write_streams(4, 37), write_streams(2, 64)],
+    "write_streams": [
+        write_streams(4, 37),
+        write_streams(2, 64),
+        write_streams(3, 37, mixes=False),
+    ],
     "limit_gated": [
         Case(
             f"F={width}",

@@ -129,13 +129,18 @@ def test_company_chunks_and_block_size_change_no_pick(provider: str, dtype: str)
 
 
 def attended(
-    provider: str, shape: Shape, sequences: list[Sequence], picks: list[torch.Tensor]
+    provider: str,
+    shape: Shape,
+    sequences: list[Sequence],
+    picks: list[torch.Tensor],
+    sinks: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
     """[n, H, Dv] of all tokens of each sequence."""
     lengths = [len(sequence.q) for sequence in sequences]
     cache = Cache(ATTENDERS[provider], shape, sequences)
     q = cache.prepare([*range(len(sequences))], lengths)
-    out = cache.provider.run(q, torch.cat(picks), cache.cache, cache.plan, scale=shape.scale)
+    chosen, scale = torch.cat(picks), shape.scale
+    out = cache.provider.run(q, chosen, cache.cache, cache.plan, scale=scale, sinks=sinks)
     return list(out.split(lengths))
 
 
@@ -164,19 +169,26 @@ def some_picks(length: int, top: int) -> torch.Tensor:
         for name in accepted(ATTENDERS, dtype, format)
     ],
 )
-def test_attention_sees_the_picked_tokens_alone(provider: str, dtype: str, format: str) -> None:
+@pytest.mark.parametrize("has_sinks", [False, True])
+def test_attention_sees_the_picked_tokens_alone(
+    provider: str, dtype: str, format: str, has_sinks: bool
+) -> None:
     shape = Shape(**vars(LATENT) | {"dtype": getattr(torch, dtype), "format": format})
     lengths = [1, 40, 150]
     sequences, picks = draw(shape, lengths), [some_picks(length, 37) for length in lengths]
     line = "picked_attention" if provider == "reference" else "paged_attention, rounded weights"
+    sinks = torch.tensor([-0.5, 3.0, 0.0, 1.0]) if has_sinks else None
     for sequence, chosen, found in zip(
-        sequences, picks, attended(provider, shape, sequences, picks), strict=True
+        sequences, picks, attended(provider, shape, sequences, picks, sinks), strict=True
     ):
         q, k = sequence.q.double(), stored(shape, sequence.k)[:, 0]
         each = torch.einsum("qhd,kd->qhk", q, k) * shape.scale
         seen = torch.zeros(len(q), len(q) + 1, dtype=torch.bool)
         seen.scatter_(1, torch.where(chosen < 0, len(q), chosen).long(), True)
-        each = each.masked_fill(~seen[:, None, :-1], -math.inf).softmax(-1)
+        each = each.masked_fill(~seen[:, None, :-1], -math.inf)
+        if sinks is not None:
+            each = torch.cat((each, sinks.double().expand(len(q), -1).unsqueeze(-1)), -1)
+        each = each.softmax(-1)[..., : len(q)]
         want = torch.einsum("qhk,kd->qhd", each, stored(shape, sequence.v)[:, 0])
         compare(found, want, TOLERANCES[line][dtype])
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, experts
-from quire.models.hf_parts import sliding_layers
+from quire.models.hf_parts import demand, sliding_layers
 from quire.models.name_parts import LAYER, choice_rule, ours
 from quire.models.names import (
     LLAMA_NAMES,
@@ -24,6 +24,8 @@ from quire.models.spec import DecoderSpec, LayerSpec
 
 def kolibri1(hf: HfConfig) -> DecoderSpec:
     """`Kolibri1ForCausalLM`; defaults as in Kolibri1Config."""
+    hf.skip("head_dtype")  # products with many outputs add up in float32 in any case
+    demand(hf, "this architecture is described so", use_sliding_window=True, attention_bias=False)
     one = attention(hf, bias=None, heads=48, kv_heads=4, head_dim=128, normed=1e-6)
     part = experts(
         hf,
