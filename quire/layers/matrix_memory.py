@@ -60,14 +60,14 @@ class MatrixMemoryLayer:
         self._keys, self._values = heads * sizes.key_size, heads * sizes.value_size
         linear = partial(Linear, table, dtype=dtype)
         self._wide = 2 * (self._keys + self._values)
-        kinds = {"bias": False, "format": format}
-        self._in = linear(f"{name}.in", in_size=sizes.size, out_size=self._wide, **kinds)
+        plain = partial(linear, bias=False, format=format)
+        self._in = plain(f"{name}.in", in_size=sizes.size, out_size=self._wide)
         self._gates = linear(f"{name}.gates", in_size=sizes.size, out_size=2 * heads, bias=True)
         self._cap = table.bind(SOFT_CAP, at, C=2 * heads)
         self._run = table.bind(MATRIX_MEMORY, at, H=heads, K=sizes.key_size, V=sizes.value_size)
         self._norm = table.bind(LAYER_NORM, at, C=sizes.value_size)
         self._multiply = table.bind(MUL_SIGMOID, at, C=self._values)
-        self._back = linear(f"{name}.back", in_size=self._values, out_size=sizes.size, **kinds)
+        self._back = plain(f"{name}.back", in_size=self._values, out_size=sizes.size)
         self._weight: torch.Tensor | None = None
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
@@ -85,7 +85,9 @@ class MatrixMemoryLayer:
         made = self._in(x, out=ctx.arena.take((count, self._wide), x.dtype))
         gates = self._gates(x, out=ctx.arena.take((count, 2 * sizes.num_heads), x.dtype))
         self._cap(gates, cap=sizes.cap, out=gates)
-        q, k, v, opened = made.split((self._keys, self._keys, self._values, self._values), dim=1)
+        keys, values = self._keys, self._values
+        q, k, v = made[:, :keys], made[:, keys : 2 * keys], made[:, 2 * keys : 2 * keys + values]
+        opened = made[:, 2 * keys + values :]
         mixed = ctx.arena.take((count, self._values), x.dtype)
         heads = mixed.view(count, sizes.num_heads, -1)
         q, k, v = (part.view(count, sizes.num_heads, -1) for part in (q, k, v))

@@ -5,6 +5,8 @@ Spellings shared with other families are in `models.hf_decoder`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import decoder, head_share
@@ -48,8 +50,8 @@ def xlstm(hf: HfConfig) -> DecoderSpec:
     layer = LayerSpec(mixer=mixer, feed_forward=Dense(width=width), norm_eps=eps)
     softcap = hf.positive("output_logit_soft_cap", 30.0)
     layers = (layer,) * hf.int_("num_hidden_layers", 32)
-    fields = {"hidden_size": size, "logit_softcap": softcap}
-    return decoder(hf, layers, max_len=STATE_LEN, tie_head=False, **fields)
+    spec = decoder(hf, layers, hidden_size=size, max_len=STATE_LEN, logit_softcap=softcap)
+    return replace(spec, tie_head=False)
 
 
 _KEYS = ("hidden_size", "num_heads")
