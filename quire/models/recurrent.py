@@ -329,6 +329,38 @@ class ChannelMix(Recurrent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MatrixMemory(Recurrent):
+    """A matrix [key_size, value_size] for each head, and sums of its keys, by the rule of `ops.matrix_memory`; what
+    is read is normed over each head and gated by a sigmoid. Source: arXiv 2503.13427.
+
+    cap       the gates x of what enters and of what stays are cap * tanh(x / cap).
+    eps       added to what is divided by.
+    """
+
+    num_heads: int
+    key_size: int
+    value_size: int
+    cap: float = 15.0
+    eps: float = 1e-6
+    norm_eps: float = 1e-6
+
+    @property
+    def inner(self) -> int:
+        """Numbers of a token's values, and of the result."""
+        return self.num_heads * self.value_size
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The heads' matrices with sums of keys behind them, and a row for the largest exponent."""
+        return ((self.num_heads, self.key_size + 1, self.value_size + 1),)
+
+    def inputs(self) -> tuple[int, ...]:
+        return (self.inner,)
+
+    def room(self) -> int:
+        return self.num_heads * (2 * self.key_size + 2) + 3 * self.inner
+
+
+@dataclass(frozen=True, kw_only=True)
 class GatedLru(Recurrent):
     """A convolution and a recurrence of each of `inner` numbers, beside an activated gate. Source: arXiv 2402.19427.
 

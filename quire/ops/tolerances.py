@@ -131,6 +131,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "token_shift": _STATES,
     "wkv": _STATES,
     "gated_lru": _STATES,
+    "matrix_memory": _STATES,
 }
 """Float32 sums of a few thousand terms keep about 1e-6; one rounding to bfloat16 loses up to 2^-9 of
 the value, and the bounds above leave as much again for values next to a power of two."""

@@ -32,6 +32,23 @@ XGLM: dict[str, Any] = CLASSIC | {
 NEVER_SEEN = {"XGLMForCausalLM": EPS}
 """Fields that no weights can show: an eps of 1e-5 beside the waves, which are as large as one."""
 
+XLSTM: dict[str, Any] = CLASSIC | {
+    "architectures": ["xLSTMForCausalLM"],
+    "model_type": "xlstm",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_heads": 4,
+    "qk_dim_factor": 0.5,
+    "v_dim_factor": 1.5,
+    "ffn_proj_factor": 1.3,
+    "ffn_round_up_to_multiple_of": 10,
+    "gate_soft_cap": 2.0,
+    "output_logit_soft_cap": 4.0,
+    "norm_eps": 0.5,
+    "eps": 0.2,
+    "autocast_kernel_dtype": "float32",
+}
+
 STEP_KEYS = ("rope_theta", "num_key_value_heads", "max_position_embeddings")
 
 
@@ -144,6 +161,11 @@ ZOO_CASES: dict[str, Case] = {
     "flint_sparse": Case(
         flint(layer_types=["sliding_attention", "full_attention"], mlp_only_layers=[0])
         | {"norm_topk_prob": False, "tie_word_embeddings": True, "hidden_act": "gelu"}
+    ),
+    "xlstm": Case(XLSTM),
+    "xlstm_wide": Case(
+        XLSTM
+        | {"tie_word_embeddings": True, "qk_dim_factor": 0.75, "num_heads": 2, "gate_soft_cap": 3.0}
     ),
     "jetmoe": Case(jetmoe(activation_function="gelu")),
     "jetmoe_apart": Case(

@@ -80,6 +80,7 @@ _SMALL = {
 FEWER = {
     "Dots1ForCausalLM": 2,
     "JetMoeForCausalLM": 0,
+    "xLSTMForCausalLM": 0,
     "FlintForCausalLM": 0,
     "Glm4MoeLiteForCausalLM": 1,
     "GraniteMoeSharedForCausalLM": 0,
