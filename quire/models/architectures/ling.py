@@ -71,12 +71,11 @@ def _check(hf: HfConfig) -> None:
     hf.add_defaults({"norm_topk_prob": hf.bool_("moe_renormalize", True)})
     hf.skip("embedding_dropout", "output_dropout", "max_window_layers", "router_dtype")
     hf.skip("mtp_loss_scaling_factor", "mtp_use_kda", "rotary_dim", "partial_rotary_factor")
-    never = ("use_bias", "use_qkv_bias", "use_kda_lora", "use_mla_nope", "use_nGPT", "value_norm")
-    never += ("up_proj_norm", "scale_router_input")
-    demand(hf, "it is not described for this architecture", **dict.fromkeys(never, False))
-    always = ("no_kda_lora", "use_qk_norm", "linear_silu", "rope_interleave")
-    always += ("moe_router_enable_expert_bias",)
-    demand(hf, "this architecture has it", **dict.fromkeys(always, True))
+    never = "use_bias use_qkv_bias use_kda_lora use_mla_nope use_nGPT value_norm up_proj_norm"
+    never = f"{never} scale_router_input"
+    demand(hf, "it is not described for this architecture", **dict.fromkeys(never.split(), False))
+    always = "no_kda_lora use_qk_norm linear_silu rope_interleave moe_router_enable_expert_bias"
+    demand(hf, "this architecture has it", **dict.fromkeys(always.split(), True))
     hf.choice("score_function", {"sigmoid": None}, "sigmoid")
     hf.choice("gated_attention_proj_granularity_type", {"head_wise": None}, "head_wise")
     demand_each(hf, group_norm_size=1, num_kv_heads_for_linear_attn=0)
