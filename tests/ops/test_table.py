@@ -45,6 +45,7 @@ ELSEWHERE = {
     "token_shift",
     "wkv",
     "gated_lru",
+    "matrix_memory",
 }  # below, in test_moe.py, test_compressed.py, test_delta_rule.py, test_scan.py and test_picks.py
 
 
