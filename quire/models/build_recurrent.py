@@ -59,6 +59,8 @@ def _delta_net(parts: MixerParts, name: str, index: int, spec: GatedDeltaNet) ->
         gate=spec.gate,
         eps=spec.norm_eps,
         in_turns=spec.in_turns,
+        decays=spec.decays,
+        bound=spec.bound,
     )
     return DeltaNetLayer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
 

@@ -45,6 +45,7 @@ from quire.models.architectures import (
     kolibri,
     laguna,
     lfm,
+    ling,
     llama,
     llama4,
     llama_kin,
@@ -96,7 +97,7 @@ _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
-_FAMILIES += [kolibri, hy_v4]
+_FAMILIES += [kolibri, ling, hy_v4]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }
@@ -112,6 +113,7 @@ ALIASES = {
     "AquilaForCausalLM": "LlamaForCausalLM",
     "LLaMAForCausalLM": "LlamaForCausalLM",
     "XverseForCausalLM": "LlamaForCausalLM",
+    "BailingMoeV3ForCausalLM": "BailingHybridForCausalLM",
     "TeleChat3ForCausalLM": "LlamaForCausalLM",
     "Kimi_K25ForConditionalGeneration": "KimiK25ForConditionalGeneration",
     "MistralLarge3ForCausalLM": "Mistral4ForCausalLM",

@@ -90,11 +90,11 @@ def delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, wid
     """Those of a gated delta net or of KDA, whose names begin with `prefix`, in a decoder of `width`."""
     group: ParameterGroup = "recurrent"
     mixed = (spec.keys, spec.keys, spec.values)  # q, k and v
-    heads, decays = spec.num_heads, spec.num_heads * (spec.key_size if spec.rank else 1)
+    heads, decays = spec.num_heads, spec.decays
     rows = mixed if spec.rank else (*mixed, spec.values)  # and the gates
     table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
     small = (
-        (heads, spec.rank, spec.rank) if spec.rank else (heads, heads)
+        (heads, spec.rank, spec.rank) if spec.rank else (heads, decays)
     )  # strengths, decays, gates
     table[f"{prefix}.steps.weight"] = Parameter(tuple((n, width) for n in small), "latent")
     if spec.rank:

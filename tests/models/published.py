@@ -175,6 +175,7 @@ FEWER = {
     "RecurrentGemmaForCausalLM": 1,
     "Kolibri1ForCausalLM": 0,
     "HYV4ForCausalLM": 1,
+    "BailingHybridForCausalLM": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 UNSOURCED = {"BaiChuanForCausalLM", "RecurrentGemmaForCausalLM"}

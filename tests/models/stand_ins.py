@@ -57,6 +57,12 @@ def hy_v4(tensors: Tensors, config: Config) -> Tensors:
     return renamed(tensors, names)
 
 
+def ling3(tensors: Tensors, config: Config) -> Tensors:
+    """Transformers writes the last product of delta nets as if it were that of the other attention."""
+    deltas = [name.removesuffix("A_log") for name in tensors if name.endswith(".A_log")]
+    return renamed(tensors, {f"{delta}dense.": f"{delta}o_proj." for delta in deltas})
+
+
 def joined(tensors: Tensors, names: tuple[str, ...], target: str) -> Tensors:
     """Tensors of each layer whose names hold one of `names`, stacked under `target` in that order."""
     found = {key: it for key, it in tensors.items() if not any(part in key for part in names)}
@@ -648,6 +654,8 @@ STAND_INS: dict[str, StandIn] = {
     "Step3p5ForCausalLM": StandIn(step_config, step),
     "Step3p7ForConditionalGeneration": StandIn(as_itself),
     "HYV4ForCausalLM": StandIn(as_itself, hy_v4),
+    "BailingHybridForCausalLM": StandIn(as_itself, ling3),
+    "BailingMoeV3ForCausalLM": StandIn(as_itself, ling3),
     "Plamo3ForCausalLM": StandIn(plamo3_config, plamo3, plamo3_reference),
     "TeleChat2ForCausalLM": StandIn(telechat2_config, telechat2, without_inner_biases),
     "InternLMForCausalLM": StandIn(

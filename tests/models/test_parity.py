@@ -195,6 +195,7 @@ SHAPES |= {
     "key_size",
     "value_size",
     "rank",
+    "by_channel",
     "nope_size",
     "out_size",
     "width",
