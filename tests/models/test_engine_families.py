@@ -60,6 +60,8 @@ WINDOWED = {
     "granite_moe_swa",
     "llama4_text",
     "cohere2_moe",
+    "cohere_compass",
+    "cohere_compass_seeing",
     "deepseek_v4",
     "flint",
     "kolibri1",
