@@ -127,7 +127,9 @@ def cohere_compass(hf: HfConfig) -> DecoderSpec:
     positions.skip("rope_theta", "rope_type")  # which some files state beside the kinds
     one = attention(hf, rope=None)
     turns = [
-        own and section_rope(hf, own, dim=one.head_size, theta=10_000.0, interleaved=False)
+        None
+        if own is None
+        else section_rope(hf, own, dim=one.head_size, theta=10_000.0, interleaved=False)
         for own in (positions.section(f"{kind}_attention") for kind in ("full", "sliding"))
     ]
     layers = [
