@@ -35,7 +35,8 @@ def mixer_room(mixer: Mixer, size: int) -> int:
     if isinstance(mixer, Attention) and mixer.gate:
         heads += mixer.num_heads * (1 if mixer.gate_heads else mixer.value_size)
     if isinstance(mixer, Attention) and mixer.told:
-        heads += (mixer.num_heads + mixer.num_kv_heads) * mixer.head_size + mixer.num_kv_heads
+        both = mixer.num_heads + mixer.num_kv_heads
+        heads += both * (mixer.head_size - 2 * mixer.told) + mixer.num_kv_heads
     if isinstance(mixer, Attention) and mixer.chosen:
         # Of four bytes, two numbers at most, are ids and weights.
         heads += mixer.num_heads // mixer.num_kv_heads + 4 * mixer.chosen

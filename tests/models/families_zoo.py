@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.models.case import CLASSIC, Case
-from tests.models.families_dense import EPS, named
+from tests.models.families_dense import EPS, layered, named
+from tests.models.families_kin import VISUAL, seeing
 from tests.models.families_moe import LATENT, YARN, routed
 from tests.models.families_more import bailing, without
 
@@ -92,6 +93,18 @@ def flint(**values: Any) -> dict[str, Any]:
     return named("FlintForCausalLM", "flint", **sizes | values)
 
 
+def compass(**values: Any) -> dict[str, Any]:
+    kinds = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
+        "full_attention": None,
+    }
+    fields = {"layer_norm_eps": 0.3, "logit_scale": 0.4, "sliding_window": 40, "hidden_act": "gelu"}
+    fields |= {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": kinds}
+    fields |= {"tie_word_embeddings": True, "attention_bias": True}
+    config = layered("CohereCompassForCausalLM", "cohere_compass_text", **fields | values)
+    return without(config, "rope_theta")
+
+
 ZOO_CASES: dict[str, Case] = {
     "bitnet": Case(
         named("BitNetForCausalLM", "bitnet", attention_bias=True, tie_word_embeddings=True)
@@ -167,6 +180,11 @@ ZOO_CASES: dict[str, Case] = {
         XLSTM
         | {"tie_word_embeddings": True, "qk_dim_factor": 0.75, "num_heads": 2, "gate_soft_cap": 3.0}
     ),
+    "cohere_compass": Case(compass()),
+    "cohere_compass_turning": Case(
+        compass(layer_types=None, logit_scale=None, tie_word_embeddings=False)
+        | {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 900.0}}}
+    ),
     "jetmoe": Case(jetmoe(activation_function="gelu")),
     "jetmoe_apart": Case(
         jetmoe(tie_word_embeddings=False, num_key_value_heads=3, num_experts_per_tok=2)
@@ -196,3 +214,17 @@ ZOO_CASES["step3_vl"] = Case(
         "vision_config": {"hidden_size": 32, "output_hidden_size": 64},
     }
 )
+ZOO_CASES |= {
+    f"cohere_compass_{name}": Case(
+        seeing(
+            "CohereCompassForConditionalGeneration",
+            "cohere_compass",
+            ZOO_CASES[text].config,
+            VISUAL,
+        )
+    )
+    for name, text in (
+        ("seeing", "cohere_compass"),
+        ("seeing_turning", "cohere_compass_turning"),
+    )
+}

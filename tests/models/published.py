@@ -80,6 +80,8 @@ _SMALL = {
 FEWER = {
     "Dots1ForCausalLM": 2,
     "JetMoeForCausalLM": 0,
+    "CohereCompassForConditionalGeneration": 0,
+    "CohereCompassForCausalLM": 0,
     "xLSTMForCausalLM": 0,
     "FlintForCausalLM": 0,
     "Glm4MoeLiteForCausalLM": 1,

@@ -60,6 +60,8 @@ WINDOWED = {
     "granite_moe_swa",
     "llama4_text",
     "cohere2_moe",
+    "cohere_compass",
+    "cohere_compass_seeing",
     "deepseek_v4",
     "flint",
     "kolibri1",
@@ -144,7 +146,9 @@ def test_greedy_tokens_are_those_of_transformers(name: str, tmp_path: Path) -> N
     assert found[1][0].token_ids == their_tokens(folder)
 
 
-@pytest.mark.parametrize("name", ["ouro", "zamba2", "zamba2_plain", "mimo_v2_flash", "lfm3"])
+@pytest.mark.parametrize(
+    "name", ["ouro", "zamba2", "zamba2_plain", "mimo_v2_flash", "lfm3", "jetmoe", "doge", "xlstm"]
+)
 def test_the_largest_step_fills_the_arena_that_the_ledger_counts(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

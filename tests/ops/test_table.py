@@ -47,6 +47,7 @@ ELSEWHERE = {
     "token_shift",
     "wkv",
     "gated_lru",
+    "matrix_memory",
 }  # below, in test_moe.py, test_compressed.py, test_delta_rule.py, test_scan.py, test_picks.py and test_block_picks.py
 
 
