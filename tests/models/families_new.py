@@ -164,6 +164,9 @@ NEW_CASES: dict[str, Case] = {
         KOLIBRI
         | {
             "layer_types": ["full_attention"] * 3,
+            "attention_bias": False,
+            "use_sliding_window": True,
+            "head_dtype": "float32",
             "norm_topk_prob": True,
             "tie_word_embeddings": True,
         }
