@@ -1,0 +1,35 @@
+"""Where the norms of a layer may stand, and what kinds of them there are.
+
+What each placement means is told at `models.spec.LayerSpec`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Placement = Literal[
+    "pre",
+    "pre_cross",
+    "pre_weighed",
+    "post",
+    "sandwich",
+    "sandwich_blended",
+    "parallel",
+    "parallel_shared",
+    "after_sums",
+    "after_sums_cross",
+    "after_sums_twice",
+    "pre_feed_forward",
+    "pre_closed",
+    "mixer_only",
+    "feed_forward_only",
+    "sandwich_open",
+    "altup",
+    "normed_stream",
+    "shortcut_open",
+    "shortcut_apart",
+    "shortcut_close",
+    "hyper",
+]
+NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
+"""Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
