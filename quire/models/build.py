@@ -321,7 +321,7 @@ def _dense(
     of_gates: dict[str, Any] = {}
     if spec.gated:
         of_gates = {"scales": (spec.gate_scale, spec.up_scale), "sparsity": spec.sparsity}
-        of_gates |= {"down_bias": spec.down_bias, "inner_eps": spec.inner_eps}
+        of_gates |= {"down_bias": spec.down_bias, "inner_eps": spec.inner_eps, "limit": spec.limit}
     make = CurvedMlp if spec.activation == "xielu" else FEED_FORWARDS[spec.gated]
     return make(
         table,

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.block_attention import BlockAttention, BlockSizes
 from quire.layers.chosen_heads import ChosenHeads
 from quire.layers.compressed_attention import CompressedAttention, CompressedSizes
 from quire.layers.cross_attention import CrossAttention
@@ -179,6 +180,17 @@ def _gate(spec: Attention) -> str | None:
 
 def _kind(spec: Attention) -> Callable[..., AttentionLayer]:
     """The class of attention that a description wants, with what is its own."""
+    if spec.indexer is not None:
+        picks = spec.indexer
+        blocks = BlockSizes(
+            num_heads=picks.num_heads,
+            head_size=picks.head_size,
+            count=picks.count,
+            size=picks.size,
+            local=picks.local,
+            eps=picks.norm_eps,
+        )
+        return partial(BlockAttention, blocks=blocks)
     if spec.rank:
         return partial(LowRankAttention, rank=spec.rank)
     if spec.pairs:

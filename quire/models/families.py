@@ -55,6 +55,7 @@ from quire.models.architectures import (
     mamba,
     mimo,
     minimax,
+    minimax_m3,
     modern_decoder,
     nanochat,
     nemotron,
@@ -98,7 +99,7 @@ _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
-_FAMILIES += [kolibri, ling, hy_v4]
+_FAMILIES += [kolibri, ling, hy_v4, minimax_m3]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }

@@ -16,6 +16,7 @@ from quire.models.shared_block import block_parameters
 from quire.models.spec import (
     AfterBlock,
     Attention,
+    BlockPicks,
     Compressed,
     DecoderSpec,
     Dense,
@@ -307,10 +308,19 @@ def _indexer(table: dict[str, Parameter], prefix: str, spec: Indexer, width: int
     table[f"{prefix}.weigh.weight"] = Parameter(((spec.num_heads, width),), "router_float32")
 
 
+def _block_picks(table: dict[str, Parameter], prefix: str, spec: BlockPicks, width: int) -> None:
+    queries = spec.num_heads * spec.head_size
+    rows = ((queries, width), (spec.head_size, width))
+    table[f"{prefix}.qk.weight"] = Parameter(rows, "attention")
+    for which in ("q_norm", "k_norm"):
+        table[f"{prefix}.{which}.weight"] = Parameter(((spec.head_size,),), "norm")
+
+
 _MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     Attention: _attention,
     Mla: _mla,
     Indexer: _indexer,
+    BlockPicks: _block_picks,
     Compressed: compressed_parameters,
     **RECURRENT_PARAMETERS,
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from quire.models.block_picks import BlockPicks as BlockPicks
 from quire.models.compressed import Compressed as Compressed
 from quire.models.compressed import Kept
 from quire.models.feed_forward import Activation as Activation
@@ -21,8 +22,7 @@ from quire.models.foreign.program import Program
 from quire.models.latent import Indexer as Indexer
 from quire.models.latent import Mla as Mla
 from quire.models.latent import Picks as Picks
-from quire.models.placement import NormKind as NormKind
-from quire.models.placement import Placement as Placement
+from quire.models.placements import Placement as Placement
 from quire.models.positions import Distances as Distances
 from quire.models.positions import DynamicScaling as DynamicScaling
 from quire.models.positions import LinearScaling as LinearScaling
@@ -40,6 +40,8 @@ from quire.models.streams import LayerInputs as LayerInputs
 from quire.models.streams import Streams as Streams
 from quire.protocol.cache import CacheKind
 
+NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
+"""Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
 QkNorm = Literal[
     "none", "per_head", "full", "layer", "layer_full", "layer_per_head", "own_per_head"
 ]
@@ -81,6 +83,7 @@ class Attention:
     told     numbers of a head that no product makes, of `head_size`: the first of a key is what it adds to all its
              scores, e to a rate of its head times the softplus of a product of the token's values; 0: none are.
     chosen   of the heads that share one of k so many count, weighed by a router's softmax; 0: all, as they are.
+    indexer  what picks the blocks of tokens that a query sees, for each head of k; None: it sees all.
     mixed_norm  what all heads mixed together is RMS normed, with eps `norm_eps`, before the product back.
     """
 
@@ -118,6 +121,7 @@ class Attention:
     bidirectional: bool = False
     value_head: int = 0
     value_scale: float = 1.0
+    indexer: BlockPicks | None = None
 
     @property
     def query_scale(self) -> float:
@@ -140,7 +144,8 @@ class Attention:
 
     def cache_kind(self) -> CacheKind:
         if self.window is None:
-            return "cross" if self.cross else "full"
+            of_all: CacheKind = "full" if self.indexer is None else "blocks"
+            return "cross" if self.cross else of_all
         return "chunked" if self.chunked else "sliding_window"
 
     def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
@@ -166,7 +171,7 @@ class SideBySide:
 
 Attending = Attention | Mla | Compressed
 """What looks at cached tokens."""
-Mixer = Attending | Indexer | Recurrent
+Mixer = Attending | Indexer | BlockPicks | Recurrent
 """What keeps something of a token for later ones."""
 
 
@@ -219,7 +224,7 @@ class LayerSpec:
         """Its mixers: one as a rule; what picks tokens for one stands behind it."""
         if isinstance(self.mixer, SideBySide | AfterBlock):
             return self.mixer.parts
-        if isinstance(self.mixer, Mla) and self.mixer.indexer is not None:
+        if isinstance(self.mixer, Attention | Mla) and self.mixer.indexer is not None:
             return (self.mixer, self.mixer.indexer)
         own = () if self.mixer is None else (self.mixer,)
         return own if self.cross is None else (*own, self.cross)
@@ -372,6 +377,9 @@ class DecoderSpec:
             if isinstance(mixer, Attention) and mixer.window is not None:
                 whole = replace(mixer, window=None, chunked=False)
                 return whole if mixer.window >= max_model_len else mixer
+            if isinstance(mixer, Attention) and mixer.indexer is not None:
+                seen = mixer.indexer.num_tokens
+                return replace(mixer, indexer=None) if seen >= max_model_len else mixer
             if isinstance(mixer, Mla) and 0 < mixer.num_picks < max_model_len:
                 return mixer
             return replace(mixer, picks=None) if isinstance(mixer, Mla) else mixer

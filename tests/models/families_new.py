@@ -121,6 +121,43 @@ LING_KEYS: dict[str, Any] = {
 }
 """What published files say beside the config class's own."""
 
+M3 = COMMON | {
+    "model_type": "minimax_m3_vl_text",
+    "num_hidden_layers": 3,
+    "head_dim": 24,
+    "rotary_dim": 12,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 700.0, "partial_rotary_factor": 0.5},
+    "layer_types": ["minimax_m3_sparse", "full_attention", "minimax_m3_sparse"],
+    "mlp_layer_types": ["sparse", "dense", "sparse"],
+    "index_n_heads": 2,
+    "index_head_dim": 20,
+    "index_block_size": 16,
+    "index_topk_blocks": 5,
+    "index_local_blocks": 2,
+    "num_local_experts": 12,
+    "num_experts_per_tok": 3,
+    "intermediate_size": 40,
+    "dense_intermediate_size": 80,
+    "shared_intermediate_size": 56,
+    "routed_scaling_factor": 1.7,
+    "swiglu_limit": 0.8,
+    "rms_norm_eps": 0.1,
+}
+
+
+def m3(**values: Any) -> dict[str, Any]:
+    """The file around that decoder."""
+    return {
+        "architectures": ["MiniMaxM3SparseForConditionalGeneration"],
+        "model_type": "minimax_m3_vl",
+        "torch_dtype": "float32",
+        "image_token_index": 88,
+        "projector_hidden_size": 64,
+        "vision_config": {"hidden_size": 32},
+        "text_config": M3 | values,
+    }
+
+
 NEW_CASES: dict[str, Case] = {
     "kolibri1": Case(KOLIBRI | {"hidden_act": "gelu"}),
     "kolibri1_whole": Case(
@@ -145,6 +182,29 @@ NEW_CASES: dict[str, Case] = {
         }
     ),
     "hy_v4": Case(HY_V4),
+    "minimax_m3": Case(m3()),
+    "minimax_m3_own_keys": Case(
+        m3(
+            layer_types=None,
+            mlp_layer_types=None,
+            moe_layer_freq=[0, 1, 1],
+            hidden_act="swigluoai",
+            use_gemma_norm=True,
+            qk_norm_type="per_head",
+            sparse_attention_config={
+                "use_sparse_attention": True,
+                "sparse_index_dim": 20,
+                "sparse_num_index_heads": 2,
+                "sparse_topk_blocks": 4,
+                "sparse_block_size": 20,
+                "sparse_score_type": "max",
+                "sparse_init_block": 0,
+                "sparse_local_block": 1,
+                "sparse_disable_index_value": [0, 1, 1],
+                "sparse_attention_freq": [0, 1, 1],
+            },
+        )
+    ),
     "hy_v4_grouped": Case(
         HY_V4
         | {

@@ -179,6 +179,7 @@ FEWER = {
     "Kolibri1ForCausalLM": 0,
     "HYV4ForCausalLM": 1,
     "BailingHybridForCausalLM": 0,
+    "MiniMaxM3SparseForConditionalGeneration": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 UNSOURCED = {"BaiChuanForCausalLM", "RecurrentGemmaForCausalLM"}

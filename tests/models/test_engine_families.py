@@ -102,7 +102,7 @@ def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> No
         assert last.state_bytes == sum(mixers[one].state_bytes for one in states)
     windows = {one: mixers[one].window for one in own if one not in states}
     rows = {one: getattr(mixers[one], "block_bytes", lambda *sizes: 0)(16, 4, 0) for one in windows}
-    kinds = {(type(mixers[one]), windows[one], rows[one]) for one in windows}
+    kinds = {(mixers[one].cache_kind(), windows[one], rows[one]) for one in windows}
     assert len(groups) == len(kinds)
     assert (any(windows.values())) == (name in WINDOWED)
     for group in groups:

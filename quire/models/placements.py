@@ -1,7 +1,4 @@
-"""Where the norms of a layer may stand, and what kinds of them there are.
-
-What each placement means is told at `models.spec.LayerSpec`.
-"""
+"""Where the norms and residuals of a layer stand, by name; what the names mean is told in `models.spec.LayerSpec`."""
 
 from __future__ import annotations
 
@@ -31,5 +28,3 @@ Placement = Literal[
     "shortcut_close",
     "hyper",
 ]
-NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
-"""Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
