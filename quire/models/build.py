@@ -48,7 +48,7 @@ from quire.models.stream_layers import (
     KeepingLayer,
 )
 from quire.models.twice_layers import AfterSumsTwiceLayer
-from quire.models.weighed_layers import WeighedStreamLayer
+from quire.models.weighed_layers import WEIGHED
 from quire.ops.cpu.library import library, native
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
@@ -57,7 +57,7 @@ from quire.quant.schemes.checkpoint import CheckpointScheme, Scheme
 from quire.quant.schemes.online import UNQUANTIZED
 
 _SKELETONS: dict[str, Callable[..., Any]] = {**PLACEMENTS, **SHORTCUTS, **CROSS_PLACEMENTS}
-_SKELETONS |= {"after_sums_twice": AfterSumsTwiceLayer, "pre_weighed": WeighedStreamLayer}
+_SKELETONS |= {"after_sums_twice": AfterSumsTwiceLayer, **WEIGHED}
 
 
 def build_decoder(

@@ -162,13 +162,20 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         norm_after_rope=spec.norm_after_rope,
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
-        gate=KINDS[spec.gate_heads, spec.gate_curve] if spec.gate else None,
+        gate=_gate(spec),
         mixed_eps=spec.norm_eps if spec.mixed_norm else None,
         dtype=parts.dtype,
         format=parts.format,
         cache_format=parts.cache.format,
         cache_scales=parts.cache.scales.get(int(name.split("layers.")[1].split(".")[0])),
     )
+
+
+def _gate(spec: Attention) -> str | None:
+    """The kind of gate of what heads mixed; None for none."""
+    if not spec.gate:
+        return None
+    return "numbers_biased" if spec.gate_bias else KINDS[spec.gate_heads, spec.gate_curve]
 
 
 def _kind(spec: Attention) -> Callable[..., AttentionLayer]:

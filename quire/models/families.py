@@ -12,6 +12,7 @@ from quire.models.architectures import (
     arctic,
     bailing,
     bart,
+    beam,
     bert,
     bert_kin,
     bert_rope,
@@ -93,7 +94,7 @@ _FAMILIES: list[Any] = [
 _FAMILIES += [gpt_classic, deepseek, deepseek_v4, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
-_FAMILIES += [olmo_hybrid, afmoe, minimax, jetmoe, doge, flint, xlstm]
+_FAMILIES += [olmo_hybrid, afmoe, minimax, jetmoe, doge, flint, xlstm, beam]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]

@@ -36,6 +36,12 @@ NORM_PLACES = {
     "pre_weighed": ("before_mixer", "before_feed_forward"),
     "post": ("after_mixer", "after_feed_forward"),
     "sandwich": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
+    "sandwich_blended": (
+        "before_mixer",
+        "before_feed_forward",
+        "after_mixer",
+        "after_feed_forward",
+    ),
     "parallel": ("before_mixer", "before_feed_forward"),
     "parallel_shared": ("before_parts",),
     "pre_cross": ("before_mixer", "before_cross", "before_feed_forward"),
@@ -244,6 +250,8 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     if spec.gate:
         gates = spec.num_heads if spec.gate_heads else mixed
         table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), "attention")
+    if spec.gate and spec.gate_bias:
+        table[f"{prefix}.gate.bias"] = Parameter(((spec.num_heads,),), "attention")
     if spec.chosen:
         sets = spec.num_heads // spec.num_kv_heads
         table[f"{prefix}.router.weight"] = Parameter(((sets, width),), "router")

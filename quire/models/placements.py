@@ -10,6 +10,7 @@ Placement = Literal[
     "pre_weighed",
     "post",
     "sandwich",
+    "sandwich_blended",
     "parallel",
     "parallel_shared",
     "after_sums",

@@ -76,7 +76,8 @@ class Attention:
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     clip     what is beyond it of q, k and v becomes clip or -clip; 0 is off.
     gate     what a head mixed is multiplied with the sigmoid of a product of the layer's input; `gate_heads`: of
-             one number for each head; `gate_curve`: of those, what they go through.
+             one number for each head; `gate_curve`: of those, what they go through; `gate_bias`: to the others one
+             number of each head is added.
     pairs    what a head mixed has a share of what another one mixed taken off, and is RMS normed: at first that
              share, 0 is none. Values then have twice the numbers of keys: those of two heads of k.
     told     numbers of a head that no product makes, of `head_size`: the first of a key is what it adds to all its
@@ -112,6 +113,7 @@ class Attention:
     gate: bool = False
     gate_heads: bool = False
     gate_curve: Literal["sigmoid", "softplus"] = "sigmoid"
+    gate_bias: bool = False
     told: int = 0
     chosen: int = 0
     mixed_norm: bool = False
@@ -182,6 +184,7 @@ class LayerSpec:
                     its own norm; "parallel_shared": through one norm; "after_sums": a norm of the
                     residual stream after each part was added; "pre_feed_forward": only that one;
                     "mixer_only", "feed_forward_only": a norm before the one part that there is;
+                    "sandwich_blended": as "sandwich", with factors of the stream and of what is added;
                     "sandwich_open": as "sandwich" without the norm before the feed-forward part;
                     "pre_closed": as "pre", with a norm after the feed-forward part;
                     "pre_weighed": as "pre", and each number of the stream has a factor before a part is added;
@@ -196,8 +199,8 @@ class LayerSpec:
     cross           attention to what the encoder gave.
     norm            kind of the norms around the parts.
     residual_scale  factor of what each part adds to the residual stream.
-    stream_scales   of "normed_stream": factors of the stream and of what the mixer adds to it, and the same of the
-                    feed-forward part.
+    stream_scales   of "normed_stream" and "sandwich_blended": factors of the stream and of what the mixer adds to
+                    it, and the same of the feed-forward part.
     blends          (number of an earlier layer, share) for each stream that is blended in: before the norms the
                     stream becomes share * what came into that layer + (1 - share) * itself.
     input_act       of the part that adds the layer's own input, in decoders with `layer_inputs`.

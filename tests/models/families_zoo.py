@@ -105,6 +105,19 @@ def compass(**values: Any) -> dict[str, Any]:
     return without(config, "rope_theta")
 
 
+def beam(**values: Any) -> dict[str, Any]:
+    sizes = {"head_dim": 24, "sliding_window": 40, "num_experts": 12, "num_experts_per_tok": 3}
+    sizes |= {"moe_intermediate_size": 40, "n_group": 3, "topk_group": 2, "hidden_act": "gelu"}
+    fields = {"layer_types": ["sliding_attention", "full_attention"], "attention_bias": True}
+    fields |= {"mlp_layer_types": ["dense", "sparse"], "final_logit_softcapping": 4.0}
+    kinds = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
+        "full_attention": None,
+    }
+    fields |= {"rope_parameters": kinds, "routed_scaling_factor": 1.7}
+    return without(named("BeamForCausalLM", "beam", **sizes | fields | values), "rope_theta")
+
+
 ZOO_CASES: dict[str, Case] = {
     "bitnet": Case(
         named("BitNetForCausalLM", "bitnet", attention_bias=True, tie_word_embeddings=True)
@@ -184,6 +197,11 @@ ZOO_CASES: dict[str, Case] = {
     "cohere_compass_turning": Case(
         compass(layer_types=None, logit_scale=None, tie_word_embeddings=False)
         | {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 900.0}}}
+    ),
+    "beam": Case(beam()),
+    "beam_whole": Case(
+        beam(layer_types=["full_attention"] * 2, mlp_layer_types=["sparse", "sparse"])
+        | {"norm_topk_prob": False, "final_logit_softcapping": None, "tie_word_embeddings": True}
     ),
     "jetmoe": Case(jetmoe(activation_function="gelu")),
     "jetmoe_apart": Case(

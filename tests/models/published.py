@@ -80,6 +80,7 @@ _SMALL = {
 FEWER = {
     "Dots1ForCausalLM": 2,
     "JetMoeForCausalLM": 0,
+    "BeamForCausalLM": 0,
     "CohereCompassForConditionalGeneration": 0,
     "CohereCompassForCausalLM": 0,
     "xLSTMForCausalLM": 0,

@@ -59,6 +59,7 @@ WINDOWED = {
     "mimo_v2_flash",
     "granite_moe_swa",
     "llama4_text",
+    "beam",
     "cohere2_moe",
     "cohere_compass",
     "cohere_compass_seeing",

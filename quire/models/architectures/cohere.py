@@ -10,7 +10,7 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, experts, with_attention
-from quire.models.hf_parts import demand, section_rope, windows
+from quire.models.hf_parts import demand, own_ropes, windows
 from quire.models.hf_text import beside_visual, text_alone
 from quire.models.name_parts import DEEPSEEK_RULES
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
@@ -121,17 +121,8 @@ def cohere_compass(hf: HfConfig) -> DecoderSpec:
     Defaults as in CohereCompassTextConfig.
     """
     hf.skip("pooling")
-    positions = hf.section("rope_parameters")
-    if positions is None or positions.is_empty():
-        raise hf.refuse("rope_parameters", "it must state positions for each kind of layer")
-    positions.skip("rope_theta", "rope_type")  # which some files state beside the kinds
     one = attention(hf, rope=None)
-    turns = [
-        None
-        if own is None
-        else section_rope(hf, own, dim=one.head_size, theta=10_000.0, interleaved=False)
-        for own in (positions.section(f"{kind}_attention") for kind in ("full", "sliding"))
-    ]
+    turns = own_ropes(hf, one.head_size)
     layers = [
         LayerSpec(
             mixer=replace(one, window=window, rope=turns[slides]),
