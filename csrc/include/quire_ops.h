@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1891524844
+#define QUIRE_VERSION 2130063510
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -66,6 +66,7 @@
   X(token_shift) \
   X(wkv) \
   X(gated_lru) \
+  X(matrix_memory) \
   X(group_norm_gated) \
   X(attention) \
   X(attention_write)
@@ -406,6 +407,15 @@ typedef struct {
   int64_t slab_bytes, block_bytes, blocks_per_slab, x_stride, gates_stride, out_stride, H, W;
   int32_t dtype, reserved;
 } QuireArgs_gated_lru;
+
+typedef struct {
+  const void *q, *k, *v, *gates, *plan;
+  void *states, *out;
+  int64_t slab_bytes, block_bytes, blocks_per_slab, q_stride, k_stride, v_stride, gates_stride,
+      out_stride, H, K, V;
+  float eps;
+  int32_t dtype;
+} QuireArgs_matrix_memory;
 
 typedef struct {
   const void *x, *gate, *weight;

@@ -30,6 +30,7 @@ class DeltaNetSizes:
     rank      numbers between the two products of decays by channel, and of gates; 0: a decay a head.
     strength  the most that a token's strength can be; gate, eps: of the norm behind.
     in_turns  a head of keys serves every Hk-th head, where else it serves neighbours.
+    decays    of a token: H, or H * Dk for one of each channel of a key. bound: as in `ops.delta_rule`.
     """
 
     size: int
@@ -42,7 +43,9 @@ class DeltaNetSizes:
     strength: float
     gate: str
     eps: float
+    decays: int
     in_turns: bool = False
+    bound: float = 0.0
 
     @property
     def rule(self) -> DeltaRule:
@@ -54,6 +57,7 @@ class DeltaNetSizes:
             scale=self.key_size**-0.5,
             strength=self.strength,
             in_turns=self.in_turns,
+            bound=self.bound,
         )
 
     @property
@@ -111,7 +115,7 @@ class DeltaNetLayer:
         self._gates.load(weights)
         self._taps = weights(f"{name}.conv.weight").t().contiguous()  # [kernel, channels]
         bias = weights(f"{name}.decay_bias")
-        shape = (sizes.heads, sizes.key_size) if sizes.rank else (sizes.heads,)
+        shape = (sizes.heads, -1) if sizes.decays > sizes.heads else (sizes.heads,)
         self._forgetting = Forgetting(weights(f"{name}.rate"), bias.view(shape))
         self._norm_weight = weights(f"{name}.norm.weight")
         self._back.load(weights)
@@ -143,15 +147,15 @@ Steps = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class PlainGates:
-    """Strengths and decays by one product, one of each a head; gates come with the queries.
+    """Strengths and decays by one product; gates come with the queries.
 
     num_beside  numbers of gates that the first product of the layer makes.
     """
 
     def __init__(self, linear: Callable[..., Linear], name: str, sizes: DeltaNetSizes) -> None:
         self.num_beside = sizes.values
-        self._heads = sizes.heads
-        self._steps = linear(f"{name}.steps", in_size=sizes.size, out_size=2 * sizes.heads)
+        self._heads, self._width = sizes.heads, sizes.heads + sizes.decays
+        self._steps = linear(f"{name}.steps", in_size=sizes.size, out_size=self._width)
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs its parameters."""
@@ -159,7 +163,7 @@ class PlainGates:
 
     def __call__(self, x: torch.Tensor, beside: torch.Tensor, arena: Arena) -> Steps:
         """Of x [T, C] and the gates beside what it became."""
-        made = self._steps(x, out=arena.take((x.shape[0], 2 * self._heads), x.dtype))
+        made = self._steps(x, out=arena.take((x.shape[0], self._width), x.dtype))
         return made[:, : self._heads], made[:, self._heads :], beside
 
 
@@ -172,7 +176,7 @@ class LowRankGates:
         self._sizes = sizes
         heads, rank = sizes.heads, sizes.rank
         self._steps = linear(f"{name}.steps", in_size=sizes.size, out_size=heads + 2 * rank)
-        self._decays = linear(f"{name}.decay_up", in_size=rank, out_size=heads * sizes.key_size)
+        self._decays = linear(f"{name}.decay_up", in_size=rank, out_size=sizes.decays)
         self._gates = linear(f"{name}.gate_up", in_size=rank, out_size=sizes.values)
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
@@ -185,7 +189,7 @@ class LowRankGates:
         sizes, count = self._sizes, x.shape[0]
         end = sizes.heads + sizes.rank
         made = self._steps(x, out=arena.take((count, end + sizes.rank), x.dtype))
-        decays = arena.take((count, sizes.heads * sizes.key_size), x.dtype)
+        decays = arena.take((count, sizes.decays), x.dtype)
         gates = arena.take((count, sizes.values), x.dtype)
         self._decays(made[:, sizes.heads : end], out=decays)
         self._gates(made[:, end:], out=gates)

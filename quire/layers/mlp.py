@@ -18,7 +18,7 @@ from quire.layers.linear import Linear
 from quire.layers.norm import Norm, RmsNorm
 from quire.ops.arena import Arena
 from quire.ops.elementwise import ACT, ACT_MUL, SCALE
-from quire.ops.gating import LIMIT_GATED, XIELU
+from quire.ops.gating import LIMIT_GATED, SWIGLU_CLAMPED, XIELU
 from quire.ops.registry import Table
 from quire.ops.streams import LARGEST
 from quire.quant.formats import PLAIN, Formats
@@ -55,7 +55,7 @@ class NormedPart:
 class GatedMlp:
     """down(act(gate(x)) * up(x)) for x [T, C]; gate and up are one product.
 
-    act     "silu", "gelu", "gelu_tanh", "relu" or "relu2".
+    act     "silu", "gelu", "gelu_tanh", "relu" or "relu2"; or "swiglu_clamped", as `ops.gating` has it.
     format  of both weights.
     scales  factors of gate(x) and of up(x).
     down_bias  the product back has a bias, whether or not the others do.
@@ -84,7 +84,6 @@ class GatedMlp:
         inner_eps: float = 0.0,
     ) -> None:
         self._width = width
-        self._act = act
         self._gate_up = Linear(
             table,
             f"{name}.gate_up",
@@ -104,12 +103,15 @@ class GatedMlp:
             largest = table.bind(LARGEST, dtype_name(dtype), F=width)
             cut = partial(largest, deviations=NormalDist().inv_cdf(sparsity))
             self._scales.append((halves[0], cut))
-        if limit:
+        if limit and act != "swiglu_clamped":
             cap = table.bind(LIMIT_GATED, dtype_name(dtype), F=width)
             self._scales.append(
                 (slice(0, 2 * width), partial(cap, limit=limit, gate_limit=gate_limit or limit))
             )
-        self._act_mul = table.bind(ACT_MUL, dtype_name(dtype), F=width)
+        op, how = ACT_MUL, dict[str, Any](act=act)
+        if act == "swiglu_clamped":
+            op, how = SWIGLU_CLAMPED, {"limit": limit}
+        self._act_mul = partial(table.bind(op, dtype_name(dtype), F=width), **how)
         inner = partial(RmsNorm, table, size=width, eps=inner_eps, dtype=dtype)
         self._inner = [inner(f"{name}.inner_norm")] if inner_eps else []
         self._down = Linear(
@@ -138,7 +140,7 @@ class GatedMlp:
         for half, scale in self._scales:
             scale(gate_up[:, half], out=gate_up[:, half])
         gated = arena.take((num_tokens, self._width), x.dtype)  # [T, F]
-        self._act_mul(gate_up, act=self._act, out=gated)
+        self._act_mul(gate_up, out=gated)
         for norm in self._inner:
             norm(gated, out=gated)
         return self._down(gated, out=out)

@@ -6,6 +6,7 @@ Attention itself is `layers.attention`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear
 from quire.layers.norm import RmsNorm
 from quire.ops.arena import Arena
-from quire.ops.elementwise import ADD_GATED
+from quire.ops.elementwise import ADD_GATED, ADD_ROW
 from quire.ops.gating import MUL_SIGMOID, MUL_SOFTPLUS
 from quire.ops.registry import Table
 
@@ -42,8 +43,33 @@ class OutputGate:
 
     def __call__(self, x: torch.Tensor, mixed: torch.Tensor, arena: Arena) -> None:
         """Changes mixed [T, H * D] in place, by x [T, C]."""
-        gates = self._product(x, out=arena.take(tuple(mixed.shape), x.dtype))
-        self._multiply(mixed, gates, out=mixed)
+        self._multiply(mixed, self._gates(x, mixed, arena), out=mixed)
+
+    def _gates(self, x: torch.Tensor, mixed: torch.Tensor, arena: Arena) -> torch.Tensor:
+        return self._product(x, out=arena.take(tuple(mixed.shape), x.dtype))
+
+
+class BiasedGate(OutputGate):
+    """OutputGate, to whose numbers one of each head is added before the sigmoid: `<name>.bias` [H]."""
+
+    def __init__(
+        self, table: Table, name: str, linear: Callable[..., Linear], **sizes: Any
+    ) -> None:
+        super().__init__(table, name, linear, **sizes)
+        self._name, self._head_size = name, sizes["head_size"]
+        width = sizes["num_heads"] * sizes["head_size"]
+        self._add = table.bind(ADD_ROW, dtype_name(sizes["dtype"]), C=width)
+        self._row: torch.Tensor | None = None
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs its parameters."""
+        super().load(weights)
+        self._row = weights(f"{self._name}.bias").repeat_interleave(self._head_size)
+
+    def _gates(self, x: torch.Tensor, mixed: torch.Tensor, arena: Arena) -> torch.Tensor:
+        gates = super()._gates(x, mixed, arena)
+        self._add(gates, self._row, out=gates)
+        return gates
 
 
 class HeadGate:
@@ -125,6 +151,7 @@ class MixedNorm:
 
 GATES: dict[str, Callable[..., OutputGate | HeadGate | SoftplusGate]] = {
     "numbers": OutputGate,
+    "numbers_biased": BiasedGate,
     "heads": HeadGate,
     "heads_softplus": SoftplusGate,
 }

@@ -101,15 +101,26 @@ def longrope_frequencies(dim: int, theta: float, factors: Sequence[float]) -> to
 
 
 def growth_table(
-    size: int, *, scale: float, interval: int, shift: int, max_len: int, device: torch.device
+    size: int,
+    *,
+    scale: float,
+    interval: int,
+    shift: int,
+    max_len: int,
+    device: torch.device,
+    power: bool = False,
 ) -> torch.Tensor:
     """[max_len, size] float32 that multiplies all `size` numbers of a head by a factor of the position p,
 
-    1 + scale * log(1 + floor((p + shift) / interval)): a turn by no angle with that length.
+    1 + scale * log(1 + floor((p + shift) / interval)): a turn by no angle with that length. With `power`
+    (1 + (p + shift) / interval)^scale.
     Source: arXiv 2501.19399.
     """
     positions = torch.arange(max_len, dtype=torch.float32)
-    factors = torch.log1p(torch.floor((positions + shift) / interval)) * scale + 1.0
+    spans = (positions + shift) / interval
+    factors = torch.log1p(torch.floor(spans)) * scale + 1.0
+    if power:
+        factors = torch.exp(torch.log1p(spans) * scale)
     table = torch.zeros(max_len, size, dtype=torch.float32)
     table[:, : size // 2] = factors[:, None]
     return table.to(device)

@@ -48,7 +48,7 @@ from quire.models.stream_layers import (
     KeepingLayer,
 )
 from quire.models.twice_layers import AfterSumsTwiceLayer
-from quire.models.weighed_layers import WeighedStreamLayer
+from quire.models.weighed_layers import WEIGHED
 from quire.ops.cpu.library import library, native
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.registry import Table
@@ -57,7 +57,7 @@ from quire.quant.schemes.checkpoint import CheckpointScheme, Scheme
 from quire.quant.schemes.online import UNQUANTIZED
 
 _SKELETONS: dict[str, Callable[..., Any]] = {**PLACEMENTS, **SHORTCUTS, **CROSS_PLACEMENTS}
-_SKELETONS |= {"after_sums_twice": AfterSumsTwiceLayer, "pre_weighed": WeighedStreamLayer}
+_SKELETONS |= {"after_sums_twice": AfterSumsTwiceLayer, **WEIGHED}
 
 
 def build_decoder(
@@ -321,7 +321,7 @@ def _dense(
     of_gates: dict[str, Any] = {}
     if spec.gated:
         of_gates = {"scales": (spec.gate_scale, spec.up_scale), "sparsity": spec.sparsity}
-        of_gates |= {"down_bias": spec.down_bias, "inner_eps": spec.inner_eps}
+        of_gates |= {"down_bias": spec.down_bias, "inner_eps": spec.inner_eps, "limit": spec.limit}
     make = CurvedMlp if spec.activation == "xielu" else FEED_FORWARDS[spec.gated]
     return make(
         table,

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from quire.layers.attention import AttentionLayer, AttentionSizes
+from quire.layers.block_attention import BlockAttention, BlockSizes
 from quire.layers.chosen_heads import ChosenHeads
 from quire.layers.compressed_attention import CompressedAttention, CompressedSizes
 from quire.layers.cross_attention import CrossAttention
@@ -161,7 +162,7 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
         norm_after_rope=spec.norm_after_rope,
         qkv_bias=spec.qkv_bias,
         out_bias=spec.out_bias,
-        gate=KINDS[spec.gate_heads, spec.gate_curve] if spec.gate else None,
+        gate=_gate(spec),
         mixed_eps=spec.norm_eps if spec.mixed_norm else None,
         dtype=parts.dtype,
         format=parts.format,
@@ -170,8 +171,26 @@ def _attention(parts: MixerParts, name: str, index: int, spec: Attention) -> Mix
     )
 
 
+def _gate(spec: Attention) -> str | None:
+    """The kind of gate of what heads mixed; None for none."""
+    if not spec.gate:
+        return None
+    return "numbers_biased" if spec.gate_bias else KINDS[spec.gate_heads, spec.gate_curve]
+
+
 def _kind(spec: Attention) -> Callable[..., AttentionLayer]:
     """The class of attention that a description wants, with what is its own."""
+    if spec.indexer is not None:
+        picks = spec.indexer
+        blocks = BlockSizes(
+            num_heads=picks.num_heads,
+            head_size=picks.head_size,
+            count=picks.count,
+            size=picks.size,
+            local=picks.local,
+            eps=picks.norm_eps,
+        )
+        return partial(BlockAttention, blocks=blocks)
     if spec.rank:
         return partial(LowRankAttention, rank=spec.rank)
     if spec.pairs:

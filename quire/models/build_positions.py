@@ -82,6 +82,7 @@ def position_tables(spec: DecoderSpec, max_model_len: int, device: torch.device)
             scale=growth.scale,
             interval=growth.interval,
             shift=growth.shift,
+            power=growth.power,
             max_len=max_model_len,
             device=device,
         )

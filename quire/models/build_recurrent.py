@@ -13,6 +13,7 @@ from quire.layers.gated_lru import GatedLruLayer, GatedLruSizes
 from quire.layers.head_mamba import HeadMambaLayer, HeadMambaSizes
 from quire.layers.linear_attention import LinearAttentionLayer
 from quire.layers.mamba import Mamba1Layer, Mamba1Sizes, Mamba2Layer, Mamba2Sizes
+from quire.layers.matrix_memory import MatrixMemoryLayer, MatrixMemorySizes
 from quire.layers.short_conv import ShortConvLayer
 from quire.layers.time_mix import ChannelMixLayer, TimeMixLayer
 from quire.models.decoder_layers import MixerLayer
@@ -25,6 +26,7 @@ from quire.models.recurrent import (
     LinearAttention,
     Mamba1,
     Mamba2,
+    MatrixMemory,
     ShortConv,
     TimeMix,
 )
@@ -57,6 +59,8 @@ def _delta_net(parts: MixerParts, name: str, index: int, spec: GatedDeltaNet) ->
         gate=spec.gate,
         eps=spec.norm_eps,
         in_turns=spec.in_turns,
+        decays=spec.decays,
+        bound=spec.bound,
     )
     return DeltaNetLayer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
 
@@ -141,6 +145,13 @@ def _gated_lru(parts: MixerParts, name: str, index: int, spec: GatedLru) -> Mixe
     return GatedLruLayer(parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format)
 
 
+def _matrix_memory(parts: MixerParts, name: str, index: int, spec: MatrixMemory) -> MixerLayer:
+    sizes = MatrixMemorySizes(size=parts.size, **vars(spec))
+    return MatrixMemoryLayer(
+        parts.table, name, index, sizes, dtype=parts.dtype, format=parts.format
+    )
+
+
 RECURRENT_MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] = {
     ShortConv: _short_conv,
     GatedDeltaNet: _delta_net,
@@ -151,5 +162,6 @@ RECURRENT_MAKERS: dict[type, Callable[[MixerParts, str, int, Any], MixerLayer]] 
     TimeMix: _time_mix,
     ChannelMix: _channel_mix,
     GatedLru: _gated_lru,
+    MatrixMemory: _matrix_memory,
 }
 """What makes each kind of them: (parts, name, its number, its description)."""

@@ -12,6 +12,7 @@ from quire.models.architectures import (
     arctic,
     bailing,
     bart,
+    beam,
     bert,
     bert_kin,
     bert_rope,
@@ -45,6 +46,7 @@ from quire.models.architectures import (
     kolibri,
     laguna,
     lfm,
+    ling,
     llama,
     llama4,
     llama_kin,
@@ -53,6 +55,7 @@ from quire.models.architectures import (
     mamba,
     mimo,
     minimax,
+    minimax_m3,
     modern_decoder,
     nanochat,
     nemotron,
@@ -70,6 +73,7 @@ from quire.models.architectures import (
     stablelm,
     step,
     t5,
+    xlstm,
     zamba,
 )
 from quire.models.family import Architecture
@@ -90,12 +94,12 @@ _FAMILIES: list[Any] = [
 _FAMILIES += [gpt_classic, deepseek, deepseek_v4, dbrx, glm_moe, gpt_oss, phimoe, bloom, exaone]
 _FAMILIES += [ernie, glm, gptj, hunyuan, hybrid, internlm, kimi, lfm, llama4, llama_kin]
 _FAMILIES += [mamba, nemotron, nemotron_nas, bailing, stablelm, gemma_edge]
-_FAMILIES += [olmo_hybrid, afmoe, minimax, jetmoe, doge, flint]
+_FAMILIES += [olmo_hybrid, afmoe, minimax, jetmoe, doge, flint, xlstm, beam]
 _FAMILIES += [ouro, zamba, nanochat, mimo]
 _FAMILIES += [llama_skips, plamo, step]
 _FAMILIES += [gpt_kin, grok, longcat, bart, t5]
 _FAMILIES += [modern_decoder, bitnet, arctic, diffllama, laguna, recurrent_gemma, rwkv]
-_FAMILIES += [kolibri, hy_v4]
+_FAMILIES += [kolibri, ling, hy_v4, minimax_m3]
 ARCHITECTURES: dict[str, Architecture] = {
     name: found for family in _FAMILIES for name, found in family.ARCHITECTURES.items()
 }
@@ -111,6 +115,7 @@ ALIASES = {
     "AquilaForCausalLM": "LlamaForCausalLM",
     "LLaMAForCausalLM": "LlamaForCausalLM",
     "XverseForCausalLM": "LlamaForCausalLM",
+    "BailingMoeV3ForCausalLM": "BailingHybridForCausalLM",
     "TeleChat3ForCausalLM": "LlamaForCausalLM",
     "Kimi_K25ForConditionalGeneration": "KimiK25ForConditionalGeneration",
     "MistralLarge3ForCausalLM": "Mistral4ForCausalLM",

@@ -13,7 +13,7 @@ from quire.protocol.errors import ModelLoadError
 
 _STEPS = 100  # each of which leaves less than e^-1 of what is missing
 Activation = Literal["silu", "gelu_tanh", "gelu", "relu", "relu2", "xielu", "swiglu_clamped"]
-"""The last one is of experts only: `ops.moe.ExpertSizes` says what it is. "xielu" has learned numbers, and no gate."""
+"""The last one has a gate: `ops.moe.ExpertSizes` says what it is. "xielu" has learned numbers, and no gate."""
 Scoring = Literal["softmax", "sigmoid", "logit", "sparse", "softplus_root"]
 
 
@@ -25,6 +25,7 @@ class Dense:
     sparsity: the part of the gates, if they are distributed normally, that becomes zero.
     down_bias: of a gated part without other biases.
     inner_eps: of an RMS norm of what is multiplied with down, if `gated`; 0 is none.
+    limit: of "swiglu_clamped".
     """
 
     width: int
@@ -36,6 +37,7 @@ class Dense:
     up_scale: float = 1.0
     sparsity: float = 0.0
     inner_eps: float = 0.0
+    limit: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

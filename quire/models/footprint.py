@@ -23,7 +23,6 @@ from quire.models.spec import (
     Compressed,
     DecoderSpec,
     HyperStreams,
-    Indexer,
     LayerSpec,
     Mla,
     Moe,
@@ -182,7 +181,7 @@ def scratch_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
         elif isinstance(mixer, Compressed):
             own = seen_bytes(mixer, sizes.num_tokens, sizes.max_model_len)
             found += [own, _rope(mixer, sizes)]
-        elif not isinstance(mixer, Indexer):
+        elif isinstance(mixer, Attention | Mla):
             found += [_attention(mixer, sizes), _rope(mixer, sizes)]
     dense = {layer.feed_forward for layer in spec.all_layers}
     for part in dense | {it.feed_forward for it in blocks}:

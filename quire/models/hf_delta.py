@@ -46,6 +46,24 @@ def delta_net(
     )
 
 
+def channel_net(
+    hf: HfConfig, *, heads: int, size: int, kernel: int, **fields: Any
+) -> GatedDeltaNet:
+    """Kimi's, with sigmoid gates; the numbers are defaults of `linear_*` keys. Source: arXiv 2510.26692."""
+    check_convolution(hf)
+    heads = hf.int_("linear_num_heads", heads)
+    size = hf.int_("linear_head_dim", size)
+    return GatedDeltaNet(
+        key_heads=heads,
+        num_heads=heads,
+        key_size=size,
+        value_size=size,
+        kernel=hf.int_("linear_conv_kernel_dim", kernel, minimum=2),
+        gate="sigmoid",
+        **fields,
+    )
+
+
 def check_convolution(hf: HfConfig) -> None:
     """The activation of the feed-forward parts stands behind the convolution too."""
     if activation(hf) != "silu":

@@ -174,6 +174,18 @@ def growth_of(hf: HfConfig) -> Temperature | None:
     return Temperature(scale=beta, interval=section.int_("original_max_position_embeddings"))
 
 
+def own_ropes(hf: HfConfig, dim: int) -> list[Rope | None]:
+    """Positions of layers without a window and of those with one; None where a kind is said to have none."""
+    positions = hf.section("rope_parameters")
+    if positions is None or positions.is_empty():
+        raise hf.refuse("rope_parameters", "it must state positions for each kind of layer")
+    positions.skip("rope_theta", "rope_type")  # which some files state beside the kinds
+    return [
+        None if own is None else section_rope(hf, own, dim=dim, theta=10_000.0, interleaved=False)
+        for own in (positions.section(f"{kind}_attention") for kind in ("full", "sliding"))
+    ]
+
+
 def section_rope(
     hf: HfConfig, section: HfConfig, *, dim: int, theta: float, interleaved: bool
 ) -> Rope:

@@ -27,6 +27,7 @@ _OTHER_PARTS = (
     "_grid_pinpoints",
     "image_newline_parameter",
     "projector_bias",
+    "projector_hidden_size",
     "projector_hidden_act",
     "projector_stride",
     "spatial_merge_size",

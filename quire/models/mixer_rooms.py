@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from quire.models.feed_forward import FeedForward, Moe
 from quire.models.recurrent import Recurrent
-from quire.models.spec import Attention, Compressed, DecoderSpec, Indexer, Mixer, Mla
+from quire.models.spec import Attention, BlockPicks, Compressed, DecoderSpec, Indexer, Mixer, Mla
 
 _FLOAT32_BYTES = 4
 
@@ -15,6 +15,8 @@ _FLOAT32_BYTES = 4
 def mixer_room(mixer: Mixer, size: int) -> int:
     """Numbers a token of `size` that one mixer takes."""
     if isinstance(mixer, Recurrent):
+        return mixer.room()
+    if isinstance(mixer, BlockPicks):
         return mixer.room()
     if isinstance(mixer, Indexer):
         return 0  # given back before its attention takes more
@@ -33,7 +35,8 @@ def mixer_room(mixer: Mixer, size: int) -> int:
     if isinstance(mixer, Attention) and mixer.gate:
         heads += mixer.num_heads * (1 if mixer.gate_heads else mixer.value_size)
     if isinstance(mixer, Attention) and mixer.told:
-        heads += (mixer.num_heads + mixer.num_kv_heads) * mixer.head_size + mixer.num_kv_heads
+        both = mixer.num_heads + mixer.num_kv_heads
+        heads += both * (mixer.head_size - 2 * mixer.told) + mixer.num_kv_heads
     if isinstance(mixer, Attention) and mixer.chosen:
         # Of four bytes, two numbers at most, are ids and weights.
         heads += mixer.num_heads // mixer.num_kv_heads + 4 * mixer.chosen
@@ -53,6 +56,8 @@ def mixer_inputs(mixer: Mixer) -> tuple[int, ...]:
     """The widths that a mixer's products take beside the layer's own."""
     if isinstance(mixer, Recurrent):
         return mixer.inputs()
+    if isinstance(mixer, BlockPicks):
+        return ()
     if isinstance(mixer, Indexer):
         return (mixer.q_rank,)
     if isinstance(mixer, Mla):
@@ -88,6 +93,12 @@ def picking_bytes(spec: DecoderSpec, max_model_len: int) -> int:
     for mixer in set(spec.mixers):
         if isinstance(mixer, Indexer):
             found.append(max_model_len * (3 * mixer.head_size + mixer.num_heads + 8))
+        if isinstance(mixer, BlockPicks):
+            keys, heads = 2 * mixer.head_size, 3 * mixer.num_heads
+            found.append(max_model_len * (keys + heads))
+        if isinstance(mixer, Attention) and mixer.indexer is not None:
+            sizes = mixer.num_kv_heads * (mixer.head_size + mixer.value_size)
+            found.append(3 * mixer.indexer.num_tokens * sizes)
         if isinstance(mixer, Mla):
             found.append(3 * mixer.num_picks * (mixer.head_size + mixer.value_size))
     return max(found) * _FLOAT32_BYTES

@@ -16,6 +16,7 @@ from quire.models.shared_block import block_parameters
 from quire.models.spec import (
     AfterBlock,
     Attention,
+    BlockPicks,
     Compressed,
     DecoderSpec,
     Dense,
@@ -35,6 +36,12 @@ NORM_PLACES = {
     "pre_weighed": ("before_mixer", "before_feed_forward"),
     "post": ("after_mixer", "after_feed_forward"),
     "sandwich": ("before_mixer", "before_feed_forward", "after_mixer", "after_feed_forward"),
+    "sandwich_blended": (
+        "before_mixer",
+        "before_feed_forward",
+        "after_mixer",
+        "after_feed_forward",
+    ),
     "parallel": ("before_mixer", "before_feed_forward"),
     "parallel_shared": ("before_parts",),
     "pre_cross": ("before_mixer", "before_cross", "before_feed_forward"),
@@ -243,6 +250,8 @@ def _attention(table: dict[str, Parameter], prefix: str, spec: Attention, width:
     if spec.gate:
         gates = spec.num_heads if spec.gate_heads else mixed
         table[f"{prefix}.gate.weight"] = Parameter(((gates, width),), "attention")
+    if spec.gate and spec.gate_bias:
+        table[f"{prefix}.gate.bias"] = Parameter(((spec.num_heads,),), "attention")
     if spec.chosen:
         sets = spec.num_heads // spec.num_kv_heads
         table[f"{prefix}.router.weight"] = Parameter(((sets, width),), "router")
@@ -299,10 +308,19 @@ def _indexer(table: dict[str, Parameter], prefix: str, spec: Indexer, width: int
     table[f"{prefix}.weigh.weight"] = Parameter(((spec.num_heads, width),), "router_float32")
 
 
+def _block_picks(table: dict[str, Parameter], prefix: str, spec: BlockPicks, width: int) -> None:
+    queries = spec.num_heads * spec.head_size
+    rows = ((queries, width), (spec.head_size, width))
+    table[f"{prefix}.qk.weight"] = Parameter(rows, "attention")
+    for which in ("q_norm", "k_norm"):
+        table[f"{prefix}.{which}.weight"] = Parameter(((spec.head_size,),), "norm")
+
+
 _MIXERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     Attention: _attention,
     Mla: _mla,
     Indexer: _indexer,
+    BlockPicks: _block_picks,
     Compressed: compressed_parameters,
     **RECURRENT_PARAMETERS,
 }

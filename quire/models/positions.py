@@ -96,12 +96,14 @@ class Rope:
 class Temperature:
     """Queries grow with their position p: times 1 + scale * log(1 + floor((p + shift) / interval)).
 
-    interval, shift  in tokens. Source: arXiv 2501.19399.
+    interval, shift  in tokens.
+    power            times (1 + (p + shift) / interval)^scale instead. Source: arXiv 2501.19399.
     """
 
     scale: float
     interval: int
     shift: int = 0
+    power: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,8 @@ class GatedDeltaNet(Recurrent):
     kernel      tokens that the convolution before it sees, the newest included.
     rank        0: one decay a head; else one for each channel of a key, made, like the gates, by two products
                 of which the first gives so many numbers. Sources: arXiv 2412.06464, 2510.26692.
+    by_channel  such decays without a rank: by one product.
+    bound       not 0: the most that a channel forgets in a token, as `ops.delta_rule.Forgetting` says.
     strength    the most that a token's strength can be.
     gate        what the normed result is multiplied with: silu or sigmoid of a gate.
     """
@@ -87,6 +89,13 @@ class GatedDeltaNet(Recurrent):
     gate: Literal["silu", "sigmoid"] = "silu"
     norm_eps: float = 1e-6
     in_turns: bool = False
+    by_channel: bool = False
+    bound: float = 0.0
+
+    @property
+    def decays(self) -> int:
+        """Numbers of a token's decays."""
+        return self.num_heads * (self.key_size if self.rank or self.by_channel else 1)
 
     @property
     def keys(self) -> int:
@@ -114,8 +123,7 @@ class GatedDeltaNet(Recurrent):
         return (self.values, self.rank) if self.rank else (self.values,)
 
     def room(self) -> int:
-        decays = self.num_heads * (self.key_size if self.rank else 1)
-        return 2 * self.convolved + 3 * self.values + self.num_heads + 2 * self.rank + decays
+        return 2 * self.convolved + 3 * self.values + self.num_heads + 2 * self.rank + self.decays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +326,38 @@ class ChannelMix(Recurrent):
 
     def room(self) -> int:
         return 3 * self.hidden_size + self.inner
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixMemory(Recurrent):
+    """A matrix [key_size, value_size] for each head, and sums of its keys, by the rule of `ops.matrix_memory`; what
+    is read is normed over each head and gated by a sigmoid. Source: arXiv 2503.13427.
+
+    cap       the gates x of what enters and of what stays are cap * tanh(x / cap).
+    eps       added to what is divided by.
+    """
+
+    num_heads: int
+    key_size: int
+    value_size: int
+    cap: float = 15.0
+    eps: float = 1e-6
+    norm_eps: float = 1e-6
+
+    @property
+    def inner(self) -> int:
+        """Numbers of a token's values, and of the result."""
+        return self.num_heads * self.value_size
+
+    def states(self) -> tuple[tuple[int, ...], ...]:
+        """The heads' matrices with sums of keys behind them, and a row for the largest exponent."""
+        return ((self.num_heads, self.key_size + 1, self.value_size + 1),)
+
+    def inputs(self) -> tuple[int, ...]:
+        return (self.inner,)
+
+    def room(self) -> int:
+        return self.num_heads * (2 * self.key_size + 2) + 3 * self.inner
 
 
 @dataclass(frozen=True, kw_only=True)

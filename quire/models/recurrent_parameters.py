@@ -17,6 +17,7 @@ from quire.models.recurrent import (
     LinearAttention,
     Mamba1,
     Mamba2,
+    MatrixMemory,
     ShortConv,
     TimeMix,
 )
@@ -89,11 +90,11 @@ def delta_net(table: dict[str, Parameter], prefix: str, spec: GatedDeltaNet, wid
     """Those of a gated delta net or of KDA, whose names begin with `prefix`, in a decoder of `width`."""
     group: ParameterGroup = "recurrent"
     mixed = (spec.keys, spec.keys, spec.values)  # q, k and v
-    heads, decays = spec.num_heads, spec.num_heads * (spec.key_size if spec.rank else 1)
+    heads, decays = spec.num_heads, spec.decays
     rows = mixed if spec.rank else (*mixed, spec.values)  # and the gates
     table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
     small = (
-        (heads, spec.rank, spec.rank) if spec.rank else (heads, heads)
+        (heads, spec.rank, spec.rank) if spec.rank else (heads, decays)
     )  # strengths, decays, gates
     table[f"{prefix}.steps.weight"] = Parameter(tuple((n, width) for n in small), "latent")
     if spec.rank:
@@ -161,6 +162,18 @@ def gated_lru(table: dict[str, Parameter], prefix: str, spec: GatedLru, width: i
     table[f"{prefix}.back.bias"] = Parameter(((width,),), group)
 
 
+def matrix_memory(table: dict[str, Parameter], prefix: str, spec: MatrixMemory, width: int) -> None:
+    """Those of matrices of keys and values, whose names begin with `prefix`, in a decoder of `width`."""
+    group: ParameterGroup = "recurrent"
+    keys = spec.num_heads * spec.key_size
+    rows = (keys, keys, spec.inner, spec.inner)  # queries, keys, values, gates of the result
+    table[f"{prefix}.in.weight"] = Parameter(tuple((n, width) for n in rows), group)
+    for kind, tail in (("weight", (width,)), ("bias", ())):
+        table[f"{prefix}.gates.{kind}"] = Parameter(((spec.num_heads, *tail),) * 2, "router")
+    table[f"{prefix}.norm.weight"] = Parameter(((spec.num_heads * spec.value_size,),), "norm")
+    table[f"{prefix}.back.weight"] = Parameter(((width, spec.inner),), group)
+
+
 RECURRENT_PARAMETERS: dict[type, Callable[[dict[str, Parameter], str, Any, int], None]] = {
     ShortConv: short_conv,
     GatedDeltaNet: delta_net,
@@ -171,5 +184,6 @@ RECURRENT_PARAMETERS: dict[type, Callable[[dict[str, Parameter], str, Any, int],
     TimeMix: time_mix,
     ChannelMix: channel_mix,
     GatedLru: gated_lru,
+    MatrixMemory: matrix_memory,
 }
 """What writes down the parameters of each kind of mixer that keeps a state."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from quire.models.block_picks import BlockPicks as BlockPicks
 from quire.models.compressed import Compressed as Compressed
 from quire.models.compressed import Kept
 from quire.models.feed_forward import Activation as Activation
@@ -21,6 +22,7 @@ from quire.models.foreign.program import Program
 from quire.models.latent import Indexer as Indexer
 from quire.models.latent import Mla as Mla
 from quire.models.latent import Picks as Picks
+from quire.models.placements import Placement as Placement
 from quire.models.positions import Distances as Distances
 from quire.models.positions import DynamicScaling as DynamicScaling
 from quire.models.positions import LinearScaling as LinearScaling
@@ -38,29 +40,6 @@ from quire.models.streams import LayerInputs as LayerInputs
 from quire.models.streams import Streams as Streams
 from quire.protocol.cache import CacheKind
 
-Placement = Literal[
-    "pre",
-    "pre_cross",
-    "pre_weighed",
-    "post",
-    "sandwich",
-    "parallel",
-    "parallel_shared",
-    "after_sums",
-    "after_sums_cross",
-    "after_sums_twice",
-    "pre_feed_forward",
-    "pre_closed",
-    "mixer_only",
-    "feed_forward_only",
-    "sandwich_open",
-    "altup",
-    "normed_stream",
-    "shortcut_open",
-    "shortcut_apart",
-    "shortcut_close",
-    "hyper",
-]
 NormKind = Literal["rms", "layer", "layer_unbiased", "none"]
 """Root mean square; or mean and variance, with or without a bias beside the weight; or no norm."""
 QkNorm = Literal[
@@ -97,12 +76,14 @@ class Attention:
     softcap  scores become softcap * tanh(score / softcap); 0 is off.
     clip     what is beyond it of q, k and v becomes clip or -clip; 0 is off.
     gate     what a head mixed is multiplied with the sigmoid of a product of the layer's input; `gate_heads`: of
-             one number for each head; `gate_curve`: of those, what they go through.
+             one number for each head; `gate_curve`: of those, what they go through; `gate_bias`: to the others one
+             number of each head is added.
     pairs    what a head mixed has a share of what another one mixed taken off, and is RMS normed: at first that
              share, 0 is none. Values then have twice the numbers of keys: those of two heads of k.
     told     numbers of a head that no product makes, of `head_size`: the first of a key is what it adds to all its
              scores, e to a rate of its head times the softplus of a product of the token's values; 0: none are.
     chosen   of the heads that share one of k so many count, weighed by a router's softmax; 0: all, as they are.
+    indexer  what picks the blocks of tokens that a query sees, for each head of k; None: it sees all.
     mixed_norm  what all heads mixed together is RMS normed, with eps `norm_eps`, before the product back.
     """
 
@@ -132,6 +113,7 @@ class Attention:
     gate: bool = False
     gate_heads: bool = False
     gate_curve: Literal["sigmoid", "softplus"] = "sigmoid"
+    gate_bias: bool = False
     told: int = 0
     chosen: int = 0
     mixed_norm: bool = False
@@ -139,6 +121,7 @@ class Attention:
     bidirectional: bool = False
     value_head: int = 0
     value_scale: float = 1.0
+    indexer: BlockPicks | None = None
 
     @property
     def query_scale(self) -> float:
@@ -161,7 +144,8 @@ class Attention:
 
     def cache_kind(self) -> CacheKind:
         if self.window is None:
-            return "cross" if self.cross else "full"
+            of_all: CacheKind = "full" if self.indexer is None else "blocks"
+            return "cross" if self.cross else of_all
         return "chunked" if self.chunked else "sliding_window"
 
     def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
@@ -187,7 +171,7 @@ class SideBySide:
 
 Attending = Attention | Mla | Compressed
 """What looks at cached tokens."""
-Mixer = Attending | Indexer | Recurrent
+Mixer = Attending | Indexer | BlockPicks | Recurrent
 """What keeps something of a token for later ones."""
 
 
@@ -200,6 +184,7 @@ class LayerSpec:
                     its own norm; "parallel_shared": through one norm; "after_sums": a norm of the
                     residual stream after each part was added; "pre_feed_forward": only that one;
                     "mixer_only", "feed_forward_only": a norm before the one part that there is;
+                    "sandwich_blended": as "sandwich", with factors of the stream and of what is added;
                     "sandwich_open": as "sandwich" without the norm before the feed-forward part;
                     "pre_closed": as "pre", with a norm after the feed-forward part;
                     "pre_weighed": as "pre", and each number of the stream has a factor before a part is added;
@@ -214,8 +199,8 @@ class LayerSpec:
     cross           attention to what the encoder gave.
     norm            kind of the norms around the parts.
     residual_scale  factor of what each part adds to the residual stream.
-    stream_scales   of "normed_stream": factors of the stream and of what the mixer adds to it, and the same of the
-                    feed-forward part.
+    stream_scales   of "normed_stream" and "sandwich_blended": factors of the stream and of what the mixer adds to
+                    it, and the same of the feed-forward part.
     blends          (number of an earlier layer, share) for each stream that is blended in: before the norms the
                     stream becomes share * what came into that layer + (1 - share) * itself.
     input_act       of the part that adds the layer's own input, in decoders with `layer_inputs`.
@@ -239,7 +224,7 @@ class LayerSpec:
         """Its mixers: one as a rule; what picks tokens for one stands behind it."""
         if isinstance(self.mixer, SideBySide | AfterBlock):
             return self.mixer.parts
-        if isinstance(self.mixer, Mla) and self.mixer.indexer is not None:
+        if isinstance(self.mixer, Attention | Mla) and self.mixer.indexer is not None:
             return (self.mixer, self.mixer.indexer)
         own = () if self.mixer is None else (self.mixer,)
         return own if self.cross is None else (*own, self.cross)
@@ -392,6 +377,9 @@ class DecoderSpec:
             if isinstance(mixer, Attention) and mixer.window is not None:
                 whole = replace(mixer, window=None, chunked=False)
                 return whole if mixer.window >= max_model_len else mixer
+            if isinstance(mixer, Attention) and mixer.indexer is not None:
+                seen = mixer.indexer.num_tokens
+                return replace(mixer, indexer=None) if seen >= max_model_len else mixer
             if isinstance(mixer, Mla) and 0 < mixer.num_picks < max_model_len:
                 return mixer
             return replace(mixer, picks=None) if isinstance(mixer, Mla) else mixer

@@ -1,4 +1,4 @@
-"""The skeleton of a layer that weighs each number of the residual stream before it adds to it.
+"""The skeletons of layers that weigh the residual stream, or each of its numbers, before they add to it.
 
 The plain ones are `models.decoder_layers`.
 """
@@ -13,8 +13,42 @@ from quire.layers.context import ForwardContext
 from quire.layers.dtypes import dtype_name
 from quire.layers.mlp import FeedForward
 from quire.layers.norm import Norms
-from quire.models.decoder_layers import MixerLayer
+from quire.models.decoder_layers import DecoderLayer, MixerLayer
 from quire.ops.streams import MULTIPLY
+
+
+class BlendedSandwichLayer:
+    """x = a x + b norm(mixer(norm(x))); x = c x + d norm(feed_forward(norm(x)))."""
+
+    def __init__(
+        self, name: str, *, mixer: MixerLayer, feed_forward: FeedForward, norms: Norms
+    ) -> None:
+        self.mixer = mixer
+        self._feed_forward = feed_forward
+        self._around_mixer, self._around_feed_forward = (
+            [norms.norm(f"{name}.norm_{side}_{part}") for side in ("before", "after")]
+            for part in ("mixer", "feed_forward")
+        )
+        self._add_mixed, self._add_fed = norms.blend(0), norms.blend(2)
+
+    def load(self, weights: Callable[[str], torch.Tensor]) -> None:
+        """Takes and packs the layer's parameters."""
+        for norm in (*self._around_mixer, *self._around_feed_forward):
+            norm.load(weights)
+        for part in (self.mixer, self._feed_forward):
+            part.load(weights)
+
+    def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
+        """Makes the next residual stream [T, C] in place."""
+        mark = ctx.arena.mark()
+        x = ctx.arena.take(tuple(residual.shape), residual.dtype)
+        before, after = self._around_mixer
+        self.mixer(before(residual, out=x), ctx, out=x)
+        self._add_mixed(residual, after(x, out=x), out=residual)
+        before, after = self._around_feed_forward
+        self._feed_forward(before(residual, out=x), ctx.arena, out=x)
+        self._add_fed(residual, after(x, out=x), out=residual)
+        ctx.arena.release(mark)
 
 
 class WeighedStreamLayer:
@@ -54,3 +88,10 @@ class WeighedStreamLayer:
         self._multiply(residual, self._kept[1], out=residual)
         self._add(residual, x, out=residual)
         ctx.arena.release(mark)
+
+
+WEIGHED: dict[str, Callable[..., DecoderLayer]] = {
+    "pre_weighed": WeighedStreamLayer,
+    "sandwich_blended": BlendedSandwichLayer,
+}
+"""The class for each of their placements."""

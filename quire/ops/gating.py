@@ -43,6 +43,12 @@ LIMIT_GATED = declare(
     "run(x [T,2F], limit, gate_limit) -> the first half at most gate_limit, the second within -limit and limit",
 )
 
+SWIGLU_CLAMPED = declare(
+    "swiglu_clamped",
+    "pure",
+    "run(x [T,2F], limit) -> [T,F], (up + 1) * gate * sigmoid(1.702 gate), both kept below limit, up above -limit too",
+)
+
 GATE_ACTS = ("silu", "sigmoid")
 
 
@@ -195,3 +201,18 @@ class LimitGatedReference(Provider):
         torch.clamp(x[..., :half], max=gate_limit, out=out[..., :half])
         torch.clamp(x[..., half:], min=-limit, max=limit, out=out[..., half:])
         return out
+
+
+@register
+class SwigluClampedReference(Provider):
+    op = "swiglu_clamped"
+    name = "reference"
+
+    def run(self, x: torch.Tensor, *, limit: float, out: torch.Tensor) -> torch.Tensor:
+        """(up + 1) * gate * sigmoid(1.702 gate) of gate and up, the halves of x [T, 2F]; one rounding, out [T, F].
+
+        The gate is at most `limit`, up within it on both sides.
+        """
+        gate, up = x.to(torch.float32).chunk(2, dim=-1)
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+        return out.copy_((up + 1.0) * (gate * sigmoid(1.702 * gate)))

@@ -69,7 +69,7 @@ class PickTokensReference(PlainRows):
                 found = torch.arange(position + 1, device=q.device)
             else:
                 if row != before:
-                    before, keys = row, _pieces(cache, plan, row)
+                    before, keys = row, pieces_of(cache, plan, row)
                 scores = _scores(q[at], weights[at], keys)[: position + 1]
                 order = torch.sort(scores, descending=True, stable=True).indices[:count]
                 found = torch.sort(order).values
@@ -77,7 +77,7 @@ class PickTokensReference(PlainRows):
         return picks
 
 
-def _pieces(cache: PlainCache, plan: ReferencePlan, row: int) -> torch.Tensor:
+def pieces_of(cache: PlainCache, plan: ReferencePlan, row: int) -> torch.Tensor:
     """All cached keys of a sequence [pieces, 1024, D] float32, zeros behind the last."""
     seq_len = int(plan.get_step().seq_lens[row])
     num_pieces = -(-seq_len // SCORED_TOKENS)
@@ -148,13 +148,13 @@ class PickedAttentionReference(PlainRows):
             for head in range(num_kv_heads):
                 mine = slice(head * group, (head + 1) * group)
                 rows = q[at, mine].to(torch.float32, copy=True)
-                tiles = _tiles(keys[:, head]), _tiles(values[:, head])
+                tiles = tiles_of(keys[:, head]), tiles_of(values[:, head])
                 sink = None if sinks is None else sinks[mine].unsqueeze(-1)
                 out[at, mine] = attend(rows, 0, *tiles, len(positions), rule, sink).to(out.dtype)
         return out
 
 
-def _tiles(rows: torch.Tensor) -> torch.Tensor:
+def tiles_of(rows: torch.Tensor) -> torch.Tensor:
     """Rows [n, D] as [tiles, 32, D], zeros behind the last."""
     num_tiles = -(-len(rows) // TILE_TOKENS)
     found = zeros(rows, num_tiles * TILE_TOKENS, rows.shape[1])

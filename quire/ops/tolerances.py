@@ -99,6 +99,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "read_streams": _STREAMS,
     "write_streams": _STREAMS,
     "limit_gated": _EXACT,
+    "swiglu_clamped": _TRANSCENDENTAL,
     "multiply": _ONE_ROUNDING,
     "xielu": _TRANSCENDENTAL,
     "known_ids": _EXACT,
@@ -112,6 +113,8 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "paged_attention": _ATTENTION,
     "paged_attention, rounded weights": _ATTENTION_ROUNDED,
     "picked_attention": _ATTENTION,
+    "block_attention": _ATTENTION,
+    "pick_blocks": _EXACT,
     "pick_tokens": _EXACT,
     "compressed_attention": _ATTENTION,
     "copy_blocks": _EXACT,
@@ -131,6 +134,7 @@ TOLERANCES: dict[str, dict[str, Tolerance]] = {
     "token_shift": _STATES,
     "wkv": _STATES,
     "gated_lru": _STATES,
+    "matrix_memory": _STATES,
 }
 """Float32 sums of a few thousand terms keep about 1e-6; one rounding to bfloat16 loses up to 2^-9 of
 the value, and the bounds above leave as much again for values next to a power of two."""

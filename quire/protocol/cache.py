@@ -9,7 +9,9 @@ from typing import Literal
 
 import msgspec
 
-CacheKind = Literal["full", "sliding_window", "chunked", "mla", "index", "cross", "recurrent"]
+CacheKind = Literal[
+    "full", "sliding_window", "chunked", "mla", "index", "blocks", "cross", "recurrent"
+]
 
 NULL_BLOCK = -1
 """Stands in a block table for a block whose tokens no query can see any more."""
@@ -18,7 +20,7 @@ NULL_BLOCK = -1
 class CacheGroup(msgspec.Struct, frozen=True, kw_only=True):
     """Layers that share a cache shape and lifetime; each keeps one block table per sequence.
 
-    kind             "index": keys by which tokens are picked, without values;
+    kind             "index": keys by which tokens are picked, without values; "blocks": what is picked by blocks;
                      "recurrent": a block holds one state of each layer, the one after the last token
                      so far of the block's interval of tokens; the next interval starts from it.
     layers           numbers of the mixers: their layers' where each layer has one mixer.

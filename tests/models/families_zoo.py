@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.models.case import CLASSIC, Case
-from tests.models.families_dense import EPS, named
+from tests.models.families_dense import EPS, layered, named
+from tests.models.families_kin import VISUAL, seeing
 from tests.models.families_moe import LATENT, YARN, routed
 from tests.models.families_more import bailing, without
 
@@ -31,6 +32,23 @@ XGLM: dict[str, Any] = CLASSIC | {
 
 NEVER_SEEN = {"XGLMForCausalLM": EPS}
 """Fields that no weights can show: an eps of 1e-5 beside the waves, which are as large as one."""
+
+XLSTM: dict[str, Any] = CLASSIC | {
+    "architectures": ["xLSTMForCausalLM"],
+    "model_type": "xlstm",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_heads": 4,
+    "qk_dim_factor": 0.5,
+    "v_dim_factor": 1.5,
+    "ffn_proj_factor": 1.3,
+    "ffn_round_up_to_multiple_of": 10,
+    "gate_soft_cap": 2.0,
+    "output_logit_soft_cap": 4.0,
+    "norm_eps": 0.5,
+    "eps": 0.2,
+    "autocast_kernel_dtype": "float32",
+}
 
 STEP_KEYS = ("rope_theta", "num_key_value_heads", "max_position_embeddings")
 
@@ -73,6 +91,31 @@ def flint(**values: Any) -> dict[str, Any]:
     sizes = {"head_dim": 24, "sliding_window": 40, "num_experts": 8, "num_experts_per_tok": 3}
     sizes |= {"moe_intermediate_size": 40, "shared_expert_intermediate_size": 56}
     return named("FlintForCausalLM", "flint", **sizes | values)
+
+
+def compass(**values: Any) -> dict[str, Any]:
+    kinds = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
+        "full_attention": None,
+    }
+    fields = {"layer_norm_eps": 0.3, "logit_scale": 0.4, "sliding_window": 40, "hidden_act": "gelu"}
+    fields |= {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": kinds}
+    fields |= {"tie_word_embeddings": True, "attention_bias": True}
+    config = layered("CohereCompassForCausalLM", "cohere_compass_text", **fields | values)
+    return without(config, "rope_theta")
+
+
+def beam(**values: Any) -> dict[str, Any]:
+    sizes = {"head_dim": 24, "sliding_window": 40, "num_experts": 12, "num_experts_per_tok": 3}
+    sizes |= {"moe_intermediate_size": 40, "n_group": 3, "topk_group": 2, "hidden_act": "gelu"}
+    fields = {"layer_types": ["sliding_attention", "full_attention"], "attention_bias": True}
+    fields |= {"mlp_layer_types": ["dense", "sparse"], "final_logit_softcapping": 4.0}
+    kinds = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 700.0},
+        "full_attention": None,
+    }
+    fields |= {"rope_parameters": kinds, "routed_scaling_factor": 1.7}
+    return without(named("BeamForCausalLM", "beam", **sizes | fields | values), "rope_theta")
 
 
 ZOO_CASES: dict[str, Case] = {
@@ -145,6 +188,21 @@ ZOO_CASES: dict[str, Case] = {
         flint(layer_types=["sliding_attention", "full_attention"], mlp_only_layers=[0])
         | {"norm_topk_prob": False, "tie_word_embeddings": True, "hidden_act": "gelu"}
     ),
+    "xlstm": Case(XLSTM),
+    "xlstm_wide": Case(
+        XLSTM
+        | {"tie_word_embeddings": True, "qk_dim_factor": 0.75, "num_heads": 2, "gate_soft_cap": 3.0}
+    ),
+    "cohere_compass": Case(compass()),
+    "cohere_compass_turning": Case(
+        compass(layer_types=None, logit_scale=None, tie_word_embeddings=False)
+        | {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 900.0}}}
+    ),
+    "beam": Case(beam()),
+    "beam_whole": Case(
+        beam(layer_types=["full_attention"] * 2, mlp_layer_types=["sparse", "sparse"])
+        | {"norm_topk_prob": False, "final_logit_softcapping": None, "tie_word_embeddings": True}
+    ),
     "jetmoe": Case(jetmoe(activation_function="gelu")),
     "jetmoe_apart": Case(
         jetmoe(tie_word_embeddings=False, num_key_value_heads=3, num_experts_per_tok=2)
@@ -174,3 +232,17 @@ ZOO_CASES["step3_vl"] = Case(
         "vision_config": {"hidden_size": 32, "output_hidden_size": 64},
     }
 )
+ZOO_CASES |= {
+    f"cohere_compass_{name}": Case(
+        seeing(
+            "CohereCompassForConditionalGeneration",
+            "cohere_compass",
+            ZOO_CASES[text].config,
+            VISUAL,
+        )
+    )
+    for name, text in (
+        ("seeing", "cohere_compass"),
+        ("seeing_turning", "cohere_compass_turning"),
+    )
+}

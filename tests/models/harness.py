@@ -54,7 +54,7 @@ WRITERS = (
 )
 
 
-NEAR_ONE = ("gemma", "recurrent_gemma", "plamo2", "qwen3_next", "qwen3_5", "step3p7")
+NEAR_ONE = ("gemma", "recurrent_gemma", "plamo2", "qwen3_next", "qwen3_5", "step3p7", "minimax_m3")
 EDGE = ("gemma3n", "gemma4")
 """Families whose norms compute with one more than their weights; but these do not."""
 

@@ -80,6 +80,10 @@ _SMALL = {
 FEWER = {
     "Dots1ForCausalLM": 2,
     "JetMoeForCausalLM": 0,
+    "BeamForCausalLM": 0,
+    "CohereCompassForConditionalGeneration": 0,
+    "CohereCompassForCausalLM": 0,
+    "xLSTMForCausalLM": 0,
     "FlintForCausalLM": 0,
     "Glm4MoeLiteForCausalLM": 1,
     "GraniteMoeSharedForCausalLM": 0,
@@ -174,6 +178,8 @@ FEWER = {
     "RecurrentGemmaForCausalLM": 1,
     "Kolibri1ForCausalLM": 0,
     "HYV4ForCausalLM": 1,
+    "BailingHybridForCausalLM": 0,
+    "MiniMaxM3SparseForConditionalGeneration": 0,
 }
 """Architectures with fewer than three checkpoints in floats whose files we know, and how many."""
 UNSOURCED = {"BaiChuanForCausalLM", "RecurrentGemmaForCausalLM"}

@@ -57,6 +57,34 @@ def hy_v4(tensors: Tensors, config: Config) -> Tensors:
     return renamed(tensors, names)
 
 
+def ling3(tensors: Tensors, config: Config) -> Tensors:
+    """Transformers writes the last product of delta nets as if it were that of the other attention."""
+    deltas = [name.removesuffix("A_log") for name in tensors if name.endswith(".A_log")]
+    return renamed(tensors, {f"{delta}dense.": f"{delta}o_proj." for delta in deltas})
+
+
+def minimax_m3(tensors: Tensors, config: Config) -> Tensors:
+    """Transformers stacks gate and up, and experts, and knows the published names beside pictures only."""
+    found: Tensors = {"vision_tower.some.weight": torch.zeros(3)}
+    names = {"self_attn.indexer.": "self_attn.index_", "gate.e_score": "e_score"}
+    for name, tensor in renamed(tensors, names).items():
+        for part in ("experts.", "shared_experts.", "gate.", "e_score"):
+            name = name.replace(f"mlp.{part}", f"block_sparse_moe.{part}")
+        name = f"language_model.{name}"
+        stem, _, last = name.rpartition("moe.experts.")
+        if stem:
+            for number, one in enumerate(tensor):
+                pair = one.chunk(2) if last == "gate_up_proj" else (one,)
+                for letter, half in zip(("w1", "w3") if len(pair) == 2 else ("w2",), pair):
+                    found[f"{stem}moe.experts.{number}.{letter}.weight"] = half
+        elif "gate_up_proj" in name:
+            for which, half in zip(("gate_proj", "up_proj"), tensor.chunk(2)):
+                found[name.replace("gate_up_proj", which)] = half
+        else:
+            found[name] = tensor
+    return found
+
+
 def joined(tensors: Tensors, names: tuple[str, ...], target: str) -> Tensors:
     """Tensors of each layer whose names hold one of `names`, stacked under `target` in that order."""
     found = {key: it for key, it in tensors.items() if not any(part in key for part in names)}
@@ -648,6 +676,12 @@ STAND_INS: dict[str, StandIn] = {
     "Step3p5ForCausalLM": StandIn(step_config, step),
     "Step3p7ForConditionalGeneration": StandIn(as_itself),
     "HYV4ForCausalLM": StandIn(as_itself, hy_v4),
+    "MiniMaxM3SparseForConditionalGeneration": StandIn(
+        lambda config: config["text_config"] | {"architectures": ["MiniMaxM3VLForCausalLM"]},
+        minimax_m3,
+    ),
+    "BailingHybridForCausalLM": StandIn(as_itself, ling3),
+    "BailingMoeV3ForCausalLM": StandIn(as_itself, ling3),
     "Plamo3ForCausalLM": StandIn(plamo3_config, plamo3, plamo3_reference),
     "TeleChat2ForCausalLM": StandIn(telechat2_config, telechat2, without_inner_biases),
     "InternLMForCausalLM": StandIn(

@@ -59,7 +59,10 @@ WINDOWED = {
     "mimo_v2_flash",
     "granite_moe_swa",
     "llama4_text",
+    "beam",
     "cohere2_moe",
+    "cohere_compass",
+    "cohere_compass_seeing",
     "deepseek_v4",
     "flint",
     "kolibri1",
@@ -99,7 +102,7 @@ def test_layers_share_a_group_exactly_if_their_caches_are_alike(name: str) -> No
         assert last.state_bytes == sum(mixers[one].state_bytes for one in states)
     windows = {one: mixers[one].window for one in own if one not in states}
     rows = {one: getattr(mixers[one], "block_bytes", lambda *sizes: 0)(16, 4, 0) for one in windows}
-    kinds = {(type(mixers[one]), windows[one], rows[one]) for one in windows}
+    kinds = {(mixers[one].cache_kind(), windows[one], rows[one]) for one in windows}
     assert len(groups) == len(kinds)
     assert (any(windows.values())) == (name in WINDOWED)
     for group in groups:
@@ -144,7 +147,9 @@ def test_greedy_tokens_are_those_of_transformers(name: str, tmp_path: Path) -> N
     assert found[1][0].token_ids == their_tokens(folder)
 
 
-@pytest.mark.parametrize("name", ["ouro", "zamba2", "zamba2_plain", "mimo_v2_flash", "lfm3"])
+@pytest.mark.parametrize(
+    "name", ["ouro", "zamba2", "zamba2_plain", "mimo_v2_flash", "lfm3", "jetmoe", "doge", "xlstm"]
+)
 def test_the_largest_step_fills_the_arena_that_the_ledger_counts(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

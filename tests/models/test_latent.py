@@ -125,8 +125,9 @@ def test_the_number_of_picks_changes_what_is_generated(tmp_path: Path) -> None:
     assert found[127].token_ids == found[4096].token_ids
 
 
-def test_nothing_is_picked_of_sequences_that_are_seen_whole(tmp_path: Path) -> None:
-    folder = harness.write_checkpoint(tmp_path, CASES["deepseek_v32"].config)
+@pytest.mark.parametrize("name", ["deepseek_v32", "hy_v4"])
+def test_nothing_is_picked_of_sequences_that_are_seen_whole(name: str, tmp_path: Path) -> None:
+    folder = harness.write_checkpoint(tmp_path, CASES[name].config | {"index_topk": 24})
     description = describe(str(folder))
     used = {}
     for longest in (24, 25):

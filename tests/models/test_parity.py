@@ -17,6 +17,7 @@ from quire.models.parameters import NORM_PLACES, parameters
 from quire.models.registry import ARCHITECTURES, known_as
 from quire.models.spec import (
     AfterBlock,
+    Attention,
     Compressed,
     DecoderSpec,
     LayerSpec,
@@ -166,6 +167,8 @@ def rope_of(layer: LayerSpec) -> Any:
 
 def with_indexer(layer: LayerSpec, indexer: Any) -> LayerSpec:
     """The layer with another of what picks tokens for its attention."""
+    if isinstance(layer.mixer, Attention):
+        return replace(layer, mixer=replace(layer.mixer, indexer=indexer))
     assert isinstance(layer.mixer, Mla) and layer.mixer.picks is not None
     picks = replace(layer.mixer.picks, indexer=indexer)
     return replace(layer, mixer=replace(layer.mixer, picks=picks))
@@ -195,6 +198,7 @@ SHAPES |= {
     "key_size",
     "value_size",
     "rank",
+    "by_channel",
     "nope_size",
     "out_size",
     "width",

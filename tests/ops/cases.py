@@ -471,6 +471,12 @@ def write_streams(count: int, width: int, *, mixes: bool = True) -> Case:
     )
 
 
+def clamped(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """GPT-OSS's gate with the bound 0.8."""
+    gate, up = gate.clamp(max=0.8), up.clamp(-0.8, 0.8)
+    return (up + 1.0) * gate * (1.702 * gate).sigmoid()
+
+
 def unmixed_shares(count: int) -> Case:
     """Shares of streams that are read and written only."""
 
@@ -504,6 +510,21 @@ CASES: dict[str, list[Case]] = {
         write_streams(4, 37),
         write_streams(2, 64),
         write_streams(3, 37, mixes=False),
+    ],
+    "swiglu_clamped": [
+        Case(
+            f"F={width}",
+            rows_of(2 * width),
+            lambda p, rows, fixed, out: p.run(
+                rows["x"],
+                limit=0.8,
+                out=torch.empty_like(rows["x"][:, : rows["x"].shape[1] // 2])
+                if out is None
+                else out,
+            ),
+            lambda rows, fixed: clamped(*rows["x"].chunk(2, dim=-1)),
+        )
+        for width in (64, 37)
     ],
     "limit_gated": [
         Case(

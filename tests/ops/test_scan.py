@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from quire.ops.cpu import library
+from quire.ops.matrix_memory import MATRIX_MEMORY
 from quire.ops.registry import Signature, load_all, providers
 from quire.ops.scan import (
     CAUSAL_CONV,
@@ -234,6 +235,40 @@ def lru(H: int, W: int) -> Scan:
     )
 
 
+def memory(H: int, K: int, V: int) -> Scan:
+    def draw(length: int, dtype: torch.dtype, seed: int) -> list[torch.Tensor]:
+        shapes = ((H, K), (H, K), (H, V), (2 * H,))
+        return [noise(length, *one, seed=seed + i, dtype=dtype) for i, one in enumerate(shapes)]
+
+    def formula(inputs: list[torch.Tensor]) -> torch.Tensor:
+        q, k, v, gates = inputs
+        matrix, sums = torch.zeros(H, K, V).double(), torch.zeros(H, K).double()
+        most, found = torch.zeros(H).double(), []
+        for t in range(len(q)):
+            enters, stays = gates[t].view(2, H)
+            kept, added = torch.sigmoid(stays), torch.exp(enters)
+            most = torch.maximum(most + torch.log(kept), enters)
+            matrix = kept.view(H, 1, 1) * matrix
+            matrix += added.view(H, 1, 1) * k[t].unsqueeze(2) * v[t].unsqueeze(1)
+            sums = kept.view(H, 1) * sums + added.view(H, 1) * k[t]
+            query = q[t] / K**0.5
+            weight = torch.maximum((query * sums).sum(1).abs(), torch.ones(H).double())
+            read = torch.einsum("hk,hkv->hv", query, matrix)
+            found.append(read / (weight + 1e-3 * torch.exp(most)).unsqueeze(1))
+        return torch.stack(found)
+
+    return Scan(
+        MATRIX_MEMORY,
+        (H, K + 1, V + 1),
+        (H, V),
+        draw,
+        lambda provider, packed, view, plan, out: provider.run(
+            *packed, view, plan, eps=1e-3, out=out
+        ),
+        formula,
+    )
+
+
 SCANS = {
     "conv": conv(100, 4, bias=True, act="silu"),
     "conv_short": conv(37, 2, bias=False, act="none"),
@@ -249,6 +284,8 @@ SCANS = {
     "wkv_loud": wkv(37, 60.0),
     "lru": lru(3, 32),
     "lru_odd": lru(2, 37),
+    "memory": memory(2, 16, 32),
+    "memory_odd": memory(3, 7, 11),
 }
 
 

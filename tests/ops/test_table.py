@@ -28,6 +28,8 @@ ELSEWHERE = {
     "paged_attention",
     "pick_tokens",
     "picked_attention",
+    "pick_blocks",
+    "block_attention",
     "copy_blocks",
     "route",
     "route_sparse",
@@ -45,7 +47,8 @@ ELSEWHERE = {
     "token_shift",
     "wkv",
     "gated_lru",
-}  # below, in test_moe.py, test_compressed.py, test_delta_rule.py, test_scan.py and test_picks.py
+    "matrix_memory",
+}  # below, in test_moe.py, test_compressed.py, test_delta_rule.py, test_scan.py, test_picks.py and test_block_picks.py
 
 
 def test_ids_that_a_table_lacks_are_that_of_its_first_row() -> None:

@@ -167,7 +167,7 @@ class Earlier:
         return key in self._cached and key not in self._fresh
 
 
-_WHOLE = ("full", "mla", "index")
+_WHOLE = ("full", "mla", "index", "blocks")
 _WINDOWED = {"sliding_window": SlidingWindow, "chunked": Chunks}
 
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 from quire.models.family import Architecture
 from quire.models.hf_config import HfConfig
 from quire.models.hf_decoder import attention, decoder, dense, experts, with_attention
-from quire.models.hf_parts import demand, windows
+from quire.models.hf_parts import demand, own_ropes, windows
+from quire.models.hf_text import beside_visual, text_alone
 from quire.models.name_parts import DEEPSEEK_RULES
 from quire.models.names import LLAMA_NAMES, QK_NORM_RULES, Rule
 from quire.models.spec import Attention, DecoderSpec, LayerSpec
@@ -114,6 +115,28 @@ def cohere2_moe(hf: HfConfig) -> DecoderSpec:
     return decoder(hf, layers, max_len=8192, tie=True, logit_scale=scale)
 
 
+def cohere_compass(hf: HfConfig) -> DecoderSpec:
+    """`CohereCompassForCausalLM`: each kind of layer has positions of its own or none, halves turn in pairs.
+
+    Defaults as in CohereCompassTextConfig.
+    """
+    hf.skip("pooling")
+    one = attention(hf, rope=None)
+    turns = own_ropes(hf, one.head_size)
+    layers = [
+        LayerSpec(
+            mixer=replace(one, window=window, rope=turns[slides]),
+            feed_forward=dense(hf),
+            placement="parallel_shared",
+            norm="layer_unbiased",
+            norm_eps=hf.positive("layer_norm_eps", 1e-5),
+        )
+        for slides, window in windows(hf, lambda index: False)
+    ]
+    scale = hf.optional_positive("logit_scale") or 1.0
+    return decoder(hf, layers, max_len=8192, tie=True, logit_scale=scale)
+
+
 COHERE_NAMES = LLAMA_NAMES.with_rules(
     Rule("model.layers.{layer}.input_layernorm.weight", "layers.{layer}.norm_before_parts.weight"),
     *QK_NORM_RULES,
@@ -122,5 +145,9 @@ COHERE_NAMES = LLAMA_NAMES.with_rules(
 ARCHITECTURES = {
     "CohereForCausalLM": Architecture(cohere, COHERE_NAMES),
     "Cohere2ForCausalLM": Architecture(cohere2, COHERE_NAMES),
+    "CohereCompassForCausalLM": Architecture(cohere_compass, COHERE_NAMES),
+    "CohereCompassForConditionalGeneration": Architecture(
+        text_alone(cohere_compass, outer_ties=True), beside_visual(COHERE_NAMES)
+    ),
     "Cohere2MoeForCausalLM": Architecture(cohere2_moe, COHERE_NAMES.with_rules(*DEEPSEEK_RULES)),
 }

@@ -77,6 +77,10 @@ NAMES = LLAMA_NAMES.with_rules(
     ),
 )
 
-ARCHITECTURES = {
-    "HYV4ForCausalLM": Architecture(hy_v4, replace(NAMES, drafts=("model.mtp_layers.",)))
-}
+NAMES = replace(
+    NAMES,
+    ignored=(*NAMES.ignored, *(rule.source for rule in INDEXER_RULES)),
+    drafts=("model.mtp_layers.",),
+)
+
+ARCHITECTURES = {"HYV4ForCausalLM": Architecture(hy_v4, NAMES)}

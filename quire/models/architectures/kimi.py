@@ -13,7 +13,7 @@ from quire.models.hf_decoder import activation, decoder
 from quire.models.hf_deepseek import in_groups, latent_attention, named_parts
 from quire.models.hf_delta import (
     KINDS,
-    check_convolution,
+    channel_net,
     conv_rules,
     product_rules,
     state_rules,
@@ -21,7 +21,6 @@ from quire.models.hf_delta import (
 from quire.models.hf_parts import layer_kinds
 from quire.models.name_parts import LATENT_RULES, LAYER, OURS
 from quire.models.names import LLAMA_NAMES, Rule, expert_rules, router_rules, shared_rules
-from quire.models.recurrent import GatedDeltaNet
 from quire.models.spec import DecoderSpec, LayerSpec, Mixer, Moe, Rope
 
 
@@ -33,22 +32,11 @@ def kimi_linear(hf: HfConfig) -> DecoderSpec:
         raise hf.refuse("mla_use_nope", "this architecture has no positions")
     whole = latent_attention(hf, interleaved=False, default_q_rank=0)
     whole = replace(whole, rope=Rope(dim=whole.rope.dim), turned=False)
-    check_convolution(hf)
     old = hf.section("linear_attn_config") or HfConfig({})
-    size = hf.int_("linear_head_dim", old.int_("head_dim", 128))
-    heads = hf.int_("linear_num_heads", old.int_("num_heads", 32))
-    kernel = old.int_("short_conv_kernel_size", 4, minimum=2)
-    delta = GatedDeltaNet(
-        key_heads=heads,
-        num_heads=heads,
-        key_size=size,
-        value_size=size,
-        kernel=hf.int_("linear_conv_kernel_dim", kernel, minimum=2),
-        rank=size,
-        gate="sigmoid",
-        norm_eps=eps,
-    )
-    mixers: dict[str, Mixer] = {KINDS[0]: delta, KINDS[1]: whole}
+    size, kernel = old.int_("head_dim", 128), old.int_("short_conv_kernel_size", 4, minimum=2)
+    heads = old.int_("num_heads", 32)
+    delta = channel_net(hf, heads=heads, size=size, kernel=kernel, norm_eps=eps)
+    mixers: dict[str, Mixer] = {KINDS[0]: replace(delta, rank=delta.key_size), KINDS[1]: whole}
     layers = [
         LayerSpec(mixer=mixers[kind], feed_forward=part, norm_eps=eps)
         for kind, part in zip(_kinds(hf, old), named_parts(hf, _experts(hf), 1), strict=True)

@@ -24,7 +24,7 @@ from quire.models.spec import DecoderSpec, LayerSpec
 
 def kolibri1(hf: HfConfig) -> DecoderSpec:
     """`Kolibri1ForCausalLM`; defaults as in Kolibri1Config."""
-    hf.skip("head_dtype")  # products with many outputs add up in float32 in any case
+    hf.skip("head_dtype")  # that in which the reference makes logits
     demand(hf, "this architecture is described so", use_sliding_window=True, attention_bias=False)
     one = attention(hf, bias=None, heads=48, kv_heads=4, head_dim=128, normed=1e-6)
     part = experts(

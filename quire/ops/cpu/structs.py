@@ -175,6 +175,10 @@ OPERATIONS: dict[str, str] = {
     "gated_lru": "const:x const:gates const:bias const:rate const:plan mut:states mut:out i64:slab_bytes "
     "i64:block_bytes i64:blocks_per_slab i64:x_stride i64:gates_stride i64:out_stride i64:H i64:W "
     "i32:dtype i32:reserved",
+    # q, k [T, H, K], v [T, H, V], gates [T, 2 H]; states [H, K + 1, V + 1]
+    "matrix_memory": "const:q const:k const:v const:gates const:plan mut:states mut:out i64:slab_bytes "
+    "i64:block_bytes i64:blocks_per_slab i64:q_stride i64:k_stride i64:v_stride i64:gates_stride "
+    "i64:out_stride i64:H i64:K i64:V f32:eps i32:dtype",
     # x, gate [rows, C], weight [C] float32; kind 0 norms what was gated, 1 gates what was normed, 2
     # only gates; each of `groups` equal parts has a norm of its own
     "group_norm_gated": "const:x const:gate const:weight mut:out i64:rows i64:C i64:x_stride "
