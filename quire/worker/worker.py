@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from quire.config.env import cache_dir
-from quire.config.schema import Settings
+from quire.config.schema import ModelConfig, Settings
 from quire.hardware.threads import set_threads
 from quire.models.build import build_decoder
 from quire.models.decoder import AnyDecoder, Decoder
@@ -29,7 +29,7 @@ from quire.ops.spans import Spans
 from quire.protocol.cache import CacheLayout
 from quire.protocol.errors import SettingsError
 from quire.protocol.step import StepPlan, StepResult
-from quire.quant.schemes.checkpoint import scheme_for
+from quire.quant.schemes.checkpoint import Scheme, scheme_for
 from quire.sampling.processors import make_processors
 from quire.worker.adapters import NoAdapters
 from quire.worker.batch import BatchBuilder
@@ -85,13 +85,7 @@ class Worker:
             load_format=settings.load.load_format,
             progress=settings.load.use_tqdm_on_load,
             max_model_len=model.max_model_len,
-            scheme=scheme_for(
-                model.quantization,
-                description.quantization,
-                description.formats,
-                device.type,
-                model.activation_bits,
-            ),
+            scheme=_scheme(model, description, device),
             cache_format="plain" if cache_dtype == model.dtype else cache_dtype,
             packed_weights=(place, kept_bytes) if kept_bytes else None,
             ahead=ahead,
@@ -171,6 +165,11 @@ class Worker:
             )
         self._spans = self.table.watcher = spans
         self.runner.graphs.watch(spans)
+
+
+def _scheme(model: ModelConfig, description: ModelDescription, device: torch.device) -> Scheme:
+    own, formats = description.quantization, description.formats
+    return scheme_for(model.quantization, own, formats, device.type, model.activation_bits)
 
 
 def _encoder(
