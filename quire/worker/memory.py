@@ -16,6 +16,7 @@ from quire.models.decoder import AnyDecoder
 from quire.models.recurrent import Recurrent
 from quire.ops.attention import AttentionStep, CachePlace
 from quire.ops.cache import COPY_BLOCKS
+from quire.ops.cpu.pages import pages_ahead
 from quire.ops.registry import Table
 from quire.ops.state import StatePlan, StateStep, StateView, state_bytes
 from quire.protocol.cache import CacheGroup, CacheLayout
@@ -43,6 +44,7 @@ class CacheMemory:
         self.buffer = torch.empty(
             (layout.num_slabs, layout.slab_bytes), dtype=torch.uint8, device=device
         )
+        self._pages = pages_ahead(self.buffer)
         self._decoder = decoder
         self._bindings = decoder.bindings
         self.caches: list[Any] = [None] * len(self._bindings)
@@ -153,6 +155,10 @@ class CacheMemory:
     def fill(self, group: int, step: AttentionStep | StateStep) -> None:
         """Refills a group's plan for this step: a StateStep for a group of states."""
         self._fills[group](step)
+        if self._pages is not None and isinstance(step, AttentionStep) and len(step.slot_mapping):
+            block = int(step.slot_mapping.max()) // self.layout.groups[group].block_size
+            slab = block // self.layout.blocks_per_slab(group)
+            self._pages.use((slab + 1) * self.layout.slab_bytes)
 
     def copy(self, copies: list[BlockCopy]) -> None:
         """Carries out a plan's block copies, group by group."""

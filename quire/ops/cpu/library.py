@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class Library:
     """One loaded library. Calls come from one thread at a time.
 
-    isa  a key of `hardware.kernels.NEEDS`.
+    isa  a key of `hardware.kernels.NEEDS`. handle  for what is no operation.
     """
 
     def __init__(self, path: Path, isa: str) -> None:
@@ -39,6 +39,7 @@ class Library:
             raise OSError("the system does not let this process use these instructions")
         handle.quire_pulse.argtypes = (ctypes.c_void_p,)
         handle.quire_pulse(pulse.address())
+        self.handle = handle
         self._run = handle.quire_run
         self._run.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
         self._call = Call()
