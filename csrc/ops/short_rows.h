@@ -9,9 +9,10 @@
 
 namespace quire {
 
-const int64_t kQuads = kPart / 4;   // words of a row in a part
-const float kLargestShort = 127;    // what the largest of a part becomes
+const int64_t kQuads = kPart / 4;  // words of a row in a part
+const float kLargestShort = 127;   // what the largest of a part becomes
 const int kShortTile = kRows < 5 ? kRows : 5;  // rows of a tile: as many as leave registers for codes and totals
+const int64_t kShortFar = 12288;               // as kFar, of super-blocks
 const int64_t kShortStretch = 4 * kPart;       // k that the tiles of all rows go over in turn
 
 // Rows of one group: for each part the words of each row, of four k each; its step; what is taken away, the sum of its
@@ -58,7 +59,7 @@ QUIRE_INLINE void pack_short_row(const T* x, const int32_t* order, const Layout&
 #define QUIRE_FOR_SHORT QUIRE_FOR_ROWS
 #endif
 
-// c [R][2] += the s-th words of rows [R][kQuads] times codes of 32 columns.
+// c [R][2] += words of rows [R][kQuads] times codes of 32 columns.
 template <int R> QUIRE_INLINE void dot_words(const int32_t* words, const vi (&codes)[2], vi (*c)[2]) {
   for (int i = 0; i < R; i++) {
     const vi number = vi_set(words[i * kQuads]);
@@ -66,8 +67,8 @@ template <int R> QUIRE_INLINE void dot_words(const int32_t* words, const vi (&co
   }
 }
 
-// sums [R][32] += rows times a stretch of a block of four bits, from k `from`, where a part begins, to `to`; `number` is
-// the first of its units among all, and weights `far` away come nearer.
+// sums [R][32] += rows times a stretch of a block of four bits, from k `from`, where a part begins, to `to`; `number`
+// is the first of its units among all, and weights `far` away come nearer.
 template <int R>
 void short_tile(const ShortRows& a, const IntRecords& first, int64_t from, int64_t to, int64_t number, int64_t far,
                 float* sums) {
@@ -114,23 +115,23 @@ void short_tile(const ShortRows& a, const IntRecords& first, int64_t from, int64
   }
 }
 
-// sums [R][32] += R rows times a super-block from k on, whose parts have `minima` one after the other. Sums of codes times
-// scales stay below 2^24, where float32 is exact.
+// sums [R][32] += R rows times a super-block from k on, whose parts have `minima` one after the other. Sums of codes
+// times scales stay below 2^24, where float32 is exact.
 template <int R, class S>
 void short_super_tile(const ShortRows& a, const uint8_t* block, const float* minima, int64_t k, bool fetches,
                       float* sums) {
   const int kBytes = (S::LOW + S::HIGH) * 64;  // of 32 k of 16 columns
+  const int kEach = 2 * kBytes / 8;            // of four k of all columns
   const int kShift = S::BIAS == 32 ? 5 : 2;
   const uint8_t *in = block + S::codes, *scales = block + S::scales;
   const int32_t* less = a.less + k / 16 * R;
   for (int64_t part = 0; part < kSuperDepth / kPart; part++, k += kPart, minima += kMinima) {
     const int32_t* words = a.words + k / 4 * R;
     vf total[R][2], unit[R][2];
-    if (fetches) fetch_head<S>(block, part);
+    if (fetches) fetch_head<S>(block, part, kShortFar);
     take_minima<R, S>(below_of<R, S>(a.sums16, a.sums32, k), minima, sums);
     for (int n = 0; n < kPart; n += 32, in += 2 * kBytes) {
       Codes<S, 4> from[2] = {{in, vi_set(0), vi_set(0)}, {in + kBytes, vi_set(0), vi_set(0)}};
-      for (int b = 0; b < 2 * kBytes && fetches; b += 64) __builtin_prefetch(in + kFar + b, 0, 2);
 #pragma GCC unroll 2
       for (int s = 0; s < 32; s += S::SPAN, scales += kColumns, less += S::SPAN / 16 * R) {
         vi c[R][2];
@@ -139,9 +140,11 @@ void short_super_tile(const ShortRows& a, const uint8_t* block, const float* min
 #pragma GCC unroll 8
         for (int q = s / 4; q < (s + S::SPAN) / 4; q++, words++) {
           const vi codes[2] = {Codes<S, 4>::take(from[0], q), Codes<S, 4>::take(from[1], q)};
+          for (int b = (q * kEach + 63) / 64 * 64; b < (q + 1) * kEach && fetches; b += 64)
+            __builtin_prefetch(in + kShortFar + b, 0, 2);
           dot_words<R>(words, codes, c);
         }
-        const bool begins = (n + s) % S::UNIT == 0, ends = (n + s + S::SPAN) % S::UNIT == 0;
+          const bool begins = (n + s) % S::UNIT == 0, ends = (n + s + S::SPAN) % S::UNIT == 0;
         const bool fresh = n + s + S::SPAN == S::UNIT;
         for (int j = 0; j < 2; j++) {
           const vf scale = to_float(load8((const int8_t*)scales + 16 * j));
@@ -275,7 +278,8 @@ template <class T> struct ShortSuperProduct {
   void sums(const Groups& groups, const void* packed, int64_t block, float* out, void* memory) const {
     __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
     const int64_t place = ((const int64_t*)weight)[block];
-    QUIRE_FOR_SHORT_SUPER(place % 64, S, return sums_of<S>(groups, packed, weight + place / 64 * 64, (float*)memory, out))
+    const uint8_t* data = weight + place / 64 * 64;
+    QUIRE_FOR_SHORT_SUPER(place % 64, S, return sums_of<S>(groups, packed, data, (float*)memory, out))
   }
 };
 

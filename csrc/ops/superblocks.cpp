@@ -7,7 +7,8 @@ namespace {
 void put_factor(float x, f32* out) { *out = x; }
 void put_factor(float x, f16* out) { *out = from_f32<f16>(x); }
 
-// One super-block of 32 columns; `there` of them exist, and the others become zeros. SIDE neighbours in K lie side by side.
+// One super-block of 32 columns; `there` of them exist, and the others become zeros. SIDE k of a column lie side by
+// side.
 template <class S, int SIDE>
 void pack_one(const QuireArgs_pack_super& args, int64_t column, int64_t there, int64_t r, uint8_t* out) {
   typedef typename S::F F;

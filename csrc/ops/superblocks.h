@@ -55,7 +55,7 @@ typedef SuperKind<8, 0, 0, 16, 16, false, f32> Int8K;
 #define QUIRE_FOR_SHORT_SUPER(kind, S, ...) \
   switch (kind) { QUIRE_SUPER_CASES(S, __VA_ARGS__) }
 
-// Codes of 16 columns, BIAS not taken away, whose eight registers are taken in turn: of as many k in each lane as SIDE says.
+// Codes of 16 columns, BIAS not taken away, whose eight registers are taken in turn: SIDE k in each lane.
 template <class S, int SIDE = 2> struct Codes {
   static const uint32_t kEach = SIDE == 2 ? 0x10001 : 0x1010101;  // one in each number of a lane
   const uint8_t* in;
@@ -97,9 +97,9 @@ template <class S> QUIRE_INLINE void fetch_ahead(const uint8_t* in) {
 }
 
 // As much of what stands before the codes, of which each of two parts has half.
-template <class S> QUIRE_INLINE void fetch_head(const uint8_t* block, int64_t part) {
+template <class S> QUIRE_INLINE void fetch_head(const uint8_t* block, int64_t part, int64_t far = kFar) {
   const int kBytes = S::codes / 2;
-  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(block + kFar + part * kBytes + i, 0, 2);
+  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(block + far + part * kBytes + i, 0, 2);
 }
 
 const int64_t kMinima = kPart / 16 * kColumns;  // numbers that are taken away of a part
