@@ -44,7 +44,8 @@ class CacheMemory:
         self.buffer = torch.empty(
             (layout.num_slabs, layout.slab_bytes), dtype=torch.uint8, device=device
         )
-        self._pages = pages_ahead(self.buffer)
+        token_bytes = sum(group.block_bytes // group.block_size for group in layout.groups)
+        self._pages = pages_ahead(self.buffer, token_bytes)
         self._decoder = decoder
         self._bindings = decoder.bindings
         self.caches: list[Any] = [None] * len(self._bindings)
@@ -155,7 +156,10 @@ class CacheMemory:
     def fill(self, group: int, step: AttentionStep | StateStep) -> None:
         """Refills a group's plan for this step: a StateStep for a group of states."""
         self._fills[group](step)
-        if self._pages is not None and isinstance(step, AttentionStep) and len(step.slot_mapping):
+        is_encoders = group >= len(self.layout.groups)  # whose numbers stand in no block
+        if self._pages is None or is_encoders or isinstance(step, StateStep):
+            return
+        if len(step.slot_mapping):
             block = int(step.slot_mapping.max()) // self.layout.groups[group].block_size
             slab = block // self.layout.blocks_per_slab(group)
             self._pages.use((slab + 1) * self.layout.slab_bytes)

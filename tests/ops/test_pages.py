@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from quire.ops.cpu import library
-from quire.ops.cpu.pages import PagesAhead
+from quire.ops.cpu.pages import PagesAhead, pages_ahead
 
 pytestmark = [
     pytest.mark.skipif(library.library() is None, reason="no native library here"),
@@ -102,3 +102,11 @@ def test_a_fork_does_not_wait_for_a_thread_that_it_has_not(fresh: torch.Tensor) 
     pages.use(4 * MIB)
     assert mib_there(fresh, 6) == 6
     pages.close()
+
+
+def test_it_goes_by_tokens(fresh: torch.Tensor) -> None:
+    few = pages_ahead(fresh, 1024)
+    assert few is not None and mib_there(fresh, 4) == 4
+    few.use(1 * MIB)
+    assert mib_there(fresh, 5) == 5
+    few.close()

@@ -15,14 +15,14 @@ import torch
 
 from quire.ops.cpu.library import library
 
-AHEAD_BYTES = 512 << 20
-"""That are touched beyond what is in use."""
+AHEAD_TOKENS, MOST_AHEAD = 4096, 512 << 20
+"""Tokens for which there are pages beyond what is in use, and at most so many bytes."""
 
 
 class PagesAhead:
     """Memory, uint8, whose pages are touched in rising order, `ahead` bytes beyond the highest place in use."""
 
-    def __init__(self, memory: torch.Tensor, handle: Any, ahead: int = AHEAD_BYTES) -> None:
+    def __init__(self, memory: torch.Tensor, handle: Any, ahead: int) -> None:
         """The thread begins at once."""
         self._num_bytes, self._ahead, self._highest = memory.numel(), ahead, -1
         self._want = handle.quire_pages_want
@@ -47,10 +47,12 @@ class PagesAhead:
         self._finalizer()
 
 
-def pages_ahead(memory: torch.Tensor) -> PagesAhead | None:
-    """For memory on the CPU where there are native kernels; else None."""
+def pages_ahead(memory: torch.Tensor, token_bytes: int) -> PagesAhead | None:
+    """For memory on the CPU, of which a token takes `token_bytes`, where there are native kernels; else None."""
     native = library() if memory.device.type == "cpu" else None
-    return None if native is None else PagesAhead(memory, native.handle)
+    if native is None:
+        return None
+    return PagesAhead(memory, native.handle, min(AHEAD_TOKENS * token_bytes, MOST_AHEAD))
 
 
 def _end(end: Any, thread: int, process: int, memory: torch.Tensor) -> None:
