@@ -158,7 +158,15 @@ def scheme_of(
         exact = scheme_for(wanted, own, description.formats, device)
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    scheme = exact.with_short_rows() if bits == 8 else exact
+    short = exact.with_short_rows()
+    if short == exact:
+        if model.activation_bits == 8:
+            raise SettingsError(
+                "activation_bits is 8, which inputs of weights of 2 to 6 bits on cpu may have, and this model has none "
+                "there; leave it out, or for plain weights give --quantization int4 or int8_w8a8"
+            )
+        bits = 16
+    scheme = short if bits == 8 else exact
     if own is not None:
         note("quantization", own, f"the checkpoint's: {scheme}")
     elif wanted is not None and device != "cpu":
@@ -166,13 +174,8 @@ def scheme_of(
     else:
         why_so = f"given: {scheme}" if wanted else "the checkpoint's own numbers"
         note("quantization", wanted, why_so)
-    if exact != exact.with_short_rows():
+    if short != exact:
         note("activation_bits", bits, why)
-    elif model.activation_bits == 8:
-        raise SettingsError(
-            "activation_bits is 8, which inputs of weights of 2 to 6 bits on cpu may have, and this model has none "
-            "there; leave it out, or for plain weights give --quantization int4 or int8_w8a8"
-        )
     return scheme, bits
 
 

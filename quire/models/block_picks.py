@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quire.protocol.cache import CacheKind
+from quire.models.latent import PickingKeys
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockPicks:
+class BlockPicks(PickingKeys):
     """The `count` blocks of `size` tokens that a query sees by each head: all while they are no more.
 
     num_heads  of queries, one for each head of k of the attention; one key serves all of them. Both are RMS normed,
@@ -27,31 +27,9 @@ class BlockPicks:
     norm_eps: float = 1e-6
 
     @property
-    def num_kv_heads(self) -> int:
-        """One cached key serves all heads."""
-        return 1
-
-    @property
-    def value_size(self) -> int:
-        """There are no values."""
-        return 0
-
-    @property
-    def window(self) -> int | None:
-        """Every block can be picked."""
-        return None
-
-    @property
     def num_tokens(self) -> int:
         """Most tokens that a query sees, itself included."""
         return self.count * self.size
-
-    def cache_kind(self) -> CacheKind:
-        return "index"
-
-    def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
-        """Bytes of one token's key in one layer, packed without padding."""
-        return self.head_size * dtype_bytes + scale_bytes
 
     def room(self) -> int:
         """Numbers of two bytes a token that it takes beside its attention's: queries with the key, and picks."""

@@ -12,8 +12,36 @@ from quire.models.positions import Rope, Temperature
 from quire.protocol.cache import CacheKind
 
 
+class PickingKeys:
+    """What is cached for picking alone: one key of a token in each layer, for all heads, and no values."""
+
+    head_size: int
+
+    @property
+    def num_kv_heads(self) -> int:
+        """One cached key serves all heads."""
+        return 1
+
+    @property
+    def value_size(self) -> int:
+        """There are no values."""
+        return 0
+
+    @property
+    def window(self) -> int | None:
+        """All that is cached can be picked."""
+        return None
+
+    def cache_kind(self) -> CacheKind:
+        return "index"
+
+    def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
+        """Bytes of one token's key in one layer, packed without padding."""
+        return self.head_size * dtype_bytes + scale_bytes
+
+
 @dataclass(frozen=True, kw_only=True)
-class Indexer:
+class Indexer(PickingKeys):
     """Scores of cached tokens for a query, by keys of its own that all its heads share. Source: arXiv 2512.02556.
 
     q_rank       of the latent that its queries come from, which is the attention's.
@@ -29,28 +57,6 @@ class Indexer:
     interleaved: bool = False
     turned_last: bool = False
     norm_eps: float = 1e-6
-
-    @property
-    def num_kv_heads(self) -> int:
-        """One cached key serves all heads."""
-        return 1
-
-    @property
-    def value_size(self) -> int:
-        """There are no values."""
-        return 0
-
-    @property
-    def window(self) -> int | None:
-        """Every token can be picked."""
-        return None
-
-    def cache_kind(self) -> CacheKind:
-        return "index"
-
-    def cache_bytes_per_token(self, dtype_bytes: int, scale_bytes: int = 0) -> int:
-        """Bytes of one token's key in one layer, packed without padding."""
-        return self.head_size * dtype_bytes + scale_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

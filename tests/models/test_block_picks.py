@@ -14,7 +14,21 @@ from quire.ops.arena import Arena
 from tests.e2e import driver
 from tests.models import harness
 from tests.models.families_new import m3
-from tests.models.test_latent import JOB, PARAMS, PROMPT, answer
+from tests.models.test_latent import (  # the tests among them run here on this file's folder
+    PROMPT,
+    answer,
+    test_a_cached_prefix_gives_the_same_bits,
+    test_a_replayed_step_gives_the_bits_of_an_eager_one,
+    test_company_chunks_and_block_size_change_no_bit,
+    test_preemption_gives_the_same_bits,
+)
+
+__all__ = [
+    "test_a_cached_prefix_gives_the_same_bits",
+    "test_a_replayed_step_gives_the_bits_of_an_eager_one",
+    "test_company_chunks_and_block_size_change_no_bit",
+    "test_preemption_gives_the_same_bits",
+]
 
 
 @pytest.fixture(scope="module")
@@ -23,32 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return harness.write_checkpoint(tmp_path_factory.mktemp("blocks"), m3(index_topk_blocks=2))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_company_chunks_and_block_size_change_no_bit(folder: Path, dtype: str) -> None:
-    alone = answer(folder, dtype=dtype)
-    assert len(alone.token_ids) == 12
-    others = [driver.Job(PROMPT[:size], PARAMS, seed=size) for size in (3, 40, 65)]
-    for flat in ({"max_num_batched_tokens": 24}, {"block_size": 64}, {"max_num_seqs": 2}):
-        assert answer(folder, *others, dtype=dtype, **flat).bits == alone.bits
-
-
-def test_a_cached_prefix_gives_the_same_bits(folder: Path) -> None:
-    fresh = answer(folder, enable_prefix_caching=False)
-    with driver.engine(folder, max_model_len=128, kv_cache_memory_bytes=4 << 20) as client:
-        first = driver.run(client, [JOB], tag="a")[0][0]
-        again = driver.run(client, [JOB], tag="b")[0][0]
-    assert first.num_cached_tokens == 0
-    assert again.num_cached_tokens >= 48
-    assert first.bits == again.bits == fresh.bits
-
-
-def test_a_replayed_step_gives_the_bits_of_an_eager_one(folder: Path) -> None:
-    with driver.recorded_steps() as count:
-        recorded = answer(folder)
-    with driver.recorded_steps(wanted=False):
-        eager = answer(folder)
-    assert count.num_replayed > 5
-    assert recorded.bits == eager.bits
+@pytest.fixture
+def few_blocks() -> int:
+    """As there, of blocks that keys alone have too."""
+    return 16
 
 
 @pytest.mark.parametrize("flat", [{"quantization": "int8"}, {"kv_cache_dtype": "fp8"}])

@@ -63,12 +63,22 @@ def test_a_cached_prefix_gives_the_same_bits(folder: Path) -> None:
     assert first.bits == again.bits == fresh.bits
 
 
-def test_preemption_gives_the_same_bits(folder: Path) -> None:
+@pytest.fixture
+def few_blocks() -> int:
+    """Enough for the longest sequence, and too few for four."""
+    return 10
+
+
+def test_preemption_gives_the_same_bits(folder: Path, few_blocks: int) -> None:
     longer = PARAMS | {"max_tokens": 40}
     jobs = [driver.Job(PROMPT[:size], longer, seed=size) for size in (30, 28, 26, 31)]
     alone = [answer(folder, job=job) for job in jobs]
     counts = [0]
-    tight = {"num_gpu_blocks_override": 10, "block_size": 16, "enable_prefix_caching": False}
+    tight = {
+        "num_gpu_blocks_override": few_blocks,
+        "block_size": 16,
+        "enable_prefix_caching": False,
+    }
     with driver.engine(folder, max_model_len=128, **tight) as client:
         found = driver.run(
             client, jobs, on_stats=lambda stats: counts.append(stats.num_preemptions)

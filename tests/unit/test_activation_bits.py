@@ -69,8 +69,8 @@ def test_the_variable_of_vllm_is_followed(
 
 
 def test_it_says_nothing_where_no_weight_has_few_bits() -> None:
-    names, _, lines = chosen("gguf", {"a.weight": Format("int8", 32)})
-    assert names == {"a.weight": "int8_g32"}
+    names, bits, lines = chosen("gguf", {"a.weight": Format("int8", 32)})
+    assert (names, bits) == ({"a.weight": "int8_g32"}, 16)
     assert "activation_bits" not in [line[0] for line in lines]
 
 
