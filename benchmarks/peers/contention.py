@@ -70,3 +70,17 @@ def wait_for_quiet(limit_s: float, most: float = 0.1, look_s: float = 1.0) -> No
         time.sleep(look_s)
         if watch.share() <= most:
             return
+
+
+def wait_for_rest(group: int, limit_s: float, most: float = 0.1, look_s: float = 1.0) -> None:
+    """Returns when the processes of `group` take at most the share `most` of the processors, or after `limit_s`.
+
+    What an engine does by itself when it is loaded belongs to its start, not to the first pass.
+    """
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        then, before = time.monotonic(), ticks_of_groups([group])
+        time.sleep(look_s)
+        num_ticks = (time.monotonic() - then) * os.sysconf("SC_CLK_TCK") * (os.cpu_count() or 1)
+        if ticks_of_groups([group]) - before <= most * num_ticks:
+            return

@@ -18,10 +18,12 @@ import urllib.request
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from benchmarks.peers.contention import wait_for_rest
 from benchmarks.peers.http_load import run_load
 from benchmarks.peers.workloads import requests_of, warmup_of
 
 LOAD_TIMEOUT_S = 400
+REST_TIMEOUT_S = 20
 PASS_TIMEOUT_S = 1800
 
 
@@ -73,6 +75,11 @@ class EngineProcess:
         except ProcessLookupError:
             return
 
+    def rest(self) -> None:
+        """Stops it once it has nothing more to do by itself; what spins for ever is stopped all the same."""
+        wait_for_rest(self.process.pid, REST_TIMEOUT_S)
+        self.signal(signal.SIGSTOP)
+
     def fail(self, what: str) -> EngineFailed:
         """What went wrong, with the last lines of the log."""
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
@@ -113,7 +120,7 @@ class ScriptEngine:
         except EngineFailed:
             self.close()
             raise
-        self._engine.signal(signal.SIGSTOP)
+        self._engine.rest()
 
     def _read(self, lines: IO[str]) -> None:
         for line in lines:
@@ -167,7 +174,7 @@ class ServerEngine:
         except EngineFailed:
             self.close()
             raise
-        self._engine.signal(signal.SIGSTOP)
+        self._engine.rest()
 
     def _await_health(self) -> None:
         """Until /ready, or /health where there is no such path, answers 200."""

@@ -1,8 +1,8 @@
 """Runs Quire and peers in turns, pass by pass, and prints how many times as fast Quire is.
 
 Run as `python -m benchmarks.peers run --against llamacpp --workloads B1,B2,B3 --reps 3 --model qwen3-0.6b`.
-All engines of a workload are loaded and warm before the first pass; then A B A B, each stopped while another
-runs, and the state of the machine noted before every pass. Loading is never part of a figure.
+All engines of a workload are loaded, warm and at rest before the first pass; then A B A B, each stopped while
+another runs, and the state of the machine noted before every pass. Loading is never part of a figure.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ class ProcessClient(EngineClient):
         cache = settings.cache
         if cache.kv_cache_memory_bytes is not None or cache.num_gpu_blocks_override is not None:
             return settings
-        return replace(settings, cache=replace(cache, kv_cache_memory_bytes=info.cache_bytes))
+        return replace(settings, cache=replace(cache, num_gpu_blocks_override=info.num_blocks))
 
     def _die(self, death: Death) -> None:
         """For good."""

@@ -44,6 +44,7 @@ from quire.quant.schemes.checkpoint import Scheme
 _DTYPE_ALIASES = {"float": "float32", "half": "float16"}
 
 _DEFAULT_MAX_NUM_SEQS = 256
+_ANY_SIZE = 1 << 62  # bytes of a cache whose number of slabs is chosen otherwise
 _KERNELS = {
     True: "the native library that fits this processor best; QUIRE_CPU_ISA forces one",
     False: "another provider computes; the number of threads may fix bits",
@@ -324,18 +325,21 @@ def _layout(
     settings: Settings, needs: Needs, made: _Choices, available: int, note: Note
 ) -> CacheLayout:
     """The cache as it was asked for, or as large as it can be used and fits."""
-    cache = settings.cache
+    cache, share = settings.cache, settings.cache.gpu_memory_utilization
+    if not 0.0 < share <= 1.0:
+        raise SettingsError(f"gpu_memory_utilization is {share}; it must be above 0 and at most 1")
     given = cache.kv_cache_memory_bytes
     if given is not None:
         note("kv_cache_memory_bytes", given, "given")
-        layout = plan_layout(needs.groups, given)
-    else:
-        layout = _default_layout(cache.gpu_memory_utilization, needs, made, available, note)
     num_blocks = _positive("num_gpu_blocks_override", cache.num_gpu_blocks_override)
     if num_blocks is not None:
-        layout = with_blocks(layout, num_blocks)
         note("num_gpu_blocks_override", num_blocks, "given")
-    return layout
+        return with_blocks(
+            plan_layout(needs.groups, _ANY_SIZE if given is None else given), num_blocks
+        )
+    if given is not None:
+        return plan_layout(needs.groups, given)
+    return _default_layout(share, needs, made, available, note)
 
 
 def _default_layout(
@@ -345,14 +349,12 @@ def _default_layout(
 
     Raises NotEnoughMemoryError if the longest sequence does not fit.
     """
-    if not 0.0 < share <= 1.0:
-        raise SettingsError(f"gpu_memory_utilization is {share}; it must be above 0 and at most 1")
     useful = useful_bytes(needs.groups, made.max_num_seqs, made.max_model_len)
     if needs.spec.sees_both_ways:  # nothing outlives a step, and a sequence has one open block
         tokens = (made.budget + made.max_num_seqs * made.block_size) * 2
         useful = min(useful, tokens * needs.groups[0].bytes_per_token)
     most = needs.largest_cache(available, share)
-    layout = plan_layout(needs.groups, 1 << 62)
+    layout = plan_layout(needs.groups, _ANY_SIZE)
     num_slabs = min(useful, max(most, 0)) // layout.slab_bytes
     # Slabs of several groups round up: one sequence of the greatest length must fit anyway.
     fewest = slabs_needed(layout, made.max_model_len)

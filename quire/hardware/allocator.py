@@ -22,7 +22,7 @@ def map_pages(num_bytes: int) -> tuple[mmap.mmap, int]:
         mapped = mmap.mmap(-1, num_bytes + _HUGE, flags=flags)
     except OSError as error:
         raise MemoryError(
-            f"there is no memory for {num_bytes} bytes of weights: {error}"
+            f"the system has no memory for {num_bytes} bytes more: {error}"
         ) from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
         mapped.madvise(mmap.MADV_HUGEPAGE)

@@ -16,6 +16,7 @@ from quire.models.decoder import AnyDecoder
 from quire.models.recurrent import Recurrent
 from quire.ops.attention import AttentionStep, CachePlace
 from quire.ops.cache import COPY_BLOCKS
+from quire.ops.cpu.memory import fresh
 from quire.ops.cpu.pages import pages_ahead
 from quire.ops.registry import Table
 from quire.ops.state import StatePlan, StateStep, StateView, state_bytes
@@ -39,13 +40,13 @@ class CacheMemory:
         decoder: AnyDecoder,
         device: torch.device,
         table: Table,
+        is_given: bool = False,
     ) -> None:
+        """is_given  the user gave its size, so all of it is ours: its pages are asked for in idle time."""
         self.layout = layout
-        self.buffer = torch.empty(
-            (layout.num_slabs, layout.slab_bytes), dtype=torch.uint8, device=device
-        )
+        self.buffer = _buffer(layout, device)
         token_bytes = sum(group.block_bytes // group.block_size for group in layout.groups)
-        self._pages = pages_ahead(self.buffer, token_bytes)
+        self._pages = pages_ahead(self.buffer, token_bytes, takes_all=is_given)
         self._decoder = decoder
         self._bindings = decoder.bindings
         self.caches: list[Any] = [None] * len(self._bindings)
@@ -176,3 +177,11 @@ class CacheMemory:
                     sources=[copy.source for copy in own],
                     targets=[copy.target for copy in own],
                 )
+
+
+def _buffer(layout: CacheLayout, device: torch.device) -> torch.Tensor:
+    """uint8 [num_slabs, slab_bytes], in huge pages where the system has them. Raises MemoryError."""
+    shape = (layout.num_slabs, layout.slab_bytes)
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    return fresh(layout.num_slabs * layout.slab_bytes).view(shape)

@@ -91,7 +91,10 @@ class Worker:
             ahead=ahead,
         )
         on_phase("allocating the KV cache", 100)
-        memory = CacheMemory(layout=layout, decoder=decoder, device=device, table=self.table)
+        given = settings.cache.kv_cache_memory_bytes is not None
+        memory = CacheMemory(
+            layout=layout, decoder=decoder, device=device, table=self.table, is_given=given
+        )
         num_rows = settings.scheduler.max_num_seqs
         state = WorkerState(layout=layout, max_num_seqs=num_rows, max_model_len=model.max_model_len)
         arena = _arena(decoder, settings, device)

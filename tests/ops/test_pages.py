@@ -9,12 +9,16 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+from quire.engine.interface import EngineClient
 from quire.ops.cpu import library
-from quire.ops.cpu.pages import PagesAhead, pages_ahead
+from quire.ops.cpu.pages import AHEAD_TOKENS, PagesAhead, pages_ahead
+from tests.e2e.driver import engine
 
 pytestmark = [
     pytest.mark.skipif(library.library() is None, reason="no native library here"),
@@ -110,3 +114,30 @@ def test_it_goes_by_tokens(fresh: torch.Tensor) -> None:
     few.use(1 * MIB)
     assert mib_there(fresh, 5) == 5
     few.close()
+
+
+def test_all_of_what_a_user_gave(fresh: torch.Tensor) -> None:
+    whole = pages_ahead(fresh, 1024, takes_all=True)
+    assert whole is not None and mib_there(fresh, 16) == 16
+    whole.close()
+
+
+def cache_of(client: EngineClient) -> torch.Tensor:
+    return client._core.executor.worker.runner.memory.buffer.view(-1)  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_cache_whose_size_was_given_is_there_soon(checkpoint: Callable[..., Path]) -> None:
+    folder, token = checkpoint("llama"), 0
+    with engine(folder, max_model_len=64, kv_cache_memory_bytes=64 * MIB) as client:
+        memory, token = cache_of(client), client.info.cache_bytes // client.info.capacity_tokens
+        assert memory.numel() == 64 * MIB and mib_there(memory, 64) == 64
+    blocks = 64 * MIB // token // client.info.block_size
+    with engine(
+        folder, max_model_len=64, kv_cache_memory_bytes=None, num_gpu_blocks_override=blocks
+    ) as client:
+        memory = cache_of(client)
+        wanted = AHEAD_TOKENS * token // MIB
+        assert memory.numel() == 64 * MIB and wanted <= 8
+        mib_there(memory, wanted)
+        time.sleep(0.1)
+        assert mib_there(memory, wanted) <= wanted + 2  # a huge page more

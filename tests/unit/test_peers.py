@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,7 @@ import pytest
 
 from benchmarks.peers import cpu, setup
 from benchmarks.peers.checkpoints import SHAPES, config_of, tensors_of
-from benchmarks.peers.contention import group_of, used_ticks
+from benchmarks.peers.contention import group_of, ticks_of_groups, used_ticks, wait_for_rest
 from benchmarks.peers.engines import peer_session
 from benchmarks.peers.figures import (
     COLUMNS,
@@ -281,6 +285,23 @@ def test_processor_time_is_read_without_the_idle_part() -> None:
     assert used_ticks("cpu  10 1 5 900 80 2 3 7 6 0\ncpu0 1 1 1\n") == 10 + 1 + 5 + 2 + 3 + 7
     stat = "42 (a ) b (c)) S 1 77 77 0 -1 4194560 1 2 3 4 100 20 3 1 20 0 1"
     assert group_of(stat) == (77, 124)
+
+
+@pytest.mark.parametrize(("spins_s", "limit_s"), [(1.0, 60.0), (100.0, 1.0)])
+def test_an_engine_that_works_by_itself_is_waited_for(spins_s: float, limit_s: float) -> None:
+    code = f"import time\nwhile time.process_time() < {spins_s}: pass\ninput()"
+    spinning = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        began = time.monotonic()
+        wait_for_rest(spinning.pid, limit_s, look_s=0.3)
+        used_s = ticks_of_groups([spinning.pid]) / os.sysconf("SC_CLK_TCK")
+        assert used_s >= min(spins_s, limit_s / 4) - 0.05
+        assert time.monotonic() - began < 60.0
+    finally:
+        spinning.kill()
+        spinning.wait()
 
 
 def test_names_that_are_not_known_end_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,9 +36,9 @@ class _Chunk(threading.local):
         size = self.next_size
         self.next_size = min(2 * size, _LAST_CHUNK)
         try:
-            self.memory = _map(size)
+            self.memory = fresh(size)
         except MemoryError:
-            self.memory = _map(_FIRST_CHUNK)
+            self.memory = fresh(_FIRST_CHUNK)
         self.used = 0
 
 
@@ -52,7 +52,7 @@ def allocate(num_bytes: int) -> torch.Tensor:
     is no room.
     """
     if num_bytes > _FIRST_CHUNK:
-        return _map(num_bytes)
+        return fresh(num_bytes)
     start = -(-_chunk.used // _ALIGNMENT) * _ALIGNMENT
     if start + num_bytes > _chunk.memory.numel():
         _chunk.renew()
@@ -61,8 +61,8 @@ def allocate(num_bytes: int) -> torch.Tensor:
     return _chunk.memory[start : start + num_bytes]
 
 
-def _map(num_bytes: int) -> torch.Tensor:
-    """Fresh memory that starts at a huge page."""
+def fresh(num_bytes: int) -> torch.Tensor:
+    """The same in memory of its own, which starts at a huge page and is given back with the tensor."""
     mapped, start = map_pages(num_bytes)
     return torch.frombuffer(mapped, dtype=torch.uint8)[start : start + num_bytes]
 

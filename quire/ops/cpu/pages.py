@@ -16,7 +16,7 @@ import torch
 from quire.ops.cpu.library import library
 
 AHEAD_TOKENS, MOST_AHEAD = 4096, 512 << 20
-"""Tokens for which there are pages beyond what is in use, and at most so many bytes."""
+"""Tokens for which there are pages beyond what is in use, and at most so many bytes, where nobody gave a size."""
 
 
 class PagesAhead:
@@ -47,12 +47,18 @@ class PagesAhead:
         self._finalizer()
 
 
-def pages_ahead(memory: torch.Tensor, token_bytes: int) -> PagesAhead | None:
-    """For memory on the CPU, of which a token takes `token_bytes`, where there are native kernels; else None."""
+def pages_ahead(
+    memory: torch.Tensor, token_bytes: int, *, takes_all: bool = False
+) -> PagesAhead | None:
+    """For memory on the CPU, of which a token takes `token_bytes`, where there are native kernels; else None.
+
+    takes_all  all of it is touched, as soon as cores have time: the user said that it is ours.
+    """
     native = library() if memory.device.type == "cpu" else None
     if native is None:
         return None
-    return PagesAhead(memory, native.handle, min(AHEAD_TOKENS * token_bytes, MOST_AHEAD))
+    ahead = memory.numel() if takes_all else min(AHEAD_TOKENS * token_bytes, MOST_AHEAD)
+    return PagesAhead(memory, native.handle, ahead)
 
 
 def _end(end: Any, thread: int, process: int, memory: torch.Tensor) -> None:
