@@ -39,7 +39,7 @@ def _import_first() -> None:
 
 
 def _load(path: str) -> None:
-    """As any function of a library is called: `ctypes.CDLL` stops Python meanwhile. Failures are the import's to tell."""
+    """By an ordinary call: `ctypes.CDLL` stops Python meanwhile. Failures are the import's to tell."""
     load = ctypes.CDLL(None).dlopen
     load.argtypes, load.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
     load(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
