@@ -5,6 +5,7 @@ Importing torch itself is `hardware.torch_import`, or just that.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -14,6 +15,12 @@ from pathlib import Path
 
 _LARGEST = "libtorch_cpu.so"
 """Binding it takes a quarter of the import of torch, 0.16 s, and needs nothing of Python."""
+
+_EXTENSIONS = (
+    "_bisect _blake2 _bz2 _csv _datetime _decimal _hashlib _heapq _json _lzma _opcode _pickle "
+)
+_EXTENSIONS += "_posixsubprocess _random _sha2 _sha512 _socket _uuid array binascii fcntl math mmap select zlib"
+"""Of the standard library, as far as an engine imports them before torch."""
 
 
 def load_ahead() -> None:
@@ -34,8 +41,9 @@ def load_ahead() -> None:
 
 def _import_first() -> None:
     """What is loaded from shared libraries waits for the thread, so it comes before."""
-    for name in ("msgspec", "zmq", "_hashlib", "_blake2", "_posixsubprocess"):
-        importlib.import_module(name)
+    for name in ("msgspec", "zmq", *_EXTENSIONS.split()):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _load(path: str) -> None:
