@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 2130063510
+#define QUIRE_VERSION 2026501483
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -45,6 +45,7 @@
   X(to_float32) \
   X(act) \
   X(act_mul) \
+  X(swiglu_clamped) \
   X(take_rows) \
   X(put_rows) \
   X(copy_blocks) \
@@ -58,6 +59,9 @@
   X(top_logprobs) \
   X(rms_norm_gated) \
   X(mul_sigmoid) \
+  X(mul_softplus) \
+  X(tell_keys) \
+  X(weigh_sets) \
   X(delta_rule) \
   X(short_conv) \
   X(causal_conv) \
@@ -259,6 +263,14 @@ typedef struct {
 } QuireArgs_act_mul;
 
 typedef struct {
+  const void *x;
+  void *out;
+  int64_t rows, width, x_stride, out_stride;
+  float limit;
+  int32_t dtype;
+} QuireArgs_swiglu_clamped;
+
+typedef struct {
   const void *x, *chosen;
   void *out;
   int64_t count, rows, width, x_stride, out_stride;
@@ -344,6 +356,28 @@ typedef struct {
   int64_t rows, width, x_stride, gate_stride, out_stride;
   int32_t dtype, reserved;
 } QuireArgs_mul_sigmoid;
+
+typedef struct {
+  const void *x, *gate;
+  void *out;
+  int64_t rows, heads, D, x_stride, x_head, gate_stride, out_stride, out_head;
+  int32_t dtype, reserved;
+} QuireArgs_mul_softplus;
+
+typedef struct {
+  const void *x, *steps, *rates;
+  void *out;
+  int64_t rows, queries, keys, D, R, x_stride, x_head, steps_stride;
+  float of_queries;
+  int32_t dtype;
+} QuireArgs_tell_keys;
+
+typedef struct {
+  const void *x, *ids, *weights;
+  void *out;
+  int64_t rows, heads, E, D, top_k;
+  int32_t dtype, reserved;
+} QuireArgs_weigh_sets;
 
 typedef struct {
   const void *qkv, *decay, *strength, *rate, *bias, *plan;

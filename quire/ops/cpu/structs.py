@@ -110,6 +110,7 @@ OPERATIONS: dict[str, str] = {
     "to_float32": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:dtype",
     "act": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:act i32:dtype",
     "act_mul": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:act i32:dtype",
+    "swiglu_clamped": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:limit i32:dtype",
     # out[i] = x[chosen[i]] * scale for x [rows, width], and x[chosen[i]] = values[i]
     "take_rows": "const:x const:chosen mut:out i64:count i64:rows i64:width i64:x_stride "
     "i64:out_stride f32:scale i32:dtype",
@@ -142,6 +143,16 @@ OPERATIONS: dict[str, str] = {
     # out = x * sigmoid(gate)
     "mul_sigmoid": "const:x const:gate mut:out i64:rows i64:width i64:x_stride i64:gate_stride "
     "i64:out_stride i32:dtype i32:reserved",
+    # x [rows, heads, D] times softplus(gate [rows, heads])
+    "mul_softplus": "const:x const:gate mut:out i64:rows i64:heads i64:D i64:x_stride i64:x_head "
+    "i64:gate_stride i64:out_stride i64:out_head i32:dtype i32:reserved",
+    # x [rows, queries + keys, D] and a number behind each head, [rows, queries + keys, D + R] out; steps [rows,
+    # keys], rates [keys] float32
+    "tell_keys": "const:x const:steps const:rates mut:out i64:rows i64:queries i64:keys i64:D i64:R "
+    "i64:x_stride i64:x_head i64:steps_stride f32:of_queries i32:dtype",
+    # x [rows, heads, E, D] times what weights [rows, top_k] has for e, 0 where ids lack it
+    "weigh_sets": "const:x const:ids const:weights mut:out i64:rows i64:heads i64:E i64:D i64:top_k "
+    "i32:dtype i32:reserved",
     # qkv [T, 2 Hk Dk + H Dv]; decay [T, H] (or [T, H Dk] with channels) and strength [T, H], null for none;
     # rate [H], bias [H] or [H, Dk] float32; matrices [H, Dk, Dv]
     "delta_rule": "const:qkv const:decay const:strength const:rate const:bias const:plan mut:states "
