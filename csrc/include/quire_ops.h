@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 2026501483
+#define QUIRE_VERSION 1352782406
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -73,7 +73,8 @@
   X(matrix_memory) \
   X(group_norm_gated) \
   X(attention) \
-  X(attention_write)
+  X(attention_write) \
+  X(pick_blocks)
 
 typedef struct {
   const void *x, *weight, *scales, *bias, *delta;
@@ -460,10 +461,10 @@ typedef struct {
 } QuireArgs_group_norm_gated;
 
 typedef struct {
-  const void *q, *cache, *plan, *sinks, *slopes;
+  const void *q, *cache, *plan, *sinks, *slopes, *picks;
   void *out;
   int64_t q_stride, q_head_stride, out_stride, out_head_stride, slab_bytes, block_bytes,
-      blocks_per_slab, block_size, H, K, D, Dv, window;
+      blocks_per_slab, block_size, H, K, D, Dv, window, pick_count, pick_size;
   float scale, softcap, value_scale;
   int32_t farthest, bidirectional, chunked, dtype, format;
 } QuireArgs_attention;
@@ -477,6 +478,14 @@ typedef struct {
   float key_inverse, value_inverse;
   int32_t dtype, format;
 } QuireArgs_attention_write;
+
+typedef struct {
+  const void *q, *cache, *plan;
+  void *picks;
+  int64_t q_stride, q_head_stride, slab_bytes, block_bytes, blocks_per_slab, block_size, H, K, D,
+      Dv, size, local, pick_count;
+  int32_t dtype, format;
+} QuireArgs_pick_blocks;
 
 typedef struct {
   const void *query_start, *seq_lens, *block_table, *slot_mapping;
