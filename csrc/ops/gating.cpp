@@ -44,6 +44,13 @@ template <class T> void gate_rows(const QuireArgs_mul_sigmoid& args, Team& team)
   }
 }
 
+// The softplus of one number, in all lanes.
+template <class T> QUIRE_INLINE vf softplus_at(const T* p) {
+  float lanes[16];
+  store(lanes, load(p, 1));
+  return softplus(vf_set(lanes[0]));
+}
+
 template <class T> void gate_heads(const QuireArgs_mul_softplus& args, Team& team) {
   int64_t from, to;
   share(team, args.rows * args.heads, args.D + kCurve, &from, &to);
@@ -51,7 +58,7 @@ template <class T> void gate_heads(const QuireArgs_mul_softplus& args, Team& tea
     const int64_t row = i / args.heads, head = i % args.heads;
     const T* x = (const T*)args.x + row * args.x_stride + head * args.x_head;
     T* out = (T*)args.out + row * args.out_stride + head * args.out_head;
-    const vf factor = softplus(vf_set(to_f32(((const T*)args.gate)[row * args.gate_stride + head])));
+    const vf factor = softplus_at((const T*)args.gate + row * args.gate_stride + head);
     in_lanes(args.D, [=](int64_t j, int n) { put(out + j, get(x + j, n) * factor, n); });
   }
 }
@@ -66,10 +73,7 @@ template <class T> void tell(const QuireArgs_tell_keys& args, Team& team) {
     T* out = (T*)args.out + i * (args.D + args.R);
     __builtin_memcpy(out, (const T*)args.x + row * args.x_stride + head * args.x_head, args.D * sizeof(T));
     vf told = vf_set(args.of_queries);
-    if (key >= 0) {
-      const T step = ((const T*)args.steps)[row * args.steps_stride + key];
-      told = exp(vf_set(rates[key]) * softplus(vf_set(to_f32(step))));
-    }
+    if (key >= 0) told = exp(vf_set(rates[key]) * softplus_at((const T*)args.steps + row * args.steps_stride + key));
     __builtin_memset(out + args.D, 0, args.R * sizeof(T));
     store(out + args.D, told, 1);
   }

@@ -1,5 +1,6 @@
 // What products with packed weights have in common: rows as kernels want them, and how they are grouped.
 #pragma once
+#include "dot.h"
 #include "row_counts.h"
 
 namespace quire {

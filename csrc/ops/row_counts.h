@@ -1,6 +1,5 @@
-// Numbers of rows that register kernels take, as constants.
+// Numbers of rows that register kernels take, as constants. To be included behind those kernels.
 #pragma once
-#include "dot.h"
 
 // Calls `body` with the number of rows, at most kRows, as a constant R.
 #if QUIRE_MAX_ROWS > 3

@@ -109,8 +109,11 @@ class BlockAttentionCpu(CacheProvider):
         """
         if out is None:
             out = q.new_empty(*q.shape[:2], cache.value_size)
-        how = {"size": size, "scale": scale, "value_scale": value_scale}
-        native().run(*self.native(q, picks, cache, plan, **how, out=out))
+        native().run(
+            *self.native(
+                q, picks, cache, plan, size=size, scale=scale, value_scale=value_scale, out=out
+            )
+        )
         return out
 
 
