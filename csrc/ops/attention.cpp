@@ -166,11 +166,13 @@ template <class T> struct Worker {
   const Blocks<T> blocks;
   Desk<T> desk;
   const float scale;
+  const bool is_plain;  // scores are scaled and nothing else
   int64_t num_groups = 0;
 
   Worker(const QuireArgs_attention& a, const Plan& p, const Shape& s, Team& team)
       : args(a), plan(p), shape(s), blocks(a), desk(s, blocks, team),
-        scale(a.softcap != 0 ? a.scale / a.softcap : a.scale * kLog2e) {}
+        scale(a.softcap != 0 ? a.scale / a.softcap : a.scale * kLog2e),
+        is_plain(a.softcap == 0 && !a.farthest && !a.slopes && !blocks.has_scales()) {}
 
   // Makes the rows of an item ready: packed queries, and which keys each row sees.
   void begin(const Item& item) {
@@ -290,8 +292,12 @@ template <class T> struct Worker {
                                       const State& state, const Ahead& ahead) {
     score<R>(desk.query + group.row * blocks.key_steps(), tiles.keys, blocks.key_steps(), desk.scores, ahead);
     float peaks[16], keep[16];
-    for (int i = 0; i < 16; i++) peaks[i] = kLowest;
-    for (int i = 0; i < R; i++) peaks[i] = adjust(group.row + i, tiles, start, masked, desk.scores + kTile * i);
+    if (R > 4 && is_plain && !masked) {
+      scale_scores<R>(peaks);
+    } else {
+      for (int i = 0; i < 16; i++) peaks[i] = kLowest;
+      for (int i = 0; i < R; i++) peaks[i] = adjust(group.row + i, tiles, start, masked, desk.scores + kTile * i);
+    }
     vf old = load(state.peak + group.row, R), peak = max(load(peaks), old);
     bool rises = any(less(old, peak)) && !group.is_fresh;
     store(keep, power(old - peak));
@@ -329,6 +335,19 @@ template <class T> struct Worker {
       found[i] = biases[at > farthest ? farthest : at];
     }
     return load(found);
+  }
+
+  // Scores of a tile that all rows see, scaled; the highest of each row, and what is lowest for rows that are not.
+  template <int R> inline __attribute__((always_inline)) void scale_scores(float* peaks) {
+    vf best[R];
+    for (int i = 0; i < R; i++) {
+      float* s = desk.scores + kTile * i;
+      const vf low = load(s) * vf_set(scale), high = load(s + 16) * vf_set(scale);
+      store(s, low);
+      store(s + 16, high);
+      best[i] = max(low, high);
+    }
+    highest_each<R>(best, kLowest, peaks);
   }
 
   // Scores as the rule has them: scaled, capped, with a slope or biases, -infinity where not seen; the highest.

@@ -19,9 +19,8 @@ from quire.ops.cpu.library import CallList, native
 from quire.ops.registry import Call, Table, Tape
 from quire.ops.spans import Spans
 from quire.worker.batch import Batch
+from quire.worker.reads import MOST_RECORDED
 
-_MAX_TOKENS = 256
-"""Steps of more packed tokens run eagerly: there the arithmetic takes a hundred times as long."""
 _MAX_GRAPHS = 128
 
 Part = Callable[[], object]
@@ -65,7 +64,7 @@ class Graphs:
     def forward(self, batch: Batch) -> torch.Tensor:
         """The residual stream [T, C] of a batch, as `Decoder.forward` gives it."""
         context = batch.context
-        if not self._is_useful or context.num_tokens > _MAX_TOKENS or context.embeds is not None:
+        if not self._is_useful or context.num_tokens > MOST_RECORDED or context.embeds is not None:
             return self._decoder.forward(context)
         graph = self._graphs.get(context.num_tokens)
         if graph is None or graph.inputs != _inputs(context):
