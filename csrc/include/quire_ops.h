@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 2130063510
+#define QUIRE_VERSION 1352782406
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -45,6 +45,7 @@
   X(to_float32) \
   X(act) \
   X(act_mul) \
+  X(swiglu_clamped) \
   X(take_rows) \
   X(put_rows) \
   X(copy_blocks) \
@@ -58,6 +59,9 @@
   X(top_logprobs) \
   X(rms_norm_gated) \
   X(mul_sigmoid) \
+  X(mul_softplus) \
+  X(tell_keys) \
+  X(weigh_sets) \
   X(delta_rule) \
   X(short_conv) \
   X(causal_conv) \
@@ -69,7 +73,8 @@
   X(matrix_memory) \
   X(group_norm_gated) \
   X(attention) \
-  X(attention_write)
+  X(attention_write) \
+  X(pick_blocks)
 
 typedef struct {
   const void *x, *weight, *scales, *bias, *delta;
@@ -259,6 +264,14 @@ typedef struct {
 } QuireArgs_act_mul;
 
 typedef struct {
+  const void *x;
+  void *out;
+  int64_t rows, width, x_stride, out_stride;
+  float limit;
+  int32_t dtype;
+} QuireArgs_swiglu_clamped;
+
+typedef struct {
   const void *x, *chosen;
   void *out;
   int64_t count, rows, width, x_stride, out_stride;
@@ -346,6 +359,28 @@ typedef struct {
 } QuireArgs_mul_sigmoid;
 
 typedef struct {
+  const void *x, *gate;
+  void *out;
+  int64_t rows, heads, D, x_stride, x_head, gate_stride, out_stride, out_head;
+  int32_t dtype, reserved;
+} QuireArgs_mul_softplus;
+
+typedef struct {
+  const void *x, *steps, *rates;
+  void *out;
+  int64_t rows, queries, keys, D, R, x_stride, x_head, steps_stride;
+  float of_queries;
+  int32_t dtype;
+} QuireArgs_tell_keys;
+
+typedef struct {
+  const void *x, *ids, *weights;
+  void *out;
+  int64_t rows, heads, E, D, top_k;
+  int32_t dtype, reserved;
+} QuireArgs_weigh_sets;
+
+typedef struct {
   const void *qkv, *decay, *strength, *rate, *bias, *plan;
   void *states, *out;
   int64_t slab_bytes, block_bytes, blocks_per_slab, qkv_stride, decay_stride, strength_stride,
@@ -426,10 +461,10 @@ typedef struct {
 } QuireArgs_group_norm_gated;
 
 typedef struct {
-  const void *q, *cache, *plan, *sinks, *slopes;
+  const void *q, *cache, *plan, *sinks, *slopes, *picks;
   void *out;
   int64_t q_stride, q_head_stride, out_stride, out_head_stride, slab_bytes, block_bytes,
-      blocks_per_slab, block_size, H, K, D, Dv, window;
+      blocks_per_slab, block_size, H, K, D, Dv, window, pick_count, pick_size;
   float scale, softcap, value_scale;
   int32_t farthest, bidirectional, chunked, dtype, format;
 } QuireArgs_attention;
@@ -443,6 +478,14 @@ typedef struct {
   float key_inverse, value_inverse;
   int32_t dtype, format;
 } QuireArgs_attention_write;
+
+typedef struct {
+  const void *q, *cache, *plan;
+  void *picks;
+  int64_t q_stride, q_head_stride, slab_bytes, block_bytes, blocks_per_slab, block_size, H, K, D,
+      Dv, size, local, pick_count;
+  int32_t dtype, format;
+} QuireArgs_pick_blocks;
 
 typedef struct {
   const void *query_start, *seq_lens, *block_table, *slot_mapping;

@@ -4,8 +4,10 @@
 // segment of 1,024; segments are merged in order. The rows of an item are the query heads of one kv
 // head at a few tokens. What a row goes through depends on its own keys alone: a tile in which it sees
 // nothing leaves its state as it was, and how rows are grouped, or segments spread over threads, only
-// decides who computes what. Sources: arXiv 2309.06180 (paging), 2205.14135 (online softmax).
+// decides who computes what. A query and kv head that chose blocks of tokens walk those as if there were no others.
+// Sources: arXiv 2309.06180 (paging), 2205.14135 (online softmax).
 #include "attention_cache.h"
+#include "row_counts.h"
 
 namespace quire {
 namespace {
@@ -18,23 +20,6 @@ const int64_t kMaxShared = (int64_t)16 << 20;  // bytes of states that wait to b
 const int64_t kMostTaken = 8;  // items that a thread takes at once
 const int64_t kLeastRows = 6;  // what an item of fewer rows costs is reading its keys and values
 
-// A step of a cache group, as its record has it now.
-struct Plan {
-  const int32_t *query_start, *seq_lens, *block_table;
-  const int64_t* slots;
-  int64_t table_stride, num_sequences, num_tokens;
-  explicit Plan(const void* memory) {
-    const Quire_attention_plan& plan = *(const Quire_attention_plan*)memory;
-    query_start = (const int32_t*)plan.query_start;
-    seq_lens = (const int32_t*)plan.seq_lens;
-    block_table = (const int32_t*)plan.block_table;
-    slots = (const int64_t*)plan.slot_mapping;
-    table_stride = plan.table_stride;
-    num_sequences = plan.num_sequences;
-    num_tokens = plan.num_tokens;
-  }
-};
-
 // Softmax states of the rows of an item: values [rows][stride].
 struct State { float* peak; float* weight; float* values; };
 
@@ -44,10 +29,12 @@ struct Group { int64_t row; int rows; bool is_fresh; };
 struct Shape {
   int64_t group, tokens, rows, stride, window;
   bool bidirectional, chunked;
+  Chosen blocks;  // of the first query's first kv head
   explicit Shape(const QuireArgs_attention& args)
-      : group(args.H / args.K), tokens(kItemRows / group > 1 ? kItemRows / group : 1), rows(tokens * group),
-        stride((args.Dv + 15) / 16 * 16), window(args.window), bidirectional(args.bidirectional),
-        chunked(args.chunked) {}
+      : group(args.H / args.K), tokens(!args.picks && kItemRows / group > 1 ? kItemRows / group : 1),
+        rows(tokens * group), stride((args.Dv + 15) / 16 * 16), window(args.window),
+        bidirectional(args.bidirectional || args.picks), chunked(args.chunked),
+        blocks{(const int32_t*)args.picks, args.pick_count, args.pick_size} {}
   int64_t state_floats() const { return rows * (stride + 2) + 16; }
   State state(float* memory) const { return {memory, memory + rows, memory + 2 * rows + (16 - 2 * rows % 16) % 16}; }
   // The keys from first to last that the query at `position` of a sequence of `length` may see.
@@ -62,9 +49,10 @@ struct Shape {
 };
 
 // Some tokens of a sequence and the query heads of one kv head. They see keys below `end`, in tiles
-// [low, high).
+// [low, high). Positions and lengths are those among what was chosen.
 struct Item {
   int64_t sequence, head, token, tokens, position, length, end, low, high;
+  Chosen chosen;
 };
 
 // Sequences one after the other, each with its items; segments are [segment, segment + segments).
@@ -85,7 +73,10 @@ struct Cursor {
     parts = (count + shape.tokens - 1) / shape.tokens;
     if (!parts) return;
     segment = item(0, parts - 1).low / kSegment;
-    segments = (item(0, 0).high - 1) / kSegment + 1 - segment;
+    int64_t high = item(0, 0).high;
+    if (const int64_t most = shape.blocks.count * shape.blocks.size; shape.blocks.numbers)
+      high = ((most < plan.seq_lens[sequence] ? most : plan.seq_lens[sequence]) + kTile - 1) / kTile;
+    segments = (high - 1) / kSegment + 1 - segment;
   }
   // Goes to the sequence that has item number `index`; false behind the last item.
   bool seek(int64_t index) {
@@ -99,9 +90,15 @@ struct Cursor {
     int64_t at = (parts - 1 - part) * shape.tokens;
     int64_t tokens = count - at < shape.tokens ? count - at : shape.tokens;
     int64_t length = plan.seq_lens[sequence], position = length - count + at;
+    Chosen chosen = shape.blocks;
+    if (chosen.numbers) {
+      chosen.numbers += ((start + at) * heads + head) * chosen.count;
+      length = chosen.tokens(position);
+      position = length - 1;
+    }
     int64_t end = shape.last(position + tokens - 1, length) + 1;
     return {sequence, head, start + at, tokens, position, length, end, shape.first(position) / kTile,
-            (end + kTile - 1) / kTile};
+            (end + kTile - 1) / kTile, chosen};
   }
 };
 
@@ -169,11 +166,13 @@ template <class T> struct Worker {
   const Blocks<T> blocks;
   Desk<T> desk;
   const float scale;
+  const bool is_plain;  // scores are scaled and nothing else
   int64_t num_groups = 0;
 
   Worker(const QuireArgs_attention& a, const Plan& p, const Shape& s, Team& team)
       : args(a), plan(p), shape(s), blocks(a), desk(s, blocks, team),
-        scale(a.softcap != 0 ? a.scale / a.softcap : a.scale * kLog2e) {}
+        scale(a.softcap != 0 ? a.scale / a.softcap : a.scale * kLog2e),
+        is_plain(a.softcap == 0 && !a.farthest && !a.slopes && !blocks.has_scales()) {}
 
   // Makes the rows of an item ready: packed queries, and which keys each row sees.
   void begin(const Item& item) {
@@ -200,7 +199,7 @@ template <class T> struct Worker {
   }
 
   Tiles<T> tiles_of(const Item& item) const {
-    return {blocks, plan.block_table + item.sequence * plan.table_stride, item.head,
+    return {blocks, plan.block_table + item.sequence * plan.table_stride, item.chosen, item.head,
             desk.key_room, desk.value_room, desk.spare, desk.key_scales, desk.value_scales, {}, {}, 0, {}};
   }
 
@@ -222,10 +221,7 @@ template <class T> struct Worker {
       bool known = tile + 1 < item.high ? tiles.locate(tile + 1, end, &tiles.ahead) : after != nullptr;
       if (known && tile + 1 == item.high) tiles.ahead = *after;
       tiles.find(tile, limit, known);
-      Ahead ahead = tiles.ahead;
-      if (!known || blocks.has_codes())
-        ahead = {{(const char*)tiles.keys[0], (const char*)tiles.keys[1]},
-                 {(const char*)tiles.values[0], (const char*)tiles.values[1]}};
+      const Ahead ahead = tiles.next(known);
       for (int64_t g = 0; g < num_groups; g++) {
         Group& group = desk.groups[g];
         const int64_t top = group.row, bottom = group.row + group.rows - 1, start = tile * kTile;
@@ -287,20 +283,7 @@ template <class T> struct Worker {
  private:
   void step_of(const Group& group, const Tiles<T>& tiles, int64_t start, bool masked, const State& state,
                const Ahead& ahead) {
-    switch (group.rows) {
-#define QUIRE_STEP(R) \
-  case R: step<R>(group, tiles, start, masked, state, ahead); break;
-      QUIRE_STEP(1)
-      QUIRE_STEP(2)
-#if QUIRE_MAX_ROWS > 2
-      QUIRE_STEP(3)
-#endif
-#if QUIRE_MAX_ROWS > 3
-      QUIRE_STEP(4) QUIRE_STEP(5) QUIRE_STEP(6) QUIRE_STEP(7) QUIRE_STEP(8)
-      QUIRE_STEP(9) QUIRE_STEP(10) QUIRE_STEP(11) QUIRE_STEP(12)
-#endif
-#undef QUIRE_STEP
-    }
+    QUIRE_FOR_ROWS(group.rows, step<R>(group, tiles, start, masked, state, ahead))
   }
 
   // One tile for one group of rows: scores, weights, sums of values.
@@ -309,8 +292,12 @@ template <class T> struct Worker {
                                       const State& state, const Ahead& ahead) {
     score<R>(desk.query + group.row * blocks.key_steps(), tiles.keys, blocks.key_steps(), desk.scores, ahead);
     float peaks[16], keep[16];
-    for (int i = 0; i < 16; i++) peaks[i] = kLowest;
-    for (int i = 0; i < R; i++) peaks[i] = adjust(group.row + i, tiles, start, masked, desk.scores + kTile * i);
+    if (R > 4 && is_plain && !masked) {
+      scale_scores<R>(peaks);
+    } else {
+      for (int i = 0; i < 16; i++) peaks[i] = kLowest;
+      for (int i = 0; i < R; i++) peaks[i] = adjust(group.row + i, tiles, start, masked, desk.scores + kTile * i);
+    }
     vf old = load(state.peak + group.row, R), peak = max(load(peaks), old);
     bool rises = any(less(old, peak)) && !group.is_fresh;
     store(keep, power(old - peak));
@@ -348,6 +335,19 @@ template <class T> struct Worker {
       found[i] = biases[at > farthest ? farthest : at];
     }
     return load(found);
+  }
+
+  // Scores of a tile that all rows see, scaled; the highest of each row, and what is lowest for rows that are not.
+  template <int R> inline __attribute__((always_inline)) void scale_scores(float* peaks) {
+    vf best[R];
+    for (int i = 0; i < R; i++) {
+      float* s = desk.scores + kTile * i;
+      const vf low = load(s) * vf_set(scale), high = load(s + 16) * vf_set(scale);
+      store(s, low);
+      store(s + 16, high);
+      best[i] = max(low, high);
+    }
+    highest_each<R>(best, kLowest, peaks);
   }
 
   // Scores as the rule has them: scaled, capped, with a slope or biases, -infinity where not seen; the highest.

@@ -15,6 +15,41 @@ namespace quire {
 const int64_t kTile = 32;
 const int64_t kHalf = 16;  // slots of a cell, and of half a tile
 
+// A step of a cache group, as its record has it now.
+struct Plan {
+  const int32_t *query_start, *seq_lens, *block_table;
+  const int64_t* slots;
+  int64_t table_stride, num_sequences, num_tokens;
+  explicit Plan(const void* memory) {
+    const Quire_attention_plan& plan = *(const Quire_attention_plan*)memory;
+    query_start = (const int32_t*)plan.query_start;
+    seq_lens = (const int32_t*)plan.seq_lens;
+    block_table = (const int32_t*)plan.block_table;
+    slots = (const int64_t*)plan.slot_mapping;
+    table_stride = plan.table_stride;
+    num_sequences = plan.num_sequences;
+    num_tokens = plan.num_tokens;
+  }
+};
+
+// Some of a sequence's tokens as if they were all: those of `count` blocks of `size` tokens, a multiple of sixteen,
+// one after the other. Without numbers they are all of them.
+struct Chosen {
+  const int32_t* numbers;  // ascending, and -1 behind the last
+  int64_t count, size;
+
+  // How many tokens those up to `position` are.
+  int64_t tokens(int64_t position) const {
+    int64_t n = 0;
+    while (n < count && numbers[n] >= 0) n++;
+    if (!n) return 0;
+    const int64_t last = numbers[n - 1] * size, left = position + 1 - last;
+    return (n - 1) * size + (left < size ? left : size);
+  }
+  // Where the token at place `at` among them stands in the sequence.
+  int64_t position(int64_t at) const { return numbers ? numbers[at / size] * size + at % size : at; }
+};
+
 // One layer's part of all blocks; a block has 2^shift slots.
 template <class T> struct Blocks {
   typedef typename Kind<T>::Unit Unit;
@@ -53,6 +88,7 @@ template <class T> struct Tiles {
   static const int per = Kind<T>::per;
   const Blocks<T>& blocks;
   const int32_t* table;
+  const Chosen chosen;  // what is walked, in tiles
   int64_t head;
   Unit* key_room;    // for two cells
   Unit* value_room;  // for a tile of values
@@ -74,11 +110,17 @@ template <class T> struct Tiles {
     find_half(1, tile * kTile + kHalf, limit - kHalf);
   }
 
+  // What kernels bring nearer while they work on the tile that was found.
+  Ahead next(bool known) const {
+    if (known && !blocks.has_codes()) return ahead;
+    return {{(const char*)keys[0], (const char*)keys[1]}, {(const char*)values[0], (const char*)values[1]}};
+  }
+
   // Where the numbers of a tile begin that will be read after this one; false if it is absent.
   bool locate(int64_t tile, int64_t end, Ahead* ahead) const {
     for (int h = 0; h < 2; h++) {
       int64_t start = tile * kTile + h * kHalf;
-      if (start >= end) start = tile * kTile;
+      start = chosen.position(start < end ? start : tile * kTile);
       int64_t block = table[start >> blocks.shift], slot = start & (blocks.size - 1);
       if (block < 0) return false;
       const char* first = blocks.keys(block, head);
@@ -94,6 +136,7 @@ template <class T> struct Tiles {
  private:
   // Half h of a tile, sixteen tokens from `start`, of which `limit` may be read.
   void find_half(int h, int64_t start, int64_t limit) {
+    if (limit > 0) start = chosen.position(start);
     int64_t block = limit > 0 ? table[start >> blocks.shift] : -1, slot = start & (blocks.size - 1);
     const bool is_whole = blocks.size >= kHalf && block >= 0;
     const char* first = is_whole ? blocks.keys(block, head) : nullptr;

@@ -31,12 +31,13 @@ QUIRE_INLINE void map(const A& args, Team& team, int64_t cost, F function) {
   });
 }
 
-template <class T, class F> void gate(const QuireArgs_act_mul& args, Team& team, F f) {
+// out = f(gate, up) for args whose x has both side by side.
+template <class T, class A, class F> QUIRE_INLINE void gate(const A& args, Team& team, F f) {
   over(team, args.rows, args.width, kFunction, [&](int64_t row, int64_t from, int64_t to) {
     const T* x = (const T*)args.x + row * args.x_stride + from;
     const T* up = x + args.width;
     T* out = (T*)args.out + row * args.out_stride + from;
-    in_lanes(to - from, [=](int64_t i, int n) { put(out + i, f(get(x + i, n)) * get(up + i, n), n); });
+    in_lanes(to - from, [=](int64_t i, int n) { put(out + i, f(get(x + i, n), get(up + i, n)), n); });
   });
 }
 
@@ -105,7 +106,13 @@ void act(const QuireArgs_act& args, Team& team) {
 }
 
 void act_mul(const QuireArgs_act_mul& args, Team& team) {
-  QUIRE_FOR_DTYPE(args.dtype, T, QUIRE_FOR_ACT(args.act, gate<T>(args, team, f)))
+  QUIRE_FOR_DTYPE(args.dtype, T, QUIRE_FOR_ACT(args.act, gate<T>(args, team, [=](vf g, vf up) { return f(g) * up; })))
+}
+
+void swiglu_clamped(const QuireArgs_swiglu_clamped& args, Team& team) {
+  vf high = vf_set(args.limit), low = vf_set(-args.limit);
+  auto f = [=](vf g, vf up) { return swish_gated(min(high, g), max(low, min(high, up))); };
+  QUIRE_FOR_DTYPE(args.dtype, T, gate<T>(args, team, f))
 }
 
 }  // namespace quire

@@ -113,6 +113,10 @@ QUIRE_INLINE vf gelu_tanh(vf x) {
   vf inner = (x * x * x * vf_set(0.044715f) + x) * vf_set(0.797884561f);
   return (tanh(inner) + vf_set(1.0f)) * (x * vf_set(0.5f));
 }
+QUIRE_INLINE vf swish_gated(vf gate, vf up) {
+  vf share = vf_set(1.0f) / (exp(vf_zero() - gate * vf_set(1.702f)) + vf_set(1.0f));
+  return (up + vf_set(1.0f)) * (gate * share);
+}
 QUIRE_INLINE vf relu(vf x) { return max(vf_zero(), x); }  // NaN stays
 QUIRE_INLINE vf relu2(vf x) { return relu(x) * relu(x); }
 

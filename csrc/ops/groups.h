@@ -1,6 +1,7 @@
 // What products with packed weights have in common: rows as kernels want them, and how they are grouped.
 #pragma once
 #include "dot.h"
+#include "row_counts.h"
 
 namespace quire {
 
@@ -22,25 +23,6 @@ QUIRE_INLINE void pack_row(const T* x, int64_t K, int64_t steps, int rows, float
   }
   for (int64_t s = K; s < steps; s++) out[s * rows] = 0;
 }
-
-// Calls `body` with the number of rows, at most kRows, as a constant R.
-#if QUIRE_MAX_ROWS > 3
-#define QUIRE_MORE_ROWS(X, ...)                                                              \
-  X(3, __VA_ARGS__) X(4, __VA_ARGS__) X(5, __VA_ARGS__) X(6, __VA_ARGS__) X(7, __VA_ARGS__)   \
-  X(8, __VA_ARGS__) X(9, __VA_ARGS__) X(10, __VA_ARGS__) X(11, __VA_ARGS__) X(12, __VA_ARGS__)
-#elif QUIRE_MAX_ROWS > 2
-#define QUIRE_MORE_ROWS(X, ...) X(3, __VA_ARGS__)
-#else
-#define QUIRE_MORE_ROWS(X, ...)
-#endif
-#define QUIRE_ROWS_CASE(number, ...) \
-  case number: { const int R = number; __VA_ARGS__; break; }
-#define QUIRE_FOR_ROWS(rows, ...)                             \
-  switch (rows) {                                             \
-    QUIRE_ROWS_CASE(1, __VA_ARGS__)                           \
-    QUIRE_ROWS_CASE(2, __VA_ARGS__)                           \
-    QUIRE_MORE_ROWS(QUIRE_ROWS_CASE, __VA_ARGS__)             \
-  }
 
 template <class A, class T>
 void tile_of(int rows, const A* a, const T* b, int64_t steps, float* c, bool fresh,

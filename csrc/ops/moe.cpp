@@ -209,7 +209,7 @@ template <class T>
 void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, const float* g_scale,
                const float* u_scale, const float* bias, const int32_t* order, const float* weights,
                int rows, int64_t column, T* out, int64_t stride) {
-  const vf limit = vf_set(args.limit), highest = vf_set(args.gate_limit), one = vf_set(1.0f);
+  const vf limit = vf_set(args.limit), highest = vf_set(args.gate_limit);
   for (int i = 0; i < rows; i++, g += kColumns, u += kColumns, out += stride)
     for (int64_t j = 0; j < kColumns && column + j < args.F; j += 16) {
       int n = args.F - column - j < 16 ? (int)(args.F - column - j) : 16;
@@ -232,12 +232,11 @@ void gate_rows(const QuireArgs_experts& args, const float* g, const float* u, co
       first = rounded(first, out);
       up = rounded(up, out);
       if (args.limit > 0) {
-        first = min(first, highest);
-        up = max(min(up, limit), vf_zero() - limit);
+        first = min(highest, first);  // NaN stays: the second is taken
+        up = max(vf_zero() - limit, min(limit, up));
       }
       if (args.act == QUIRE_SWIGLU_CLAMPED) {
-        vf share = one / (exp(vf_zero() - first * vf_set(1.702f)) + one);
-        put(out + column + j, (up + one) * (first * share), n);
+        put(out + column + j, swish_gated(first, up), n);
       } else {
         QUIRE_FOR_ACT(args.act, put(out + column + j, f(first) * up, n))
       }
@@ -349,6 +348,27 @@ void route(const QuireArgs_route& args, Team& team) {
   for (int64_t row = from; row < to; row++) {
     QUIRE_FOR_DTYPE(args.dtype, T, route_row<T>(args, row, scores))
   }
+}
+
+template <class T> void weigh_heads(const QuireArgs_weigh_sets& args, Team& team) {
+  int64_t from, to;
+  share(team, args.rows * args.heads * args.E, args.D + args.top_k, &from, &to);
+  for (int64_t i = from; i < to; i++) {
+    const int64_t row = i / (args.heads * args.E), set = i % args.E;
+    const int32_t* ids = (const int32_t*)args.ids + row * args.top_k;
+    const float* weights = (const float*)args.weights + row * args.top_k;
+    float weight = 0;
+    for (int64_t j = 0; j < args.top_k; j++)
+      if (ids[j] == set) weight = weights[j];
+    const T* x = (const T*)args.x + i * args.D;
+    T* out = (T*)args.out + i * args.D;
+    const vf factor = vf_set(weight);
+    in_lanes(args.D, [=](int64_t k, int n) { put(out + k, get(x + k, n) * factor, n); });
+  }
+}
+
+void weigh_sets(const QuireArgs_weigh_sets& args, Team& team) {
+  QUIRE_FOR_DTYPE(args.dtype, T, weigh_heads<T>(args, team))
 }
 
 template <class T, class W> void quantized_experts(const QuireArgs_experts& args, Team& team) {

@@ -12,6 +12,13 @@ template <> struct Kind<bf16> {
   static const int row = 32;
 };
 
+QUIRE_INLINE float highest(vf a) { return largest(a); }
+
+// out[i] is the highest number of rows[i], or `other` where there is no such row, for i < 16.
+template <int R> QUIRE_INLINE void highest_each(const vf* rows, float other, float* out) {
+  for (int i = 0; i < 16; i++) out[i] = i < R ? largest(rows[i < R ? i : 0]) : other;
+}
+
 QUIRE_INLINE void pack_query(const bf16* x, int64_t size, int64_t steps, int rows, PackedBf16* out) {
   pack_row(x, size, steps, rows, out);
 }

@@ -176,8 +176,24 @@ class AttentionLayer:
 
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Caches keys and values, then attends; writes [T, C] into `out`, which may be x."""
-        sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
-        k_end = self._bounds[1]
+        sizes, q = self._sizes, self.keep(x, ctx)
+        mixed = ctx.arena.take((x.shape[0], sizes.num_heads, sizes.value_size), x.dtype)
+        self._attend(
+            q,
+            *ctx.cached(self.index),
+            window=sizes.window,
+            softcap=sizes.softcap,
+            sinks=self._sinks,
+            slopes=self._slopes,
+            **self._unusual,
+            **self._to_run,
+            out=mixed,
+        )
+        return self._finish(x, mixed, ctx, out)
+
+    def keep(self, x: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
+        """Caches keys and values of x [T, C]; returns queries [T, H, D] in the arena."""
+        sizes, num_tokens, k_end = self._sizes, x.shape[0], self._bounds[1]
         qkv = self._project(x, ctx)
         for clip in self._clips:
             clip(qkv, out=qkv)
@@ -191,25 +207,11 @@ class AttentionLayer:
         for norm in self._value_norm:
             v = norm(v, ctx.arena)
         for step in self._on_heads:
-            step(q_and_k, positions)
+            step(q_and_k, ctx.positions[0])
         q_and_k = self._told(q_and_k, v, ctx)
-        q, k = q_and_k[:, : sizes.num_heads], q_and_k[:, sizes.num_heads :]
-        cache, plan = ctx.cached(self.index)
-        self._attend.call("write", k, v, cache, plan, **self._to_write)
-        mixed = ctx.arena.take((num_tokens, sizes.num_heads, sizes.value_size), x.dtype)
-        self._attend(
-            q,
-            cache,
-            plan,
-            window=sizes.window,
-            softcap=sizes.softcap,
-            sinks=self._sinks,
-            slopes=self._slopes,
-            **self._unusual,
-            **self._to_run,
-            out=mixed,
-        )
-        return self._finish(x, mixed, ctx, out)
+        k = q_and_k[:, sizes.num_heads :]
+        self._attend.call("write", k, v, *ctx.cached(self.index), **self._to_write)
+        return q_and_k[:, : sizes.num_heads]
 
     def _told(self, q_and_k: torch.Tensor, v: torch.Tensor, ctx: ForwardContext) -> torch.Tensor:
         """Queries and keys [T, H + K, D] as attention takes them, with what is told of values [T, K, D]."""

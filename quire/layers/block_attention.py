@@ -149,6 +149,7 @@ class BlockAttention(AttentionLayer):
             table, f"{name}.indexer", index + 1, blocks, size=sizes.size, **same
         )
         heads = {"H": sizes.num_heads, "K": sizes.num_kv_heads, "D": sizes.head_size}
+        heads["S"] = blocks.size
         kind = dtype_name(dtype)
         self._attend = table.bind(BLOCK_ATTENTION, kind, format=cache_format, **heads)
 

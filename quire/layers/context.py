@@ -13,6 +13,18 @@ import torch
 from quire.ops.arena import Arena
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadRows:
+    """The tokens of a step that are read behind the last layer, where they are few; each sequence's are its last.
+
+    rows     [R] int64, packed tokens in order.
+    context  the step as if it were these tokens; of its plans only the last layer's is for them.
+    """
+
+    rows: torch.Tensor
+    context: ForwardContext
+
+
 @dataclass(kw_only=True)
 class ForwardContext:
     """One step's inputs of the decoder. The tensors are worker buffers whose addresses do not move.
@@ -30,6 +42,7 @@ class ForwardContext:
     picks        [T, k] int32: positions of the cached tokens that each token sees, of models that choose
                  them; layers write it and read it, as in `ops.picks`.
     embedded     [T, C] what the first layer starts from, of models whose layers read that too.
+    read         the tokens for which alone the last layer must run; None is all.
     embeds       [E, C] rows that replace embeddings at token rows `embed_rows` [E]; None if there
                  are none.
     """
@@ -48,6 +61,7 @@ class ForwardContext:
     shortcut: torch.Tensor | None = None
     picks: torch.Tensor | None = None
     embedded: torch.Tensor | None = None
+    read: ReadRows | None = None
 
     def cached(self, number: int) -> tuple[Any, Any]:
         """The view of the cache that the mixer of a number has, and the plan of its group."""

@@ -155,12 +155,7 @@ class MlaLayer:
     def __call__(self, x: torch.Tensor, ctx: ForwardContext, *, out: torch.Tensor) -> torch.Tensor:
         """Caches the latents, then attends; writes [T, C] into `out`, which may be x."""
         sizes, num_tokens, positions = self._sizes, x.shape[0], ctx.positions[0]
-        key = self._kv_down(x, out=ctx.arena.take((num_tokens, sizes.key_size), x.dtype))
-        latent = key[:, : sizes.kv_rank]
-        self._kv_norm(latent, out=latent)
-        key = key.unsqueeze(1)  # [T, 1, R + P]
-        self._turn(key[..., sizes.kv_rank :], positions)
-        self._attend.call("write", key, key[..., : sizes.kv_rank], *self._cached(ctx))
+        self.keep(x, ctx)
         source = self._query.source(x, ctx.arena)
         for picker in self._pickers:
             picker(x, source, ctx)
@@ -173,6 +168,16 @@ class MlaLayer:
         for gate in self._gates:
             gate(x, values, ctx.arena)
         return self._out(values, out=out)
+
+    def keep(self, x: torch.Tensor, ctx: ForwardContext) -> None:
+        """Caches the latents of x [T, C]."""
+        sizes = self._sizes
+        key = self._kv_down(x, out=ctx.arena.take((x.shape[0], sizes.key_size), x.dtype))
+        latent = key[:, : sizes.kv_rank]
+        self._kv_norm(latent, out=latent)
+        key = key.unsqueeze(1)  # [T, 1, R + P]
+        self._turn(key[..., sizes.kv_rank :], ctx.positions[0])
+        self._attend.call("write", key, key[..., : sizes.kv_rank], *self._cached(ctx))
 
     def _cached(self, ctx: ForwardContext) -> tuple[Any, Any]:
         """This layer's view of the cache, and its plan."""

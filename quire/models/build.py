@@ -32,6 +32,7 @@ from quire.models.decoder_layers import PLACEMENTS, DecoderLayer
 from quire.models.encoder import EncoderStack
 from quire.models.foreign.decoder import ForeignDecoder
 from quire.models.hyper_layers import HyperLayer, hyper_ends
+from quire.models.last_layer import with_last
 from quire.models.loading.ahead import Ahead
 from quire.models.loading.kept import Keeping, ReadAhead, about_packed
 from quire.models.loading.reader import DummySource, checkpoint_source
@@ -259,7 +260,7 @@ def _layers(parts: MixerParts, spec: DecoderSpec) -> list[DecoderLayer]:
     for index, layer in enumerate(spec.layers):
         layers.append(_layer(parts, index, number, layer, spec))
         number += len(layer.cached)
-    return layers
+    return with_last(layers, spec, parts.table, parts.dtype)
 
 
 _PLACEMENT_OF = {type(None): None, SpecStreams: "altup", HyperStreams: "hyper"}

@@ -54,20 +54,20 @@ class PreNormLayer:
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
-        self._before_mixer = norms.norm(f"{name}.norm_before_mixer")
+        self.before_mixer = norms.norm(f"{name}.norm_before_mixer")
         self._before_feed_forward = norms.add_norm(f"{name}.norm_before_feed_forward")
         self._add = norms.add()
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the layer's parameters."""
-        for part in (self._before_mixer, self.mixer, self._before_feed_forward, self._feed_forward):
+        for part in (self.before_mixer, self.mixer, self._before_feed_forward, self._feed_forward):
             part.load(weights)
 
     def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
         """Adds the layer's part to the residual stream [T, C] in place."""
         mark = ctx.arena.mark()
         x = ctx.arena.take(tuple(residual.shape), residual.dtype)
-        self._before_mixer(residual, out=x)
+        self.before_mixer(residual, out=x)
         self.mixer(x, ctx, out=x)
         self._before_feed_forward(x, residual, out=x)
         self._feed_forward(x, ctx.arena, out=x)
@@ -121,7 +121,7 @@ class SandwichLayer:
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
-        self._before_mixer = norms.norm(f"{name}.norm_before_mixer")
+        self.before_mixer = norms.norm(f"{name}.norm_before_mixer")
         self._after_mixer = norms.norm(f"{name}.norm_after_mixer")
         self._before_feed_forward = norms.add_norm(f"{name}.norm_before_feed_forward")
         self._after_feed_forward = norms.norm(f"{name}.norm_after_feed_forward")
@@ -130,7 +130,7 @@ class SandwichLayer:
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the layer's parameters."""
         for part in (
-            self._before_mixer,
+            self.before_mixer,
             self._after_mixer,
             self.mixer,
             self._before_feed_forward,
@@ -143,7 +143,7 @@ class SandwichLayer:
         """Adds the layer's part to the residual stream [T, C] in place."""
         mark = ctx.arena.mark()
         x = ctx.arena.take(tuple(residual.shape), residual.dtype)
-        self._before_mixer(residual, out=x)
+        self.before_mixer(residual, out=x)
         self.mixer(x, ctx, out=x)
         self._after_mixer(x, out=x)
         self._before_feed_forward(x, residual, out=x)
@@ -163,6 +163,7 @@ class OpenSandwichLayer:
         self._feed_forward = feed_forward
         places = ("before_mixer", "after_mixer", "after_feed_forward")
         self._norms = tuple(norms.norm(f"{name}.norm_{place}") for place in places)
+        self.before_mixer = self._norms[0]
         self._add = norms.add()
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
@@ -193,13 +194,13 @@ class ParallelLayer:
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
-        self._before_mixer = norms.norm(f"{name}.norm_before_mixer")
+        self.before_mixer = norms.norm(f"{name}.norm_before_mixer")
         self._before_feed_forward = norms.norm(f"{name}.norm_before_feed_forward")
         self._add = norms.add()
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the layer's parameters."""
-        for part in (self._before_mixer, self.mixer, self._before_feed_forward, self._feed_forward):
+        for part in (self.before_mixer, self.mixer, self._before_feed_forward, self._feed_forward):
             part.load(weights)
 
     def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
@@ -208,7 +209,7 @@ class ParallelLayer:
         shape = tuple(residual.shape)
         x = ctx.arena.take(shape, residual.dtype)
         y = ctx.arena.take(shape, residual.dtype)
-        self._before_mixer(residual, out=x)
+        self.before_mixer(residual, out=x)
         self.mixer(x, ctx, out=x)
         self._before_feed_forward(residual, out=y)
         self._feed_forward(y, ctx.arena, out=y)
@@ -225,12 +226,12 @@ class ParallelSharedLayer:
     ) -> None:
         self.mixer = mixer
         self._feed_forward = feed_forward
-        self._before_parts = norms.norm(f"{name}.norm_before_parts")
+        self.before_mixer = norms.norm(f"{name}.norm_before_parts")
         self._add = norms.add()
 
     def load(self, weights: Callable[[str], torch.Tensor]) -> None:
         """Takes and packs the layer's parameters."""
-        for part in (self._before_parts, self.mixer, self._feed_forward):
+        for part in (self.before_mixer, self.mixer, self._feed_forward):
             part.load(weights)
 
     def __call__(self, residual: torch.Tensor, ctx: ForwardContext) -> None:
@@ -239,7 +240,7 @@ class ParallelSharedLayer:
         shape = tuple(residual.shape)
         x = ctx.arena.take(shape, residual.dtype)
         y = ctx.arena.take(shape, residual.dtype)
-        self._before_parts(residual, out=y)
+        self.before_mixer(residual, out=y)
         self.mixer(y, ctx, out=x)
         self._feed_forward(y, ctx.arena, out=y)
         self._add(residual, x, out=residual)

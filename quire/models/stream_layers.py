@@ -76,6 +76,7 @@ class EndedLayer:
 
     def __init__(self, layer: DecoderLayer, spec: LayerSpec, end: EndParts) -> None:
         self.mixer = layer.mixer
+        self.before_mixer = getattr(layer, "before_mixer", None)
         self._layer = layer
         self._inputs = end.input_part(spec.input_act)
         self._add = end.norms.add()

@@ -92,7 +92,7 @@ class BlockAttentionReference(PlainRows):
         """Attention of each query over the cached tokens up to it in the blocks that its kv head picked.
 
         q      [T, H, D], tokens of all sequences in plan order, their keys already written.
-        picks  [T, K, k] int32, numbers of blocks, the used ones first and then -1; at least one.
+        picks  [T, K, k] int32, numbers of blocks, ascending, and -1 behind them; at least one.
         scale  factor on every score; value_scale of the result.
         Returns [T, H, Dv] in q's dtype; accumulated in float32, one rounding. Tokens are walked in the order of
         `picks`, in tiles and segments as in `paged_attention`.

@@ -6,6 +6,7 @@ What rows are is `worker.state`; what attention makes of the batch is the provid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from quire.ops.attention import AttentionStep
 from quire.ops.state import StateStep
 from quire.protocol.step import StepPlan
 from quire.worker.memory import CacheMemory
+from quire.worker.reads import Reads
 from quire.worker.state import WorkerState
 
 
@@ -41,6 +43,7 @@ class BatchBuilder:
     """Owns the step's input buffers, whose addresses do not move.
 
     has_types  whether the model reads token types.
+    reads      finds the tokens for which alone the last layer must run; None where it runs for all.
     Sizes grow to the largest step seen, at most by a doubling at a time.
     """
 
@@ -52,12 +55,14 @@ class BatchBuilder:
         arena: Arena,
         device: torch.device,
         has_types: bool = False,
+        reads: Reads | None = None,
     ) -> None:
         self._state = state
         self._memory = memory
         self._arena = arena
         self._device = device
         self._has_types = has_types
+        self._reads = reads
         self._reserve(256)
 
     def _reserve(self, num_tokens: int) -> None:
@@ -83,7 +88,7 @@ class BatchBuilder:
         self._positions[0, :num_tokens].copy_(torch.from_numpy(positions))
         if self._has_types:
             self._fill_types(rows, query_start, positions)
-        self._fill_plans(rows, starts + counts, query_start, row_of, positions)
+        steps = self._fill_plans(rows, starts + counts, query_start, row_of, positions)
         self._arena.reset()
         context = ForwardContext(
             ids=self._ids[:num_tokens],
@@ -94,6 +99,8 @@ class BatchBuilder:
             group_of=self._memory.group_of,
             arena=self._arena,
         )
+        if self._reads is not None:
+            context.read = self._reads.few(plan, context, steps[self._reads.group])
         return Batch(
             plan=plan,
             rows=rows,
@@ -127,7 +134,9 @@ class BatchBuilder:
         query_start: NDArray[np.int64],
         row_of: NDArray[np.int64],
         positions: NDArray[np.int64],
-    ) -> None:
+    ) -> list[Any]:
+        """What each group's plan was filled with."""
+        steps: list[Any] = []
         longest = int(seq_lens.max(initial=0))
         for index, group in enumerate(self._memory.layout.groups):
             table = self._state.block_tables[index]
@@ -138,7 +147,7 @@ class BatchBuilder:
                     seq_lens=seq_lens.astype(np.int32),
                     block_table=table[rows, : -(-longest // size)],
                 )
-                self._memory.fill(index, states)
+                steps.append(states)
                 continue
             if group.kind == "cross":
                 read = self._state.encoder_lens[rows]
@@ -148,7 +157,7 @@ class BatchBuilder:
                     block_table=table[rows, : -(-int(read.max(initial=0)) // size)],
                     slot_mapping=np.zeros(len(positions), dtype=np.int64),  # nothing is written
                 )
-                self._memory.fill(index, looks)
+                steps.append(looks)
                 continue
             slots = table[row_of, positions // size].astype(np.int64) * size + positions % size
             step = AttentionStep(
@@ -157,4 +166,7 @@ class BatchBuilder:
                 block_table=table[rows, : -(-longest // size)],
                 slot_mapping=slots,
             )
-            self._memory.fill(index, step)
+            steps.append(step)
+        for index, filled in enumerate(steps):
+            self._memory.fill(index, filled)
+        return steps

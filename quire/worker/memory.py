@@ -90,6 +90,14 @@ class CacheMemory:
             self.caches[number] = attend.provider.view(place, *sizes)
             if not self._decoder.spec.sees_both_ways:  # else all layers use one place in turn
                 offset += rows * attend.provider.bytes_per_token(*sizes)
+        plan, fill = self.new_plan(index)
+        self.plans.append(plan)
+        self._fills.append(fill)
+        return offset
+
+    def new_plan(self, index: int) -> tuple[Any, Callable[[AttentionStep], None]]:
+        """A plan of a group of attention, and what fills it."""
+        group = self.layout.groups[index]
         first = self._bindings[group.layers[0]].attend
         assert first is not None
         provider: Any = first.provider
@@ -97,11 +105,9 @@ class CacheMemory:
             block_size=group.block_size,
             blocks_per_slab=self.layout.blocks_per_slab(index),
             window=group.window,
-            device=device,
+            device=self.buffer.device,
         )
-        self.plans.append(plan)
-        self._fills.append(partial(provider.fill, plan))
-        return offset
+        return plan, partial(provider.fill, plan)
 
     def _add_encoder(self, index: int, group: CacheGroup, device: torch.device) -> None:
         """Views of an encoder's layers, which use the blocks of what they give in turn, and their plan, the last."""

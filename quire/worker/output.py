@@ -15,7 +15,7 @@ from quire.models.decoder import AnyDecoder
 from quire.ops.elementwise import TAKE_ROWS
 from quire.ops.registry import Table
 from quire.protocol.params import SamplingParams
-from quire.protocol.step import NewRow, PositionLogprobs, RowResult
+from quire.protocol.step import NewRow, PositionLogprobs, RowResult, StepPlan
 from quire.sampling.processors import Processors
 from quire.sampling.sampler import Sampled, Sampler, SampleRow
 from quire.worker.batch import Batch
@@ -51,8 +51,17 @@ class Output:
         self._take = table.bind(TAKE_ROWS, dtype, C=decoder.spec.hidden_size)
         self._known: dict[int, tuple[NewRow, SampleRow]] = {}
 
+    def num_read(self, plan: StepPlan) -> NDArray[np.int64]:
+        """For each row of a plan, already applied to the state, how many of its last tokens `collect` reads."""
+        found = np.array(plan.samples, dtype=np.int64)
+        for place, row in enumerate(plan.rows):
+            new = self._state.row(row).new
+            if _wants_prompt_logprobs(new) and plan.starts[place] < new.num_prompt_tokens - 1:
+                found[place] = plan.counts[place]
+        return found
+
     def collect(self, batch: Batch, hidden: torch.Tensor, masks: Masks) -> list[RowResult]:
-        """A RowResult for each row of the plan, in its order. hidden [T, C]."""
+        """A RowResult for each row of the plan, in its order. hidden [T, C]; no more is read than `num_read` says."""
         prompt_logprobs = {
             position: self._prompt_logprobs(batch, hidden, position)
             for position, row in enumerate(batch.plan.rows)

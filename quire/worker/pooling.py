@@ -22,7 +22,7 @@ from quire.ops.registry import Table
 from quire.protocol.params import PoolingParams
 from quire.protocol.pooler import BOTH, Pooler
 from quire.protocol.request import TensorRef
-from quire.protocol.step import NewRow, RowResult
+from quire.protocol.step import NewRow, RowResult, StepPlan
 from quire.worker.batch import Batch
 from quire.worker.output import Masks
 from quire.worker.state import WorkerState
@@ -67,6 +67,14 @@ class PooledOutput:
         self._take = table.bind(TAKE_ROWS, dtype, C=decoder.spec.hidden_size)
         self._unit: dict[int, torch.Tensor] = {}
 
+    def num_read(self, plan: StepPlan) -> NDArray[np.int64]:
+        """As `worker.output.Output.num_read`."""
+        found = np.zeros(len(plan.rows), dtype=np.int64)
+        for place, count in enumerate(plan.counts):
+            begin, end = self._span(plan, place)
+            found[place] = count - begin if begin < end else 0
+        return found
+
     def collect(self, batch: Batch, hidden: torch.Tensor, masks: Masks) -> list[RowResult]:
         """A RowResult for each row of the plan, in its order. hidden [T, C]."""
         plan = batch.plan
@@ -98,13 +106,19 @@ class PooledOutput:
 
     def _needed(self, batch: Batch, place: int) -> NDArray[np.int64]:
         """The packed tokens of a row whose states its task reads."""
-        begin, end = (int(one) for one in batch.query_start[place : place + 2])
-        if self._params(batch.plan.rows[place]).task in ("embed", "classify"):
+        begin, end = self._span(batch.plan, place)
+        first = int(batch.query_start[place])
+        return np.arange(first + begin, first + end)
+
+    def _span(self, plan: StepPlan, place: int) -> tuple[int, int]:
+        """Where they begin and end among the tokens that the plan has of the row."""
+        begin, end = 0, plan.counts[place]
+        if self._params(plan.rows[place]).task in ("embed", "classify"):
             if self._pooler.pooling == "last":
-                begin = end - 1 if batch.plan.samples[place] else end
+                begin = end - 1 if plan.samples[place] else end
             elif self._pooler.pooling == "cls":
-                end = begin + 1 if batch.plan.starts[place] == 0 else begin
-        return np.arange(begin, end)
+                end = 1 if plan.starts[place] == 0 else 0
+        return begin, end
 
     def _normed(
         self, batch: Batch, hidden: torch.Tensor, needed: NDArray[np.int64]

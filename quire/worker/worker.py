@@ -18,6 +18,7 @@ from quire.models.build import build_decoder
 from quire.models.decoder import AnyDecoder, Decoder
 from quire.models.footprint import arena_bytes, native_rooms, step_sizes
 from quire.models.heads import PoolingHead
+from quire.models.last_layer import can_end_early
 from quire.models.loading.ahead import Ahead
 from quire.models.loading.kept import ReadAhead
 from quire.models.loading.packed import bytes_kept
@@ -39,6 +40,7 @@ from quire.worker.memory import CacheMemory
 from quire.worker.output import Masks, Output
 from quire.worker.places import places_of
 from quire.worker.pooling import PooledOutput
+from quire.worker.reads import Reads
 from quire.worker.runner import ModelRunner
 from quire.worker.speculative.plain import NoDrafter
 from quire.worker.state import WorkerState
@@ -67,9 +69,9 @@ class Worker:
         on_phase: Callable[[str, int], None],
         ahead: Ahead | ReadAhead | None = None,
     ) -> None:
-        parallel, model = settings.parallel, settings.model
+        parallel, model, rows = settings.parallel, settings.model, settings.scheduler.max_num_seqs
         assert parallel.threads is not None and model.max_model_len is not None
-        assert settings.scheduler.max_num_seqs is not None
+        assert rows is not None
         set_threads(parallel.threads)
         device = usable_device(parallel.device)
         self.table = Table(
@@ -95,9 +97,9 @@ class Worker:
         memory = CacheMemory(
             layout=layout, decoder=decoder, device=device, table=self.table, is_given=given
         )
-        num_rows = settings.scheduler.max_num_seqs
-        state = WorkerState(layout=layout, max_num_seqs=num_rows, max_model_len=model.max_model_len)
+        state = WorkerState(layout=layout, max_num_seqs=rows, max_model_len=model.max_model_len)
         arena = _arena(decoder, settings, device)
+        output = self._output(settings, description, state, decoder, device)
         self.runner = ModelRunner(
             decoder=decoder,
             state=state,
@@ -108,9 +110,10 @@ class Worker:
                 arena=arena,
                 device=device,
                 has_types=decoder.spec.token_types > 1,
+                reads=Reads(memory, output.num_read) if can_end_early(decoder.spec) else None,
             ),
             graphs=Graphs(decoder, self.table),
-            output=self._output(settings, description, state, decoder, device),
+            output=output,
             adapters=NoAdapters(),
             encoder=_encoder(settings, decoder, state, memory, arena),
             transfer=NoTransfer(),

@@ -14,8 +14,20 @@ import torch
 from quire.ops.cache import COPY_BLOCKS
 from quire.ops.cpu import library
 from quire.ops.cpu.structs import ACTS
-from quire.ops.elementwise import ACT, ACT_MUL, ACTIVATIONS, ADD, CLAMP, SCALE, SOFT_CAP, TAKE_ROWS
+from quire.ops.elementwise import (
+    ACT,
+    ACT_MUL,
+    ACTIVATIONS,
+    ADD,
+    ADD_ROW,
+    CLAMP,
+    SCALE,
+    SOFT_CAP,
+    TAKE_ROWS,
+)
 from quire.ops.embedding import EMBEDDING, PUT_ROWS
+from quire.ops.gating import MUL_SOFTPLUS, SWIGLU_CLAMPED
+from quire.ops.moe import WEIGH_SETS
 from quire.ops.norm import ADD_RMS_NORM, LAYER_NORM, RMS_NORM
 from quire.ops.registry import Op, Provider, load_all, operations, providers
 from quire.ops.rope import QK_ROPE, ROPE
@@ -73,6 +85,24 @@ def test_values_and_independence(op: Op, dtype: str, case: Case) -> None:
     for start, end in ((0, 1), (130, 131), (5, 12), (1, 131)):
         alone = case.call(cpu(op), some(rows, start, end), fixed, None)
         assert torch.equal(alone, got[start:end]), f"rows {start} to {end}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "name", ["swiglu_clamped", "add_row", "mul_softplus", "tell_keys", "weigh_sets"]
+)
+def test_each_row_alone_has_its_bits_on_any_number_of_threads(
+    name: str, dtype: str, threads: None
+) -> None:
+    op = next(op for op in operations() if op.name == name)
+    for case in CASES[name]:
+        fixed, rows = case.fixed(DTYPES[dtype]), case.draw(300, DTYPES[dtype])
+        torch.set_num_threads(1)
+        alone = [case.call(cpu(op), some(rows, row, row + 1), fixed, None) for row in range(300)]
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            together = case.call(cpu(op), some(rows, 0, 300), fixed, None)
+            assert torch.equal(together, torch.cat(alone)), f"{count} threads"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -209,6 +239,16 @@ def test_what_is_clamped_has_the_bits_of_the_reference_and_nan_stays() -> None:
     assert math.isnan(out[0, 0])
 
 
+def test_what_is_not_a_number_stays_where_it_is_clamped_and_weighed() -> None:
+    x = noise(3, 40)
+    x[1, 3], x[1, 30] = math.nan, math.nan  # of a gate, and of what it multiplies
+    made = cpu(SWIGLU_CLAMPED).run(x, limit=0.5, out=torch.empty(3, 20))
+    assert made.isnan().nonzero().tolist() == [[1, 3], [1, 10]]
+    ids, weights = torch.zeros(3, 1, dtype=torch.int32), torch.ones(3, 1)
+    weighed = cpu(WEIGH_SETS).run(x.view(3, 1, 2, 20), ids, weights)
+    assert weighed.view(3, 40).isnan().nonzero().tolist() == [[1, 3], [1, 30]]
+
+
 def test_a_poisoned_row_stays_alone() -> None:
     x, weight = noise(9, 100), noise(100, seed=1)
     x[4, 99] = math.nan
@@ -269,6 +309,11 @@ def test_what_a_kernel_would_misread_is_refused() -> None:
         cpu(TAKE_ROWS).run(x, torch.zeros(2, dtype=torch.int32))
     with pytest.raises(TypeError, match="one dtype"):
         cpu(ADD).run(x, x.to(torch.float16))
+    for op in (ADD_ROW, MUL_SOFTPLUS):
+        with pytest.raises(TypeError, match="takes one dtype"):
+            cpu(op).run(x, x[0].to(torch.float16))
+    with pytest.raises(ValueError, match="weigh_sets got strides"):
+        cpu(WEIGH_SETS).run(noise(2, 3, 4, 5).transpose(1, 2), None, None)
     with pytest.raises(ValueError, match="call contiguous"):
         cpu(SCALE).run(x.t(), factor=2.0)
     with pytest.raises(ValueError, match="call contiguous"):

@@ -26,6 +26,30 @@ template <> struct Kind<bf16> {
 
 QUIRE_INLINE float highest(vf a) { return _mm512_reduce_max_ps(a.v); }
 
+// Quarters of a and b in pairs: max(a0, a2), max(a1, a3), max(b0, b2), max(b1, b3).
+QUIRE_INLINE __m512 halves(__m512 a, __m512 b) {
+  return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+
+// Four rows, one in each quarter: the highest of its quarters, number by number.
+QUIRE_INLINE __m512 quarters(__m512 a, __m512 b, __m512 c, __m512 d) {
+  const __m512 ab = halves(a, b), cd = halves(c, d);
+  return _mm512_max_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+
+// out[i] is the highest number of rows[i], or `other` where there is no such row, for i < 16.
+template <int R> QUIRE_INLINE void highest_each(const vf* rows, float other, float* out) {
+  __m512 all[16], four[4];
+  for (int i = 0; i < 16; i++) all[i] = i < R ? rows[i < R ? i : 0].v : _mm512_set1_ps(other);
+  for (int i = 0; i < 4; i++) four[i] = quarters(all[i], all[i + 4], all[i + 8], all[i + 12]);
+  // rows i, i + 4, i + 8, i + 12 have a quarter of four[i] each
+  const __m512 even = _mm512_max_ps(_mm512_unpacklo_ps(four[0], four[1]), _mm512_unpackhi_ps(four[0], four[1]));
+  const __m512 odd = _mm512_max_ps(_mm512_unpacklo_ps(four[2], four[3]), _mm512_unpackhi_ps(four[2], four[3]));
+  const __m512d low = _mm512_unpacklo_pd((__m512d)even, (__m512d)odd);
+  const __m512d high = _mm512_unpackhi_pd((__m512d)even, (__m512d)odd);
+  _mm512_storeu_ps(out, _mm512_max_ps((__m512)low, (__m512)high));
+}
+
 QUIRE_INLINE void pack_query(const bf16* x, int64_t size, int64_t steps, int rows, PackedBf16* out) {
   pack_row(x, size, steps, rows, out);
 }

@@ -7,6 +7,4 @@ namespace quire {
 
 const int kSumVectors = 4;  // sums of sixteen lanes that registers hold in `mix`
 
-QUIRE_INLINE float highest(vf a) { return largest(a); }
-
 }  // namespace quire

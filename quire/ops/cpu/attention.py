@@ -108,11 +108,12 @@ class CpuPlan:
             raise ValueError("an attention plan is used before it was filled")
 
 
-@register
-class PagedAttentionCpu(Provider):
-    """A block takes the bytes of the plain layout; a block copied elsewhere keeps its meaning."""
+class CacheProvider(Provider):
+    """Views of a cache, plans and writing: what all operations over one share.
 
-    op = "paged_attention"
+    A block takes the bytes of the plain layout; a block copied elsewhere keeps its meaning.
+    """
+
     name = "cpu"
 
     def accepts(self, signature: Signature) -> str | None:
@@ -199,6 +200,11 @@ class PagedAttentionCpu(Provider):
         args.k_stride, args.k_head_stride, _ = k.stride()
         args.v_stride, args.v_head_stride, _ = v.stride()
         return _WRITE, args
+
+
+@register
+class PagedAttentionCpu(CacheProvider):
+    op = "paged_attention"
 
     def run(
         self,

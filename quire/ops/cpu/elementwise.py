@@ -1,6 +1,6 @@
 """Operations on each element by the native library.
 
-Definitions are in `ops.elementwise`; kernels are csrc/ops/elementwise.cpp. Tensors are [T, C] whose
+Definitions are in `ops.elementwise` and `ops.gating`; kernels are csrc/ops/elementwise.cpp. Tensors are [T, C] whose
 rows may be strided, or contiguous of any shape.
 """
 
@@ -68,6 +68,30 @@ class AddCpu(RowProvider):
         """x + scale * y, of one shape and dtype; one rounding. `out` may be x or y."""
         out = torch.empty_like(x) if out is None else out
         native().run(*self.native(x, y, scale=scale, out=out))
+        return out
+
+
+@register
+class AddRowCpu(RowProvider):
+    op = "add_row"
+
+    def native(
+        self, x: torch.Tensor, row: torch.Tensor, *, out: torch.Tensor
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes: a sum whose second rows are one. TypeError if row or out is not of x's dtype."""
+        if not x.dtype is row.dtype is out.dtype:
+            raise TypeError(f"add_row takes one dtype, not {x.dtype}, {row.dtype} and {out.dtype}")
+        number, args = _map("add", x, out, scale=1.0)
+        args.y = row.data_ptr()
+        args.rows, args.width = x.shape
+        return number, args
+
+    def run(
+        self, x: torch.Tensor, row: torch.Tensor, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x [T, C] + row [C], contiguous, of one dtype; one rounding. `out` may be x."""
+        out = torch.empty_like(x) if out is None else out
+        native().run(*self.native(x, row, out=out))
         return out
 
 
@@ -168,6 +192,24 @@ class ActMulCpu(RowProvider):
         if out is None:
             out = gate_up.new_empty(gate_up.shape[0], gate_up.shape[1] // 2)
         native().run(*self.native(gate_up, act=act, out=out))
+        return out
+
+
+@register
+class SwigluClampedCpu(RowProvider):
+    op = "swiglu_clamped"
+
+    def native(
+        self, x: torch.Tensor, *, limit: float, out: torch.Tensor
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes; x is [T, 2F]."""
+        number, args = _map("swiglu_clamped", x, out, limit=limit)
+        args.rows, args.width = out.shape
+        return number, args
+
+    def run(self, x: torch.Tensor, *, limit: float, out: torch.Tensor) -> torch.Tensor:
+        """(up + 1) * gate * sigmoid(1.702 gate) of the halves of x [T, 2F], both below limit, up above -limit."""
+        native().run(*self.native(x, limit=limit, out=out))
         return out
 
 

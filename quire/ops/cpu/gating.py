@@ -106,3 +106,90 @@ class MulSigmoidCpu(RowProvider):
         out = torch.empty_like(x) if out is None else out
         native().run(*self.native(x, gate, out=out))
         return out
+
+
+@register
+class MulSoftplusCpu(RowProvider):
+    op = "mul_softplus"
+
+    def native(
+        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes. Raises TypeError if gate or out is not of x's dtype."""
+        if not x.dtype is gate.dtype is out.dtype:
+            raise TypeError(f"mul_softplus takes one dtype, not {x.dtype} and {gate.dtype}")
+        num_rows, num_heads, width, stride, head = heads(x)
+        _, _, _, out_stride, out_head = heads(out)
+        return NUMBERS["mul_softplus"], STRUCTS["mul_softplus"](
+            x=x.data_ptr(),
+            gate=gate.data_ptr(),
+            out=out.data_ptr(),
+            rows=num_rows,
+            heads=num_heads,
+            D=width,
+            x_stride=stride,
+            x_head=head,
+            gate_stride=gate.stride(0),
+            out_stride=out_stride,
+            out_head=out_head,
+            dtype=CODES[x.dtype],
+        )
+
+    def run(
+        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x * softplus(gate) in their dtype, one rounding; x [T, H, D], gate [T, H]. `out` may be x."""
+        out = torch.empty_like(x) if out is None else out
+        native().run(*self.native(x, gate, out=out))
+        return out
+
+
+@register
+class TellKeysCpu(RowProvider):
+    op = "tell_keys"
+
+    def native(
+        self,
+        x: torch.Tensor,
+        steps: torch.Tensor,
+        rates: torch.Tensor,
+        *,
+        scale: float,
+        out: torch.Tensor,
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes. Raises TypeError if steps or out is not of the heads' dtype."""
+        if not x.dtype is steps.dtype is out.dtype:
+            raise TypeError(f"tell_keys takes one dtype, not {x.dtype}, {steps.dtype}, {out.dtype}")
+        num_rows, num_heads, width, stride, head = heads(x)
+        return NUMBERS["tell_keys"], STRUCTS["tell_keys"](
+            x=x.data_ptr(),
+            steps=steps.data_ptr(),
+            rates=floats(rates),
+            out=out.data_ptr(),
+            rows=num_rows,
+            queries=num_heads - steps.shape[1],
+            keys=steps.shape[1],
+            D=width,
+            R=out.shape[2] - width,
+            x_stride=stride,
+            x_head=head,
+            steps_stride=steps.stride(0),
+            of_queries=1.0 / scale,
+            dtype=CODES[x.dtype],
+        )
+
+    def run(
+        self,
+        x: torch.Tensor,
+        steps: torch.Tensor,
+        rates: torch.Tensor,
+        *,
+        scale: float,
+        out: torch.Tensor,
+    ) -> torch.Tensor:
+        """x [T, H + K, D], queries first, into out [T, H + K, D + R], contiguous: 1 / scale behind queries.
+
+        e^(rate * softplus(step)) behind keys, and then zeros. steps [T, K]; rates [K] float32; x may be strided.
+        """
+        native().run(*self.native(x, steps, rates, scale=scale, out=out))
+        return out

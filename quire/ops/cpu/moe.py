@@ -14,7 +14,7 @@ from quire.ops.cpu import quantized
 from quire.ops.cpu.library import native, refuses
 from quire.ops.cpu.memory import Take, allocate
 from quire.ops.cpu.structs import EXPERT_ACTS, NUMBERS, SCORINGS, STRUCTS
-from quire.ops.cpu.views import CODES
+from quire.ops.cpu.views import CODES, RowProvider
 from quire.ops.formats import BLOCK_COLUMNS, PLAIN, Format, expert_formats, parse
 from quire.ops.moe import ExpertSizes, RouteRule
 from quire.ops.quantized import QuantizedWeight, SuperBlocks
@@ -83,6 +83,49 @@ class RouteCpu(Provider):
 @register
 class RouteSparseCpu(RouteCpu):
     op = "route_sparse"
+
+
+@register
+class WeighSetsCpu(RowProvider):
+    op = "weigh_sets"
+
+    def native(
+        self, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, *, out: torch.Tensor
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes. Raises ValueError if x or out is not contiguous."""
+        if not (x.is_contiguous() and out.is_contiguous() and x.dtype is out.dtype):
+            raise ValueError(
+                f"weigh_sets got strides {x.stride()} and {out.stride()} of {x.dtype} and {out.dtype}; "
+                "it takes contiguous tensors of one dtype: call contiguous() before"
+            )
+        return NUMBERS["weigh_sets"], STRUCTS["weigh_sets"](
+            x=x.data_ptr(),
+            ids=ids.data_ptr(),
+            weights=weights.data_ptr(),
+            out=out.data_ptr(),
+            rows=x.shape[0],
+            heads=x.shape[1],
+            E=x.shape[2],
+            D=x.shape[3],
+            top_k=ids.shape[1],
+            dtype=CODES[x.dtype],
+        )
+
+    def run(
+        self,
+        x: torch.Tensor,
+        ids: torch.Tensor,
+        weights: torch.Tensor,
+        *,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """x[t, :, e] times the weight of e among ids[t], or 0 where e is not there; one rounding. `out` may be x.
+
+        x [T, K, E, D]; ids [T, k] int32, no two of a token alike, and weights [T, k] float32, contiguous.
+        """
+        out = torch.empty_like(x) if out is None else out
+        native().run(*self.native(x, ids, weights, out=out))
+        return out
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ OPERATIONS: dict[str, str] = {
     "to_float32": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:dtype",
     "act": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:act i32:dtype",
     "act_mul": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride i32:act i32:dtype",
+    "swiglu_clamped": "const:x mut:out i64:rows i64:width i64:x_stride i64:out_stride f32:limit i32:dtype",
     # out[i] = x[chosen[i]] * scale for x [rows, width], and x[chosen[i]] = values[i]
     "take_rows": "const:x const:chosen mut:out i64:count i64:rows i64:width i64:x_stride "
     "i64:out_stride f32:scale i32:dtype",
@@ -142,6 +143,16 @@ OPERATIONS: dict[str, str] = {
     # out = x * sigmoid(gate)
     "mul_sigmoid": "const:x const:gate mut:out i64:rows i64:width i64:x_stride i64:gate_stride "
     "i64:out_stride i32:dtype i32:reserved",
+    # x [rows, heads, D] times softplus(gate [rows, heads])
+    "mul_softplus": "const:x const:gate mut:out i64:rows i64:heads i64:D i64:x_stride i64:x_head "
+    "i64:gate_stride i64:out_stride i64:out_head i32:dtype i32:reserved",
+    # x [rows, queries + keys, D] and a number behind each head, [rows, queries + keys, D + R] out; steps [rows,
+    # keys], rates [keys] float32
+    "tell_keys": "const:x const:steps const:rates mut:out i64:rows i64:queries i64:keys i64:D i64:R "
+    "i64:x_stride i64:x_head i64:steps_stride f32:of_queries i32:dtype",
+    # x [rows, heads, E, D] times what weights [rows, top_k] has for e, 0 where ids lack it
+    "weigh_sets": "const:x const:ids const:weights mut:out i64:rows i64:heads i64:E i64:D i64:top_k "
+    "i32:dtype i32:reserved",
     # qkv [T, 2 Hk Dk + H Dv]; decay [T, H] (or [T, H Dk] with channels) and strength [T, H], null for none;
     # rate [H], bias [H] or [H, Dk] float32; matrices [H, Dk, Dv]
     "delta_rule": "const:qkv const:decay const:strength const:rate const:bias const:plan mut:states "
@@ -185,15 +196,20 @@ OPERATIONS: dict[str, str] = {
     "i64:gate_stride i64:out_stride i64:groups f32:eps i32:kind i32:dtype i32:reserved",
     # q [T, H, D] over a paged cache, [T, H, Dv] out; cache is where a layer's part of block 0 lies;
     # sinks, slopes [H] float32 or null; window 0 for none; with farthest M above 0, slopes are biases
-    # [H, 2 M + 1] of distances
-    "attention": "const:q const:cache const:plan const:sinks const:slopes mut:out i64:q_stride "
+    # [H, 2 M + 1] of distances; picks [T, K, pick_count] int32 or null: blocks of pick_size tokens
+    "attention": "const:q const:cache const:plan const:sinks const:slopes const:picks mut:out i64:q_stride "
     "i64:q_head_stride i64:out_stride i64:out_head_stride i64:slab_bytes i64:block_bytes "
-    "i64:blocks_per_slab i64:block_size i64:H i64:K i64:D i64:Dv i64:window f32:scale f32:softcap "
+    "i64:blocks_per_slab i64:block_size i64:H i64:K i64:D i64:Dv i64:window i64:pick_count i64:pick_size "
+    "f32:scale f32:softcap "
     "f32:value_scale i32:farthest i32:bidirectional i32:chunked i32:dtype i32:format",
     # k [T, K, D] and v [T, K, Dv] into their slots; codes without scales are of numbers times these
     "attention_write": "const:k const:v mut:cache const:plan i64:k_stride i64:k_head_stride "
     "i64:v_stride i64:v_head_stride i64:slab_bytes i64:block_bytes i64:blocks_per_slab "
     "i64:block_size i64:K i64:D i64:Dv f32:key_inverse f32:value_inverse i32:dtype i32:format",
+    # q [T, H, D] over keys of one head; picks [T, H, pick_count] int32 of blocks of `size` tokens
+    "pick_blocks": "const:q const:cache const:plan mut:picks i64:q_stride i64:q_head_stride i64:slab_bytes "
+    "i64:block_bytes i64:blocks_per_slab i64:block_size i64:H i64:K i64:D i64:Dv i64:size i64:local "
+    "i64:pick_count i32:dtype i32:format",
 }
 """By operation, `kind:name` of each field in order; sizes and strides are in elements."""
 
