@@ -26,6 +26,7 @@ from quire.frontend.outputs import OutputProcessor
 from quire.frontend.prompts import chars_to_read
 from quire.frontend.prompts import prompt_text as text_of
 from quire.frontend.streams import Deliveries, RequestStream
+from quire.frontend.texts import Texts, opened_early
 from quire.metrics.stat_loggers import StatLoggers
 from quire.protocol.errors import (
     EngineDeadError,
@@ -136,15 +137,19 @@ class AsyncLLM(EngineControl, FrontOnly, AsyncPooling):
 
     def wait_ready(self, timeout_s: float | None = None) -> EngineInfo:
         """Blocks until the engine can serve. Raises SettingsError, ModelLoadError or EngineDeadError."""
+        description, texts = self._client.description, None
+        if self._inputs is None:  # takes 50 ms, while the engine starts
+            texts = opened_early(self._settings, description)
         info = self._client.wait_ready(timeout_s)
         with self._lock:
             if self._inputs is None:
-                self._build_front(info)
+                self._build_front(info, texts)
         return info
 
-    def _build_front(self, info: EngineInfo) -> None:
-        description = self._client.description
-        inputs = InputProcessor.from_settings(self._settings, description, info, base_seed=None)
+    def _build_front(self, info: EngineInfo, texts: Texts | None) -> None:
+        inputs = InputProcessor.from_settings(
+            self._settings, self._client.description, info, base_seed=None, texts=texts
+        )
         self._outputs = OutputProcessor(
             inputs.tokenizer, stream_interval=self._settings.scheduler.stream_interval
         )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from quire.cli.serve import check_model, notes, set_up_log
+from quire.cli.serving import check_model, notes, set_up_log
 from quire.config.cli import Parser, read_serve
 from quire.protocol.errors import QuireError, SettingsError
 

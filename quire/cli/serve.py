@@ -1,92 +1,26 @@
-"""`quire serve`: reads the flags, sets up the log, and runs the server.
+"""`quire serve`: starts the engine's process, which begins with its libraries, and then reads the flags.
 
-The server itself is `quire.server.launch`.
+That and all else is `quire.cli.serving`, whose import takes 0.1 s.
 """
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import Any
+import importlib
+from collections.abc import Sequence
 
-import quire
-from quire.config import env
-from quire.config.cli import ServeOptions, read_serve
-from quire.config.schema import Settings
 from quire.engine.child import EarlyChild
-from quire.models.loading.hub import check_name, needs_hub, with_local_folders
-from quire.protocol.errors import SettingsError
-from quire.server.address import bind, check
 
-logger = logging.getLogger("quire")
-
-_SECRET = frozenset({"api_key", "hf_token"})
-"""Settings that are not written to the log."""
+_WITHOUT_ENGINE = ("-h", "--help", "--render-only", "--render_only")
 
 
 def main(argv: Sequence[str]) -> int:
     """Serves; returns the exit code. A wrong argument exits with 2."""
-    options = read_serve(argv)
-    try:
-        set_up_log()
-        check_model(options.settings)
-        for note in notes(options.notes):
-            logger.warning("%s", note)
-        shown = {name: value for name, value in options.given.items() if name not in _SECRET}
-        logger.info("Quire %s; given: %s", quire.__version__, shown)
-        check(options.server)
-        bound = bind(options.server)
-        with early_child(options) as child:
-            from quire.server.launch import serve  # takes 0.5 s, while the child imports torch
-
-            return serve(options.settings, options.server, _maker(child), bound=bound)
-    except SettingsError as error:
-        print(f"quire serve: error: {error}", file=sys.stderr)
-        return 2
+    if any(word.startswith(_WITHOUT_ENGINE) for word in argv):
+        return _run(argv, None)
+    with EarlyChild() as child:
+        return _run(argv, child)
 
 
-def early_child(options: ServeOptions) -> AbstractContextManager[EarlyChild | None]:
-    """The engine's process, where it is clear which settings it gets; a download may change them."""
-    settings = options.settings
-    if options.server.render_only or needs_hub(settings) or not Path(settings.model.model).is_dir():
-        return nullcontext()
-    return EarlyChild(with_local_folders(settings))
-
-
-def _maker(child: EarlyChild | None) -> Callable[[Settings], Any] | None:
-    """What makes the face of an engine in that process; None where there is no process yet."""
-    if child is None:
-        return None
-
-    def make(settings: Settings) -> Any:
-        from quire.async_llm import AsyncLLM
-
-        return AsyncLLM.from_settings(settings, wait=False, early=child)
-
-    return make
-
-
-def set_up_log() -> None:
-    """Lines to standard error at QUIRE_LOG_LEVEL."""
-    logging.basicConfig(
-        level=env.log_level().upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
-
-
-def check_model(settings: Settings) -> None:
-    """Raises SettingsError, before anything is started, unless the model is a folder or a hub name."""
-    check_name(settings.model)
-
-
-def notes(flags: Sequence[str]) -> list[str]:
-    """Lines about everything that was given and does nothing."""
-    found = list(flags)
-    found += [f"environment variable {name} has no effect" for name in env.without_effect()]
-    found += [f"environment variable {name} is not known" for name in env.unknown()]
-    return found
+def _run(argv: Sequence[str], child: EarlyChild | None) -> int:
+    code: int = importlib.import_module("quire.cli.serving").run(argv, child)
+    return code

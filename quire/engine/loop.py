@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 import shutil
-import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +123,18 @@ class _Engine:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs an engine until its parent says stop or dies. Returns the exit code."""
-    # The front decides when a drain is over; a Ctrl-C in the terminal reaches the whole group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Runs an engine, once it is told which, until its parent says stop or dies. Returns the exit code."""
     ask_for_turns(USUAL_NS)  # the front's are short, and were inherited
     logging.basicConfig(
         level=env.log_level().upper(), format="%(levelname)s %(asctime)s engine: %(message)s"
     )
-    inbox_address, outbox_address, descriptor, parent_text, settings_text = arguments
-    settings = msgspec.json.decode(settings_text.encode(), type=Settings)
+    descriptor, parent_text = arguments
+    words = sys.stdin.buffer.read()
+    if not words:  # nobody wants an engine
+        return 0
+    inbox_address, outbox_address, settings = msgspec.json.decode(
+        words, type=tuple[str, str, Settings]
+    )
     context = zmq.Context()
     inbox, outbox = context.socket(zmq.PULL), context.socket(zmq.PUSH)
     for socket, address in ((inbox, inbox_address), (outbox, outbox_address)):

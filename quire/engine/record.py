@@ -9,11 +9,12 @@ import hashlib
 import mmap
 import os
 import sys
-import tempfile
 from array import array
 from collections import deque
+from typing import TYPE_CHECKING
 
-from quire.protocol.step import StepPlan
+if TYPE_CHECKING:
+    from quire.protocol.step import StepPlan
 
 _BYTES = 1 << 16
 _LOOPS, _OPERATIONS, _COUNT, _NAMES = range(4)
@@ -32,6 +33,8 @@ def new_memory() -> int:
     if sys.platform == "linux":
         descriptor = os.memfd_create("quire-engine")
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, _BYTES)

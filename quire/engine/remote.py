@@ -18,7 +18,7 @@ import msgspec
 import zmq
 
 from quire.config.schema import Settings, SupervisionConfig
-from quire.engine.child import Child, EarlyChild, new_folder
+from quire.engine.child import EarlyChild, new_folder, started
 from quire.engine.interface import EngineClient, OnDeath, OnOutputs
 from quire.engine.link import Link
 from quire.engine.replay import Live, Roster, RunningStats
@@ -90,13 +90,13 @@ class ProcessClient(EngineClient):
         self._on_outputs: OnOutputs | None = None
         self._on_death: OnDeath | None = None
         number = next(self._lives)
-        child = child or Child(self._folder.name, number, self.settings)
+        child = child or started(self._folder.name, number, self.settings)
         self._link = Link(self._context, child)
         self._reader = threading.Thread(target=self._read, name="quire-engine-reader", daemon=True)
         self._reader.start()
 
     def _new_link(self, settings: Settings) -> Link:
-        return Link(self._context, Child(self._folder.name, next(self._lives), settings))
+        return Link(self._context, started(self._folder.name, next(self._lives), settings))
 
     @property
     def pid(self) -> int:

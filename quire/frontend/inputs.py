@@ -23,10 +23,10 @@ from quire.frontend.constraints import ConstraintReader
 from quire.frontend.custom_args import check_custom
 from quire.frontend.data_prompts import DataPrompts
 from quire.frontend.encoder_prompts import EncoderPrompts
-from quire.frontend.outside_tokenizer import open_tokenizer
 from quire.frontend.pooling_inputs import PoolingInputs
 from quire.frontend.prompts import PromptReader, read_prompt
 from quire.frontend.request_limits import Limits, check_sizes, check_vocabulary
+from quire.frontend.texts import Texts, open_texts
 from quire.frontend.tokenizer import Tokenizer
 from quire.models.registry import ModelDescription
 from quire.protocol.chat import ChatOptions, ChatPrompt
@@ -150,19 +150,11 @@ class InputProcessor:
         info: EngineInfo,
         *,
         base_seed: int | None,
+        texts: Texts | None = None,
     ) -> InputProcessor:
-        """The checks for an engine as it was started; loads its tokenizer. Raises ModelLoadError."""
+        """The checks for an engine as it was started; `texts` is opened if it is None. Raises ModelLoadError."""
         model = settings.model
-        tokenizer = chat = None
-        if not model.skip_tokenizer_init:
-            folder = model.tokenizer or description.path
-            tokenizer = open_tokenizer(folder, model.tokenizer_mode)
-            chat = ChatRenderer.load(
-                folder,
-                tokenizer,
-                chat_template=model.chat_template,
-                content_format=model.chat_template_content_format,
-            )
+        tokenizer, chat = texts or open_texts(settings, description)
         inputs = cls(
             description,
             tokenizer,

@@ -229,8 +229,8 @@ def native_scratch_bytes(spec: DecoderSpec, sizes: StepSizes, threads: int) -> i
 
 
 def recorded_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
-    """Bytes of the recorded steps, one for each number of tokens, as in `worker.graphs`."""
-    lists = min(_MAX_GRAPHS, sizes.num_tokens)
+    """Bytes of the recorded steps, at most two for each number of tokens, as in `worker.graphs`."""
+    lists = min(_MAX_GRAPHS, 2 * sizes.num_tokens)
     if spec.program is not None:
         ours, torchs = num_calls(spec.program)
         return lists * (ours * _CALL_BYTES + torchs * _TORCH_CALL_BYTES)

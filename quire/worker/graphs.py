@@ -14,13 +14,14 @@ from functools import partial
 import torch
 
 from quire.layers.context import ForwardContext
-from quire.models.decoder import AnyDecoder
+from quire.models.decoder import AnyDecoder, Decoder
 from quire.ops.cpu.library import CallList, native
 from quire.ops.registry import Call, Table, Tape
 from quire.ops.spans import Spans
 from quire.worker.batch import Batch
-from quire.worker.reads import MOST_RECORDED
 
+_MAX_TOKENS = 256
+"""Steps of more packed tokens run eagerly: there the arithmetic takes a hundred times as long."""
 _MAX_GRAPHS = 128
 
 Part = Callable[[], object]
@@ -43,12 +44,15 @@ class Graph:
 
 
 class Graphs:
-    """Passes by number of packed tokens, the least recently used given up first."""
+    """Passes by number of packed tokens, the least recently used given up first.
+
+    Where the last layer runs for few of them, whose number differs from step to step, a list ends before it.
+    """
 
     def __init__(self, decoder: AnyDecoder, table: Table) -> None:
         self._decoder = decoder
         self._table = table
-        self._graphs: OrderedDict[int, Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, bool], Graph] = OrderedDict()
         self._is_useful = True
         self._spans: Spans | None = None
         self._unwatched = self._graphs
@@ -64,20 +68,37 @@ class Graphs:
     def forward(self, batch: Batch) -> torch.Tensor:
         """The residual stream [T, C] of a batch, as `Decoder.forward` gives it."""
         context = batch.context
-        if not self._is_useful or context.num_tokens > MOST_RECORDED or context.embeds is not None:
+        if not self._is_useful or context.num_tokens > _MAX_TOKENS or context.embeds is not None:
             return self._decoder.forward(context)
-        graph = self._graphs.get(context.num_tokens)
+        hidden = self._recorded(context)
+        if context.read is None:
+            return hidden
+        assert isinstance(self._decoder, Decoder)
+        count = len(self._decoder.spec.layers)
+        return self._decoder.forward(context, hidden, range(count - 1, count))
+
+    def _recorded(self, context: ForwardContext) -> torch.Tensor:
+        """What a list makes, of this step or an earlier one."""
+        key = key_of(context)
+        graph = self._graphs.get(key)
         if graph is None or graph.inputs != _inputs(context):
             return self._record(context)
-        self._graphs.move_to_end(context.num_tokens)
+        self._graphs.move_to_end(key)
         for part in graph.parts:
             part()
         context.arena.release(graph.mark)
         return graph.hidden
 
+    def _run(self, context: ForwardContext) -> torch.Tensor:
+        """What is recorded: a pass, without the last layer where that runs for few tokens."""
+        if context.read is None:
+            return self._decoder.forward(context)
+        assert isinstance(self._decoder, Decoder)
+        return self._decoder.forward(context, None, range(len(self._decoder.spec.layers) - 1))
+
     def _record(self, context: ForwardContext) -> torch.Tensor:
         with self._table.record() as tape:
-            hidden = self._decoder.forward(context)
+            hidden = self._run(context)
         parts = compile_tape(tape)
         # Without a recording, every step would walk through a program of Transformers again.
         walks = self._decoder.spec.program is not None
@@ -85,12 +106,17 @@ class Graphs:
         if self._is_useful and self._spans is not None:
             parts = [self._spans.around(call, _single(call)) for call in tape.calls]
         if self._is_useful:
-            self._graphs[context.num_tokens] = Graph(
+            self._graphs[key_of(context)] = Graph(
                 tuple(parts), hidden, context.arena.mark(), _inputs(context)
             )
             if len(self._graphs) > _MAX_GRAPHS:
                 self._graphs.popitem(last=False)
         return hidden
+
+
+def key_of(context: ForwardContext) -> tuple[int, bool]:
+    """What tells recorded passes apart: the number of packed tokens, and whether few of them are read."""
+    return context.num_tokens, context.read is not None
 
 
 def _inputs(context: ForwardContext) -> tuple[int, ...]:

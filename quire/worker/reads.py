@@ -1,4 +1,4 @@
-"""Which tokens of a long step are read behind the last layer, and the step as that layer has it.
+"""Which tokens of a step are read behind the last layer where they are few, and the step as that layer has it.
 
 What results are made of them is `worker.output`'s and `worker.pooling`'s business.
 """
@@ -17,8 +17,8 @@ from quire.ops.attention import AttentionStep
 from quire.protocol.step import StepPlan
 from quire.worker.memory import CacheMemory
 
-MOST_RECORDED = 256
-"""Steps of more packed tokens run eagerly: there the arithmetic takes a hundred times as long."""
+_LEAST_TOKENS = 32
+"""In a smaller step reading a weight takes most of a product's time, however few rows there are."""
 
 
 class Reads:
@@ -37,11 +37,11 @@ class Reads:
         self._plan, self._fill = memory.new_plan(group)
 
     def few(self, plan: StepPlan, context: ForwardContext, step: AttentionStep) -> ReadRows | None:
-        """The tokens that are read; None if the step is recorded, or more than half of it are.
+        """The tokens that are read; None if the step is small, or more than half of it are.
 
         step  what was told of `group`.
         """
-        if context.num_tokens <= MOST_RECORDED:
+        if context.num_tokens < _LEAST_TOKENS or context.num_tokens == len(plan.rows):
             return None
         counts = self._num_read(plan)
         total = int(counts.sum())

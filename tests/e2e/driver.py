@@ -106,7 +106,7 @@ def recorded_steps(wanted: bool = True) -> Iterator[Recorded]:
     """Engines made in this process inside the block record their steps, or run each one eagerly."""
     from quire.worker import worker
     from quire.worker.batch import Batch
-    from quire.worker.graphs import Graphs
+    from quire.worker.graphs import Graphs, key_of
 
     count = Recorded()
 
@@ -116,7 +116,7 @@ def recorded_steps(wanted: bool = True) -> Iterator[Recorded]:
         def forward(self, batch: Batch) -> Any:
             if not wanted:
                 return self._decoder.forward(batch.context)
-            is_known, before = batch.context.num_tokens in self._graphs, self._num_recorded
+            is_known, before = key_of(batch.context) in self._graphs, self._num_recorded
             hidden = super().forward(batch)
             count.num_replayed += is_known and before == self._num_recorded
             return hidden

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import zmq
 
 from quire.config.args import EngineArgs
-from quire.engine.child import Child, EarlyChild
+from quire.engine.child import Child, EarlyChild, started
 from quire.engine.link import Link
 
 
@@ -19,20 +22,32 @@ def is_there(pid: int) -> bool:
 
 
 def test_one_that_nobody_takes_ends_with_the_block() -> None:
-    settings = EngineArgs().to_settings()
-    with pytest.raises(KeyError), EarlyChild(settings) as early:
-        pid, folder = early._child.process.pid, early._folder
-        assert folder is not None and is_there(pid)
+    with pytest.raises(KeyError), EarlyChild() as early:
+        early.begin(EngineArgs().to_settings())
+        assert early._child is not None and early._folder is not None
+        pid, folder = early._child.process.pid, early._folder.name
+        assert is_there(pid) and Path(folder).exists()
         raise KeyError
-    assert not is_there(pid) and not Path(folder.name).exists()
+    assert not is_there(pid) and not Path(folder).exists()
 
 
 def test_it_is_taken_once_and_stays() -> None:
     settings = EngineArgs().to_settings()
-    with EarlyChild(settings) as early:
+    with EarlyChild() as early:
+        early.begin(settings)
         taken = early.take(settings)
         assert taken is not None and early.take(settings) is None
-    folder, child = taken
+    check_stays(*taken)
+
+
+def test_one_that_has_not_begun_begins_when_it_is_taken() -> None:
+    with EarlyChild() as early:
+        taken = early.take(EngineArgs().to_settings())
+    assert taken is not None and taken[1].addresses[0].startswith(f"ipc://{taken[0].name}/")
+    check_stays(*taken)
+
+
+def check_stays(folder: TemporaryDirectory[str], child: Child) -> None:
     assert is_there(child.process.pid) and Path(folder.name).is_dir()
     child.process.kill()
     child.process.wait()
@@ -41,15 +56,36 @@ def test_it_is_taken_once_and_stays() -> None:
 
 
 def test_one_with_other_settings_is_ended() -> None:
-    with EarlyChild(EngineArgs().to_settings()) as early:
+    with EarlyChild() as early:
+        assert early._child is not None
         pid = early._child.process.pid
+        early.begin(EngineArgs().to_settings())
         assert early.take(EngineArgs(max_model_len=7).to_settings()) is None
         assert not is_there(pid)
 
 
+def test_one_whose_parent_ends_before_it_is_told_ends_too() -> None:
+    code = "from quire.engine.child import Child; print(Child().process.pid, flush=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    end_s = time.monotonic() + 30
+    while is_there(int(done.stdout)):
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def test_it_is_there_before_the_flags_are_read() -> None:
+    code = "import sys, quire.cli.serve; print(*({'msgspec', 'quire.config.cli', 'tempfile'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert not done.stdout.strip()
+
+
 def test_why_one_ended_reaches_a_front_that_comes_late(tmp_path: Path) -> None:
     settings = EngineArgs(model=str(tmp_path)).to_settings()  # there is no model in it
-    child = Child(str(tmp_path), 0, settings)
+    child = started(str(tmp_path), 0, settings)
     time.sleep(5.0)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     link = Link(context, child)

@@ -103,3 +103,32 @@ assert torch.linalg.cholesky(torch.empty(3, 3, device="meta")).shape == (3, 3)
 assert torch.compile(lambda x: x + 1, backend="eager")(drawn).shape == (3,)
 """
     assert loaded_by(code) == {"torch"}
+
+
+def test_what_an_engine_imports_while_a_thread_binds_torch_waits_for_no_shared_library() -> None:
+    code = """
+import importlib.machinery
+from quire.hardware.torch_libraries import _import_first
+_import_first()
+found = importlib.machinery.ExtensionFileLoader.create_module
+late = []
+importlib.machinery.ExtensionFileLoader.create_module = lambda self, spec: late.append(spec.name) or found(self, spec)
+import quire.engine.loop
+assert not late, late
+"""
+    assert loaded_by(code) == set()
+
+
+def test_torch_is_whole_when_its_libraries_were_loaded_before() -> None:
+    code = """
+import threading
+from quire.hardware.torch_import import import_lean
+from quire.hardware.torch_libraries import load_ahead
+load_ahead()
+import_lean()
+import torch
+assert torch.equal(torch.ones(3, 4) @ torch.ones(4, 2), torch.full((3, 2), 4.0))
+load_ahead()
+assert [thread for thread in threading.enumerate() if thread.name == "quire-libraries"] == []
+"""
+    assert loaded_by(code) == {"torch"}

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from quire.engine.grammar.backend import Backend, Compiled, GrammarError
-from quire.engine.grammar.guidance import GuidanceBackend
 from quire.models.loading.tokenizer_files import tokenizer_file
 from quire.protocol.errors import ModelLoadError
 from quire.protocol.request import GrammarSpec
@@ -94,6 +93,8 @@ class Compiler:
             from quire.engine.grammar.xgrammar import XGrammarBackend  # loads torch
 
             return XGrammarBackend(text, self._vocab_size, self._eos_token_ids)
+        from quire.engine.grammar.guidance import GuidanceBackend  # 20 ms of a start
+
         return GuidanceBackend(text, self._vocab_size, self._eos_token_ids)
 
     def _check_begin(self, made: Compiled) -> None:
