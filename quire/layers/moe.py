@@ -56,9 +56,10 @@ class Router:
         router_dtype: torch.dtype,
     ) -> None:
         self._name = name
-        self._has_factors = factors
         self._factors: torch.Tensor | None = None
-        self._weigh = table.bind(WEIGH_CHOSEN, "float32", E=num_experts, K=rule.top_k)
+        self._weigh: Bound | None = None
+        if factors:
+            self._weigh = table.bind(WEIGH_CHOSEN, "float32", E=num_experts, K=rule.top_k)
         self._num_experts = num_experts
         self._rule = rule
         self._has_choice_bias = choice_bias
@@ -84,7 +85,7 @@ class Router:
         self._product.load(weights)
         if self._has_choice_bias:
             self._choice_bias = weights(f"{self._name}.choice.bias")
-        if self._has_factors:
+        if self._weigh is not None:
             self._factors = weights(f"{self._name}.factors")
 
     def __call__(self, x: torch.Tensor, arena: Arena) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +97,7 @@ class Router:
         ids = arena.take((num_tokens, self._rule.top_k), torch.int32)
         weights = arena.take((num_tokens, self._rule.top_k), torch.float32)
         self._route(logits, self._rule, bias=self._choice_bias, ids=ids, weights=weights)
-        if self._factors is not None:
+        if self._weigh is not None:
             self._weigh(weights, ids, self._factors)
         return ids, weights
 
