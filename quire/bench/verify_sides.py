@@ -118,6 +118,7 @@ class Ours:
             step=0, new_rows=[new], rows=[0], starts=[0], counts=[len(ids)], samples=[False]
         )
         context = runner.prepare(plan).context
+        context.read = None  # here every token is looked at
         decoder, layers = runner.decoder, []
         if isinstance(decoder, Decoder):
             taps = tuple(range(len(decoder.spec.layers)))

@@ -91,8 +91,9 @@ def test_a_full_queue(folder: Path, tmp_path: Path) -> None:
     with scripted(folder, tmp_path / "second", PACE_S) as url, ThreadPoolExecutor() as pool:
         ask_openai(url, 20)
         filling = pool.submit(ask_openai, url, 20, [[50, 51]] * FULL)
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 90
         while True:
+            time.sleep(0.5)  # so that what fills it finds room for all of it
             try:
                 with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
                     client.completions.create(

@@ -105,6 +105,10 @@ class Page:
 @pytest.fixture
 def page(server: Served, browser: Any) -> Page:
     """The page as one finds it who gave the key before, with a fixed temperature."""
+    return opened(server, browser)
+
+
+def opened(server: Served, browser: Any) -> Page:
     browser.get(server.url)
     browser.execute_script("sessionStorage.setItem('quire.key', arguments[0])", KEY)
     browser.execute_script("localStorage.clear(); localStorage.setItem('quire.temperature', '0')")
@@ -120,7 +124,8 @@ def _complaints(page: Page) -> list[str]:
     return [one["message"] for one in page.browser.get_log("browser") if one["level"] == "SEVERE"]
 
 
-def test_a_message_is_answered_piece_by_piece(page: Page) -> None:
+def pieces_of_an_answer(page: Page) -> list[str]:
+    """What was to be seen of it, one after the other."""
     page.run(
         "window.seen = new Set(); new MutationObserver(() => {"
         "  const text = document.querySelector('.assistant .text')?.textContent;"
@@ -130,8 +135,16 @@ def test_a_message_is_answered_piece_by_piece(page: Page) -> None:
     page.say("What is the capital of France?")
     page.until(lambda: page.all(".assistant footer span"))
     assert page.all(".assistant .text")[0].text == "The capital of France is Paris."
-    seen = sorted(page.run("return [...window.seen]"), key=len)
-    assert len(seen) > 1, "the answer came in one piece"
+    return sorted(page.run("return [...window.seen]"), key=len)
+
+
+def test_a_message_is_answered_piece_by_piece(server: Served, browser: Any) -> None:
+    for _ in range(5):  # all of it may come between two frames of the browser
+        page = opened(server, browser)
+        seen = pieces_of_an_answer(page)
+        if len(seen) > 1:
+            break
+    assert len(seen) > 1, "the answer came in one piece, five times"
     assert all("The capital of France is Paris.".startswith(one) for one in seen)
     footer = page.all(".assistant footer")[0].text
     assert "8 tokens" in footer and "seed" in footer
