@@ -6,6 +6,8 @@ Definitions are in `ops.gating`; kernels are csrc/ops/gating.cpp.
 from __future__ import annotations
 
 import ctypes
+from abc import abstractmethod
+from typing import Any
 
 import torch
 
@@ -76,72 +78,55 @@ class RmsNormGatedCpu(RowProvider):
         return out
 
 
+class _Gated(RowProvider):
+    """x times what an activation makes of gate, in their dtype, one rounding; shapes are the operations'."""
+
+    def native(
+        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor
+    ) -> tuple[int, ctypes.Structure]:
+        """The call that `run` makes. Raises TypeError if gate or out is not of x's dtype."""
+        if not x.dtype is gate.dtype is out.dtype:
+            raise TypeError(f"{self.op} takes one dtype, not {x.dtype} and {gate.dtype}")
+        args: Any = STRUCTS[self.op](
+            x=x.data_ptr(), gate=gate.data_ptr(), out=out.data_ptr(), dtype=CODES[x.dtype]
+        )
+        self.lay(args, x, gate, out)
+        return NUMBERS[self.op], args
+
+    @abstractmethod
+    def lay(self, args: Any, x: torch.Tensor, gate: torch.Tensor, out: torch.Tensor) -> None:
+        """Writes the sizes and strides into `args`."""
+
+    def run(
+        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As the definition; `out` may be x."""
+        out = torch.empty_like(x) if out is None else out
+        native().run(*self.native(x, gate, out=out))
+        return out
+
+
 @register
-class MulSigmoidCpu(RowProvider):
+class MulSigmoidCpu(_Gated):
+    """x, gate [T, C]; `out` may be gate too."""
+
     op = "mul_sigmoid"
 
-    def native(
-        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor
-    ) -> tuple[int, ctypes.Structure]:
-        """The call that `run` makes. Raises TypeError if gate or out is not of x's dtype."""
-        if not x.dtype is gate.dtype is out.dtype:
-            raise TypeError(f"mul_sigmoid takes one dtype, not {x.dtype} and {gate.dtype}")
-        num_rows, width, stride = plane(x)
-        return NUMBERS["mul_sigmoid"], STRUCTS["mul_sigmoid"](
-            x=x.data_ptr(),
-            gate=gate.data_ptr(),
-            out=out.data_ptr(),
-            rows=num_rows,
-            width=width,
-            x_stride=stride,
-            gate_stride=plane(gate)[2],
-            out_stride=plane(out)[2],
-            dtype=CODES[x.dtype],
-        )
-
-    def run(
-        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """x * sigmoid(gate) in their dtype, one rounding; x, gate [T, C]. `out` may be x or gate."""
-        out = torch.empty_like(x) if out is None else out
-        native().run(*self.native(x, gate, out=out))
-        return out
+    def lay(self, args: Any, x: torch.Tensor, gate: torch.Tensor, out: torch.Tensor) -> None:
+        args.rows, args.width, args.x_stride = plane(x)
+        args.gate_stride, args.out_stride = plane(gate)[2], plane(out)[2]
 
 
 @register
-class MulSoftplusCpu(RowProvider):
+class MulSoftplusCpu(_Gated):
+    """x [T, H, D], gate [T, H]."""
+
     op = "mul_softplus"
 
-    def native(
-        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor
-    ) -> tuple[int, ctypes.Structure]:
-        """The call that `run` makes. Raises TypeError if gate or out is not of x's dtype."""
-        if not x.dtype is gate.dtype is out.dtype:
-            raise TypeError(f"mul_softplus takes one dtype, not {x.dtype} and {gate.dtype}")
-        num_rows, num_heads, width, stride, head = heads(x)
-        _, _, _, out_stride, out_head = heads(out)
-        return NUMBERS["mul_softplus"], STRUCTS["mul_softplus"](
-            x=x.data_ptr(),
-            gate=gate.data_ptr(),
-            out=out.data_ptr(),
-            rows=num_rows,
-            heads=num_heads,
-            D=width,
-            x_stride=stride,
-            x_head=head,
-            gate_stride=gate.stride(0),
-            out_stride=out_stride,
-            out_head=out_head,
-            dtype=CODES[x.dtype],
-        )
-
-    def run(
-        self, x: torch.Tensor, gate: torch.Tensor, *, out: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """x * softplus(gate) in their dtype, one rounding; x [T, H, D], gate [T, H]. `out` may be x."""
-        out = torch.empty_like(x) if out is None else out
-        native().run(*self.native(x, gate, out=out))
-        return out
+    def lay(self, args: Any, x: torch.Tensor, gate: torch.Tensor, out: torch.Tensor) -> None:
+        args.rows, args.heads, args.D, args.x_stride, args.x_head = heads(x)
+        _, _, _, args.out_stride, args.out_head = heads(out)
+        args.gate_stride = gate.stride(0)
 
 
 @register
