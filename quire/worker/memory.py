@@ -5,7 +5,8 @@ Which block holds what is accounted in `engine.kvcache`; the layout inside a blo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -170,6 +171,18 @@ class CacheMemory:
             block = int(step.slot_mapping.max()) // self.layout.groups[group].block_size
             slab = block // self.layout.blocks_per_slab(group)
             self._pages.use((slab + 1) * self.layout.slab_bytes)
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Fills, copies, and what kernels write; meanwhile no further pages are asked for."""
+        if self._pages is None:
+            yield
+            return
+        self._pages.step(True)
+        try:
+            yield
+        finally:
+            self._pages.step(False)
 
     def copy(self, copies: list[BlockCopy]) -> None:
         """Carries out a plan's block copies, group by group."""

@@ -58,14 +58,15 @@ class ModelRunner:
         if not plan.rows:
             self.state.apply(plan)
             return StepResult(step=plan.step, rows=[])
-        batch = self.prepare(plan)
-        self.adapters.select(batch)
-        self.transfer.before(batch)
-        self.encoder.embed(batch)
-        hidden = self.graphs.forward(batch)
-        rows = self.output.collect(batch, hidden, masks)
-        rows = self.drafter.propose(batch, hidden, rows)
-        self.transfer.after(batch)
+        with self.memory.in_step():
+            batch = self.prepare(plan)
+            self.adapters.select(batch)
+            self.transfer.before(batch)
+            self.encoder.embed(batch)
+            hidden = self.graphs.forward(batch)
+            rows = self.output.collect(batch, hidden, masks)
+            rows = self.drafter.propose(batch, hidden, rows)
+            self.transfer.after(batch)
         return StepResult(step=plan.step, rows=rows, elapsed_s=time.perf_counter() - started)
 
     def prepare(self, plan: StepPlan) -> Batch:

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import mmap
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -74,6 +75,41 @@ def test_pages_are_touched_as_far_ahead_as_was_said(fresh: torch.Tensor) -> None
     pages.close()
     pages.close()
     pages.use(16 * MIB)
+
+
+def test_it_rests_while_a_step_runs(fresh: torch.Tensor) -> None:
+    pages = made(fresh)
+    assert mib_there(fresh, 2) == 2
+    pages.step(True)
+    pages.use(8 * MIB)
+    time.sleep(0.2)
+    assert mib_there(fresh, 2) == 2
+    pages.step(False)
+    assert mib_there(fresh, 10) == 10
+    pages.step(True)
+    pages.use(12 * MIB)
+    pages.close()  # and does not wait for the step
+    assert mib_there(fresh, 10) == 10
+
+
+def test_others_on_all_cores_keep_nobody_from_its_end(fresh: torch.Tensor) -> None:
+    """A thread of the lowest priority took 5 to 25 s to end on two cores with six busy programs."""
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(3 * len(os.sched_getaffinity(0)))
+    ]
+    try:
+        slowest_s = 0.0
+        for _ in range(4):
+            pages = made(fresh, 16 * MIB)
+            begun_s = time.monotonic()
+            pages.close()
+            slowest_s = max(slowest_s, time.monotonic() - begun_s)
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
+    assert slowest_s < 4
 
 
 def test_what_is_written_meanwhile_stays(fresh: torch.Tensor) -> None:
