@@ -24,6 +24,16 @@ logger = logging.getLogger("quire")
 
 _SECRET = frozenset({"api_key", "hf_token"})
 """Settings that are not written to the log."""
+_NAMES = frozenset(
+    {
+        "io_processor_plugin",
+        "reasoning_parser",
+        "reasoning_parser_plugin",
+        "tool_call_parser",
+        "tool_parser_plugin",
+    }
+)
+"""Settings that name what may not be there, which is told before an engine begins to read weights."""
 
 
 def run(argv: Sequence[str], child: EarlyChild | None) -> int:
@@ -38,6 +48,10 @@ def run(argv: Sequence[str], child: EarlyChild | None) -> int:
         logger.info("Quire %s; given: %s", quire.__version__, shown)
         check(options.server)
         bound = bind(options.server)
+        if _NAMES & options.given.keys():
+            from quire.frontend.inputs import check_named  # takes 0.15 s
+
+            check_named(options.settings)
         if child is not None and settings_are_known(options.settings):
             child.begin(with_local_folders(options.settings))
         from quire.server.launch import serve  # takes 0.4 s, while the child imports torch
