@@ -9,8 +9,14 @@ namespace quire {
 
 const int64_t kAhead = 4096;  // bytes that a single group of rows asks for in advance
 const int64_t kNear = 256;    // k of a stretch of weights that stays in the first cache
+const int64_t kNearRows = 144;  // rows whose sums stay there too
 const int64_t kApartWeight = 4 << 20;  // bytes of a weight that threads read each for itself
 const int64_t kApartRows = 384 << 10;  // bytes of packed rows that one of them keeps near
+
+// For sums that nobody waits for one by one.
+struct Nobody {
+  void operator()(int64_t) const {}
+};
 
 // The product kernel of a number type: how rows are packed, and a tile of the result.
 template <class T> struct Kernel {
@@ -43,6 +49,8 @@ template <class T> struct PlainProduct {
   static const int rows = Use::rows;
   // Float32 has half the multiply-adds for a byte, so that the second cache keeps up with them.
   static const int64_t near = sizeof(T) == 4 ? 2 * kNear : kNear;
+  // Tile registers would read the next weights too fast if a part of the rows had to ask for them.
+  static const int64_t near_groups = rows > kRows ? INT64_MAX / 2 : kNearRows / rows;
   const T* weight;
   int64_t K, steps, blocks;
 
@@ -67,23 +75,32 @@ template <class T> struct PlainProduct {
                   (A*)packed + first(groups, g) * steps * Use::per_step);
   }
 
-  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
+  // `done` is called with each group as soon as its sums are whole, while they are near.
+  template <class Done = Nobody>
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*,
+            Done done = {}) const {
     const int64_t tall = height(groups), stretch = groups.count > 2 ? near / Use::k : steps;
     const T* data = weight + block * steps * Use::k * kColumns;
-    for (int64_t s = 0; s < steps; s += stretch) {
-      int64_t n = steps - s < stretch ? steps - s : stretch;
-      const T* here = data + s * Use::k * kColumns;
-      const int64_t bytes = n * Use::k * kColumns * sizeof(T);
-      for (int64_t g = 0; g < groups.count; g++) {
-        // the next stretch of weights comes nearer while this one is used
-        const char* ahead = (const char*)here + kAhead;
-        int64_t ahead_step = kColumns * Use::k * sizeof(T);
-        if (groups.count > 1) {
-          ahead = (const char*)here + bytes + g * (bytes / groups.count) / 64 * 64;
-          ahead_step = bytes / groups.count / n;
+    const int64_t parts = (groups.count + near_groups - 1) / near_groups;
+    for (int64_t part = 0; part < parts; part++) {
+      const int64_t from = groups.count * part / parts, to = groups.count * (part + 1) / parts;
+      for (int64_t s = 0; s < steps; s += stretch) {
+        int64_t n = steps - s < stretch ? steps - s : stretch;
+        const T* here = data + s * Use::k * kColumns;
+        const int64_t bytes = n * Use::k * kColumns * sizeof(T);
+        for (int64_t g = from; g < to; g++) {
+          // the next stretch of weights comes nearer while this one is used
+          const char* ahead = (const char*)here + kAhead;
+          int64_t ahead_step = kColumns * Use::k * sizeof(T);
+          if (groups.count > 1) {
+            const int64_t each = bytes / (to - from);
+            ahead = (const char*)here + bytes + (g - from) * each / 64 * 64;
+            ahead_step = each / n;
+          }
+          Use::tile(groups.size(g), (const A*)packed + g * tall * steps * Use::per_step, s, here, n,
+                    out + g * tall * kColumns, s == 0, ahead, ahead_step);
+          if (s + n == steps) done(g);
         }
-        Use::tile(groups.size(g), (const A*)packed + g * tall * steps * Use::per_step, s, here, n,
-                  out + g * tall * kColumns, s == 0, ahead, ahead_step);
       }
     }
   }
@@ -106,6 +123,21 @@ void finish(const Args& args, int64_t row, int rows, int64_t column, const float
       store(out + column + j, sum, n);
     }
   }
+}
+
+// One block of columns of all groups, each finished when its sums are whole.
+template <class P, class Done>
+void each_group(const P& product, const Groups& groups, const void* packed, int64_t block,
+                float* sums, void* temporary, Done done) {
+  product.sums(groups, packed, block, sums, temporary);
+  for (int64_t g = 0; g < groups.count; g++) done(g);
+}
+
+// What is written meanwhile finds its way to memory beside the next group's products.
+template <class T, class Done>
+void each_group(const PlainProduct<T>& product, const Groups& groups, const void* packed,
+                int64_t block, float* sums, void* temporary, Done done) {
+  product.sums(groups, packed, block, sums, temporary, done);
 }
 
 inline size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -147,12 +179,11 @@ void multiply_apart(const Args& args, const P& product, Team& team, int64_t piec
       for (int i = 0; i < groups.size(g); i++)
         product.pack((const T*)args.x + (start + groups.begin(g) + i) * args.x_stride, groups, g, i,
                      packed);
-    for (int64_t b = 0; b < product.blocks; b++) {
-      product.sums(groups, packed, b, sums, nullptr);
-      for (int64_t g = 0; g < groups.count; g++)
+    for (int64_t b = 0; b < product.blocks; b++)
+      each_group(product, groups, packed, b, sums, nullptr, [&](int64_t g) {
         finish<T>(args, start + groups.begin(g), groups.size(g), b * kColumns,
                   sums + product.first(groups, g) * kColumns, product.scale(b));
-    }
+      });
   }
   P::end();
 }
@@ -184,12 +215,11 @@ void multiply(const Args& args, const P& product, Team& team) {
     if (!is_private) team.barrier();
     Shares left(team, shares, start / kChunk);
     for (int64_t next; (next = left.next()) >= 0;)
-      for (int64_t b = next * share; b < product.blocks && b < (next + 1) * share; b++) {
-        product.sums(groups, packed, b, sums, temporary);
-        for (int64_t g = 0; g < groups.count; g++)
+      for (int64_t b = next * share; b < product.blocks && b < (next + 1) * share; b++)
+        each_group(product, groups, packed, b, sums, temporary, [&](int64_t g) {
           finish<T>(args, start + groups.begin(g), groups.size(g), b * kColumns,
                     sums + product.first(groups, g) * kColumns, product.scale(b));
-      }
+        });
     if (start + kChunk < args.rows) team.barrier();
   }
   P::end();
