@@ -64,6 +64,11 @@ class Link:
         """Process id of the engine."""
         return self._process.pid
 
+    def is_heard(self) -> bool:
+        """Whether what is sent reaches the engine, or it has ended. It connects for either way by itself, so that it
+        may be heard before it hears."""
+        return self._process.poll() is not None or bool(self._inbox.poll(0, zmq.POLLOUT))
+
     def send(self, message: wire.ToEngine) -> bool:
         """False if nobody is there to take it."""
         try:

@@ -36,6 +36,7 @@ COLLECT_AFTER = 50_000  # objects; the default of 700 is reached several times a
 _LINGER_MS, _LAST_WORDS_MS = 1_000, 30_000
 """How long what was sent may wait for a front to take it: at a usual end, and where it is the reason of the end, as
 a front that started the engine first may still be importing its libraries."""
+_RECONNECT_MS = 10  # a front that started the engine first binds its sockets later
 _IDLE_POLL_MS = 500  # how often an idle engine looks whether its parent is still there
 
 
@@ -139,6 +140,7 @@ def main(arguments: list[str]) -> int:
     inbox, outbox = context.socket(zmq.PULL), context.socket(zmq.PUSH)
     for socket, address in ((inbox, inbox_address), (outbox, outbox_address)):
         socket.set_hwm(0)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.connect(address)
     memory = Memory(int(descriptor))
     pulse.place_in(memory.pages, OPERATIONS_OFFSET)

@@ -40,6 +40,7 @@ from quire.protocol.request import EngineRequest
 logger = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 60.0
+_HEARD_LOOK_S = 0.002
 _HOLDING = ("pause", "hold_new")
 _DEATH_KINDS: dict[str, type[QuireError]] = {"settings": SettingsError, "load": ModelLoadError}
 _GUILTY = "the engine process ended while it computed this request alone; its like is refused for ten minutes"
@@ -137,7 +138,15 @@ class ProcessClient(EngineClient):
         elif isinstance(message, wire.Phase):
             self.phase = (message.text, message.percent)
         elif isinstance(message, wire.Ready):
+            self._wait_until_heard()
             self._begin(message.info)
+
+    def _wait_until_heard(self) -> None:
+        while not self._stopping:
+            with self._lock:
+                if self._link.is_heard():
+                    return
+            time.sleep(_HEARD_LOOK_S)
 
     def _take_outputs(self, outputs: EngineOutputs) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,8 +14,13 @@ import pytest
 import zmq
 
 from quire.config.args import EngineArgs
+from quire.config.schema import Settings
 from quire.engine.child import Child, EarlyChild, started
 from quire.engine.link import Link
+from quire.engine.record import new_memory
+from quire.engine.remote import ProcessClient
+from quire.protocol import wire
+from tests.unit.fake_engine import INFO
 
 
 def is_there(pid: int) -> bool:
@@ -97,3 +103,49 @@ def test_why_one_ended_reaches_a_front_that_comes_late(tmp_path: Path) -> None:
         link.kill()
         link.close()
         context.destroy(linger=0)
+
+
+class Slow:
+    """A process in whose name a thread speaks at once, and listens half a second later."""
+
+    def __init__(self, folder: str) -> None:
+        self.addresses = [f"ipc://{folder}/{name}" for name in ("in", "out")]
+        self.descriptor = new_memory()
+        self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        inbox, outbox = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+        outbox.connect(self.addresses[1])
+        outbox.send(wire.encode(wire.Ready(INFO)))
+        time.sleep(0.5)
+        inbox.connect(self.addresses[0])
+        while not isinstance(message := wire.decode_to_engine(inbox.recv()), wire.Stop):
+            assert isinstance(message, wire.Call)
+            outbox.send(wire.encode(wire.Reply(message.number, message.name)))
+        self.process.kill()
+        context.destroy(linger=0)
+
+
+class Taken(EarlyChild):
+    def __init__(self) -> None:
+        self.folder = TemporaryDirectory(prefix="quire-")
+        self.child = Slow(self.folder.name)
+
+    def take(self, settings: Settings) -> tuple[TemporaryDirectory[str], Child]:
+        return self.folder, self.child  # type: ignore[return-value]
+
+
+def test_one_that_speaks_before_it_hears_misses_nothing() -> None:
+    """What was sent before its second connection was made was lost, and the first request with it."""
+    early = Taken()
+    client = ProcessClient(EngineArgs().to_settings(), early)
+    try:
+        client.wait_ready(30)
+        assert client.call("has_work") == "has_work"
+    finally:
+        client.shutdown()
+    early.child.thread.join(10)
+    assert not early.child.thread.is_alive()
