@@ -3,7 +3,7 @@
 //
 // The thread has no lower priority than others: with a page fault it holds what others of the process wait for (a
 // mapping of memory next to it, the end of the process), and where all cores were busy, the lowest priority kept it, and
-// them, for a minute.
+// them, for up to half a minute.
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -14,7 +14,6 @@ namespace {
 
 const int64_t kPage = 4096;
 const int64_t kQuietNs = 20 * 1000 * 1000;  // from the end of a step until there seems to be no next one
-
 const int64_t kHeld = INT64_MAX;
 
 int64_t now_ns() {

@@ -40,7 +40,7 @@ from quire.protocol.request import EngineRequest
 logger = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 60.0
-_HEARD_LOOK_S = 0.002
+_HEARD_LOOK_S = 0.002  # between looks for the second connection of an engine that is ready
 _HOLDING = ("pause", "hold_new")
 _DEATH_KINDS: dict[str, type[QuireError]] = {"settings": SettingsError, "load": ModelLoadError}
 _GUILTY = "the engine process ended while it computed this request alone; its like is refused for ten minutes"
