@@ -2,7 +2,7 @@
 #pragma once
 #include <stdint.h>
 
-#define QUIRE_VERSION 1352782406
+#define QUIRE_VERSION 1120383931
 
 #define QUIRE_FLOAT32 0
 #define QUIRE_BFLOAT16 1
@@ -80,7 +80,7 @@ typedef struct {
   const void *x, *weight, *scales, *bias, *delta;
   void *out;
   int64_t rows, x_stride, out_stride, delta_stride, N, K;
-  int32_t dtype, format, group, reserved;
+  int32_t dtype, format, group, is_wide;
 } QuireArgs_linear;
 
 typedef struct {
@@ -102,7 +102,7 @@ typedef struct {
   const void *x, *weight, *order, *bias, *delta;
   void *out;
   int64_t rows, x_stride, out_stride, delta_stride, N, K;
-  int32_t dtype, format, group, reserved;
+  int32_t dtype, format, group, is_wide;
 } QuireArgs_linear_quantized;
 
 typedef struct {

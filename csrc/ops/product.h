@@ -106,10 +106,10 @@ template <class T> struct PlainProduct {
   }
 };
 
-// sums * scale + delta + bias of rows of the output of `linear`, rounded once.
+// sums * scale + delta + bias of rows of the output of `linear`, rounded once to the output's type T.
 template <class T, class Args>
-void finish(const Args& args, int64_t row, int rows, int64_t column, const float* c,
-            const float* scale) {
+void finish_as(const Args& args, int64_t row, int rows, int64_t column, const float* c,
+               const float* scale) {
   const float* bias = (const float*)args.bias;
   const float* delta = (const float*)args.delta;
   for (int i = 0; i < rows; i++) {
@@ -123,6 +123,14 @@ void finish(const Args& args, int64_t row, int rows, int64_t column, const float
       store(out + column + j, sum, n);
     }
   }
+}
+
+// The same for an output of x's type T, or of float32 where `is_wide`.
+template <class T, class Args>
+void finish(const Args& args, int64_t row, int rows, int64_t column, const float* c,
+            const float* scale) {
+  if (args.is_wide) return finish_as<f32>(args, row, rows, column, c, scale);
+  finish_as<T>(args, row, rows, column, c, scale);
 }
 
 // One block of columns of all groups, each finished when its sums are whole.

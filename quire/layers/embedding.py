@@ -15,7 +15,7 @@ from quire.layers.dtypes import dtype_name
 from quire.layers.linear import Linear, read_to_pack
 from quire.layers.rope import waves
 from quire.ops.arena import Arena
-from quire.ops.elementwise import ADD, SCALE, SOFT_CAP, TO_FLOAT32
+from quire.ops.elementwise import ADD, SCALE, SOFT_CAP
 from quire.ops.embedding import EMBEDDING, PUT_ROWS
 from quire.ops.registry import Table
 from quire.quant.formats import PLAIN, Formats
@@ -127,7 +127,7 @@ class WaveRows(AddedRows):
 
 
 class Head:
-    """Hidden states [B, C] to logits [B, V] float32: times `scale`, then capped if `softcap`."""
+    """Hidden states [B, C] to logits [B, V], float32 from the product on: times `scale`, then capped if `softcap`."""
 
     def __init__(
         self,
@@ -151,24 +151,18 @@ class Head:
             dtype=dtype,
             format=format,
         )
-        self._dtype = dtype
         self._vocab_size = vocab_size
-        self._finish: list[Callable[[torch.Tensor, Arena], torch.Tensor]] = []
-        if dtype != torch.float32:
-            widen = table.bind(TO_FLOAT32, dtype_name(dtype), C=vocab_size)
-            self._finish.append(
-                lambda x, arena: widen(x, out=arena.take(tuple(x.shape), torch.float32))
-            )
+        self._finish: list[Callable[[torch.Tensor], torch.Tensor]] = []
         if scale != 1.0:
             multiply = table.bind(SCALE, "float32", C=vocab_size)
-            self._finish.append(lambda x, arena: multiply(x, factor=scale, out=x))
+            self._finish.append(lambda x: multiply(x, factor=scale, out=x))
         if softcap:
             cap = table.bind(SOFT_CAP, "float32", C=vocab_size)
-            self._finish.append(lambda x, arena: cap(x, cap=softcap, out=x))
+            self._finish.append(lambda x: cap(x, cap=softcap, out=x))
 
     def __call__(self, x: torch.Tensor, arena: Arena) -> torch.Tensor:
         """Logits in the arena."""
-        logits = self.linear(x, out=arena.take((x.shape[0], self._vocab_size), self._dtype))
+        logits = self.linear(x, out=arena.take((x.shape[0], self._vocab_size), torch.float32))
         for step in self._finish:
-            logits = step(logits, arena)
+            logits = step(logits)
         return logits

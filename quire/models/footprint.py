@@ -157,8 +157,7 @@ def arena_bytes(spec: DecoderSpec, sizes: StepSizes) -> int:
     if spec.program is not None:
         return program_bytes(spec.program, tokens, rows, each) + 16 * _ALIGNMENT
     layer = max(tokens * _layer_width(spec, one) * each for one in spec.all_layers)
-    logit_bytes = each if each == FLOAT32_BYTES else each + FLOAT32_BYTES
-    head = wide * rows * width * each + rows * spec.vocab_size * logit_bytes
+    head = wide * rows * width * each + rows * spec.vocab_size * FLOAT32_BYTES
     ends = tokens * _ends_width(spec) * each + (8 * tokens if spec.layer_inputs else 0)
     return tokens * width * each + ends + max(layer, head) + 16 * _ALIGNMENT
 

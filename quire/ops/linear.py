@@ -74,8 +74,8 @@ class LinearReference(Provider):
     ) -> torch.Tensor:
         """x @ weight.T + delta + bias in float32, rounded once.
 
-        x [T, K]; delta [T, N] float32; returns [T, N] in x's dtype. A weight of fewer bits meets x as
-        `ops.quantized` says.
+        x [T, K]; delta [T, N] float32; returns [T, N] in x's dtype, or `out` in that or in float32, where
+        nothing is rounded. A weight of fewer bits meets x as `ops.quantized` says.
         """
         if isinstance(packed, StoredWeight):
             return _run_stored(x, packed, delta, out)

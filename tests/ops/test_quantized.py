@@ -200,6 +200,23 @@ def test_a_poisoned_row_stays_alone(isa: str, format: Format) -> None:
     assert torch.equal(run(CPU, noise(40, 97, dtype=torch.bfloat16), packed), clean)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("format", (PLAIN, *ALL), ids=named)
+def test_a_result_of_float32_is_rounded_to_the_other(isa: str, format: Format, dtype: str) -> None:
+    kind = DTYPES[dtype]
+    if format == PLAIN:
+        weight, bias = (noise(40, 300, seed=2) / 17).to(kind), noise(40, seed=3).to(kind)
+    else:
+        weight, bias = drawn(format, 300, 40, kind)
+    x, delta = noise(9, 300).to(kind), noise(9, 40, seed=4)
+    for provider in (CPU, REFERENCE):
+        packed = provider.pack(weight, bias)
+        wide = provider.run(x, packed, delta=delta, out=torch.empty(9, 40))
+        narrow = provider.run(x, packed, delta=delta)
+        assert narrow.dtype == kind and torch.equal(wide.to(kind), narrow)
+        assert not torch.equal(wide, narrow.float())
+
+
 @pytest.mark.parametrize("format", [parse("int8"), parse("int4_g32_zp"), parse("fp8")], ids=named)
 def test_rows_may_be_strided(isa: str, format: Format) -> None:
     weight, _ = drawn(format, 40, 24, torch.float32)

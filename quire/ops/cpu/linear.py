@@ -112,7 +112,7 @@ class LinearCpu(Provider):
         args.x = x.data_ptr()
         args.out = out.data_ptr()
         args.rows, args.x_stride = x.shape[0], x.stride(0)
-        args.out_stride = out.stride(0)
+        args.out_stride, args.is_wide = out.stride(0), out.dtype == torch.float32
         if delta is not None:
             args.delta, args.delta_stride = delta.data_ptr(), delta.stride(0)
         return _LINEAR if is_plain else quantized.LINEAR_QUANTIZED, args
@@ -127,7 +127,8 @@ class LinearCpu(Provider):
     ) -> torch.Tensor:
         """x @ weight.T + delta + bias in float32, rounded once.
 
-        x [T, K] in the weight's dtype and delta [T, N] float32, rows may be strided; returns [T, N].
+        x [T, K] in the weight's dtype and delta [T, N] float32, rows may be strided; returns [T, N] in x's dtype,
+        or `out` in that or in float32.
         """
         if out is None:
             out = x.new_empty(x.shape[0], packed.num_columns)

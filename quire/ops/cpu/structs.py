@@ -45,10 +45,11 @@ TYPES: dict[str, tuple[str, type[ctypes._SimpleCData[int]] | type[ctypes._Simple
 """Kinds of fields: their C type and ctypes'. `const` and `mut` are pointers to what is read or written."""
 
 OPERATIONS: dict[str, str] = {
-    # x [rows, K] times packed weights, + delta [rows, N] float32 + bias [N] float32; null for none
+    # x [rows, K] times packed weights, + delta [rows, N] float32 + bias [N] float32, null for none; out is
+    # of x's type, or float32 if is_wide
     "linear": "const:x const:weight const:scales const:bias const:delta mut:out "
     "i64:rows i64:x_stride i64:out_stride i64:delta_stride i64:N i64:K "
-    "i32:dtype i32:format i32:group i32:reserved",
+    "i32:dtype i32:format i32:group i32:is_wide",
     # weight [N, K] as stored to the layout of `linear`
     "pack_linear": "const:weight mut:out i64:N i64:K i64:stride i32:dtype i32:format",
     # rows of a table that a `linear` with the same weight has packed
@@ -58,7 +59,7 @@ OPERATIONS: dict[str, str] = {
     # byte, scales and zeros [N, groups] to its layout
     "linear_quantized": "const:x const:weight const:order const:bias const:delta mut:out "
     "i64:rows i64:x_stride i64:out_stride i64:delta_stride i64:N i64:K "
-    "i32:dtype i32:format i32:group i32:reserved",
+    "i32:dtype i32:format i32:group i32:is_wide",
     "pack_quantized": "const:codes const:scales const:zeros mut:out i64:N i64:K i64:stride "
     "i32:format i32:group f32:step i32:shift",
     # weight [N, K] in super-blocks of one kind to blocks of 32 columns from `first` on, which begin
