@@ -42,24 +42,23 @@ static inline void emulated_zero(int tile) {
 
 static inline void emulated_load(int tile, const void* base, int64_t stride) {
   const int rows = emulated_tiles.rows(tile), bytes = emulated_tiles.bytes(tile);
-  memset(emulated_tiles.data[tile], 0, sizeof emulated_tiles.data[tile]);
-  for (int i = 0; i < rows; i++) memcpy(emulated_tiles.data[tile][i], (const char*)base + i * stride, bytes);
+  uint8_t(*data)[64] = emulated_tiles.data[tile];
+  if (bytes < 64 || rows < 16) memset(data, 0, sizeof emulated_tiles.data[tile]);
+  for (int i = 0; i < rows; i++) {
+    const char* row = (const char*)base + i * stride;
+    if (bytes == 64) _mm512_store_si512(data[i], _mm512_loadu_si512(row));
+    else memcpy(data[i], row, bytes);
+  }
 }
 
 static inline void emulated_store(int tile, void* base, int64_t stride) {
   const int rows = emulated_tiles.rows(tile), bytes = emulated_tiles.bytes(tile);
-  for (int i = 0; i < rows; i++) memcpy((char*)base + i * stride, emulated_tiles.data[tile][i], bytes);
-}
-
-// Numbers below the least normal one become zero of their sign.
-static inline __m512 without_denormals(__m512 a) {
-  const __m512 sign = _mm512_set1_ps(-0.0f);
-  const __mmask16 small = _mm512_cmp_ps_mask(_mm512_abs_ps(a), _mm512_set1_ps(0x1p-126f), _CMP_LT_OQ);
-  return _mm512_mask_and_ps(a, small, a, sign);
-}
-
-static inline __m512 emulated_fma(__m512 a, __m512 b, __m512 c) {
-  return without_denormals(_mm512_fmadd_ps(without_denormals(a), without_denormals(b), c));
+  const uint8_t(*data)[64] = emulated_tiles.data[tile];
+  for (int i = 0; i < rows; i++) {
+    char* row = (char*)base + i * stride;
+    if (bytes == 64) _mm512_storeu_si512(row, _mm512_load_si512(data[i]));
+    else memcpy(row, data[i], bytes);
+  }
 }
 
 // The upper halves of lanes as numbers, and the lower ones.
@@ -68,24 +67,49 @@ static inline __m512 odd_half(__m512i pairs) {
 }
 static inline __m512 even_half(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
 
-static inline void emulated_dpbf16ps(int sum, int a, int b) {
+// ROWS rows of the sum from `m` on, in MXCSR's present mode; `x` has the rows' even and odd numbers.
+template <int ROWS>
+static inline __attribute__((always_inline)) void emulated_rows(int sum, int b, int m, int steps,
+                                                                const float (*x)[2][16]) {
+  EmulatedTiles& tiles = emulated_tiles;
+  __m512 even[ROWS], odd[ROWS];
+  for (int i = 0; i < ROWS; i++) even[i] = odd[i] = _mm512_setzero_ps();
+  for (int k = 0; k < steps; k++) {
+    const __m512i y = _mm512_load_si512(tiles.data[b][k]);
+    const __m512 left = even_half(y), right = odd_half(y);
+    for (int i = 0; i < ROWS; i++) {
+      even[i] = _mm512_fmadd_ps(_mm512_set1_ps(x[m + i][0][k]), left, even[i]);
+      odd[i] = _mm512_fmadd_ps(_mm512_set1_ps(x[m + i][1][k]), right, odd[i]);
+    }
+  }
+  for (int i = 0; i < ROWS; i++) {
+    const __m512 both = _mm512_add_ps(even[i], odd[i]), old = _mm512_load_ps(tiles.data[sum][m + i]);
+    _mm512_store_ps(tiles.data[sum][m + i], _mm512_add_ps(old, both));
+  }
+}
+
+// Called, not inlined, so that nothing else is computed in the mode that it wants.
+__attribute__((noinline)) inline void emulated_products(int sum, int b, int rows, int steps, const float (*x)[2][16]) {
+  int m = 0;
+  for (; m + 8 <= rows; m += 8) emulated_rows<8>(sum, b, m, steps, x);
+  for (; m < rows; m++) emulated_rows<1>(sum, b, m, steps, x);
+}
+
+__attribute__((noinline)) inline void emulated_dpbf16ps(int sum, int a, int b) {
   EmulatedTiles& tiles = emulated_tiles;
   const int rows = tiles.rows(sum), steps = tiles.bytes(a) / 4;
   // shapes that do not fit each other are an error of the processor
   if (tiles.rows(a) != rows || tiles.rows(b) != steps || tiles.bytes(b) != tiles.bytes(sum)) abort();
+  alignas(64) float x[16][2][16];
   for (int m = 0; m < rows; m++) {
-    __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
-    for (int k = 0; k < steps; k++) {
-      int32_t pair;
-      memcpy(&pair, tiles.data[a][m] + 4 * k, 4);
-      const __m512i x = _mm512_set1_epi32(pair), y = _mm512_load_si512(tiles.data[b][k]);
-      even = emulated_fma(even_half(x), even_half(y), even);
-      odd = emulated_fma(odd_half(x), odd_half(y), odd);
-    }
-    const __m512 both = without_denormals(_mm512_add_ps(even, odd));
-    const __m512 old = without_denormals(_mm512_load_ps(tiles.data[sum][m]));
-    _mm512_store_ps(tiles.data[sum][m], without_denormals(_mm512_add_ps(old, both)));
+    const __m512i pairs = _mm512_load_si512(tiles.data[a][m]);
+    _mm512_store_ps(x[m][0], even_half(pairs));
+    _mm512_store_ps(x[m][1], odd_half(pairs));
   }
+  const unsigned int mode = _mm_getcsr();
+  _mm_setcsr(0x9fc0);  // denormal inputs and results are zero, to nearest, no exceptions
+  emulated_products(sum, b, rows, steps, x);
+  _mm_setcsr(mode);
 }
 
 }  // namespace quire
