@@ -75,6 +75,9 @@ QUIRE_INLINE vi dot_bytes(vi codes, vi signed_bytes, vi c) {
   return dot_pairs({(i16x)(a >> 8)}, {(i16x)(b >> 8)}, c);
 }
 
+// The same of bytes up to 255.
+QUIRE_INLINE vi dot_whole_bytes(vi codes, vi signed_bytes, vi c) { return dot_bytes(codes, signed_bytes, c); }
+
 }  // namespace quire
 
 #include "plain_fp8.h"
