@@ -14,7 +14,6 @@ const int64_t kQuads = kPart / 4;  // words of a row in a part
 const float kLargestShort = 127;   // what the largest of a part becomes
 const int kShortTile = kRows < 5 ? kRows : 5;  // rows of a tile: as many as leave registers for codes and totals
 const int kShortUnits = kRows < 6 ? kRows : 6;  // the same of four and eight bits where parts have several units
-const int64_t kShortFew = 10;                   // rows up to which such tiles read four bits each for themselves
 const int64_t kShortFar = 12288;               // as kFar, of super-blocks
 const int64_t kShortStretch = 4 * kPart;       // k that the tiles of all rows go over in turn
 
@@ -106,7 +105,7 @@ enum ShortCodes { kNibbles, kBytes, kNearBytes };  // near: nothing is asked for
 // c [R][2] += words of rows times codes of `n` k, a multiple of 32; `far` from them others come nearer.
 template <int R, ShortCodes CODES>
 QUIRE_INLINE void dot_short(const int32_t* words, const uint8_t* codes, int64_t n, int64_t far, vi (*c)[2]) {
-  const int kTurn = R > 4 ? 8 : 32;  // k that are written out
+  const int kTurn = R > 5 || kRows < 3 ? 8 : 32;  // k that are written out
   const int kStep = CODES == kNibbles ? 128 : 256;
   const vi mask = vi_set(0x0f0f0f0f);
   for (int64_t s = 0; s < n; s += kTurn)
@@ -140,8 +139,8 @@ QUIRE_WRITTEN_OUT
   }
 }
 
-// sums [R][32] += rows times a stretch of a block of four bits or of bytes, from k `from`, where a part begins, to `to`;
-// `number` is the first of its units among all, ONE to a part or several.
+// sums [R][32] += rows times a stretch of a block of four bits or of bytes, from k `from`, where a part begins, to
+// `to`; `number` is the first of its units among all, ONE to a part or several.
 template <int R, ShortCodes CODES, bool ONE>
 void short_tile(const ShortRows& a, const IntRecords& first, int bias, int64_t from, int64_t to, int64_t number,
                 int64_t far, float* sums) {
@@ -168,39 +167,6 @@ void short_tile(const ShortRows& a, const IntRecords& first, int bias, int64_t f
     }
     if (!ONE) add_steps<R>(steps, total, sums);
   }
-}
-
-// Records of four bits over `k`, as records of bytes in `memory`.
-inline IntRecords widened(const IntRecords& first, int64_t k, uint8_t* memory) {
-  IntRecords record = first, out = first;
-  const vi mask = vi_set(0x0f0f0f0f);
-  out.at = memory;
-  out.is_half = false;
-  if (record.head) {
-    out.head = record.zeros ? 192 : 128;
-    if (record.zeros) out.zeros = memory + 128;
-  }
-  out.bytes = out.head + out.unit * kColumns;
-  for (; k > 0; k -= record.unit, IntRecords::next(record), memory += out.bytes) {
-    IntRecords::fetch_head(record);
-    if (record.head) {
-      for (int j = 0; j < 2; j++) store((float*)memory + 16 * j, IntRecords::scale_of(record, j));
-      if (record.zeros) __builtin_memcpy(memory + 128, record.zeros, 32);
-    }
-    const uint8_t* in = record.at + record.head;
-    int32_t* numbers = (int32_t*)(memory + out.head);
-    const int64_t n = k < record.unit ? k : record.unit;
-    for (int64_t s = 0; s < n; s += 8, in += 128, numbers += 64) {
-      __builtin_prefetch(in + kFar, 0, 2);
-      __builtin_prefetch(in + kFar + 64, 0, 2);
-      for (int j = 0; j < 32; j += 16) {
-        const vi both = load((const int32_t*)in + j);
-        store(numbers + j, both & mask);
-        store(numbers + 32 + j, shift_right<4>(both) & mask);
-      }
-    }
-  }
-  return out;
 }
 
 // sums [R][32] += R rows times a super-block from k on, whose parts have `minima` one after the other. Sums of codes
@@ -286,7 +252,7 @@ template <class T> struct ShortProduct {
 
   static void begin() {}
   static void end() {}
-  static size_t temporary_bytes() { return kShortStretch * kColumns + kShortStretch / 32 * 192; }
+  static size_t temporary_bytes() { return 0; }
 
   int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
   int64_t sum_rows(const Groups& groups) const { return groups.rows; }
@@ -314,22 +280,20 @@ template <class T> struct ShortProduct {
   }
 
   template <class Done = Nobody>
-  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void* memory, Done done = {}) const {
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*, Done done = {}) const {
     __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
     IntRecords record(block_of(block), l, one_scale);
-    const bool is_narrow = l.halves == 1, widens = is_narrow && groups.count > 1 && groups.rows > kShortFew;
     const int64_t stretch = groups.count == 1 ? l.depth : kShortStretch;
     for (int64_t k = 0, number = 0; k < l.depth; k += stretch, number += stretch / unit) {
       const int64_t end = l.depth - k < stretch ? l.depth : k + stretch;
-      const IntRecords here = widens ? widened(record, end - k, (uint8_t*)memory) : record;
       for (int64_t g = 0; g < groups.count; g++) {
-        const int64_t row = groups.begin(g), far = g == 0 && !widens ? kFar : 0;
+        const int64_t row = groups.begin(g), far = g == 0 ? kFar : 0;
         const int count = groups.size(g);
         const ShortRows a = sizes.at(packed, groups.rows, row);
         float* sums = out + row * kColumns;
-        if (is_narrow && !widens) tile_of<kNibbles>(count, a, here, k, end, number, far, sums);
-        else if (far) tile_of<kBytes>(count, a, here, k, end, number, far, sums);
-        else tile_of<kNearBytes>(count, a, here, k, end, number, 0, sums);
+        if (l.halves == 1) tile_of<kNibbles>(count, a, record, k, end, number, far, sums);
+        else if (far || kRows <= 3) tile_of<kBytes>(count, a, record, k, end, number, far, sums);
+        else if constexpr (kRows > 3) tile_of<kNearBytes>(count, a, record, k, end, number, 0, sums);
         if (end == l.depth) done(g);
       }
       for (int64_t u = 0; u < stretch / unit; u++) IntRecords::next(record);
