@@ -92,7 +92,16 @@ def test_names_are_read_back(format: Format) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["int4_g16", "fp8_g32", "int4_order", "fp8_zp", "int4x", "int8_rows8_parts8", "int8_k_parts8", ""],
+    [
+        "int4_g16",
+        "fp8_g32",
+        "int4_order",
+        "fp8_zp",
+        "int4x",
+        "int8_rows8_parts8",
+        "int8_k_parts8",
+        "",
+    ],
 )
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no stored format is named"):
