@@ -81,33 +81,32 @@ void pack_byte_row(const T* x, const Layout& l, int32_t format, const uint8_t* r
 }
 
 // c [R][32] += bytes a [k / 4][R] times numbers b of `k` (a multiple of 32) of 32 columns.
-// All is written out, as GCC 12 would keep sums in memory before and after the loop.
 template <int R>
 void byte_tile(const uint32_t* a, const uint8_t* b, int64_t k, int32_t* c, Ahead ahead) {
   const int kSums = R <= 4 && kRows > 3 ? 2 : 1;  // as in dot_tile
   vi d[kSums][R][2];
-#pragma GCC unroll 12
+QUIRE_WRITTEN_OUT
   for (int i = 0; i < R; i++)
-#pragma GCC unroll 2
+QUIRE_WRITTEN_OUT
     for (int j = 0; j < 2; j++) {
       d[0][i][j] = load(c + kColumns * i + 16 * j);
       if (kSums > 1) d[kSums - 1][i][j] = vi_set(0);
     }
   for (int64_t s = 0; s < k / 4; s += 2)
-#pragma GCC unroll 2
+QUIRE_WRITTEN_OUT
     for (int half = 0; half < 2; half++, b += 128) {
       const Quads w[2] = {quads_signed(b), quads_signed(b + 64)};
-#pragma GCC unroll 12
+QUIRE_WRITTEN_OUT
       for (int i = 0; i < R; i++)
-#pragma GCC unroll 2
+QUIRE_WRITTEN_OUT
         for (int j = 0; j < 2; j++)
           d[half % kSums][i][j] = dot_quads(a[(s + half) * R + i], w[j], d[half % kSums][i][j]);
       Ahead::fetch(ahead);
       Ahead::fetch(ahead);
     }
-#pragma GCC unroll 12
+QUIRE_WRITTEN_OUT
   for (int i = 0; i < R; i++)
-#pragma GCC unroll 2
+QUIRE_WRITTEN_OUT
     for (int j = 0; j < 2; j++)
       store(c + kColumns * i + 16 * j, kSums > 1 ? d[0][i][j] + d[kSums - 1][i][j] : d[0][i][j]);
 }

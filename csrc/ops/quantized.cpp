@@ -49,7 +49,9 @@ void pack_quantized(const QuireArgs_pack_quantized& args, Team& team) {
   const Layout l(args.N, args.K, args.group, args.format);
   const uint8_t nothing = l.halves == 1 ? 8 : 0;
   const bool is_bytes = has_byte_rows(args.format);
-  const int64_t side = is_bytes || args.format & kShortRows ? 4 : 2;  // k that stand side by side
+  const bool is_short = args.format & kShortRows;
+  const int64_t side = is_bytes || is_short ? 4 : 2;  // k that stand side by side
+  const uint8_t moved = is_short && l.halves == 2 ? 128 : 0;  // codes from 0 up, see short_rows.h
   int64_t from, to;
   team.part(l.blocks, &from, &to);
   for (int64_t block = from; block < to; block++) {
@@ -74,7 +76,7 @@ void pack_quantized(const QuireArgs_pack_quantized& args, Team& team) {
           uint8_t code = is_there && k < args.K ? codes[k] : nothing;
           if (is_bytes) ((int32_t*)(out + kSumsAt))[j] += (int8_t)code;
           if (l.halves == 2)
-            out[l.head + (i / side * kColumns + j) * side + i % side] = code;
+            out[l.head + (i / side * kColumns + j) * side + i % side] = code ^ moved;
           else
             out[l.head + (i / (2 * side) * kColumns + j) * side + i % side] |= (uint8_t)(code << (i / side % 2 * 4));
         }

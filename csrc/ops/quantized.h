@@ -225,19 +225,25 @@ struct IntRecords {
 // total [R][2] += sums of a unit, times its scales if it has any.
 template <int R, bool SCALED>
 QUIRE_INLINE void add_unit(const vi (*c)[2], const vf* scale, vf (*total)[2]) {
+QUIRE_WRITTEN_OUT
   for (int j = 0; j < 2; j++)
+QUIRE_WRITTEN_OUT
     for (int i = 0; i < R; i++)
       total[i][j] = total[i][j] + (SCALED ? to_float(c[i][j]) * scale[j] : to_float(c[i][j]));
 }
 
 // A total before the first sum: what is added to this keeps its bits, those of -0 too.
 template <int R> QUIRE_INLINE void begin_total(vf (*total)[2]) {
+QUIRE_WRITTEN_OUT
   for (int i = 0; i < R; i++) total[i][0] = total[i][1] = vf_set(-0.0f);
 }
 
 // sums [R][32] += totals of a part [R][2] times the steps of its rows.
 template <int R> QUIRE_INLINE void add_steps(const float* steps, const vf (*total)[2], float* sums) {
+  __asm__ volatile("" : : : "memory");  // else GCC 12 keeps a second copy of all sums
+QUIRE_WRITTEN_OUT
   for (int i = 0; i < R; i++)
+QUIRE_WRITTEN_OUT
     for (int j = 0; j < 2; j++) {
       float* place = sums + kColumns * i + 16 * j;
       store(place, load(place) + total[i][j] * vf_set(steps[i]));

@@ -19,3 +19,7 @@
     QUIRE_ROWS_CASE(2, __VA_ARGS__)                           \
     QUIRE_MORE_ROWS(QUIRE_ROWS_CASE, __VA_ARGS__)             \
   }
+
+// Before a loop over rows or columns of registers: GCC 12 keeps their arrays in memory where such a loop is not
+// written out early.
+#define QUIRE_WRITTEN_OUT _Pragma("GCC unroll 12")

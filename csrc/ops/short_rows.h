@@ -1,9 +1,10 @@
-// Products of weights of 2 to 6 bits with rows rounded to 8 bits, 128 numbers at a time.
+// Products of weights of 2 to 8 bits with rows rounded to 8 bits, 128 numbers at a time.
 //
 // They are those of quantized.h and superblocks.h with rows of whole numbers up to 127 in place of 28,416: the same
 // exact sums, and float32 in the same order. A multiplication takes four numbers of a lane in place of two, so that
 // products of many rows are half the work. In a record or super-block only the numbers lie in another way: four k of a
-// column side by side, and what fills up a byte is of the four k after them.
+// column side by side, and what fills up a byte is of the four k after them. Codes of 8 bits are stored from 0 up, 128
+// more than they are.
 #pragma once
 #include "superblocks.h"
 
@@ -12,11 +13,13 @@ namespace quire {
 const int64_t kQuads = kPart / 4;  // words of a row in a part
 const float kLargestShort = 127;   // what the largest of a part becomes
 const int kShortTile = kRows < 5 ? kRows : 5;  // rows of a tile: as many as leave registers for codes and totals
+const int kShortUnits = kRows < 6 ? kRows : 6;  // the same of four and eight bits where parts have several units
 const int64_t kShortFar = 12288;               // as kFar, of super-blocks
 const int64_t kShortStretch = 4 * kPart;       // k that the tiles of all rows go over in turn
 
 // Rows of one group: for each part the words of each row, of four k each; its step; what is taken away, the sum of its
-// numbers, for each unit; and of super-blocks, what sums of 16 and of 32 numbers stand for.
+// numbers times what a code of zero is, if that is one number for all, for each unit; and of super-blocks, what sums of
+// 16 and of 32 numbers stand for.
 struct ShortRows {
   const int32_t* words;
   const float* steps;
@@ -55,63 +58,114 @@ QUIRE_INLINE void pack_short_row(const T* x, const int32_t* order, const Layout&
     QUIRE_ROWS_CASE(4, __VA_ARGS__)    \
     QUIRE_ROWS_CASE(5, __VA_ARGS__)    \
   }
+#define QUIRE_FOR_SHORT_UNITS(rows, ...) \
+  switch (rows) {                        \
+    QUIRE_ROWS_CASE(1, __VA_ARGS__)      \
+    QUIRE_ROWS_CASE(2, __VA_ARGS__)      \
+    QUIRE_ROWS_CASE(3, __VA_ARGS__)      \
+    QUIRE_ROWS_CASE(4, __VA_ARGS__)      \
+    QUIRE_ROWS_CASE(5, __VA_ARGS__)      \
+    QUIRE_ROWS_CASE(6, __VA_ARGS__)      \
+  }
 #else
 #define QUIRE_FOR_SHORT QUIRE_FOR_ROWS
+#define QUIRE_FOR_SHORT_UNITS QUIRE_FOR_ROWS
 #endif
 
-// c [R][2] += words of rows [R][kQuads] times codes of 32 columns.
-template <int R> QUIRE_INLINE void dot_words(const int32_t* words, const vi (&codes)[2], vi (*c)[2]) {
+// c [R][2] += words of rows [R][kQuads] times codes of 32 columns, those up to 63 unless they are WHOLE bytes.
+template <int R, bool WHOLE = false>
+QUIRE_INLINE void dot_words(const int32_t* words, const vi (&codes)[2], vi (*c)[2]) {
+QUIRE_WRITTEN_OUT
   for (int i = 0; i < R; i++) {
     const vi number = vi_set(words[i * kQuads]);
-    for (int j = 0; j < 2; j++) c[i][j] = dot_bytes(codes[j], number, c[i][j]);
+QUIRE_WRITTEN_OUT
+    for (int j = 0; j < 2; j++)
+      c[i][j] = WHOLE ? dot_whole_bytes(codes[j], number, c[i][j]) : dot_bytes(codes[j], number, c[i][j]);
   }
 }
 
-// sums [R][32] += rows times a stretch of a block of four bits, from k `from`, where a part begins, to `to`; `number`
-// is the first of its units among all, and weights `far` away come nearer.
+// c [R][2] before a unit: what its rows' `less` takes away, times zero points if the record has them, each `bias` more.
 template <int R>
-void short_tile(const ShortRows& a, const IntRecords& first, int64_t from, int64_t to, int64_t number, int64_t far,
-                float* sums) {
-  IntRecords record = first;
+QUIRE_INLINE void begin_short(const int32_t* less, const IntRecords& record, int bias, vi (*c)[2]) {
+  if (record.zeros) {
+    const vi zeros[2] = {load8((const int8_t*)record.zeros) + vi_set(bias),
+                         load8((const int8_t*)record.zeros + 16) + vi_set(bias)};
+QUIRE_WRITTEN_OUT
+    for (int i = 0; i < R; i++)
+QUIRE_WRITTEN_OUT
+      for (int j = 0; j < 2; j++) c[i][j] = vi_set(less[i]) * zeros[j];
+  } else {
+QUIRE_WRITTEN_OUT
+    for (int i = 0; i < R; i++) c[i][0] = c[i][1] = vi_set(less[i]);
+  }
+}
+
+enum ShortCodes { kNibbles, kBytes, kNearBytes };  // near: nothing is asked for in advance
+
+// c [R][2] += words of rows times codes of `n` k, a multiple of 32; `far` from them others come nearer.
+template <int R, ShortCodes CODES>
+QUIRE_INLINE void dot_short(const int32_t* words, const uint8_t* codes, int64_t n, int64_t far, vi (*c)[2]) {
+  const int kTurn = R > 5 || kRows < 3 ? 8 : 32;  // k that are written out
+  const int kStep = CODES == kNibbles ? 128 : 256;
   const vi mask = vi_set(0x0f0f0f0f);
+  for (int64_t s = 0; s < n; s += kTurn)
+#pragma GCC unroll 4
+    for (int q = 0; q < kTurn; q += 8, codes += kStep, words += 2) {
+      const int32_t* in = (const int32_t*)codes;
+      const vi first[2] = {load(in), load(in + 16)};
+      for (int b = 0; b < kStep && CODES != kNearBytes; b += 64) __builtin_prefetch(codes + far + b, 0, 2);
+      if (CODES == kNibbles) {
+        dot_words<R>(words, {first[0] & mask, first[1] & mask}, c);
+        dot_words<R>(words + 1, {shift_right<4>(first[0]) & mask, shift_right<4>(first[1]) & mask}, c);
+      } else {
+        dot_words<R, true>(words, first, c);
+        dot_words<R, true>(words + 1, {load(in + 32), load(in + 48)}, c);
+      }
+    }
+}
+
+// sums [R][32] += sums of a part that is one unit, times scales and the steps of its rows.
+template <int R>
+QUIRE_INLINE void add_short_part(const vi (*c)[2], const vf (&scale)[2], const float* steps, float* sums) {
+  __asm__ volatile("" : : : "memory");  // else GCC 12 keeps a second copy of all sums
+QUIRE_WRITTEN_OUT
+  for (int i = 0; i < R; i++) {
+    const vf step = vf_set(steps[i]);
+QUIRE_WRITTEN_OUT
+    for (int j = 0; j < 2; j++) {
+      float* place = sums + kColumns * i + 16 * j;
+      store(place, load(place) + to_float(c[i][j]) * scale[j] * step);
+    }
+  }
+}
+
+// sums [R][32] += rows times a stretch of a block of four bits or of bytes, from k `from`, where a part begins, to
+// `to`; `number` is the first of its units among all, ONE to a part or several.
+template <int R, ShortCodes CODES, bool ONE>
+void short_tile(const ShortRows& a, const IntRecords& first, int bias, int64_t from, int64_t to, int64_t number,
+                int64_t far, float* sums) {
+  IntRecords record = first;
   const int32_t* less = a.less + number * R;
   const float* steps = a.steps + from / kPart * R;
   for (int64_t part = from; part < to; part += kPart, steps += R) {
-    const int64_t end = to - part < kPart ? to : part + kPart;
+    const int64_t end = to - part < kPart ? to : part + kPart, unit = ONE ? end - part : record.unit;
     const int32_t* words = a.words + part / 4 * R;
     vf total[R][2];
-    begin_total<R>(total);
-    for (int64_t k = part; k < end; k += record.unit, IntRecords::next(record), less += R) {
-      const int64_t n = end - k < record.unit ? end - k : record.unit;
-      const uint8_t* numbers = record.at + record.head;
+    if (!ONE) begin_total<R>(total);
+    for (int64_t k = part; ONE || k < end; k += unit, words += unit / 4) {
       vi c[R][2];
-      for (int i = 0; i < R; i++) {
-        const vi one = vi_set(less[i]);
-        for (int j = 0; j < 2; j++)
-          c[i][j] = record.zeros ? one * load8((const int8_t*)record.zeros + 16 * j) : shift_left<3>(one);
-      }
-      if (far) IntRecords::fetch_head(record);
-      for (int64_t s = 0; s < n; s += 32)
-#pragma GCC unroll 4
-        for (int q = 0; q < 32; q += 8, numbers += 128, words += 2) {
-          const vi both[2] = {load((const int32_t*)numbers), load((const int32_t*)numbers + 16)};
-          const vi low[2] = {both[0] & mask, both[1] & mask};
-          const vi high[2] = {shift_right<4>(both[0]) & mask, shift_right<4>(both[1]) & mask};
-          if (far) {
-            __builtin_prefetch(numbers + far, 0, 2);
-            __builtin_prefetch(numbers + far + 64, 0, 2);
-          }
-          dot_words<R>(words, low, c);
-          dot_words<R>(words + 1, high, c);
-        }
-      if (record.head) {
-        const vf scale[2] = {IntRecords::scale_of(record, 0), IntRecords::scale_of(record, 1)};
-        add_unit<R, true>(c, scale, total);
-      } else {
-        add_unit<R, false>(c, nullptr, total);
-      }
+      begin_short<R>(less, record, bias, c);
+      if (far && CODES != kNearBytes) IntRecords::fetch_head(record);
+      vf scale[2] = {vf_set(1), vf_set(1)};  // which changes no bits
+      for (int j = 0; j < 2 && record.head; j++) scale[j] = IntRecords::scale_of(record, j);
+      dot_short<R, CODES>(words, record.at + record.head, unit, far, c);
+      less += R;
+      if (ONE) add_short_part<R>(c, scale, steps, sums);
+      else add_unit<R, true>(c, scale, total);
+      IntRecords::next(record);
+      if (ONE) break;
     }
-    add_steps<R>(steps, total, sums);
+    if (!ONE) add_steps<R>(steps, total, sums);
   }
 }
 
@@ -179,19 +233,22 @@ struct ShortSizes {
   }
 };
 
-// A weight [N, K] of four bits, for rows of type T.
+// A weight [N, K] of four or eight bits, for rows of type T.
 template <class T> struct ShortProduct {
-  static const int rows = kShortTile;
   const uint8_t* weight;
   const int32_t* order;  // of a row's numbers; null: as they come
   Layout l;
   bool one_scale;
   int64_t unit, blocks;
   ShortSizes sizes;
+  int bias;  // that a stored byte has beside its code
+  int zero;  // what is taken from a stored code where there are no zero points
+  int rows;
 
   ShortProduct(const void* data, int64_t n, int64_t k, int64_t group, int32_t format, const void* places = nullptr)
       : weight((const uint8_t*)data), order((const int32_t*)places), l(n, k, group, format), one_scale(group == 0),
-        unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit, false) {}
+        unit(one_scale ? kPart : l.group), blocks(l.blocks), sizes(l, unit, false), bias(l.halves == 2 ? 128 : 0),
+        zero(has_zeros(format) ? 1 : l.halves == 2 ? 128 : 8), rows(unit == kPart ? kRows : kShortUnits) {}
 
   static void begin() {}
   static void end() {}
@@ -207,12 +264,23 @@ template <class T> struct ShortProduct {
     const IntRows out = sizes.ints.at((int32_t*)packed, groups.rows, groups.begin(g));
     const int count = groups.size(g);
     pack_short_row(x, order, l, count, i, out, [&](int64_t k, int32_t (&sums)[8], float) {
-      for (int32_t& sum : sums) sum = -sum;
+      for (int32_t& sum : sums) sum *= -zero;
       put_sums(sums, l.depth - k, unit, count, out.sums + k / unit * count + i);
     });
   }
 
-  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
+  template <ShortCodes CODES>
+  void tile_of(int count, const ShortRows& a, const IntRecords& record, int64_t from, int64_t to, int64_t number,
+               int64_t far, float* out) const {
+    if (unit == kPart) {
+      QUIRE_FOR_ROWS(count, (short_tile<R, CODES, true>(a, record, bias, from, to, number, far, out)))
+    } else {
+      QUIRE_FOR_SHORT_UNITS(count, (short_tile<R, CODES, false>(a, record, bias, from, to, number, far, out)))
+    }
+  }
+
+  template <class Done = Nobody>
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*, Done done = {}) const {
     __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
     IntRecords record(block_of(block), l, one_scale);
     const int64_t stretch = groups.count == 1 ? l.depth : kShortStretch;
@@ -220,8 +288,13 @@ template <class T> struct ShortProduct {
       const int64_t end = l.depth - k < stretch ? l.depth : k + stretch;
       for (int64_t g = 0; g < groups.count; g++) {
         const int64_t row = groups.begin(g), far = g == 0 ? kFar : 0;
-        QUIRE_FOR_SHORT(groups.size(g), (short_tile<R>(sizes.at(packed, groups.rows, row), record, k, end, number, far,
-                                                       out + row * kColumns)))
+        const int count = groups.size(g);
+        const ShortRows a = sizes.at(packed, groups.rows, row);
+        float* sums = out + row * kColumns;
+        if (l.halves == 1) tile_of<kNibbles>(count, a, record, k, end, number, far, sums);
+        else if (far || kRows <= 3) tile_of<kBytes>(count, a, record, k, end, number, far, sums);
+        else if constexpr (kRows > 3) tile_of<kNearBytes>(count, a, record, k, end, number, 0, sums);
+        if (end == l.depth) done(g);
       }
       for (int64_t u = 0; u < stretch / unit; u++) IntRecords::next(record);
     }

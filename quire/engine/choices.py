@@ -147,7 +147,7 @@ def budget_of(
 def scheme_of(
     model: ModelConfig, description: ModelDescription, device: str, note: Note
 ) -> tuple[Scheme, int]:
-    """How weights are kept, and the bits of the inputs of those that have 2 to 6.
+    """How weights are kept, and the bits of the inputs of those that have 2 to 6, or of int8 if there are no others.
 
     Raises SettingsError for a name that is not known, a device that does not multiply it, or bits that are not 8 or
     16, or 8 where no weight meets them.
@@ -159,12 +159,13 @@ def scheme_of(
     except ValueError as error:
         raise SettingsError(str(error)) from None
     short = exact.with_short_rows()
-    if short == exact:
-        if model.activation_bits == 8:
-            raise SettingsError(
-                "activation_bits is 8, which inputs of weights of 2 to 6 bits on cpu may have, and this model has none "
-                "there; leave it out, or for plain weights give --quantization int4 or int8_w8a8"
-            )
+    if short == exact and model.activation_bits == 8:
+        raise SettingsError(
+            "activation_bits is 8, which inputs of integer weights of 2 to 8 bits on cpu may have, and this model has "
+            "none there; leave it out, or for plain weights give --quantization int4 or int8"
+        )
+    is_there = exact.has_few_bits or (short != exact and model.activation_bits is not None)
+    if not is_there:  # int8 has 16 unless it is told
         bits = 16
     scheme = short if bits == 8 else exact
     if own is not None:
@@ -174,7 +175,7 @@ def scheme_of(
     else:
         why_so = f"given: {scheme}" if wanted else "the checkpoint's own numbers"
         note("quantization", wanted, why_so)
-    if short != exact:
+    if is_there:
         note("activation_bits", bits, why)
     return scheme, bits
 

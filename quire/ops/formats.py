@@ -79,7 +79,7 @@ class Format:
     has_order  whether inputs are put into an order of the weight's own before groups are made of neighbours.
     inputs  what its rows are rounded to: "" is 16 bits for integers, none for floats; of int8 also 8 bits,
             "row" with a scale for each row, "row_zp" with a zero point too, "fixed" with the weight's own;
-            "part", of int4 and of super-blocks up to six bits: 8 bits with a step for each 128, as 16 have.
+            "part", of integers and of super-blocks up to six bits: 8 bits with a step for each 128, as 16 have.
     runs   of "super": names of kinds, each with the number of columns that have it; of a single kind
            that number is 0 and means all.
     """
@@ -115,7 +115,12 @@ class Format:
         """Whether `inputs` may be "part"."""
         if self.kind == "super":
             return all(SUPER_KINDS[kind].bits <= 6 for kind, _ in self.runs)
-        return self.kind == "int4"
+        return self.kind in ("int4", "int8") and not self.has_byte_rows
+
+    @property
+    def has_few_bits(self) -> bool:
+        """Whether `inputs` may be "part" and numbers have at most six bits."""
+        return self.takes_short_rows and self.kind != "int8"
 
     def with_short_rows(self) -> Format:
         """This format with rows of 8 bits in parts, if it can have them."""

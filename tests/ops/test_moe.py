@@ -40,7 +40,10 @@ SPARSE_ROUTERS = [
     p for p in providers(ROUTE_SPARSE).values() if p.accepts(Signature("float32")) is None
 ]
 WIDE = [PLAIN, *(format for format in KNOWN if not format.inputs)]
-BYTES = [*(format for format in KNOWN if format.inputs), parse("int4_g32_zp_parts8")]
+BYTES = [
+    *(format for format in KNOWN if format.inputs),
+    *(parse("int4_g32_zp_parts8"), parse("int8_parts8"), parse("int8_g32_half_parts8")),
+]
 MAKERS = [p for p in providers(EXPERTS).values() if p.accepts(Signature("float32")) is None]
 SIZES = {
     "whole": (ExpertSizes(8, 64, 96, "silu"), 2, False),

@@ -92,7 +92,16 @@ def test_names_are_read_back(format: Format) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["int4_g16", "fp8_g32", "int4_order", "fp8_zp", "int4x", "int8_parts8", "int8_k_parts8", ""],
+    [
+        "int4_g16",
+        "fp8_g32",
+        "int4_order",
+        "fp8_zp",
+        "int4x",
+        "int8_rows8_parts8",
+        "int8_k_parts8",
+        "",
+    ],
 )
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="no stored format is named"):
@@ -126,7 +135,10 @@ def test_integer_products_have_the_bits_of_the_definition(
 
 @pytest.mark.parametrize(
     "name",
-    ["int4_g32_zp", "int8_g32", "int8_g64_zp", "int8_g128_zp", "int4_g128_zp_parts8"],
+    [
+        *("int4_g32_zp", "int8_g32", "int8_g64_zp", "int8_g128_zp"),
+        *("int4_g128_zp_parts8", "int8_parts8", "int8_g32_parts8", "int8_g128_zp_parts8"),
+    ],
 )
 def test_the_largest_numbers_do_not_overflow(isa: str, name: str) -> None:
     """Every number of a row is the largest of its part, and codes are as far from zero points as they can be."""

@@ -74,12 +74,33 @@ def test_it_says_nothing_where_no_weight_has_few_bits() -> None:
     assert "activation_bits" not in [line[0] for line in lines]
 
 
+def test_int8_has_eight_bits_only_if_told_and_where_no_weight_has_fewer() -> None:
+    q8_0 = {"a.weight": Format("int8", 32)}
+    assert chosen("gguf", q8_0, activation_bits=8)[:2] == ({"a.weight": "int8_g32_parts8"}, 8)
+    names, bits, lines = chosen("gptq", {"a.weight": parse("int8_g128_zp")}, activation_bits=8)
+    assert (names, bits) == ({"a.weight": "int8_g128_zp_parts8"}, 8)
+    assert ("activation_bits", 8, "given") in lines
+    assert chosen(None, quantization="int8", activation_bits=8)[0] == {"layers": "int8_parts8"}
+    assert chosen(None, quantization="int8_g128")[:2] == ({"layers": "int8_g128"}, 16)
+    mixed = {**FILE, "d.weight": Format("int8", 32)}
+    assert chosen("gguf", mixed, activation_bits=8)[0]["d.weight"] == "int8_g32"
+
+
+def test_the_variable_of_vllm_leaves_int8_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_INT4_W4A8", "1")
+    assert chosen("gptq", {"a.weight": Format("int8", 128)})[:2] == ({"a.weight": "int8_g128"}, 16)
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
         ({"activation_bits": 4}, "activation_bits is 4; it must be 8 or 16"),
         ({"activation_bits": 8, "kept": {}}, "this model has none there"),
-        ({"activation_bits": 8, "kept": {}, "method": None}, "give --quantization int4"),
+        ({"activation_bits": 8, "kept": {}, "method": None}, "give --quantization int4 or int8"),
+        (
+            {"activation_bits": 8, "kept": {}, "method": None, "quantization": "int8_w8a8"},
+            "this model has none there",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(settings: dict[str, Any], text: str) -> None:
@@ -87,14 +108,15 @@ def test_what_cannot_be_is_refused(settings: dict[str, Any], text: str) -> None:
         chosen(**settings)
 
 
-def test_answers_with_eight_bits_are_the_same_alone_and_in_company() -> None:
+@pytest.mark.parametrize("quantization", ["int4", "int8"])
+def test_answers_with_eight_bits_are_the_same_alone_and_in_company(quantization: str) -> None:
     prompts = ["What is the capital of France?", "Count from one to ten.", "Say hello."] * 6
     params = SamplingParams(temperature=0.0, max_tokens=12, logprobs=2)
     prints = []
     for bits in (8, 16):
         llm = LLM(
             model="quire/models/demo",
-            quantization="int4",
+            quantization=quantization,
             activation_bits=bits,
             kv_cache_memory_bytes=64 << 20,
             enable_prefix_caching=False,

@@ -63,6 +63,14 @@ QUIRE_INLINE vi dot_bytes(vi codes, vi signed_bytes, vi c) {
   return dot_pairs(pairs, vi_set(0x10001), c);
 }
 
+// The same of bytes up to 255, whose products in pairs need more than 16 bits.
+QUIRE_INLINE vi dot_whole_bytes(vi codes, vi signed_bytes, vi c) {
+  const vi even = {_mm256_slli_epi16(signed_bytes.a, 8), _mm256_slli_epi16(signed_bytes.b, 8)};
+  c = dot_pairs(codes & vi_set(0x00ff00ff), {_mm256_srai_epi16(even.a, 8), _mm256_srai_epi16(even.b, 8)}, c);
+  return dot_pairs({_mm256_srli_epi16(codes.a, 8), _mm256_srli_epi16(codes.b, 8)},
+                   {_mm256_srai_epi16(signed_bytes.a, 8), _mm256_srai_epi16(signed_bytes.b, 8)}, c);
+}
+
 }  // namespace quire
 
 #include "plain_fp8.h"

@@ -67,6 +67,9 @@ QUIRE_INLINE vi dot_bytes(vi codes, vi signed_bytes, vi c) {
   return c;
 }
 
+// The same of bytes up to 255.
+QUIRE_INLINE vi dot_whole_bytes(vi codes, vi signed_bytes, vi c) { return dot_bytes(codes, signed_bytes, c); }
+
 // 32 numbers of float8 e4m3 as pairs of bfloat16, exactly; 0x7f and 0xff become 480 with the sign.
 QUIRE_INLINE vi pairs_from_fp8(const uint8_t* p) {
   const __m512i subnormals = _mm512_zextsi128_si512(_mm_setr_epi16(  // m * 2^-9

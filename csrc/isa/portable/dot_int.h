@@ -70,10 +70,14 @@ QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
 
 // c + the products of four bytes from 0 to 63 of each lane with four signed ones, exactly.
 QUIRE_INLINE vi dot_bytes(vi codes, vi signed_bytes, vi c) {
-  const i16_32x a = (i16_32x)codes.v, b = (i16_32x)signed_bytes.v;
+  const u16_32x a = (u16_32x)codes.v;
+  const i16_32x b = (i16_32x)signed_bytes.v;
   c = dot_pairs({(i16x)(a & 0xff)}, {(i16x)((b << 8) >> 8)}, c);
   return dot_pairs({(i16x)(a >> 8)}, {(i16x)(b >> 8)}, c);
 }
+
+// The same of bytes up to 255.
+QUIRE_INLINE vi dot_whole_bytes(vi codes, vi signed_bytes, vi c) { return dot_bytes(codes, signed_bytes, c); }
 
 }  // namespace quire
 

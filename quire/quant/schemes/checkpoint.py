@@ -82,12 +82,18 @@ class CheckpointScheme:
             name.removesuffix("bias") + "weight" if name.endswith(".bias") else name
         )
 
+    @property
+    def has_few_bits(self) -> bool:
+        """Whether there are weights of at most six bits among those of integers."""
+        return any(one.has_few_bits for one in self.layers.by_name.values())
+
     def with_short_rows(self) -> CheckpointScheme:
-        """The same with inputs of 8 bits where formats take them."""
-        kept = self.layers.by_name.items()
-        return CheckpointScheme(
-            self.method, FormatTable({name: one.with_short_rows() for name, one in kept})
-        )
+        """The same with inputs of 8 bits for weights of 2 to 6 bits; for those of 8 where there are no others."""
+        only_few, kept = self.has_few_bits, dict(self.layers.by_name)
+        for name, one in kept.items():
+            if one.has_few_bits or not only_few:
+                kept[name] = one.with_short_rows()
+        return CheckpointScheme(self.method, FormatTable(kept))
 
     def __str__(self) -> str:
         """Such as "int4_g32 (168), int8_g32 (1), the rest as floats"."""
@@ -126,7 +132,8 @@ def scheme_for(
     """The scheme of a checkpoint: what it comes with, else what `--quantization` makes of it.
 
     wanted  the setting. method  the checkpoint's own, None for plain floats. On devices other than the CPU
-    everything is read as floats. activation_bits  8: inputs of weights of 2 to 6 bits are rounded to as many.
+    everything is read as floats. activation_bits  8: inputs of weights of 2 to 6 bits are rounded to as many, or
+    those of int8 where there are no such weights.
     Raises ValueError if both are there and differ.
     """
     scheme = _scheme_for(wanted, method, formats, device)

@@ -28,9 +28,14 @@ class OnlineScheme:
             return self.layers
         return self.head if group == "head" else PLAIN
 
+    @property
+    def has_few_bits(self) -> bool:
+        """Whether layers have integers of at most six bits."""
+        return self.layers.has_few_bits
+
     def with_short_rows(self) -> OnlineScheme:
-        """The same with inputs of 8 bits where formats take them."""
-        return OnlineScheme(self.layers.with_short_rows(), self.head.with_short_rows())
+        """The same with inputs of 8 bits for layers whose format takes them."""
+        return OnlineScheme(self.layers.with_short_rows(), self.head)
 
     def __str__(self) -> str:
         return f"{self.layers.name} layers, {self.head.name} head"
