@@ -14,6 +14,7 @@ import torch
 
 from quire.hardware import kernels
 from quire.ops.cpu import library
+from quire.ops.cpu.limits import dot_rate
 from quire.ops.cpu.structs import NUMBERS, STRUCTS, header
 from quire.ops.embedding import EMBEDDING
 from quire.ops.linear import LINEAR
@@ -88,6 +89,13 @@ def test_an_embedding_reads_the_rows_of_a_packed_head(dtype: str, isa: str) -> N
     assert torch.equal(rows[:5], table[ids[:5]])
     assert torch.equal(scaled[:5], embedding.run(ids[:5], table, scale=3.0))
     assert rows[5:].isnan().all() and scaled[5:].isnan().all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_rate_of_registers_is_above_that_of_one_number_a_cycle(dtype: str, isa: str) -> None:
+    with library.using(isa):
+        assert 1e8 < dot_rate(dtype) < 1e16
 
 
 def test_an_unknown_operation_in_a_list_runs_nothing() -> None:
