@@ -9,6 +9,7 @@
 
 namespace quire {
 
+const int64_t kByteStretch = 512;  // k of a stretch of weights that stays in the first cache
 const int64_t kSumsAt = 128, kStepAt = 256, kShiftAt = 260;  // bytes of a record
 
 // Rows of one group: for each four k the bytes of each row; each row's step, and its byte for zero.
@@ -80,25 +81,33 @@ void pack_byte_row(const T* x, const Layout& l, int32_t format, const uint8_t* r
 }
 
 // c [R][32] += bytes a [k / 4][R] times numbers b of `k` (a multiple of 32) of 32 columns.
+// All is written out, as GCC 12 would keep sums in memory before and after the loop.
 template <int R>
 void byte_tile(const uint32_t* a, const uint8_t* b, int64_t k, int32_t* c, Ahead ahead) {
   const int kSums = R <= 4 && kRows > 3 ? 2 : 1;  // as in dot_tile
   vi d[kSums][R][2];
+#pragma GCC unroll 12
   for (int i = 0; i < R; i++)
+#pragma GCC unroll 2
     for (int j = 0; j < 2; j++) {
       d[0][i][j] = load(c + kColumns * i + 16 * j);
       if (kSums > 1) d[kSums - 1][i][j] = vi_set(0);
     }
   for (int64_t s = 0; s < k / 4; s += 2)
+#pragma GCC unroll 2
     for (int half = 0; half < 2; half++, b += 128) {
       const Quads w[2] = {quads_signed(b), quads_signed(b + 64)};
+#pragma GCC unroll 12
       for (int i = 0; i < R; i++)
+#pragma GCC unroll 2
         for (int j = 0; j < 2; j++)
           d[half % kSums][i][j] = dot_quads(a[(s + half) * R + i], w[j], d[half % kSums][i][j]);
       Ahead::fetch(ahead);
       Ahead::fetch(ahead);
     }
+#pragma GCC unroll 12
   for (int i = 0; i < R; i++)
+#pragma GCC unroll 2
     for (int j = 0; j < 2; j++)
       store(c + kColumns * i + 16 * j, kSums > 1 ? d[0][i][j] + d[kSums - 1][i][j] : d[0][i][j]);
 }
@@ -135,9 +144,22 @@ template <class T> struct ByteProduct {
     pack_byte_row(x, l, format, weight, groups.size(g), i, rows_of(groups, g, packed));
   }
 
-  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*) const {
+  // Whole sums of a group of bytes as float32, in their place.
+  void finish_sums(const uint8_t* block, const ByteRows& group, int count, float* sums) const {
+    for (int j = 0; j < kColumns; j += 16) {
+      const vi columns = load((const int32_t*)(block + kSumsAt) + j);
+      for (int i = 0; i < count; i++) {
+        float* place = sums + i * kColumns + j;
+        const vi sum = load((const int32_t*)place) - vi_set(group.zeros[i]) * columns;
+        store(place, to_float(sum) * vf_set(group.steps[i]));
+      }
+    }
+  }
+
+  template <class Done = Nobody>
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void*, Done done = {}) const {
     const uint8_t* data = block_of(block);
-    int64_t stretch = groups.count > 2 ? kNearBytes / kColumns : l.depth;
+    const int64_t stretch = groups.count > 2 ? kByteStretch : l.depth;
     __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
     for (int64_t k = 0; k < l.depth; k += stretch) {
       const int64_t n = l.depth - k < stretch ? l.depth - k : stretch, here = l.bytes(n);
@@ -149,19 +171,14 @@ template <class T> struct ByteProduct {
           ahead.step = here / groups.count / (here / 64);
         }
         const int count = groups.size(g);
-        const uint32_t* a = rows_of(groups, g, (void*)packed).quads + k / 4 * count;
-        int32_t* c = (int32_t*)out + groups.begin(g) * kColumns;
-        QUIRE_FOR_ROWS(count, (byte_tile<R>(a, numbers, n, c, ahead)))
+        const ByteRows rows = rows_of(groups, g, (void*)packed);
+        const uint32_t* a = rows.quads + k / 4 * count;
+        float* sums = out + groups.begin(g) * kColumns;
+        QUIRE_FOR_ROWS(count, (byte_tile<R>(a, numbers, n, (int32_t*)sums, ahead)))
+        if (k + n < l.depth) continue;
+        finish_sums(data, rows, count, sums);
+        done(g);
       }
-    }
-    for (int64_t g = 0; g < groups.count; g++) {
-      const ByteRows group = rows_of(groups, g, (void*)packed);
-      for (int i = 0; i < groups.size(g); i++)
-        for (int j = 0; j < kColumns; j += 16) {
-          float* place = out + (groups.begin(g) + i) * kColumns + j;
-          vi extra = vi_set(group.zeros[i]) * load((const int32_t*)(data + kSumsAt) + j);
-          store(place, to_float(load((const int32_t*)place) - extra) * vf_set(group.steps[i]));
-        }
     }
   }
 };

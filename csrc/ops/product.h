@@ -135,17 +135,25 @@ void finish(const Args& args, int64_t row, int rows, int64_t column, const float
 
 // One block of columns of all groups, each finished when its sums are whole.
 template <class P, class Done>
-void each_group(const P& product, const Groups& groups, const void* packed, int64_t block,
-                float* sums, void* temporary, Done done) {
+void each_group_of(long, const P& product, const Groups& groups, const void* packed, int64_t block,
+                   float* sums, void* temporary, Done done) {
   product.sums(groups, packed, block, sums, temporary);
   for (int64_t g = 0; g < groups.count; g++) done(g);
 }
 
-// What is written meanwhile finds its way to memory beside the next group's products.
-template <class T, class Done>
-void each_group(const PlainProduct<T>& product, const Groups& groups, const void* packed,
-                int64_t block, float* sums, void* temporary, Done done) {
+// What is written meanwhile finds its way to memory beside the next group's products, where a product says
+// when a group is whole.
+template <class P, class Done>
+auto each_group_of(int, const P& product, const Groups& groups, const void* packed, int64_t block,
+                   float* sums, void* temporary, Done done)
+    -> decltype(product.sums(groups, packed, block, sums, temporary, done)) {
   product.sums(groups, packed, block, sums, temporary, done);
+}
+
+template <class P, class Done>
+void each_group(const P& product, const Groups& groups, const void* packed, int64_t block,
+                float* sums, void* temporary, Done done) {
+  each_group_of(0, product, groups, packed, block, sums, temporary, done);
 }
 
 inline size_t whole_lines(size_t bytes) { return (bytes + 63) / 64 * 64; }

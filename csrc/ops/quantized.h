@@ -29,7 +29,6 @@ const float kLargest = 28416;   // what the largest of a part becomes: with 4,09
 const int64_t kAloneRows = 8;   // up to here it does not pay to multiply crosswise
 const int64_t kFar = 8192;      // bytes from a weight in use to the one that is fetched meanwhile
 const int64_t kWide = kPart * 16;  // pairs of 16 bits of a part of a block
-const int64_t kNearBytes = 8192;  // of a stretch of weights that stays in the first cache
 
 struct Layout {
   int64_t N, K, depth, group, blocks;

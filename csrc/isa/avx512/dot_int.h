@@ -57,7 +57,8 @@ QUIRE_INLINE int32_t largest(vi a) { return _mm512_reduce_max_epi32(a.v); }
 struct Quads { __m512i v; };
 QUIRE_INLINE Quads quads_signed(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 QUIRE_INLINE vi dot_quads(uint32_t bytes, Quads w, vi c) {
-  return {_mm512_dpbusd_epi32(c.v, _mm512_set1_epi32((int32_t)bytes), w.v)};
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(c.v) : "v"(_mm512_set1_epi32((int32_t)bytes)), "v"(w.v));
+  return c;
 }
 
 // c + the products of four bytes from 0 to 63 of each lane with four signed ones, exactly.
