@@ -5,6 +5,7 @@
 // single plane. A part of a block becomes signed bytes, four k of a column side by side, once for all rows: of four bits
 // less their zero points, of eight as they are, whose zero points times the sums of rows are taken off the sums.
 #pragma once
+#include "byte_rows.h"
 #include "short_rows.h"
 
 namespace quire {
@@ -14,6 +15,8 @@ namespace quire {
 const int64_t kFewTileRows = 4;  // up to here rows wait for memory, and a tile would be all but empty
 const int64_t kTileParts = 4;    // of a block, that lie ready for all rows
 const int kMostUnits = kPart / 32;
+
+inline bool is_few(const Groups& groups) { return groups.rows <= kFewTileRows; }
 
 // What becomes of a part of a block: its bytes [32][32][4], of each unit scales and zero points, or no zero points.
 struct alignas(64) TilePart {
@@ -109,7 +112,6 @@ template <class T, class BASE, int PLANES> struct TileProduct : BASE {
   using BASE::one_scale;
   using BASE::unit;
 
-  static bool is_few(const Groups& groups) { return groups.rows <= kFewTileRows; }
   void begin() const { shape_tiles(unit < 64 ? unit : 64); }
   static void end() { _tile_release(); }
   static size_t temporary_bytes() { return sizeof(TileRoom); }
@@ -209,11 +211,157 @@ template <class T, class BASE, int PLANES> struct TileProduct : BASE {
   }
 };
 
+// The product of byte_rows.h on tiles, two of them where there are more than 16 rows. A group's rows are tiles of 64 k,
+// then steps and zeros of rows.
+template <class T> struct TileByteProduct : ByteProduct<T> {
+  typedef ByteProduct<T> Base;
+  static const int rows = 2 * kTileRows;
+  using Base::Base;
+  using Base::l;
+
+  static void begin() { shape_tiles(64); }
+  static void end() { _tile_release(); }
+  static size_t temporary_bytes() { return 64 * kColumns; }  // a last step of 32 k and what follows
+
+  static int64_t padded(int64_t count) { return (count + kTileRows - 1) / kTileRows * kTileRows; }
+  int64_t height(const Groups& groups) const { return padded(groups.largest()); }
+  int64_t first(const Groups& groups, int64_t g) const { return g * height(groups); }
+  int64_t sum_rows(const Groups& groups) const { return groups.count * height(groups); }
+  int64_t row_bytes() const { return (l.depth + 63) / 64 * 64; }
+  size_t packed_bytes(const Groups& groups) const {
+    return is_few(groups) ? Base::packed_bytes(groups) : sum_rows(groups) * (row_bytes() + 8);
+  }
+  int8_t* bytes_of(const Groups& groups, int64_t g, const void* packed) const {
+    return (int8_t*)packed + first(groups, g) * (row_bytes() + 8);
+  }
+  ByteRows rows_of(const Groups& groups, int64_t g, const void* packed) const {
+    const int64_t tall = height(groups);
+    float* steps = (float*)(bytes_of(groups, g, packed) + tall * row_bytes());
+    return {nullptr, steps, (int32_t*)steps + tall};
+  }
+
+  // Rows that are not there may be anything, nobody reads their sums.
+  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
+    if (is_few(groups)) return Base::pack(x, groups, g, i, packed);
+    const ByteRows out = rows_of(groups, g, packed);
+    const int64_t tall = padded(groups.size(g));
+    int8_t* place = bytes_of(groups, g, packed) + i * 64;
+    const auto put = [=](int64_t k, vi code) { store8(place + k / 64 * 64 * tall + k % 64, code); };
+    pack_byte_row(x, l, Base::format, Base::weight, out.steps[i], out.zeros[i], put);
+    for (int64_t k = l.depth; k < row_bytes(); k += 16) put(k, vi_set(0));
+  }
+
+  template <class Done = Nobody>
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void* memory, Done done = {}) const {
+    if (is_few(groups)) return Base::sums(groups, packed, block, out, memory, done);
+    const uint8_t* data = Base::block_of(block);
+    const int8_t* numbers = (const int8_t*)data + l.head;
+    const int64_t stretch = groups.count > 2 ? kByteStretch : row_bytes(), rest = l.depth % 64;
+    const int lines = (int)((32 + groups.count - 1) / groups.count);
+    if (rest) __builtin_memcpy(memory, numbers + l.bytes(l.depth - rest), l.bytes(rest));
+    for (int64_t k = 0; k < l.depth; k += stretch) {
+      const int64_t end = l.depth - k < stretch ? l.depth : k + stretch, steps = (end - k) / 64;
+      const int8_t* here = numbers + l.bytes(k);
+      for (int64_t g = 0; g < groups.count; g++) {
+        const int count = groups.size(g);
+        const char* ahead = (const char*)here + (groups.count > 1 ? l.bytes(end - k) + g * steps * lines * 64 : kFar);
+        const int8_t* bytes = bytes_of(groups, g, packed) + k * padded(count);
+        float* sums = out + first(groups, g) * kColumns;
+        const auto multiply = [&](int64_t from, int64_t n, const int8_t* b) {
+          const int8_t* a = bytes + from * padded(count);
+          if (count > kTileRows) tile_bytes<true>(a, b, n, (int32_t*)sums, k + from == 0, ahead, lines);
+          else tile_bytes<false>(a, b, n, (int32_t*)sums, k + from == 0, ahead, lines);
+        };
+        stored_for_tiles();
+        if (steps) multiply(0, steps, here);
+        if (end == l.depth && rest) multiply(64 * steps, 1, (const int8_t*)memory);
+        if (end < l.depth) continue;
+        Base::finish_sums(data, rows_of(groups, g, packed), count, sums);
+        done(g);
+      }
+    }
+  }
+};
+
 template <class T> using BestInt = TileProduct<T, IntProduct<T>, 2>;
 template <class T> using BestShort = TileProduct<T, ShortProduct<T>, 1>;
+template <class T> using BestByte = TileByteProduct<T>;
 #else
+// The product of byte_rows.h on tiles, two of them where there are more than 16 rows. A group's rows are tiles of 64 k,
+// then steps and zeros of rows.
+template <class T> struct TileByteProduct : ByteProduct<T> {
+  typedef ByteProduct<T> Base;
+  static const int rows = 2 * kTileRows;
+  using Base::Base;
+  using Base::l;
+
+  static void begin() { shape_tiles(64); }
+  static void end() { _tile_release(); }
+  static size_t temporary_bytes() { return 64 * kColumns; }  // a last step of 32 k and what follows
+
+  static int64_t padded(int64_t count) { return (count + kTileRows - 1) / kTileRows * kTileRows; }
+  int64_t height(const Groups& groups) const { return padded(groups.largest()); }
+  int64_t first(const Groups& groups, int64_t g) const { return g * height(groups); }
+  int64_t sum_rows(const Groups& groups) const { return groups.count * height(groups); }
+  int64_t row_bytes() const { return (l.depth + 63) / 64 * 64; }
+  size_t packed_bytes(const Groups& groups) const {
+    return is_few(groups) ? Base::packed_bytes(groups) : sum_rows(groups) * (row_bytes() + 8);
+  }
+  int8_t* bytes_of(const Groups& groups, int64_t g, const void* packed) const {
+    return (int8_t*)packed + first(groups, g) * (row_bytes() + 8);
+  }
+  ByteRows rows_of(const Groups& groups, int64_t g, const void* packed) const {
+    const int64_t tall = height(groups);
+    float* steps = (float*)(bytes_of(groups, g, packed) + tall * row_bytes());
+    return {nullptr, steps, (int32_t*)steps + tall};
+  }
+
+  // Rows that are not there may be anything, nobody reads their sums.
+  void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
+    if (is_few(groups)) return Base::pack(x, groups, g, i, packed);
+    const ByteRows out = rows_of(groups, g, packed);
+    const int64_t tall = padded(groups.size(g));
+    int8_t* place = bytes_of(groups, g, packed) + i * 64;
+    const auto put = [=](int64_t k, vi code) { store8(place + k / 64 * 64 * tall + k % 64, code); };
+    pack_byte_row(x, l, Base::format, Base::weight, out.steps[i], out.zeros[i], put);
+    for (int64_t k = l.depth; k < row_bytes(); k += 16) put(k, vi_set(0));
+  }
+
+  template <class Done = Nobody>
+  void sums(const Groups& groups, const void* packed, int64_t block, float* out, void* memory, Done done = {}) const {
+    if (is_few(groups)) return Base::sums(groups, packed, block, out, memory, done);
+    const uint8_t* data = Base::block_of(block);
+    const int8_t* numbers = (const int8_t*)data + l.head;
+    const int64_t stretch = groups.count > 2 ? kByteStretch : row_bytes(), rest = l.depth % 64;
+    const int lines = (int)((32 + groups.count - 1) / groups.count);
+    if (rest) __builtin_memcpy(memory, numbers + l.bytes(l.depth - rest), l.bytes(rest));
+    for (int64_t k = 0; k < l.depth; k += stretch) {
+      const int64_t end = l.depth - k < stretch ? l.depth : k + stretch, steps = (end - k) / 64;
+      const int8_t* here = numbers + l.bytes(k);
+      for (int64_t g = 0; g < groups.count; g++) {
+        const int count = groups.size(g);
+        const char* ahead = (const char*)here + (groups.count > 1 ? l.bytes(end - k) + g * steps * lines * 64 : kFar);
+        const int8_t* bytes = bytes_of(groups, g, packed) + k * padded(count);
+        float* sums = out + first(groups, g) * kColumns;
+        const auto multiply = [&](int64_t from, int64_t n, const int8_t* b) {
+          const int8_t* a = bytes + from * padded(count);
+          if (count > kTileRows) tile_bytes<true>(a, b, n, (int32_t*)sums, k + from == 0, ahead, lines);
+          else tile_bytes<false>(a, b, n, (int32_t*)sums, k + from == 0, ahead, lines);
+        };
+        stored_for_tiles();
+        if (steps) multiply(0, steps, here);
+        if (end == l.depth && rest) multiply(64 * steps, 1, (const int8_t*)memory);
+        if (end < l.depth) continue;
+        Base::finish_sums(data, rows_of(groups, g, packed), count, sums);
+        done(g);
+      }
+    }
+  }
+};
+
 template <class T> using BestInt = IntProduct<T>;
 template <class T> using BestShort = ShortProduct<T>;
+template <class T> using BestByte = ByteProduct<T>;
 #endif
 
 }  // namespace quire

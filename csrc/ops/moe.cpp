@@ -3,7 +3,6 @@
 // Rows are sorted by expert, so that each expert's weights are read once for all of its rows. A row's
 // result depends on itself only: products add in one order whatever the number of rows, and what a
 // row's experts made is added up in the router's order.
-#include "byte_rows.h"
 #include "float8.h"
 #include "functions.h"
 #include "int_tiles.h"
@@ -391,7 +390,7 @@ template <class T, class W> void quantized_experts(const QuireArgs_experts& args
     });
   }
   if (has_byte_rows(format)) {
-    typedef ByteProduct<T> P;
+    typedef BestByte<T> P;
     return run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {
       return P(data, n, depth, format);
     });

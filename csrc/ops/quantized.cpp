@@ -1,5 +1,4 @@
 // Products with packed weights of 4 and 8 bits: out [rows, N] = x [rows, K] * weight.T + delta + bias.
-#include "byte_rows.h"
 #include "float8.h"
 #include "int_tiles.h"
 
@@ -23,7 +22,7 @@ void linear_quantized(const QuireArgs_linear_quantized& args, Team& team) {
   }
   if (has_byte_rows(args.format)) {
     QUIRE_FOR_DTYPE(args.dtype, T,
-                    multiply<T>(args, ByteProduct<T>(weight, args.N, args.K, args.format), team))
+                    multiply<T>(args, BestByte<T>(weight, args.N, args.K, args.format), team))
     return;
   }
   if (args.format != kFp8) {

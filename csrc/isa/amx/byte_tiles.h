@@ -38,6 +38,47 @@ QUIRE_INLINE void tile_unit(const int8_t* rows, const int8_t* B, int unit, int32
   }
 }
 
+// sums [16 or 32][32] (+)= rows times B [16 * steps][32][4]. Rows are tiles of 64 k of bytes from 0 up; TALL: two of
+// them. Of each step `lines` cache lines of what is ahead come nearer.
+template <bool TALL>
+void tile_bytes(const int8_t* rows, const int8_t* B, int64_t steps, int32_t* sums, bool fresh, const char* ahead,
+                int lines) {
+  if (fresh) {
+    _tile_zero(4);
+    _tile_zero(5);
+    if (TALL) {
+      _tile_zero(6);
+      _tile_zero(7);
+    }
+  } else {
+    _tile_loadd(4, sums, 128);
+    _tile_loadd(5, sums + 16, 128);
+    if (TALL) {
+      _tile_loadd(6, sums + 512, 128);
+      _tile_loadd(7, sums + 528, 128);
+    }
+  }
+  for (int64_t s = 0; s < steps; s++, rows += (TALL ? 2 : 1) * kTileRows * 64, B += 64 * 32) {
+    _tile_loadd(0, rows, 64);
+    _tile_loadd(2, B, 128);
+    _tile_dpbusd(4, 0, 2);
+    _tile_loadd(3, B + 64, 128);
+    _tile_dpbusd(5, 0, 3);
+    if (TALL) {
+      _tile_loadd(1, rows + kTileRows * 64, 64);
+      _tile_dpbusd(6, 1, 2);
+      _tile_dpbusd(7, 1, 3);
+    }
+    for (int i = 0; i < lines; i++, ahead += 64) _mm_prefetch(ahead, _MM_HINT_T1);
+  }
+  _tile_stored(4, sums, 128);
+  _tile_stored(5, sums + 16, 128);
+  if (TALL) {
+    _tile_stored(6, sums + 512, 128);
+    _tile_stored(7, sums + 528, 128);
+  }
+}
+
 // Two k of each of 32 columns, and the two k after them, as four k of columns 0 to 15 and of columns 16 to 31.
 QUIRE_INLINE void fours_of(vi one, vi two, vi out[2]) {
   const __m512i low = _mm512_unpacklo_epi16(one.v, two.v), high = _mm512_unpackhi_epi16(one.v, two.v);
