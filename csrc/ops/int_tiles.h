@@ -18,7 +18,7 @@ const int kMostUnits = kPart / 32;
 
 inline bool is_few(const Groups& groups) { return groups.rows <= kFewTileRows; }
 
-// What becomes of a part of a block: its bytes [32][32][4], of each unit scales and zero points, or no zero points.
+// What becomes of a part of a block: its bytes [32][32][4], and of each unit scales and zero points where there are some.
 struct alignas(64) TilePart {
   int8_t numbers[kPart * kColumns];
   float scales[kMostUnits][kColumns];

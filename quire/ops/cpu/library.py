@@ -72,6 +72,35 @@ class Library:
             self.run(NUMBERS["linear"], args, threads=1)
             if not torch.equal(out.float(), x.float() @ weight.float().t()):
                 raise OSError(f"its products of {rows} rows are wrong on this processor")
+            self._check_integers(x, weight.to(torch.int8))
+
+    def _check_integers(self, x: torch.Tensor, weight: torch.Tensor) -> None:
+        """The same of x times int8 weights, whose results are whole numbers but for the last bits of float32."""
+        (rows, depth), columns = x.shape, len(weight)
+        scales, packed = torch.ones(columns), torch.zeros(2 * (128 + 96 * 32), dtype=torch.uint8)
+        out = torch.empty(rows, columns, dtype=torch.bfloat16)
+        sizes = {"N": columns, "K": depth, "format": 1}
+        pack = STRUCTS["pack_quantized"](
+            codes=weight.data_ptr(),
+            scales=scales.data_ptr(),
+            out=packed.data_ptr(),
+            stride=depth,
+            **sizes,
+        )
+        args = STRUCTS["linear_quantized"](
+            x=x.data_ptr(),
+            weight=packed.data_ptr(),
+            out=out.data_ptr(),
+            rows=rows,
+            x_stride=depth,
+            out_stride=columns,
+            dtype=DTYPES["bfloat16"],
+            **sizes,
+        )
+        self.run(NUMBERS["pack_quantized"], pack, threads=1)
+        self.run(NUMBERS["linear_quantized"], args, threads=1)
+        if not torch.equal(out.float(), x.float() @ weight.float().t()):
+            raise OSError(f"its integer products of {rows} rows are wrong on this processor")
 
     def run(self, operation: int, args: ctypes.Structure, threads: int = 0) -> None:
         """Carries out one operation on so many threads; 0 is as many as torch has here."""
