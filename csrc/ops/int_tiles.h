@@ -187,7 +187,6 @@ template <class T, class BASE, int PLANES> struct TileProduct : BASE {
       const int64_t to = l.depth - from < stretch ? l.depth : from + stretch;
       for (int64_t k = from; k < to; k += kPart)
         spread(record, to - k < kPart ? to - k : kPart, far, room.parts[(k - from) / kPart]);
-      stored_for_tiles();
       int turn = 0;
       int64_t last_group = -1, last_k = 0;
       const auto add_last = [&] {  // while tiles are busy with what came after it
@@ -272,7 +271,6 @@ template <class T> struct TileByteProduct : ByteProduct<T> {
           if (count > kTileRows) tile_bytes<true>(a, b, n, (int32_t*)sums, k + from == 0, ahead, lines);
           else tile_bytes<false>(a, b, n, (int32_t*)sums, k + from == 0, ahead, lines);
         };
-        stored_for_tiles();
         if (steps) multiply(0, steps, here);
         if (end == l.depth && rest) multiply(64 * steps, 1, (const int8_t*)memory);
         if (end < l.depth) continue;

@@ -18,9 +18,6 @@ static inline void shape_tiles(int bytes) {
   configure_tiles(config);
 }
 
-// What was stored before is there when tiles are loaded, of which the compiler does not know that they read memory.
-static inline void stored_for_tiles() { __asm__ volatile("" ::: "memory"); }
-
 struct Tiles {
   typedef bf16 A;  // [k / 32][rows rounded up to 16][32], rows that are not there are zero
   static const int k = 2;
@@ -49,7 +46,6 @@ struct Tiles {
                    float* C, bool fresh, const char* ahead, int64_t ahead_step) {
     const int64_t height = padded(count);
     const bf16* A = group + from / 16 * height * 32;
-    stored_for_tiles();
     if (count <= 16) {
       if (fresh) {
         _tile_zero(4);
