@@ -1,6 +1,7 @@
 """What a native library must get exactly right before it is used: a wrong processor or build shows here.
 
-Small whole numbers in bfloat16, in which products and, with weights of one and zero, attention are exact.
+Small whole numbers in bfloat16, in which products and, with weights of one and zero, attention are exact. Products of
+integers add last bits of float32, which go with their rounding to bfloat16.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _FAR = 256.0
 def check(run: Run) -> None:
     """Raises OSError if a library's products or its attention are wrong on this processor."""
     _check_products(run)
+    _check_integers(run)
     _check_attention(run)
 
 
@@ -56,6 +58,36 @@ def _check_products(run: Run) -> None:
         run(NUMBERS["linear"], args, threads=1)
         if not torch.equal(out.float(), x.float() @ weight.float().t()):
             raise OSError(f"its products of {rows} rows are wrong on this processor")
+
+
+def _check_integers(run: Run) -> None:
+    weight = _whole(_COLUMNS, _DEPTH).to(torch.int8)
+    scales, packed = torch.ones(_COLUMNS), torch.zeros(2 * (128 + 96 * 32), dtype=torch.uint8)
+    sizes = {"N": _COLUMNS, "K": _DEPTH, "format": 1}
+    pack = STRUCTS["pack_quantized"](
+        codes=weight.data_ptr(),
+        scales=scales.data_ptr(),
+        out=packed.data_ptr(),
+        stride=_DEPTH,
+        **sizes,
+    )
+    run(NUMBERS["pack_quantized"], pack, threads=1)
+    for rows in (1, 5, 40):
+        x = _whole(rows, _DEPTH, seed=rows)
+        out = torch.empty(rows, _COLUMNS, dtype=torch.bfloat16)
+        args = STRUCTS["linear_quantized"](
+            x=x.data_ptr(),
+            weight=packed.data_ptr(),
+            out=out.data_ptr(),
+            rows=rows,
+            x_stride=_DEPTH,
+            out_stride=_COLUMNS,
+            dtype=DTYPES["bfloat16"],
+            **sizes,
+        )
+        run(NUMBERS["linear_quantized"], args, threads=1)
+        if not torch.equal(out.float(), x.float() @ weight.float().t()):
+            raise OSError(f"its integer products of {rows} rows are wrong on this processor")
 
 
 def _check_attention(run: Run) -> None:
