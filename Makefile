@@ -62,7 +62,7 @@ tiles: $(STAMP)  ## the kernels for AMX on any processor with AVX-512: its tiles
 	QUIRE_EMULATE=1 $(BIN)/python setup.py --quiet build_ext --build-lib $(EMULATED)
 	QUIRE_CPU_KERNELS=$(CURDIR)/$(EMULATED)/quire/ops/cpu/_lib $(BIN)/python -m pytest -n 2 tests/ops -q -k "amx_emulated" $(ARGS)
 	QUIRE_CPU_KERNELS=$(CURDIR)/$(EMULATED)/quire/ops/cpu/_lib \
-	$(BIN)/python -m benchmarks.determinism --isa amx_emulated --quick --models kv2 window --formats bfloat16
+	$(BIN)/python -m benchmarks.determinism --isa amx_emulated --quick --models kv2 window --formats bfloat16 int8 int4
 
 bench: $(STAMP)  ## the figures of docs/performance.md
 	$(BIN)/python -m benchmarks.scheduler

@@ -17,6 +17,9 @@ template <class T> struct Kind {
   static const int row = 32;  // Weights of one row of a tile
 };
 
+// Whether products of a type are made in tile registers, and how; see isa/amx.
+template <class T> struct Tiled { static const bool is = false; };
+
 #ifndef QUIRE_HAS_SCALED
 // x 2^n for whole n <= 0; 0 where 2^n is below the normal range.
 QUIRE_INLINE vf scaled(vf x, vf n) {

@@ -23,8 +23,9 @@ const int64_t kLeastRows = 6;  // what an item of fewer rows costs is reading it
 // Softmax states of the rows of an item: values [rows][stride].
 struct State { float* peak; float* weight; float* values; };
 
-// Rows that go through the kernels together; fresh until a tile of the segment had a key for them.
-struct Group { int64_t row; int rows; bool is_fresh; };
+// Rows that go through the kernels together, and where their queries begin; fresh until a tile of the segment had a
+// key for them.
+struct Group { int64_t row; int rows; bool is_fresh; int64_t query; };
 
 struct Shape {
   int64_t group, tokens, rows, stride, window;
@@ -112,6 +113,7 @@ template <class T> struct Desk {
   float* key_scales;
   float* value_scales;
   float* scores;
+  float* made;   // what a tile of values adds [16][stride]
   float* lanes;  // sums of weights [rows][16]
   float* slopes;
   const float** biases;  // of each row's head, distance 0
@@ -134,7 +136,8 @@ template <class T> struct Desk {
       if (memory) start = (decltype(start + 0))(memory + at);
       at += (count * sizeof(*start) + 63) / 64 * 64;
     };
-    take(query, shape.rows * blocks.key_steps());
+    if constexpr (Tiled<T>::is) take(query, (shape.rows / kRows + 1) * Tiled<T>::query_units(blocks.key_steps()));
+    else take(query, shape.rows * blocks.key_steps());
     take(weights, 16 * kTile);
     take(key_room, 2 * kHalf * blocks.key_steps());
     take(value_room, kTile * blocks.stride());
@@ -142,6 +145,7 @@ template <class T> struct Desk {
     take(key_scales, kTile);
     take(value_scales, kTile);
     take(scores, 16 * kTile);
+    take(made, Tiled<T>::is ? 16 * blocks.stride() : 0);
     take(lanes, shape.rows * 16);
     take(slopes, shape.rows);
     take(biases, shape.rows);
@@ -181,7 +185,8 @@ template <class T> struct Worker {
     num_groups = (rows + kRows - 1) / kRows;
     for (int64_t g = 0; g < num_groups; g++) {
       int64_t row = rows * g / num_groups;
-      desk.groups[g] = {row, (int)(rows * (g + 1) / num_groups - row), true};
+      desk.groups[g] = {row, (int)(rows * (g + 1) / num_groups - row), true, row * steps};
+      if constexpr (Tiled<T>::is) desk.groups[g].query = g * Tiled<T>::query_units(steps);
     }
     const Group* group = desk.groups;
     for (int64_t r = 0; r < rows; r++) {
@@ -194,7 +199,9 @@ template <class T> struct Worker {
       if (args.farthest) desk.biases[r] = slopes + head * (2 * args.farthest + 1) + args.farthest;
       else if (slopes) desk.slopes[r] = slopes[head] * kLog2e;
       const T* q = (const T*)args.q + (item.token + token) * args.q_stride + head * args.q_head_stride;
-      pack_query(q, blocks.D, steps, group->rows, desk.query + group->row * steps + (r - group->row));
+      const int i = (int)(r - group->row);
+      if constexpr (Tiled<T>::is) Tiled<T>::pack_query(q, blocks.D, i, desk.query + group->query);
+      else pack_query(q, blocks.D, steps, group->rows, desk.query + group->query + i);
     }
   }
 
@@ -290,7 +297,9 @@ template <class T> struct Worker {
   template <int R>
   __attribute__((noinline)) void step(const Group& group, const Tiles<T>& tiles, int64_t start, bool masked,
                                       const State& state, const Ahead& ahead) {
-    score<R>(desk.query + group.row * blocks.key_steps(), tiles.keys, blocks.key_steps(), desk.scores, ahead);
+    const auto* query = desk.query + group.query;
+    if constexpr (Tiled<T>::is) Tiled<T>::score(query, tiles.keys, blocks.key_steps(), desk.scores, ahead);
+    else score<R>(query, tiles.keys, blocks.key_steps(), desk.scores, ahead);
     float peaks[16], keep[16];
     if (R > 4 && is_plain && !masked) {
       scale_scores<R>(peaks);
@@ -318,8 +327,25 @@ template <class T> struct Worker {
         store(lanes, put_weights(T(), low, high, sum, desk.weights + i * Kind<T>::row));
       }
     }
-    columns<R, widest(R)>(tiles, state.values + group.row * shape.stride, rises ? keep : nullptr, group.is_fresh,
-                          ahead, 0);
+    float* sums = state.values + group.row * shape.stride;
+    if constexpr (Tiled<T>::is) {
+      Tiled<T>::mix(desk.weights, tiles.values[0], shape.stride, desk.made, ahead);
+      add_made<R>(sums, rises ? keep : nullptr, group.is_fresh);
+    } else {
+      columns<R, widest(R)>(tiles, sums, rises ? keep : nullptr, group.is_fresh, ahead, 0);
+    }
+  }
+
+  // Sums [R][stride] = sums * keep + what a tile added; a row that keeps all of its sum is one with keep 1.
+  template <int R>
+  inline __attribute__((always_inline)) void add_made(float* sums, const float* keep, bool fresh) {
+    for (int i = 0; i < R; i++) {
+      const vf kept = vf_set(keep ? keep[i] : 1.0f);
+      float* row = sums + i * shape.stride;
+      const float* more = desk.made + i * shape.stride;
+      for (int64_t j = 0; j < shape.stride; j += 16)
+        store(row + j, fresh ? load(more + j) : fma(load(row + j), kept, load(more + j)));
+    }
   }
 
   // The biases of 16 keys, the first at `distance` from the row's query.
@@ -472,8 +498,10 @@ template <class T> void attention_of(const QuireArgs_attention& args, Team& team
   int64_t units = 0;
   bool shared = team.size > 1 && is_shared(plan, shape, args.K, team.size, &units);
   Worker<T> worker(args, plan, shape, team);
+  if constexpr (Tiled<T>::is) Tiled<T>::begin(worker.blocks.key_steps());
   if (shared) attend_segments(worker, team, units);
   else attend_items(worker, team);
+  if constexpr (Tiled<T>::is) Tiled<T>::end();
 }
 
 // Puts keys [D] and values [Dv] of E, in `T` or its codes, where slot `slot` of a head has them.

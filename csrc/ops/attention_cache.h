@@ -108,6 +108,7 @@ template <class T> struct Tiles {
     value_steps = (limit + per - 1) / per;
     find_half(0, tile * kTile, limit);
     find_half(1, tile * kTile + kHalf, limit - kHalf);
+    if constexpr (Tiled<T>::is) join_values();
   }
 
   // What kernels bring nearer while they work on the tile that was found.
@@ -151,6 +152,20 @@ template <class T> struct Tiles {
     if (!is_whole || blocks.Dv != blocks.stride() || count % per) copy_values(h, start, count, room);
     else values[h] = (const Unit*)numbers(first + blocks.value(slot), count * blocks.Dv, (T*)room, ahead.values[h]);
     if (blocks.has_scales()) copy_scales(start, count, h * kHalf);
+  }
+
+  // Values of both halves one after the other, and zeros behind the last, as tile registers take them.
+  void join_values() {
+    const int64_t stride = blocks.stride(), rows = kHalf / per;
+    if (value_steps == 2 * rows && values[1] == values[0] + rows * stride) return;
+    for (int64_t h = 0; h < 2; h++) {
+      Unit* room = value_room + h * rows * stride;
+      int64_t n = value_steps - h * rows;
+      n = n < 0 ? 0 : n < rows ? n : rows;
+      if (values[h] != room) __builtin_memcpy(room, values[h], n * stride * sizeof(Unit));
+      __builtin_memset((void*)(room + n * stride), 0, (rows - n) * stride * sizeof(Unit));
+      values[h] = room;
+    }
   }
 
   // `n` stored numbers: where they lie, or what codes become, in `room`.

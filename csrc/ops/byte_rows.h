@@ -46,10 +46,10 @@ struct ByteScale {
   }
 };
 
-// One row of x as row `i` of `rows`. A row with a number that is not finite gets the step NaN.
-template <class T>
-void pack_byte_row(const T* x, const Layout& l, int32_t format, const uint8_t* record, int rows, int i,
-                   ByteRows out) {
+// One row of x, 16 bytes at a time: `put(k, bytes)`. A row with a number that is not finite gets the step NaN.
+template <class T, class Put>
+void pack_byte_row(const T* x, const Layout& l, int32_t format, const uint8_t* record, float& row_step, int32_t& zero,
+                   Put put) {
   vi most = vi_set(0);
   vf least = vf_zero(), largest_yet = vf_zero();
   for (int64_t k = 0; k < l.K; k += 16) {
@@ -64,19 +64,17 @@ void pack_byte_row(const T* x, const Layout& l, int32_t format, const uint8_t* r
   int32_t size = 0;
   for (int j = 0; j < 16; j++) size = lanes[j] > size ? lanes[j] : size;
   const ByteScale scale(format, record, size, -largest(vf_zero() - least), largest(largest_yet));
-  out.steps[i] = scale.whole ? scale.step : __builtin_nanf("");
-  out.zeros[i] = 128 + (int32_t)scale.shift;
+  row_step = scale.whole ? scale.step : __builtin_nanf("");
+  zero = 128 + (int32_t)scale.shift;
   const vf step = vf_set(scale.step), shift = vf_set(scale.shift);
   for (int64_t k = 0; k < l.depth; k += 16) {
-    alignas(16) int8_t bytes[16];
     int64_t left = l.K - k;
     vi code = vi_set((int32_t)scale.shift);
     if (scale.whole && scale.step != 0 && left > 0) {
       vf number = left >= 16 ? load(x + k) : load(x + k, (int)left);
       code = to_int(max(min(number / step + shift, vf_set(127)), vf_set(-128)));
     }
-    store8(bytes, code + vi_set(128));
-    for (int j = 0; j < 4; j++) __builtin_memcpy(out.quads + (k / 4 + j) * rows + i, bytes + 4 * j, 4);
+    put(k, code + vi_set(128));
   }
 }
 
@@ -140,7 +138,13 @@ template <class T> struct ByteProduct {
   }
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
-    pack_byte_row(x, l, format, weight, groups.size(g), i, rows_of(groups, g, packed));
+    const ByteRows out = rows_of(groups, g, packed);
+    const int count = groups.size(g);
+    pack_byte_row(x, l, format, weight, out.steps[i], out.zeros[i], [&](int64_t k, vi code) {
+      alignas(16) int8_t bytes[16];
+      store8(bytes, code);
+      for (int j = 0; j < 4; j++) __builtin_memcpy(out.quads + (k / 4 + j) * count + i, bytes + 4 * j, 4);
+    });
   }
 
   // Whole sums of a group of bytes as float32, in their place.

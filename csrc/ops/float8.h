@@ -32,8 +32,9 @@ inline void add_scaled(float* sums, const float* c, const float* scale, int rows
 
 // A weight [N, K] of float8 for rows of type T; weights become numbers of type W.
 template <class T, class W> struct FloatProduct {
-  typedef typename Kind<T>::A A;
-  static const int rows = kRows, per = Kind<T>::k;
+  typedef Kernel<W> Use;
+  typedef typename Use::A A;
+  static const int rows = Use::rows, per = Use::k;
   static const int64_t kStretch = 128;
   const uint8_t* weight;
   Layout l;
@@ -44,21 +45,23 @@ template <class T, class W> struct FloatProduct {
       : weight((const uint8_t*)data), l(n, k, group, format), one_scale(group == 0),
         blocks(l.blocks), steps(l.depth / per) {}
 
-  static void begin() {}
-  static void end() {}
-  static size_t term_bytes() { return (size_t)kRows * kColumns * 4; }
+  static void begin() { Use::begin(); }
+  static void end() { Use::end(); }
+  static size_t term_bytes() { return (size_t)rows * kColumns * 4; }
   static size_t temporary_bytes() { return term_bytes() + kStretch * kColumns * sizeof(W); }
 
-  int64_t first(const Groups& groups, int64_t g) const { return groups.begin(g); }
-  int64_t sum_rows(const Groups& groups) const { return groups.rows; }
-  size_t packed_bytes(const Groups& groups) const { return groups.rows * steps * sizeof(A); }
+  int64_t height(const Groups& groups) const { return Use::padded(groups.largest()); }
+  int64_t first(const Groups& groups, int64_t g) const { return g * height(groups); }
+  int64_t sum_rows(const Groups& groups) const { return groups.count * height(groups); }
+  size_t packed_bytes(const Groups& groups) const { return sum_rows(groups) * steps * Use::per_step * sizeof(A); }
   const uint8_t* block_of(int64_t block) const { return weight + block * l.block_bytes(); }
   const float* scale(int64_t block) const {
     return one_scale ? (const float*)block_of(block) : nullptr;
   }
 
   void pack(const T* x, const Groups& groups, int64_t g, int i, void* packed) const {
-    pack_row(x, l.K, steps, groups.size(g), (A*)packed + groups.begin(g) * steps + i);
+    Kernel<T>::pack_row(x, l.K, steps, groups.size(g), i,
+                        (A*)packed + first(groups, g) * steps * Use::per_step);
   }
 
   void sums(const Groups& groups, const void* packed, int64_t block, float* out,
@@ -66,16 +69,16 @@ template <class T, class W> struct FloatProduct {
     const uint8_t* data = block_of(block);
     float* term = (float*)temporary;
     W* wide = (W*)((char*)temporary + term_bytes());
-    __builtin_memset(out, 0, (size_t)groups.rows * kColumns * 4);
+    __builtin_memset(out, 0, (size_t)sum_rows(groups) * kColumns * 4);
     for (int64_t k = 0; k < l.depth; k += kStretch) {
       int64_t n = l.depth - k < kStretch ? l.depth - k : kStretch;
       const uint8_t* record = data + (one_scale ? l.bytes(k) : k / l.group * l.record_bytes());
       widen(record + l.head, n, wide);
       for (int64_t g = 0; g < groups.count; g++) {
-        int64_t row = groups.begin(g);
-        const A* a = (const A*)packed + row * steps + k / per * groups.size(g);
+        const int64_t row = first(groups, g);
+        const A* a = (const A*)packed + row * steps * Use::per_step;
         float* c = one_scale ? out + row * kColumns : term;
-        tile_of(groups.size(g), a, wide, n / per, c, !one_scale, (const char*)wide, 0);
+        Use::tile(groups.size(g), a, k / per, wide, n / per, c, !one_scale, (const char*)wide, 0);
         if (!one_scale) add_scaled(out + row * kColumns, term, (const float*)record, groups.size(g));
       }
     }

@@ -3,11 +3,10 @@
 // Rows are sorted by expert, so that each expert's weights are read once for all of its rows. A row's
 // result depends on itself only: products add in one order whatever the number of rows, and what a
 // row's experts made is added up in the router's order.
-#include "byte_rows.h"
 #include "float8.h"
 #include "functions.h"
+#include "int_tiles.h"
 #include "rows.h"
-#include "short_rows.h"
 
 namespace quire {
 namespace {
@@ -266,7 +265,7 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
   void* temporary = (char*)more_sums + sums_bytes;
   Sorted sorted(room, args.E, pairs);
   int64_t taken[2] = {0, 0};
-  P::begin();
+  first_up.begin();
   for (int64_t start = 0; start < args.rows; start += tokens) {
     const int64_t n = args.rows - start < tokens ? args.rows - start : tokens;
     sorted.sort((const int32_t*)args.ids + start * k, n * k);
@@ -336,7 +335,7 @@ void run_experts(const QuireArgs_experts& args, Team& team, Make make) {
       });
     }
   }
-  P::end();
+  first_up.end();
 }
 
 }  // namespace
@@ -385,13 +384,13 @@ template <class T, class W> void quantized_experts(const QuireArgs_experts& args
         args, team, [](const void* data, int64_t n, int64_t depth) { return P(data, n, depth); });
   }
   if (format & kShortRows) {
-    typedef ShortProduct<T> P;
+    typedef BestShort<T> P;
     return run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {
       return P(data, n, depth, group, format);
     });
   }
   if (has_byte_rows(format)) {
-    typedef ByteProduct<T> P;
+    typedef BestByte<T> P;
     return run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {
       return P(data, n, depth, format);
     });
@@ -402,7 +401,7 @@ template <class T, class W> void quantized_experts(const QuireArgs_experts& args
       return P(data, n, depth, group, format);
     });
   }
-  typedef IntProduct<T> P;
+  typedef BestInt<T> P;
   run_experts<T, P>(args, team, [=](const void* data, int64_t n, int64_t depth) {
     return P(data, n, depth, group, format);
   });

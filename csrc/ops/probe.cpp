@@ -19,6 +19,31 @@ vf dot_registers(int64_t steps) {
   return sums[0];
 }
 
+#ifdef QUIRE_TILES
+// The same number of multiply-adds on tile registers, each of whose products is that of 256 others.
+template <> vf dot_registers<bf16>(int64_t steps) {
+  alignas(64) float out[16 * 16];
+  Tiles::begin();
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  for (int64_t s = 0; s < steps * kSums / 256; s += 4) {
+    _tile_dpbf16ps(4, 0, 2);
+    _tile_dpbf16ps(5, 0, 3);
+    _tile_dpbf16ps(6, 1, 2);
+    _tile_dpbf16ps(7, 1, 3);
+  }
+  _tile_stored(4, out, 64);
+  Tiles::end();
+  return load(out);
+}
+#endif
+
 }  // namespace
 
 // Reads `bytes` (a multiple of 4 KiB for each thread) of `data` once; out [16] int32 is their mix.

@@ -183,7 +183,7 @@ template <class P> int64_t pieces_of(const P& product, int64_t rows, int32_t thr
 // columns, so that nobody waits for others and packed rows stay in its own cache.
 template <class T, class P, class Args>
 void multiply_apart(const Args& args, const P& product, Team& team, int64_t pieces) {
-  P::begin();
+  product.begin();
   for (int64_t piece; (piece = team.next(0)) < pieces;) {
     const int64_t start = args.rows * piece / pieces;
     Groups groups(args.rows * (piece + 1) / pieces - start, product.rows);
@@ -201,7 +201,7 @@ void multiply_apart(const Args& args, const P& product, Team& team, int64_t piec
                   sums + product.first(groups, g) * kColumns, product.scale(b));
       });
   }
-  P::end();
+  product.end();
 }
 
 // out [rows, N] = x [rows, K] times the weight of `product`; rows of x and out are of type T.
@@ -212,7 +212,7 @@ void multiply(const Args& args, const P& product, Team& team) {
   const int64_t share = product.blocks / (8 * team.size) > 1 ? product.blocks / (8 * team.size) : 1;
   const int64_t shares = (product.blocks + share - 1) / share;
   const bool is_private = args.rows <= kPrivateRows;
-  P::begin();
+  product.begin();
   for (int64_t start = 0; start < args.rows; start += kChunk) {
     Groups groups(args.rows - start < kChunk ? args.rows - start : kChunk, product.rows);
     size_t a_bytes = whole_lines(product.packed_bytes(groups));
@@ -238,7 +238,7 @@ void multiply(const Args& args, const P& product, Team& team) {
         });
     if (start + kChunk < args.rows) team.barrier();
   }
-  P::end();
+  product.end();
 }
 
 }  // namespace quire

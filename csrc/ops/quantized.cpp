@@ -1,7 +1,6 @@
 // Products with packed weights of 4 and 8 bits: out [rows, N] = x [rows, K] * weight.T + delta + bias.
-#include "byte_rows.h"
 #include "float8.h"
-#include "short_rows.h"
+#include "int_tiles.h"
 
 namespace quire {
 
@@ -17,18 +16,18 @@ void linear_quantized(const QuireArgs_linear_quantized& args, Team& team) {
   }
   if (args.format & kShortRows) {
     QUIRE_FOR_DTYPE(args.dtype, T,
-                    multiply<T>(args, ShortProduct<T>(weight, args.N, args.K, args.group, args.format, args.order),
+                    multiply<T>(args, BestShort<T>(weight, args.N, args.K, args.group, args.format, args.order),
                                 team))
     return;
   }
   if (has_byte_rows(args.format)) {
     QUIRE_FOR_DTYPE(args.dtype, T,
-                    multiply<T>(args, ByteProduct<T>(weight, args.N, args.K, args.format), team))
+                    multiply<T>(args, BestByte<T>(weight, args.N, args.K, args.format), team))
     return;
   }
   if (args.format != kFp8) {
     QUIRE_FOR_DTYPE(args.dtype, T,
-                    multiply<T>(args, IntProduct<T>(weight, args.N, args.K, args.group, args.format,
+                    multiply<T>(args, BestInt<T>(weight, args.N, args.K, args.group, args.format,
                                                     args.order), team))
     return;
   }

@@ -8,38 +8,22 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from quire.bench import op_cases
 from quire.bench.report import table, write_json
 from quire.hardware.cpu import read_machine
 from quire.hardware.threads import set_threads
-from quire.ops.attention import PAGED_ATTENTION, AttentionStep, CachePlace
 from quire.ops.cpu.library import library
 from quire.ops.cpu.limits import ReadProbe, dot_rate
-from quire.ops.elementwise import ACT_MUL
-from quire.ops.linear import LINEAR
-from quire.ops.norm import ADD_RMS_NORM
+from quire.ops.formats import Format, parse
 from quire.ops.registry import Table
 from quire.protocol.errors import SettingsError
 
-_COLD_BYTES = 256 << 20  # weights are cycled over so many bytes, so that none is still in a cache
 _CASES = ("linear", "attention", "norm", "act_mul")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One line of the report: what is run, and what a run reads or writes and computes."""
-
-    name: str
-    size: str
-    run: Callable[[], object]
-    num_bytes: float
-    num_operations: float
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,20 +31,23 @@ def main(argv: Sequence[str]) -> int:
     flags = _parser().parse_args(list(argv))
     sizes = [_size(text) for text in flags.linear.split(",")]
     rows = [_count(text) for text in flags.rows.split(",")]
+    format = _format(flags.format)
     set_threads(flags.threads or read_machine().physical_cores)
     overrides = {"all": flags.provider} if flags.provider else {}
     choices = Table(overrides=overrides)
     dtype: torch.dtype = getattr(torch, flags.dtype)
     wanted = _CASES if flags.op is None else (flags.op,)
-    cases: list[Case] = []
+    cases: list[op_cases.Case] = []
     if "linear" in wanted:
-        cases += [case for size in sizes for case in _linear(choices, dtype, size, rows)]
+        cases += [
+            case for size in sizes for case in op_cases.linear(choices, dtype, format, size, rows)
+        ]
     if "attention" in wanted:
-        cases += _attention(choices, dtype)
+        cases += op_cases.attention(choices, dtype)
     if "norm" in wanted:
-        cases += _norms(choices, dtype, rows)
+        cases += op_cases.norms(choices, dtype, rows)
     if "act_mul" in wanted:
-        cases += _act_mul(choices, dtype, rows)
+        cases += op_cases.act_mul(choices, dtype, rows)
     limits = _Limits(flags.dtype)
     lines = [_measure(case, limits, flags.repeats) for case in cases]
     _print(lines, choices, limits)
@@ -80,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", default="bfloat16", choices=["float32", "bfloat16", "float16"], help="of numbers"
     )
     parser.add_argument("--linear", default="12288x1024", help="sizes NxK, separated by commas")
+    parser.add_argument(
+        "--format",
+        default="plain",
+        help="stored form of weights: int8, int4_g128, fp8, int8_rows8...",
+    )
     parser.add_argument("--rows", default="1,4,16,32,64,512,2048", help="rows, with commas")
     parser.add_argument("--provider", help="cpu, torch or reference instead of the default")
     parser.add_argument("--threads", type=int, help="default: the physical cores")
@@ -97,6 +89,19 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise SettingsError(f"{text!r} is no size; write a whole number from 1 on")
     return int(text)
+
+
+def _format(name: str) -> Format:
+    try:
+        format = parse(name)
+    except ValueError as error:
+        raise SettingsError(f"--format: {error}") from None
+    if format.kind == "super":
+        raise SettingsError(
+            f"--format {name}: floats are not rounded to super-blocks here; "
+            "`python -m benchmarks.product_speed` times them"
+        )
+    return format
 
 
 class _Limits:
@@ -126,7 +131,7 @@ class _Limits:
         }
 
 
-def _measure(case: Case, limits: _Limits, repeats: int) -> dict[str, str | float]:
+def _measure(case: op_cases.Case, limits: _Limits, repeats: int) -> dict[str, str | float]:
     case.run()
     seconds, reads, dots = [], [], []
     for _ in range(repeats):
@@ -172,124 +177,3 @@ def _print(lines: list[dict[str, str | float]], choices: Table, limits: _Limits)
     print(f"threads: {torch.get_num_threads()}")
     for name, value in limits.as_dict().items():
         print(f"{name}: {value:.1f}")
-
-
-def _linear(
-    choices: Table, dtype: torch.dtype, size: tuple[int, int], rows: list[int]
-) -> Iterator[Case]:
-    columns, depth = size
-    product = choices.bind(LINEAR, str(dtype).removeprefix("torch."), N=columns, K=depth)
-    num_bytes = columns * depth * dtype.itemsize
-    copies = max(1, -(-_COLD_BYTES // num_bytes))
-    weight = torch.randn(columns, depth).to(dtype)
-    packed = [product.provider.pack(weight.clone()) for _ in range(copies)]
-    for count in rows:
-        x = torch.randn(count, depth).to(dtype)
-        out = torch.empty(count, columns, dtype=dtype)
-        used = packed if count <= 64 else packed[:2]
-
-        def run(x: torch.Tensor = x, out: torch.Tensor = out, used: list[object] = used) -> None:
-            for one in used:
-                product(x, one, out=out)
-
-        yield Case(
-            "linear",
-            f"{count} x {depth} x {columns}",
-            run,
-            float(len(used) * num_bytes),
-            2.0 * len(used) * count * columns * depth,
-        )
-
-
-def _attention(choices: Table, dtype: torch.dtype) -> Iterator[Case]:
-    """16 query heads over 8 kv heads of 128: decode steps of several contexts, and whole prompts."""
-    heads, kv_heads, size, block = 16, 8, 128, 32
-    attend = choices.bind(
-        PAGED_ATTENTION, str(dtype).removeprefix("torch."), H=heads, K=kv_heads, D=size
-    )
-    provider = attend.provider
-    for batch, queries, context in ((1, 1, 2048), (32, 1, 512), (1, 512, 512), (1, 2048, 2048)):
-        blocks = -(-context // block)
-        part = block * provider.bytes_per_token(kv_heads, size, size, dtype)
-        buffer = torch.zeros(1, batch * blocks * part, dtype=torch.uint8)
-        place = CachePlace(
-            buffer=buffer,
-            block_size=block,
-            blocks_per_slab=batch * blocks,
-            block_bytes=part,
-            layer_offset=0,
-        )
-        cache = provider.view(place, kv_heads, size, size, dtype)
-        plan = provider.new_plan(
-            block_size=block,
-            blocks_per_slab=batch * blocks,
-            window=None,
-            device=torch.device("cpu"),
-        )
-        table_of_blocks = np.arange(batch * blocks, dtype=np.int32).reshape(batch, blocks)
-        steps = [context] if queries == 1 else []
-        for count in [*steps, queries]:  # a decode step needs a written cache
-            first = context - count
-            slots = (np.arange(batch) * blocks * block)[:, None] + np.arange(first, context)
-            step = AttentionStep(
-                query_start=np.arange(batch + 1, dtype=np.int32) * count,
-                seq_lens=np.full(batch, context, dtype=np.int32),
-                block_table=table_of_blocks,
-                slot_mapping=slots.reshape(-1).astype(np.int64),
-            )
-            provider.fill(plan, step)
-            k = torch.randn(batch * count, kv_heads, size).to(dtype)
-            attend.call("write", k, k, cache, plan)
-        q = torch.randn(batch * queries, heads, size).to(dtype)
-        out = torch.empty_like(q)
-
-        def run(q: torch.Tensor = q, out: torch.Tensor = out, cache=cache, plan=plan) -> None:  # type: ignore[no-untyped-def]
-            attend(q, cache, plan, scale=size**-0.5, window=None, softcap=0.0, sinks=None, out=out)
-
-        seen = batch * (queries * context - queries * (queries - 1) / 2)
-        yield Case(
-            "attention",
-            f"{batch} x {queries} over {context}",
-            run,
-            float(buffer.numel()),
-            4.0 * seen * heads * size,
-        )
-
-
-def _norms(choices: Table, dtype: torch.dtype, rows: list[int]) -> Iterator[Case]:
-    width = 1024
-    norm = choices.bind(ADD_RMS_NORM, str(dtype).removeprefix("torch."), C=width)
-    weight = torch.ones(width)
-    for count in rows:
-        x, residual = (torch.randn(count, width).to(dtype) for _ in range(2))
-        out = torch.empty_like(x)
-
-        def run(x: torch.Tensor = x, r: torch.Tensor = residual, out: torch.Tensor = out) -> None:
-            norm(x, r, weight, eps=1e-6, out=out)
-
-        yield Case(
-            "add_rms_norm",
-            f"{count} x {width}",
-            run,
-            4.0 * count * width * dtype.itemsize,
-            5.0 * count * width,
-        )
-
-
-def _act_mul(choices: Table, dtype: torch.dtype, rows: list[int]) -> Iterator[Case]:
-    width = 3072
-    act = choices.bind(ACT_MUL, str(dtype).removeprefix("torch."), F=width)
-    for count in rows:
-        x = torch.randn(count, 2 * width).to(dtype)
-        out = torch.empty(count, width, dtype=dtype)
-
-        def run(x: torch.Tensor = x, out: torch.Tensor = out) -> None:
-            act(x, act="silu", out=out)
-
-        yield Case(
-            "act_mul",
-            f"{count} x {width}",
-            run,
-            3.0 * count * width * dtype.itemsize,
-            6.0 * count * width,
-        )

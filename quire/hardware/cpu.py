@@ -19,11 +19,11 @@ _ISA_FLAGS = (
     ("avx512f", "avx512"),
     ("avx512_vnni", "vnni"),
     ("avx512_bf16", "bf16"),
-    ("amx_bf16", "amx"),
+    ("amx_tile amx_bf16 amx_int8", "amx"),
     ("asimd", "neon"),
     ("sve", "sve"),
 )
-"""The kernel's name of a flag and ours; an ISA's name lists those that are there, in this order."""
+"""The kernel's names of flags and ours for all of them; an ISA's name lists those that are there, in this order."""
 
 _UNLIMITED = 1 << 60  # bytes; version 1 of cgroups writes a number near 2^63 for "no limit"
 
@@ -99,7 +99,8 @@ def read_machine(root: Path = Path("/")) -> Machine:
 def isa_of(flags: str) -> str:
     """The ISA's name from the kernel's list of flags, `x86_64 avx2 avx512` for one."""
     present = frozenset(flags.split())
-    return " ".join([platform.machine(), *(ours for flag, ours in _ISA_FLAGS if flag in present)])
+    ours = (name for needed, name in _ISA_FLAGS if present.issuperset(needed.split()))
+    return " ".join([platform.machine(), *ours])
 
 
 def _read(path: Path) -> str:

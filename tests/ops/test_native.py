@@ -5,6 +5,7 @@ The best ISA's operations are walked with all other providers in `test_table.py`
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 
 from quire.hardware import kernels
 from quire.ops.cpu import library
+from quire.ops.cpu.checks import check
+from quire.ops.cpu.limits import dot_rate
 from quire.ops.cpu.structs import NUMBERS, STRUCTS, header
 from quire.ops.embedding import EMBEDDING
 from quire.ops.linear import LINEAR
@@ -88,6 +91,37 @@ def test_an_embedding_reads_the_rows_of_a_packed_head(dtype: str, isa: str) -> N
     assert torch.equal(rows[:5], table[ids[:5]])
     assert torch.equal(scaled[:5], embedding.run(ids[:5], table, scale=3.0))
     assert rows[5:].isnan().all() and scaled[5:].isnan().all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_rate_of_registers_is_above_that_of_one_number_a_cycle(dtype: str, isa: str) -> None:
+    with library.using(isa):
+        assert 1e8 < dot_rate(dtype) < 1e16
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("operation", "field", "fault"),
+    [
+        ("linear", "K", "its products of 1 rows are"),
+        ("linear_quantized", "K", "its integer products of 1 rows are"),
+        ("attention", "D", "its attention is"),
+    ],
+)
+def test_a_library_that_leaves_numbers_out_is_refused(
+    isa: str, operation: str, field: str, fault: str
+) -> None:
+    loaded = library.load(isa)
+
+    def run(number: int, args: ctypes.Structure, threads: int) -> None:
+        if number == NUMBERS[operation]:
+            setattr(args, field, getattr(args, field) - 32)
+        loaded.run(number, args, threads)
+
+    check(loaded.run)
+    with pytest.raises(OSError, match=f"{fault} wrong"):
+        check(run)
 
 
 def test_an_unknown_operation_in_a_list_runs_nothing() -> None:

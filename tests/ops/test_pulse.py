@@ -7,6 +7,7 @@ import ctypes
 import pytest
 
 from quire.hardware import pulse
+from quire.ops.cpu.checks import check
 from quire.ops.cpu.library import library
 
 
@@ -19,7 +20,7 @@ def test_native_calls_are_counted() -> None:
     if found is None:
         pytest.skip("there is no native library for this machine")
     before = _count()
-    found._check_products()
+    check(found.run)
     assert _count() > before + 4
 
 

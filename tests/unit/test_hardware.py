@@ -117,10 +117,9 @@ def test_limits_of_the_process_count_what_it_has_mapped(root: Path) -> None:
 
 def test_isa_names_what_changes_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
-    assert (
-        isa_of("fpu avx2 avx512f avx512_vnni avx512_bf16 amx_bf16")
-        == "x86_64 avx2 avx512 vnni bf16 amx"
-    )
+    flags, isa = "fpu avx2 avx512f avx512_vnni avx512_bf16", "x86_64 avx2 avx512 vnni bf16"
+    assert isa_of(f"{flags} amx_tile amx_bf16") == isa
+    assert isa_of(f"{flags} amx_bf16 amx_tile amx_int8") == f"{isa} amx"
     assert isa_of("fpu sse") == "x86_64"
 
 

@@ -6,23 +6,25 @@
 
 namespace quire {
 
-// Tiles 0 and 1 hold rows, 2 and 3 weights, 4 to 7 sums: all of 16 rows of 64 bytes.
+// Tiles 0 and 1 hold rows of `bytes`, 2 and 3 weights, a row of 64 bytes for each four of them, 4 to 7 sums. The
+// configuration belongs to the thread, and other libraries change it: it is set for each call.
+static inline void shape_tiles(int bytes) {
+  TileConfig config = {};
+  config.palette = 1;
+  for (int i = 0; i < 8; i++) {
+    config.column_bytes[i] = i < 2 ? bytes : 64;
+    config.rows[i] = i == 2 || i == 3 ? bytes / 4 : 16;
+  }
+  configure_tiles(config);
+}
+
 struct Tiles {
   typedef bf16 A;  // [k / 32][rows rounded up to 16][32], rows that are not there are zero
   static const int k = 2;
   static const int rows = 32;
   static const int per_step = 2;
 
-  // The configuration belongs to the thread, and other libraries change it: set it for each call.
-  static void begin() {
-    TileConfig config = {};
-    config.palette = 1;
-    for (int i = 0; i < 8; i++) {
-      config.column_bytes[i] = 64;
-      config.rows[i] = 16;
-    }
-    configure_tiles(config);
-  }
+  static void begin() { shape_tiles(64); }
   static void end() { _tile_release(); }
 
   static int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }

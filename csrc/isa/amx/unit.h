@@ -1,4 +1,4 @@
-// The tile registers of the processor: the compiler's intrinsics, but for one.
+// The tile registers of the processor: the compiler's intrinsics, but for two.
 #pragma once
 #include <immintrin.h>
 
@@ -12,3 +12,10 @@ static inline void configure_tiles(const TileConfig& config) {
 }
 
 }  // namespace quire
+
+// It reads memory, which the compiler's own does not say: what was stored before must be there.
+#undef _tile_loadd
+#define _tile_loadd(tile, base, stride)                \
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile \
+                   :                                   \
+                   : "r"((const void*)(base)), "r"((int64_t)(stride)) : "memory")

@@ -4,4 +4,5 @@
 #include "unit.h"
 
 #include "../amx/tiles.h"
+#include "../amx/byte_tiles.h"
 #define QUIRE_TILES

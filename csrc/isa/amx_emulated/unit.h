@@ -2,7 +2,8 @@
 //
 // They follow the instructions' descriptions (Intel SDM, volume 2): what needs a configuration ends the process
 // without one, LDTILECFG and TILERELEASE clear the registers, and TDPBF16PS sums even and odd k apart, by
-// fused operations whose inputs and results have no denormal numbers, and adds both sums and the old one.
+// fused operations whose inputs and results have no denormal numbers, and adds both sums and the old one. Products
+// of bytes are sums of 32 bits, what overflows them is lost.
 #pragma once
 #include <immintrin.h>
 #include <stdlib.h>
@@ -23,6 +24,13 @@ struct EmulatedTiles {
   int bytes(int tile) const {
     if (config.column_bytes[tile] > 64) abort();
     return config.column_bytes[tile];
+  }
+  // Steps of four bytes of sum += a * b; what the processor calls an error ends the process.
+  int steps(int sum, int a, int b) const {
+    const int steps = bytes(a) / 4;
+    if (sum == a || sum == b || a == b || bytes(a) % 4 || bytes(sum) % 4) abort();
+    if (rows(a) != rows(sum) || rows(b) != steps || bytes(b) != bytes(sum)) abort();
+    return steps;
   }
 };
 
@@ -97,9 +105,7 @@ __attribute__((noinline)) inline void emulated_products(int sum, int b, int rows
 
 __attribute__((noinline)) inline void emulated_dpbf16ps(int sum, int a, int b) {
   EmulatedTiles& tiles = emulated_tiles;
-  const int rows = tiles.rows(sum), steps = tiles.bytes(a) / 4;
-  // shapes that do not fit each other are an error of the processor
-  if (tiles.rows(a) != rows || tiles.rows(b) != steps || tiles.bytes(b) != tiles.bytes(sum)) abort();
+  const int rows = tiles.rows(sum), steps = tiles.steps(sum, a, b);
   alignas(64) float x[16][2][16];
   for (int m = 0; m < rows; m++) {
     const __m512i pairs = _mm512_load_si512(tiles.data[a][m]);
@@ -112,6 +118,32 @@ __attribute__((noinline)) inline void emulated_dpbf16ps(int sum, int a, int b) {
   _mm_setcsr(mode);
 }
 
+// sum += a * b, bytes of both signed or from 0 up. VNNI wants one of each kind: where both are of one, a's get the other
+// sign bit, which adds or takes 128 times the sums of b's columns.
+template <bool SIGNED_A, bool SIGNED_B> inline void emulated_dpb(int sum, int a, int b) {
+  EmulatedTiles& tiles = emulated_tiles;
+  const int rows = tiles.rows(sum), steps = tiles.steps(sum, a, b);
+  const __m512i ones = _mm512_set1_epi8(1), none = _mm512_setzero_si512();
+  const int flip = SIGNED_A == SIGNED_B ? (int)0x80808080u : 0;
+  __m512i extra = none;
+  for (int k = 0; k < steps && flip; k++) {
+    const __m512i y = _mm512_load_si512(tiles.data[b][k]);
+    extra = SIGNED_B ? _mm512_dpbusd_epi32(extra, ones, y) : _mm512_dpbusd_epi32(extra, y, ones);
+  }
+  extra = _mm512_slli_epi32(extra, 7);
+  if (SIGNED_A) extra = _mm512_sub_epi32(none, extra);
+  for (int m = 0; m < rows; m++) {
+    __m512i c = _mm512_add_epi32(_mm512_load_si512(tiles.data[sum][m]), extra);
+    for (int k = 0; k < steps; k++) {
+      int32_t four;
+      memcpy(&four, tiles.data[a][m] + 4 * k, 4);
+      const __m512i x = _mm512_set1_epi32(four ^ flip), y = _mm512_load_si512(tiles.data[b][k]);
+      c = SIGNED_B ? _mm512_dpbusd_epi32(c, x, y) : _mm512_dpbusd_epi32(c, y, x);
+    }
+    _mm512_store_si512(tiles.data[sum][m], c);
+  }
+}
+
 }  // namespace quire
 
 #undef _tile_release
@@ -119,8 +151,16 @@ __attribute__((noinline)) inline void emulated_dpbf16ps(int sum, int a, int b) {
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
+#undef _tile_dpbssd
+#undef _tile_dpbsud
+#undef _tile_dpbusd
+#undef _tile_dpbuud
 #define _tile_release() quire::emulated_release()
 #define _tile_zero(tile) quire::emulated_zero(tile)
 #define _tile_loadd(tile, base, stride) quire::emulated_load(tile, base, stride)
 #define _tile_stored(tile, base, stride) quire::emulated_store(tile, base, stride)
 #define _tile_dpbf16ps(sum, a, b) quire::emulated_dpbf16ps(sum, a, b)
+#define _tile_dpbssd(sum, a, b) (quire::emulated_dpb<true, true>(sum, a, b))
+#define _tile_dpbsud(sum, a, b) (quire::emulated_dpb<true, false>(sum, a, b))
+#define _tile_dpbusd(sum, a, b) (quire::emulated_dpb<false, true>(sum, a, b))
+#define _tile_dpbuud(sum, a, b) (quire::emulated_dpb<false, false>(sum, a, b))

@@ -16,7 +16,8 @@ import torch
 
 from quire.hardware import kernels, pulse
 from quire.hardware.cpu import read_machine
-from quire.ops.cpu.structs import DTYPES, NUMBERS, STRUCTS, VERSION, Call
+from quire.ops.cpu import checks
+from quire.ops.cpu.structs import DTYPES, VERSION, Call
 from quire.ops.registry import Signature
 
 _log = logging.getLogger(__name__)
@@ -44,34 +45,7 @@ class Library:
         self._run.argtypes = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32)
         self._call = Call()
         self._address = ctypes.addressof(self._call)
-        self._check_products()
-
-    def _check_products(self) -> None:
-        """Raises OSError if products of small whole numbers are not exact: a wrong processor or build."""
-        columns, depth = 48, 70
-        random = torch.Generator().manual_seed(0)
-        weight = torch.randint(-1, 2, (columns, depth), generator=random).to(torch.bfloat16)
-        packed = torch.zeros(64 * 96, dtype=torch.bfloat16)
-        sizes = {"N": columns, "K": depth, "dtype": DTYPES["bfloat16"]}
-        pack = STRUCTS["pack_linear"](
-            weight=weight.data_ptr(), out=packed.data_ptr(), stride=depth, **sizes
-        )
-        self.run(NUMBERS["pack_linear"], pack, threads=1)
-        for rows in (1, 16, 17, 40):
-            x = torch.randint(-1, 2, (rows, depth), generator=random).to(torch.bfloat16)
-            out = torch.empty(rows, columns, dtype=torch.bfloat16)
-            args = STRUCTS["linear"](
-                x=x.data_ptr(),
-                weight=packed.data_ptr(),
-                out=out.data_ptr(),
-                rows=rows,
-                x_stride=depth,
-                out_stride=columns,
-                **sizes,
-            )
-            self.run(NUMBERS["linear"], args, threads=1)
-            if not torch.equal(out.float(), x.float() @ weight.float().t()):
-                raise OSError(f"its products of {rows} rows are wrong on this processor")
+        checks.check(self.run)
 
     def run(self, operation: int, args: ctypes.Structure, threads: int = 0) -> None:
         """Carries out one operation on so many threads; 0 is as many as torch has here."""
