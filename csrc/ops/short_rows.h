@@ -157,8 +157,9 @@ void short_tile(const ShortRows& a, const IntRecords& first, int bias, int64_t f
       begin_short<R>(less, record, bias, c);
       if (far && CODES != kNearBytes) IntRecords::fetch_head(record);
       vf scale[2] = {vf_set(1), vf_set(1)};  // which changes no bits
-      for (int j = 0; j < 2 && record.head; j++) scale[j] = IntRecords::scale_of(record, j);
+      for (int j = 0; j < 2 && ONE && record.head; j++) scale[j] = IntRecords::scale_of(record, j);
       dot_short<R, CODES>(words, record.at + record.head, unit, far, c);
+      for (int j = 0; j < 2 && !ONE; j++) scale[j] = IntRecords::scale_of(record, j);
       less += R;
       if (ONE) add_short_part<R>(c, scale, steps, sums);
       else add_unit<R, true>(c, scale, total);
