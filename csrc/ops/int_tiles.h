@@ -40,7 +40,10 @@ QUIRE_INLINE void spread_unit(const uint8_t* in, int64_t count, int64_t far, con
   for (int64_t k = 0; k < count; k += kEach, out += 32 * kEach) {
     const int32_t* here = (const int32_t*)in;
     vi fours[2][2];
-    if (SHORT) {
+    if (SHORT && !NIBBLES) {
+      for (int j = 0; j < 4; j++)
+        fours[j / 2][j % 2] = sub_bytes(load(here + 16 * j), vi_set((int32_t)0x80808080));  // as they are
+    } else if (SHORT) {
       for (int j = 0; j < 2; j++) {
         const vi both = load(here + 16 * j);
         fours[0][j] = both & mask;
@@ -153,6 +156,7 @@ template <class T, class BASE, int PLANES> struct TileProduct : BASE {
   }
 
   void spread(IntRecords& record, int64_t count, int64_t far, TilePart& part) const {
+    if (PLANES == 1 && l.halves == 2) return spread_part<false, true>(record, count, far, part);
     if (PLANES == 1) return spread_part<true, true>(record, count, far, part);
     if (l.halves == 1) return spread_part<true, false>(record, count, far, part);
     spread_part<false, false>(record, count, far, part);
