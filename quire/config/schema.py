@@ -73,8 +73,7 @@ class ModelConfig:
     )
     activation_bits: int | None = setting(
         None,
-        "8 or 16: what inputs of weights of 2 to 6 bits are rounded to on cpu, or of int8 where there are no others; "
-        "default: 8 for GGUF's 2 to 6 bits, else 16",
+        "8 or 16: bits of integer weights' inputs on cpu; default: 8 for GGUF of 2 to 6 bits, else 16",
     )
     max_model_len: int | None = setting(
         None, "longest sequence, prompt and output together, in tokens"
