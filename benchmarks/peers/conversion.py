@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.peers.checkpoints import ensure_checkpoint
-from benchmarks.peers.roster import FILES, SCRIPTS, Peer
+from benchmarks.peers.roster import FILES, SCRIPTS, SHORT_INPUTS, Peer
 from benchmarks.peers.store import Store
 
 OPENVINO_FORMATS = {"bf16": "fp16", "int8": "int8", "int4": "int4"}
@@ -29,6 +29,7 @@ def run_tool(command: list[str], target: Path, log: Path) -> None:
 def ensure_model(peer: Peer, store: Store, model: str, number_format: str) -> Path:
     """Where a peer finds the model, made if it is not there. Raises RuntimeError if it cannot be made."""
     source = ensure_checkpoint(store.checkpoint(model), model)
+    number_format = SHORT_INPUTS.get(number_format, number_format)
     target = peer.model(store, model, number_format)
     log = store.log(f"convert-{peer.name}-{model}-{number_format}")
     python = store.python(peer.name)

@@ -14,7 +14,9 @@ from benchmarks.peers.store import Store
 
 SCRIPTS = Path(__file__).parent / "engines"
 ROOT = Path(__file__).resolve().parents[2]
-FORMATS = ("bf16", "int8", "int4")
+SHORT_INPUTS = {"int8_a8": "int8", "int4_a8": "int4"}
+"""Formats in which Quire rounds inputs to 8 bits, as llama.cpp does by itself; and what they are to the others."""
+FORMATS = ("bf16", "int8", "int4", *SHORT_INPUTS)
 """Formats that every engine makes of the checkpoint in its own way."""
 FILES = {kind.lower(): kind for kind in ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K")}
 """Kinds of GGUF files, written by llama.cpp and read as they are by those that know them."""
@@ -42,6 +44,7 @@ class Peer:
 
     def model(self, store: Store, model: str, number_format: str) -> Path:
         """The weights in its own form."""
+        number_format = SHORT_INPUTS.get(number_format, number_format)
         if self.name == "llamacpp" or number_format in FILES:
             return store.gguf(model, number_format)
         if self.name == "openvino":
@@ -118,6 +121,8 @@ def script_command(
 
     tokenizer  the folder of the tokenizer of a GGUF file, which has none itself; only Quire wants one.
     """
+    if peer.name != "quire":
+        number_format = SHORT_INPUTS.get(number_format, number_format)
     command = [peer.python(store), str(SCRIPTS / f"run_{peer.name}.py")]
     command += ["--model", str(model), "--format", number_format, "--threads", str(num_threads)]
     for name, value in peer.options.get(workload, {}).items():
@@ -148,5 +153,8 @@ def server_command(
         start += ["--threads", str(num_threads), "--kv-cache-memory-bytes", str(4 << 30)]
         if number_format in FILES:
             return [*start, "--tokenizer", str(tokenizer)]
-        return start if number_format == "bf16" else [*start, "--quantization", number_format]
+        if number_format in SHORT_INPUTS:
+            start += ["--activation-bits", "8"]
+        scheme = SHORT_INPUTS.get(number_format, number_format)
+        return start if scheme == "bf16" else [*start, "--quantization", scheme]
     raise ValueError(f"{peer.name} has no server here")

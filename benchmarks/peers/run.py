@@ -185,7 +185,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         "--format",
         choices=(*FORMATS, *FILES),
         default="bf16",
-        help="how weights are held; q8_0 and so on: the same GGUF file for Quire and llama.cpp",
+        help="how weights are held; q8_0 and so on: the same GGUF file for Quire and llama.cpp; int8_a8 and "
+        "int4_a8: Quire rounds inputs to 8 bits, as llama.cpp does by itself",
     )
     parser.add_argument("--threads", type=int, default=2, help="arithmetic threads; 2")
     parser.add_argument(

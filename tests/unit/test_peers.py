@@ -310,3 +310,15 @@ def test_names_that_are_not_known_end_the_command(capsys: pytest.CaptureFixture[
         with pytest.raises(SystemExit):
             parse(words)
         assert "is not known" in capsys.readouterr().err
+
+
+def test_inputs_of_8_bits_are_said_to_quire_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    model = tmp_path / "model"
+    theirs = script_command(PEERS["llamacpp"], store, model, "int4_a8", "B2", 2)
+    assert theirs == script_command(PEERS["llamacpp"], store, model, "int4", "B2", 2)
+    assert PEERS["openvino"].model(store, "m", "int8_a8") == store.openvino("m", "int8")
+    ours = script_command(PEERS["quire"], store, model, "int4_a8", "B2", 2)
+    assert ours[ours.index("--format") + 1] == "int4_a8"
+    served = server_command(PEERS["quire"], store, model, "int8_a8", 1, 2)
+    assert served[-4:] == ["--activation-bits", "8", "--quantization", "int8"]

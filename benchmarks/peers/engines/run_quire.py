@@ -32,7 +32,10 @@ class Quire:
             **setup.options,
         }
         if setup.number_format != "bf16" and not setup.model.endswith(".gguf"):
-            settings["quantization"] = setup.number_format
+            scheme, _, inputs = setup.number_format.partition("_a")
+            settings["quantization"] = scheme
+            if inputs:
+                settings["activation_bits"] = int(inputs)
         self.version = quire.__version__
         self.settings = settings
         self._engine = LLMEngine.from_engine_args(EngineArgs(setup.model, **settings))
