@@ -128,9 +128,11 @@ def test_every_kind_is_followed(llm: LLM, seed: int) -> None:
 def test_any_object(llm: LLM) -> None:
     how = params(json_object=True)
     how.max_tokens = 600
-    found = llm.generate([PROMPT] * 8, [params_of(how, seed) for seed in range(8)], use_tqdm=False)
+    found = llm.generate(
+        [PROMPT] * 24, [params_of(how, seed) for seed in range(24)], use_tqdm=False
+    )
     ended = [one.outputs[0] for one in found if one.outputs[0].finish_reason == "stop"]
-    assert len(ended) >= 4
+    assert len(ended) >= 4  # a third of them on average
     assert all(isinstance(json.loads(one.text), dict) for one in ended)
 
 
