@@ -58,7 +58,10 @@ class LinearPlain(Provider):
         out: torch.Tensor,
     ) -> torch.Tensor:
         assert delta is None
-        return out.copy_(F.linear(x, *packed))
+        return out.copy_(self.product(x, *packed))
+
+    def product(self, x: torch.Tensor, weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
+        return F.linear(x, weight, bias)
 
 
 @register
@@ -70,16 +73,9 @@ class LinearOneDnn(LinearPlain):
     def pack(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
         return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), 16), bias
 
-    def run(
-        self,
-        x: torch.Tensor,
-        packed: Any,
-        *,
-        delta: torch.Tensor | None = None,
-        out: torch.Tensor,
-    ) -> torch.Tensor:
-        assert delta is None
-        return out.copy_(torch.ops.mkldnn._linear_pointwise(x, *packed, "none", [], ""))
+    def product(self, x: torch.Tensor, weight: Any, bias: torch.Tensor | None) -> torch.Tensor:
+        found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return found
 
 
 class Loop:

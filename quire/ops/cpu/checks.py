@@ -43,21 +43,7 @@ def _check_products(run: Run) -> None:
         weight=weight.data_ptr(), out=packed.data_ptr(), stride=_DEPTH, **sizes
     )
     run(NUMBERS["pack_linear"], pack, threads=1)
-    for rows in (1, 16, 17, 40):
-        x = _whole(rows, _DEPTH, seed=rows)
-        out = torch.empty(rows, _COLUMNS, dtype=torch.bfloat16)
-        args = STRUCTS["linear"](
-            x=x.data_ptr(),
-            weight=packed.data_ptr(),
-            out=out.data_ptr(),
-            rows=rows,
-            x_stride=_DEPTH,
-            out_stride=_COLUMNS,
-            **sizes,
-        )
-        run(NUMBERS["linear"], args, threads=1)
-        if not torch.equal(out.float(), x.float() @ weight.float().t()):
-            raise OSError(f"its products of {rows} rows are wrong on this processor")
+    _multiply(run, "linear", packed, weight, sizes, "products")
 
 
 def _check_integers(run: Run) -> None:
@@ -72,22 +58,34 @@ def _check_integers(run: Run) -> None:
         **sizes,
     )
     run(NUMBERS["pack_quantized"], pack, threads=1)
-    for rows in (1, 5, 40):
+    sizes["dtype"] = DTYPES["bfloat16"]
+    _multiply(run, "linear_quantized", packed, weight, sizes, "integer products")
+
+
+def _multiply(
+    run: Run,
+    operation: str,
+    packed: torch.Tensor,
+    weight: torch.Tensor,
+    sizes: dict[str, int],
+    named: str,
+) -> None:
+    """Products of several numbers of rows with a packed weight, beside torch's."""
+    for rows in (1, 5, 16, 17, 40):
         x = _whole(rows, _DEPTH, seed=rows)
         out = torch.empty(rows, _COLUMNS, dtype=torch.bfloat16)
-        args = STRUCTS["linear_quantized"](
+        args = STRUCTS[operation](
             x=x.data_ptr(),
             weight=packed.data_ptr(),
             out=out.data_ptr(),
             rows=rows,
             x_stride=_DEPTH,
             out_stride=_COLUMNS,
-            dtype=DTYPES["bfloat16"],
             **sizes,
         )
-        run(NUMBERS["linear_quantized"], args, threads=1)
+        run(NUMBERS[operation], args, threads=1)
         if not torch.equal(out.float(), x.float() @ weight.float().t()):
-            raise OSError(f"its integer products of {rows} rows are wrong on this processor")
+            raise OSError(f"its {named} of {rows} rows are wrong on this processor")
 
 
 def _check_attention(run: Run) -> None:
