@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -200,8 +201,7 @@ def default(model: str, rounds: int) -> None:
 @contextmanager
 def timed_kernels(into: list[float]) -> Iterator[None]:
     """Adds the seconds of every call of the native library to the last number of a list."""
-    found = native()
-    kept = found._run
+    kept = native()._run
 
     def timed(calls: int, count: int, threads: int) -> int:
         begun = time.perf_counter()
@@ -209,11 +209,8 @@ def timed_kernels(into: list[float]) -> Iterator[None]:
         into[-1] += time.perf_counter() - begun
         return wrong
 
-    found._run = timed  # type: ignore[assignment]
-    try:
+    with patch.object(native(), "_run", timed):
         yield
-    finally:
-        found._run = kept
 
 
 def outside(rounds: int) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from quire.ops.attention import PAGED_ATTENTION, AttentionStep, CachePlace
 from quire.ops.elementwise import ACT_MUL
@@ -48,7 +50,7 @@ def linear(
         out = torch.empty(count, columns, dtype=dtype)
         used = packed if count <= 64 else packed[:2]
 
-        def run(x: torch.Tensor = x, out: torch.Tensor = out, used: list[object] = used) -> None:
+        def run(x: Tensor = x, out: Tensor = out, used: list[object] = used) -> None:
             for one in used:
                 product(x, one, out=out)
 
@@ -103,7 +105,7 @@ def attention(choices: Table, dtype: torch.dtype) -> Iterator[Case]:
         q = torch.randn(batch * queries, heads, size).to(dtype)
         out = torch.empty_like(q)
 
-        def run(q: torch.Tensor = q, out: torch.Tensor = out, cache=cache, plan=plan) -> None:  # type: ignore[no-untyped-def]
+        def run(q: Tensor = q, out: Tensor = out, cache: Any = cache, plan: Any = plan) -> None:
             attend(q, cache, plan, scale=size**-0.5, window=None, softcap=0.0, sinks=None, out=out)
 
         seen = batch * (queries * context - queries * (queries - 1) / 2)
@@ -125,7 +127,7 @@ def norms(choices: Table, dtype: torch.dtype, rows: list[int]) -> Iterator[Case]
         x, residual = (torch.randn(count, width).to(dtype) for _ in range(2))
         out = torch.empty_like(x)
 
-        def run(x: torch.Tensor = x, r: torch.Tensor = residual, out: torch.Tensor = out) -> None:
+        def run(x: Tensor = x, r: Tensor = residual, out: Tensor = out) -> None:
             norm(x, r, weight, eps=1e-6, out=out)
 
         yield Case(
@@ -145,7 +147,7 @@ def act_mul(choices: Table, dtype: torch.dtype, rows: list[int]) -> Iterator[Cas
         x = torch.randn(count, 2 * width).to(dtype)
         out = torch.empty(count, width, dtype=dtype)
 
-        def run(x: torch.Tensor = x, out: torch.Tensor = out) -> None:
+        def run(x: Tensor = x, out: Tensor = out) -> None:
             act(x, act="silu", out=out)
 
         yield Case(
